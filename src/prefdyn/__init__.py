@@ -1,0 +1,1 @@
+"""prefdyn: how preference optimisation will learn your data."""

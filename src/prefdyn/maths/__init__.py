@@ -1,0 +1,4 @@
+"""FORMULAS: objectives, the margin kernel, measured constants. Arrays in, arrays out; no files, no models, no pictures.
+
+Written against the Python array API, so the same lines run on NumPy arrays and on torch tensors.
+"""

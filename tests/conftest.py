@@ -1,0 +1,14 @@
+"""What every room's tests share."""
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+SHARED = REPO.parent / "shared" / "data"
+"""Real data and models that are no part of the project; tests that need them skip where they are absent."""
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"real test data is absent: no folder {SHARED}")
+PERSONA = SHARED / "persona" / "persona.jsonl.gz"
+CHAT_3M = SHARED / "models" / "tinystories-chat-3M-gptneo"
+STORIES_3M = SHARED / "models" / "stories3M-llama"
