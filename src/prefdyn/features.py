@@ -21,6 +21,8 @@ from prefdyn.maths.kernel import PairKernel, answer_coordinates
 from prefdyn.provenance import Provenance
 
 Kind = Literal["answers", "responses"]
+ArrayLike = Any
+"""An array, or a (nested) sequence that NumPy can make one of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,25 +82,25 @@ class FeatureSet:
     @classmethod
     def from_arrays(
         cls,
-        features: np.ndarray | None = None,
+        features: ArrayLike | None = None,
         *,
-        chosen: Sequence[Any] | np.ndarray | None = None,
-        rejected: Sequence[Any] | np.ndarray | None = None,
-        chosen_features: np.ndarray | None = None,
-        rejected_features: np.ndarray | None = None,
-        group: Sequence[Any] | np.ndarray | None = None,
-        held_out: Sequence[bool] | np.ndarray | None = None,
-        id: Sequence[str] | np.ndarray | None = None,
-        weight: Sequence[float] | np.ndarray | None = None,
-        text: Sequence[int] | np.ndarray | None = None,
-        ref_chosen_logps: np.ndarray | None = None,
-        ref_rejected_logps: np.ndarray | None = None,
-        chosen_length: np.ndarray | None = None,
-        rejected_length: np.ndarray | None = None,
-        tokens: Sequence[str] | None = None,
+        chosen: ArrayLike | None = None,
+        rejected: ArrayLike | None = None,
+        chosen_features: ArrayLike | None = None,
+        rejected_features: ArrayLike | None = None,
+        group: ArrayLike | None = None,
+        held_out: ArrayLike | None = None,
+        id: ArrayLike | None = None,
+        weight: ArrayLike | None = None,
+        text: ArrayLike | None = None,
+        ref_chosen_logps: ArrayLike | None = None,
+        ref_rejected_logps: ArrayLike | None = None,
+        chosen_length: ArrayLike | None = None,
+        rejected_length: ArrayLike | None = None,
+        tokens: Sequence[Any] | None = None,
         token_ids: Sequence[int] = (),
-        head: np.ndarray | None = None,
-        head_bias: np.ndarray | None = None,
+        head: ArrayLike | None = None,
+        head_bias: ArrayLike | None = None,
         provenance: Provenance | None = None,
     ) -> "FeatureSet":
         """A FeatureSet from your own arrays.
@@ -132,8 +134,8 @@ class FeatureSet:
 
         Example:
             >>> feats = FeatureSet.from_arrays(np.eye(4), chosen=[1, 1, 0, 0], rejected=[0, 0, 1, 1])
-            >>> feats.kernel().dense()[0].tolist()
-            [2.0, 0.0, 0.0, 0.0]
+            >>> feats.kernel().diagonal().round(9).tolist()
+            [2.0, 2.0, 2.0, 2.0]
         """
         answers = chosen is not None or rejected is not None
         kernel_features = features if answers else chosen_features
@@ -255,8 +257,17 @@ class FeatureSet:
         return np.where(chosen == low[0], 1, -1)
 
     def answer_log_probs(self) -> Float[np.ndarray, "n k"] | None:
-        """Reference log-probability of every answer token that occurs, from the head rows; None without a head."""
-        if self.head is None or self.ref_chosen_logps is None or self.chosen is None:
+        """Reference log-probability of every answer token that occurs; None where it cannot be known.
+
+        From the head rows, or, where only two tokens occur, from the two reference log-probabilities themselves.
+        """
+        if self.ref_chosen_logps is None or self.ref_rejected_logps is None or self.chosen is None:
+            return None
+        if len(self.tokens) == 2:
+            first = self.chosen == 0
+            given = (self.ref_chosen_logps, self.ref_rejected_logps)
+            return np.stack([np.where(first, *given), np.where(first, *given[::-1])], axis=1)
+        if self.head is None:
             return None
         logits = self.states.astype(np.float64) @ self.head.astype(np.float64).T
         if self.head_bias is not None:

@@ -1,0 +1,1 @@
+"""WHAT FOLLOWS: margins as descent moves them. Features in, a Trajectory out; no text and no language model."""
