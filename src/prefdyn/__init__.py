@@ -1,1 +1,76 @@
-"""prefdyn: how preference optimisation will learn your data."""
+"""prefdyn: how preference optimisation (DPO and its relatives) will learn your data.
+
+Three nouns, `PreferenceDataset → FeatureSet → Trajectory`; verbs are functions. Names load on first use, so importing
+the package costs nothing.
+
+    import prefdyn as pdy
+
+    print(pdy.audit("builtin"))
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefdyn.data.loaders import load_dataset
+    from prefdyn.data.pairs import PreferenceDataset
+    from prefdyn.data.preflight import preflight
+    from prefdyn.diagnostics.orthogonality import orthogonality
+    from prefdyn.diagnostics.prioritization import prioritization
+    from prefdyn.diagnostics.separation import separation
+    from prefdyn.diagnostics.wording import wording
+    from prefdyn.dynamics.descent import descent
+    from prefdyn.features import FeatureSet
+    from prefdyn.maths.objectives import DPO
+    from prefdyn.models.extract import extract
+    from prefdyn.planning.audit import audit
+    from prefdyn.report.html import write_report
+    from prefdyn.trajectory import Trajectory
+
+__all__ = [
+    "DPO",
+    "FeatureSet",
+    "PreferenceDataset",
+    "Trajectory",
+    "audit",
+    "descent",
+    "extract",
+    "load_dataset",
+    "orthogonality",
+    "preflight",
+    "prioritization",
+    "separation",
+    "wording",
+    "write_report",
+]
+
+_HOMES = {
+    "DPO": "prefdyn.maths.objectives",
+    "FeatureSet": "prefdyn.features",
+    "PreferenceDataset": "prefdyn.data.pairs",
+    "Trajectory": "prefdyn.trajectory",
+    "audit": "prefdyn.planning.audit",
+    "descent": "prefdyn.dynamics.descent",
+    "extract": "prefdyn.models.extract",
+    "load_dataset": "prefdyn.data.loaders",
+    "orthogonality": "prefdyn.diagnostics.orthogonality",
+    "preflight": "prefdyn.data.preflight",
+    "prioritization": "prefdyn.diagnostics.prioritization",
+    "separation": "prefdyn.diagnostics.separation",
+    "wording": "prefdyn.diagnostics.wording",
+    "write_report": "prefdyn.report.html",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("prefdyn")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prefdyn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,55 @@
+"""The command line: parse, call one function, print. Results go to stdout, progress and advice to stderr."""
+
+import sys
+
+import typer
+
+from prefdyn.cli import audit, data, extract, report, simulate
+
+app = typer.Typer(
+    name="prefdyn",
+    help="How preference optimisation (DPO and its relatives) will learn your data.",
+    epilog="Start with:  prefdyn audit",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+for _module in (audit, extract, simulate, data, report):
+    app.command(_module.NAME, help=_module.HELP, epilog=_module.EXAMPLES)(_module.run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"prefdyn {version('prefdyn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. Exit 0: done; 1: an error of ours, told in one line; 2: usage."""
+    from prefdyn.errors import PrefdynError
+
+    try:
+        app()
+    except PrefdynError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except Exception as error:
+        _fail(f"unexpected {type(error).__name__}: {error}; this is a bug in prefdyn, --debug shows where")
+
+
+def _fail(message: str) -> None:
+    if "--debug" in sys.argv:
+        raise  # noqa: PLE0704  (only called from an except clause)
+    print("prefdyn: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,130 @@
+"""What the commands have in common once arguments are parsed: loading inputs, opening output folders, last words."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from prefdyn.data.loaders import load_dataset
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.errors import ConfigError
+from prefdyn.features import FeatureSet
+from prefdyn.store import load_dataset_beside, load_features
+
+
+def tell(*lines: str) -> None:
+    """Advice and progress: to stderr, so that stdout holds the result alone."""
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def words(text: str | None) -> list[str] | None:
+    """A comma list as typed, or None. Blanks around the commas stay out, blanks inside names stay in."""
+    if text is None:
+        return None
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def answer_pair(text: str | None) -> tuple[str, str] | None:
+    """`POS,NEG` as two answers. Blanks are kept: " Yes" and "Yes" are different tokens."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip() for part in parts):
+        raise ConfigError(f"--answers {text!r} must be two words with a comma between, such as --answers Yes,No")
+    return parts[0], parts[1]
+
+
+def rate(text: str | float, *, name: str = "--learning-rate") -> float | Literal["auto"]:
+    """A learning rate as typed: a number, or "auto"."""
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{name} {text!r} is neither a number nor 'auto'") from None
+
+
+def rates(text: str) -> list[float | Literal["auto"]]:
+    """A comma list of learning rates."""
+    return [rate(part) for part in words(text) or []]
+
+
+def numbers(text: str, *, name: str) -> list[float]:
+    """A comma list of numbers."""
+    try:
+        return [float(part) for part in words(text) or []]
+    except ValueError:
+        raise ConfigError(f"{name} {text!r} must be a number, or numbers with commas between") from None
+
+
+def counts(text: str, *, name: str) -> list[int]:
+    """A comma list of whole numbers."""
+    try:
+        return [int(part) for part in words(text) or []]
+    except ValueError:
+        raise ConfigError(f"{name} {text!r} must be a whole number, or several with commas between") from None
+
+
+def share(split: float) -> float:
+    """The training share, above 0 and at most 1."""
+    if not 0 < split <= 1:
+        raise ConfigError(f"--split is {split}, but must be above 0 and at most 1, such as 0.9")
+    return split
+
+
+def stored_features(folder: Path, options: Mapping[str, Any]) -> tuple[FeatureSet, PreferenceDataset | None]:
+    """Features that `extract` wrote, with the texts beside them; data and model options make no sense then."""
+    for name in ("data", "groups", "limit", "template", "answers"):
+        if options.get(name):
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} cannot be used with --features; use it with `prefdyn extract` instead")
+    return load_features(folder), load_dataset_beside(folder)
+
+
+def dataset(options: Mapping[str, Any]) -> PreferenceDataset:
+    """The dataset that the data options name."""
+    specs: Sequence[str] = options["data"] or ["builtin"]
+    return load_dataset(
+        specs[0] if len(specs) == 1 else list(specs),
+        groups=words(options["groups"]),
+        limit=options["limit"],
+        group_column=options["group_column"],
+        template=options["template"],
+        skip_bad_rows=options["skip_bad_rows"],
+        seed=options["seed"],
+    )
+
+
+def extraction(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `extract` from the model options."""
+    return {
+        "answers": answer_pair(options["answers"]),
+        "revision": options["revision"],
+        "dtype": options["dtype"],
+        "device": options["device"],
+        "attn": options["attn"],
+        "batch_tokens": options["batch_tokens"],
+        "max_length": options["max_length"],
+        "double_norm": options["double_norm"],
+        "trust_remote_code": options["trust_remote_code"],
+    }
+
+
+def save_config(folder: Path, options: Mapping[str, Any]) -> None:
+    """Save the resolved flags as config.yaml, to be given back with --config."""
+    import yaml
+
+    left = {"config", "out", "force", "json_output", "debug"}
+    flat = {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in options.items()
+        if name not in left and value is not None
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(flat, sort_keys=True, allow_unicode=True), encoding="utf-8")
+
+
+def last_words(folder: Path, *, next_command: str) -> None:
+    """Name the files written and the next command."""
+    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    tell(f"Wrote {folder}: {', '.join(names)}", f"Next: {next_command}")

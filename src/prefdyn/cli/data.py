@@ -1,0 +1,52 @@
+"""`prefdyn data`: validate, describe and convert a dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prefdyn.cli import options as o
+
+NAME = "data"
+HELP = "Validate, describe and convert a dataset."
+EXAMPLES = """Examples:
+
+prefdyn data
+
+prefdyn data --data hh:harmless-base/test.jsonl.gz --skip-bad-rows
+
+prefdyn data --data persona:evals/persona --groups openness --to openness.parquet"""
+
+
+def run(
+    data: o.Data = None,
+    groups: o.Groups = None,
+    limit: o.Limit = None,
+    group_column: o.GroupColumn = None,
+    template: o.Template = None,
+    skip_bad_rows: o.SkipBadRows = False,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Write the dataset to this .jsonl[.gz], .csv or .parquet file, in TRL's columns."),
+    ] = None,
+    seed: o.Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    json_output: o.Json = False,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Describe the dataset, list what is wrong with it, and convert it where asked."""
+    options = dict(locals())
+    import json
+
+    from prefdyn.cli import common
+    from prefdyn.data.preflight import describe, preflight
+    from prefdyn.data.write import write
+    from prefdyn.report.tables import data_table
+
+    pairs = common.dataset(options)
+    described = {**describe(pairs), "findings": [item.to_json() for item in preflight(pairs)]}
+    print(json.dumps(described, ensure_ascii=False) if json_output else data_table(described))
+    if to is not None:
+        write(pairs, to, force=force)
+        common.tell(f"Wrote {to}", f"Next: prefdyn audit --data {to}")

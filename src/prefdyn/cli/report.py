@@ -1,0 +1,34 @@
+"""`prefdyn report`: one page from any set of output folders."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prefdyn.cli import options as o
+
+NAME = "report"
+HELP = "One HTML page from any set of output folders of audit and simulate."
+EXAMPLES = """Examples:
+
+prefdyn report prefdyn-out/audit-1
+
+prefdyn report prefdyn-out/audit-1 prefdyn-out/simulate-1 --out both.html"""
+
+
+def run(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Output folders.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the page if it exists.")] = False,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write the page."""
+    from prefdyn.cli import common
+    from prefdyn.report.html import write_report
+    from prefdyn.store import refuse_existing
+
+    refuse_existing(out, force=force)
+    write_report(folders, out)
+    print(out)
+    common.tell(f"Next: open {out}")

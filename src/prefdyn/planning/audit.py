@@ -1,0 +1,395 @@
+"""The audit: a dataset and a model in; what DPO will learn first, what it will leave behind, and how fast, out."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from scipy import stats
+
+from prefdyn.data.loaders import load_dataset
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.data.preflight import Finding, preflight
+from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embedding, orthogonality
+from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
+from prefdyn.diagnostics.separation import Separation, separation
+from prefdyn.diagnostics.wording import Wording, wording
+from prefdyn.dynamics.descent import descent
+from prefdyn.features import FeatureSet
+from prefdyn.maths.objectives import DPO
+from prefdyn.models.extract import extract
+from prefdyn.planning.summary import (
+    header,
+    loss_decrease,
+    pairs_table,
+    plain,
+    predictions,
+    resolved_settings,
+    write_files,
+)
+from prefdyn.planning.verdicts import Evidence, Judgement, Thresholds, judge
+from prefdyn.trajectory import Trajectory
+
+_SHOWN_PAIRS = 20
+_SHOWN_TEXT = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """Everything an audit found. `rows()` gives one row per group, `write(folder)` the files."""
+
+    data: PreferenceDataset | None
+    """None where the audit started from features without texts."""
+    features: FeatureSet
+    separation: Separation
+    prioritization: Prioritization
+    orthogonality: Orthogonality
+    embedding: Embedding
+    wording: Wording | None
+    pushes: PairPushes
+    simulation: Trajectory
+    untrained: Separation | None
+    """The same separation for the model's untrained twin, on request."""
+    findings: tuple[Finding, ...]
+    judgements: tuple[Judgement, ...]
+    predicted: tuple[Mapping[str, Any], ...]
+    thresholds: Thresholds
+    settings: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    timings: Mapping[str, float]
+
+    def __str__(self) -> str:
+        counts: dict[str, int] = {}
+        for item in self.judgements:
+            counts[item.verdict] = counts.get(item.verdict, 0) + 1
+        shown = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items(), key=lambda kv: -kv[1]))
+        return f"Audit of {len(self.features)} pairs in {len(self.judgements)} groups: {shown}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary per group, as in `groups` of summary.json; NaN becomes None."""
+        return [plain(row) for row in self._groups()]
+
+    def pairs(self) -> pa.Table:
+        """One row per pair, as in pairs.parquet."""
+        margins = self.simulation.margins
+        named: dict[str, list[str]] = {}
+        for finding in self.findings:
+            for name in finding.pairs:
+                named.setdefault(name, []).append(finding.code)
+        return pairs_table(
+            self.features,
+            agreement=self.pushes.agreement,
+            group_agreement=self.pushes.group_agreement,
+            chosen_push=self.pushes.chosen_push,
+            margin=margins[max(margins)],
+            findings=named,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        left_out = [] if self.data is None else [item.to_json() for item in self.data.left_out]
+        return plain(
+            {
+                **header(self.features, command="audit", settings=self.settings, left_out=left_out),
+                "groups": self._groups(),
+                "diagnostics": self._diagnostics(),
+                "verdict_thresholds": self.thresholds.rules(),
+                "findings": [item.to_json() for item in self.findings],
+                "examples": {"at_odds": self._at_odds()},
+                "bounds": [],
+                "warnings": list(self.warnings),
+                "timings": dict(self.timings),
+            }
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write summary.json, groups.csv, pairs.parquet and trajectory.parquet into an existing folder."""
+        write_files(folder, summary=self.summary(), groups=self.rows(), pairs=self.pairs(), run=self.simulation)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        rows = []
+        for code, (measured, predicted, judged) in enumerate(
+            zip(self.separation.groups, self.predicted, self.judgements, strict=True)
+        ):
+            row: dict[str, Any] = {
+                "name": measured.name,
+                "pairs": predicted["pairs"],
+                "train_pairs": predicted["train_pairs"],
+                "held_out_pairs": predicted["held_out_pairs"],
+                "distinguishability": measured.distinguishability,
+                "distinguishability_exponent": measured.distinguishability_exponent,
+                "debiased": measured.debiased,
+                "debiased_low": measured.interval[0],
+                "debiased_high": measured.interval[1],
+                "concentration": measured.concentration,
+                "trace": measured.trace,
+                "concentration_ratio": measured.concentration_ratio,
+                "trace_ratio": measured.trace_ratio,
+                "fisher_ratio": measured.fisher_ratio,
+                "gaussian_kl": measured.gaussian_kl,
+                "kl_shrinkage": measured.kl_shrinkage,
+                "null_rms": measured.null_rms,
+                "null_z": measured.null_z,
+                "null_p": measured.null_p,
+                "null_p_adjusted": measured.null_p_adjusted,
+                "probe_accuracy": measured.probe_accuracy,
+                "probe_low": measured.probe_interval[0],
+                "probe_high": measured.probe_interval[1],
+                "probe_chance": measured.probe_chance,
+                "auc": measured.auc,
+            }
+            if self.wording is not None:
+                words = self.wording.groups[code]
+                row |= {
+                    "words_accuracy": words.words_accuracy,
+                    "words_low": words.words_interval[0],
+                    "words_high": words.words_interval[1],
+                    "length_accuracy": words.length_accuracy,
+                    "length_low": words.length_interval[0],
+                    "length_high": words.length_interval[1],
+                }
+            if self.untrained is not None:
+                twin = self.untrained.groups[code]
+                row |= {
+                    "untrained_distinguishability": twin.distinguishability,
+                    "untrained_probe_accuracy": twin.probe_accuracy,
+                    "untrained_probe_low": twin.probe_interval[0],
+                    "untrained_probe_high": twin.probe_interval[1],
+                }
+            row |= {
+                "priority": self.prioritization.level[code],
+                "first_step_margin": self.prioritization.first_step_margin[code],
+            }
+            row |= {name: value for name, value in predicted.items() if name.startswith("predicted")}
+            row |= {"verdict": judged.verdict, "verdict_because": judged.because, "advice": judged.advice}
+            rows.append(row)
+        return rows
+
+    def _diagnostics(self) -> dict[str, Any]:
+        shape, cloud = self.orthogonality, self.embedding
+        decrease = np.array([loss_decrease(row) for row in self.predicted])
+        return {
+            "order": {
+                "distinguishability": rank_agreement(
+                    np.array([item.distinguishability for item in self.separation.groups]), decrease
+                ),
+                "priority": rank_agreement(self.prioritization.level, decrease),
+            },
+            "priority_gap": self.prioritization.gap,
+            "influence": {"matrix": self.prioritization.influence, "unit": "reward margin, first step"},
+            "cosine": {
+                "raw": shape.cosine,
+                "raw_without_self": shape.cosine_without_self,
+                "centred": shape.cosine_centred,
+                "centred_without_self": shape.cosine_centred_without_self,
+                "null": shape.null_cosine,
+                "raw_mean": shape.raw_mean,
+                "raw_max": shape.raw_max,
+                "centred_mean": shape.centred_mean,
+                "centred_max": shape.centred_max,
+                "rows": shape.rows_used,
+            },
+            "distances": {"labels": shape.centroid_labels, "matrix": shape.distances},
+            "geometry": {
+                "effective_rank": shape.effective_rank,
+                "shared_norm": shape.shared_norm,
+                "spread": shape.spread,
+            },
+            "embedding": {
+                "method": cloud.method,
+                "explained": cloud.explained,
+                "x": np.round(cloud.x, 4),
+                "y": np.round(cloud.y, 4),
+                "group": cloud.group,
+                "positive": cloud.positive,
+                "id": cloud.id,
+                "of": len(self.features),
+            },
+        }
+
+    def _at_odds(self) -> list[dict[str, Any]]:
+        """The pairs whose margin the first step of all the others pushes down most."""
+        table = self.pairs()
+        order = np.argsort(self.pushes.agreement, kind="stable")[:_SHOWN_PAIRS]
+        order = order[self.pushes.agreement[order] < 0]
+        texts: dict[str, Mapping[str, Any]] = {}
+        if self.data is not None:
+            wanted = {str(self.features.id[place]) for place in order}
+            mask = [name in wanted for name in self.data.table["id"].to_pylist()]
+            texts = {row["id"]: row for row in self.data.table.filter(pa.array(mask)).to_pylist()}
+        rows = []
+        for row in table.take(order).to_pylist():
+            text = texts.get(row["id"], {})
+            shown = {side: _cut(text.get(side)) for side in ("prompt", "chosen", "rejected")}
+            measured = ("agreement", "group_agreement", "chosen_push", "margin")
+            rows.append({"id": row["id"], "group": row["group"], **shown, **{name: row[name] for name in measured}})
+        return rows
+
+
+def audit(
+    data: Any,
+    model: Any = "builtin",
+    *,
+    objective: DPO | None = None,
+    learning_rate: float | Literal["auto"] = "auto",
+    steps: int = 100,
+    split: float = 0.9,
+    seed: int = 0,
+    untrained_twin: bool = False,
+    embedding_method: Literal["pca", "umap"] = "pca",
+    thresholds: Thresholds | None = None,
+    texts: PreferenceDataset | None = None,
+    **extraction: Any,
+) -> Audit:
+    """Dataset and model in, an answer per group out: learned early, late, left behind, in conflict, noise, ….
+
+    Args:
+        data: A PreferenceDataset, anything that `load_dataset` reads, or a FeatureSet (then `model` is not used).
+        model: "builtin", a local folder, a hub id, a LoRA adapter's folder, or a loaded model.
+        objective: The preference objective; `DPO(beta=0.1)` if not given.
+        learning_rate: Of the simulation; "auto" is half of the largest stable step.
+        steps: Full-batch steps of the simulation.
+        split: Share of each group to train on; the rest is held out. A dataset or FeatureSet that already holds pairs
+            out keeps its own split.
+        seed: Of the split, the nulls, the intervals, the probes' folds and the picture's sample.
+        untrained_twin: Also measure separation on the same architecture with fresh weights: what words alone give.
+        embedding_method: How the 2-D picture is made.
+        thresholds: Of the verdicts; the published defaults if not given.
+        texts: With a FeatureSet: the dataset it was made from, for the wording baseline and the examples.
+        **extraction: Passed to `extract`: answers, revision, dtype, device, attn, batch_tokens, max_length, ….
+
+    Returns:
+        An Audit.
+
+    Raises:
+        DataError: The data cannot be read or means nothing.
+        ModelError: The model cannot be read or its head is not covered.
+    """
+    objective = objective or DPO()
+    timings: dict[str, float] = {}
+    with _timed(timings, "extract_s"):
+        if isinstance(data, FeatureSet):
+            dataset, feats = texts, data
+            if not feats.held_out.any() and split < 1:
+                feats = feats.with_held_out(_hold_out(feats, split, seed))
+        else:
+            dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
+            dataset = dataset if "held_out" in dataset.splits else dataset.split(split, seed=seed)
+            feats = extract(dataset, model, **extraction)
+            dataset = dataset.select(ids=feats.id)
+    with _timed(timings, "diagnose_s"):
+        apart = separation(feats, seed=seed)
+        shape = orthogonality(feats)
+        words = None if dataset is None else wording(dataset, seed=seed)
+        twin = None
+        if untrained_twin and dataset is not None:
+            twin = separation(extract(dataset, model, untrained=seed, **extraction), seed=seed)
+    with _timed(timings, "simulate_s"):
+        run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps])
+        rate = run.settings["learning_rate"]
+        priority = prioritization(feats, beta=objective.beta, learning_rate=rate)
+        pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
+        predicted = predictions(feats, run, objective)
+    limits = thresholds or Thresholds()
+    settings = resolved_settings(feats, run, seed=seed, split=split, untrained_twin=untrained_twin)
+    return Audit(
+        data=dataset,
+        features=feats,
+        separation=apart,
+        prioritization=priority,
+        orthogonality=shape,
+        embedding=embedding(feats, seed=seed, method=embedding_method),
+        wording=words,
+        pushes=pushes,
+        simulation=run,
+        untrained=twin,
+        findings=() if dataset is None else preflight(dataset),
+        judgements=judge(evidence(apart, priority, words, predicted), limits),
+        predicted=tuple(predicted),
+        thresholds=limits,
+        settings=settings,
+        warnings=_warnings(feats),
+        timings=timings,
+    )
+
+
+def evidence(
+    apart: Separation, priority: Prioritization, words: Wording | None, predicted: list[dict[str, Any]]
+) -> list[Evidence]:
+    """What the verdict rules look at, group by group."""
+    names = [row["name"] for row in predicted]
+    gathered = []
+    for code, row in enumerate(predicted):
+        measured = apart.groups[code]
+        pushes = priority.influence[:, code]
+        opposed = [names[place] for place in np.argsort(pushes, kind="stable") if pushes[place] < 0 and place != code]
+        gathered.append(
+            Evidence(
+                name=row["name"],
+                pairs=row["pairs"],
+                one_class=measured.classes is not None and min(measured.classes) == 0,
+                null_p=measured.null_p_adjusted,
+                probe_low=measured.probe_interval[0],
+                probe_chance=measured.probe_chance,
+                held_out_accuracy=row["predicted_held_out_accuracy"],
+                words_accuracy=math.nan if words is None else words.groups[code].words_accuracy,
+                priority=float(priority.level[code]),
+                train_loss=row["predicted_final_loss"],
+                held_out_loss=row["predicted_held_out_loss"],
+                held_out_loss_error=row["predicted_held_out_loss_error"],
+                alone_held_out_loss=row["predicted_alone_held_out_loss"],
+                rank=row["predicted_rank"],
+                opposed_by=tuple(opposed),
+            )
+        )
+    return gathered
+
+
+def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Spearman and Kendall rank correlation over the groups where both numbers are known; NaN under three groups.
+
+    Example:
+        >>> rank_agreement(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3]))
+        {'spearman': 0.8, 'kendall': 0.6666666666666669, 'groups': 4}
+    """
+    known = np.isfinite(first) & np.isfinite(second)
+    count = int(known.sum())
+    if count < 3 or np.ptp(first[known]) == 0 or np.ptp(second[known]) == 0:
+        return {"spearman": math.nan, "kendall": math.nan, "groups": count}
+    spearman = stats.spearmanr(first[known], second[known]).statistic
+    kendall = stats.kendalltau(first[known], second[known]).statistic
+    return {"spearman": float(spearman), "kendall": float(kendall), "groups": count}
+
+
+def _hold_out(feats: FeatureSet, split: float, seed: int) -> np.ndarray:
+    """Hold pairs out of features that came without a split: per group, equal prompts on one side."""
+    from prefdyn.data.pairs import held_out_mask
+
+    return held_out_mask(np.asarray([feats.groups[code] for code in feats.group]), feats.text, split, seed)
+
+
+def _warnings(feats: FeatureSet) -> tuple[str, ...]:
+    found = list(feats.provenance.settings.get("warnings", []))
+    if not feats.held_out.any():
+        found.append(
+            "No pair is held out: verdicts on held-out loss are not given, and ranks rest on the training loss."
+        )
+    return tuple(found)
+
+
+def _cut(text: str | None) -> str | None:
+    if text is None or len(text) <= _SHOWN_TEXT:
+        return text
+    return text[: _SHOWN_TEXT - 1] + "…"
+
+
+@contextmanager
+def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[name] = round(time.perf_counter() - start, 3)

@@ -1,0 +1,189 @@
+"""The files that `audit` and `simulate` write besides figures: plain data, assembled from finished results."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from prefdyn.features import FeatureSet, describe
+from prefdyn.maths.objectives import DPO, LOG2
+from prefdyn.trajectory import Trajectory
+
+SCHEMA_VERSION = 1
+
+PAIRS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("split", pa.string()),
+        ("chosen_tokens", pa.int32()),
+        ("rejected_tokens", pa.int32()),
+        ("ref_chosen_logps", pa.float64()),
+        ("ref_rejected_logps", pa.float64()),
+        ("agreement", pa.float64()),
+        ("group_agreement", pa.float64()),
+        ("chosen_push", pa.float64()),
+        ("ches", pa.float64()),
+        ("margin", pa.float64()),
+        ("findings", pa.list_(pa.string())),
+    ]
+)
+"""Columns of pairs.parquet. `ref_*_logps` are named as TRL reads precomputed references. `ches`: responses only."""
+
+
+def plain(value: Any) -> Any:
+    """The same value as JSON can hold it: NaN and infinity become None, arrays lists, NumPy scalars Python ones.
+
+    Example:
+        >>> plain({"a": np.float64("nan"), "b": np.arange(2), "c": (1.5, None)})
+        {'a': None, 'b': [0, 1], 'c': [1.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def predictions(feats: FeatureSet, run: Trajectory, objective: DPO) -> list[dict[str, Any]]:
+    """What the joint run does to each group, with the same group alone beside it; NaN where not measurable.
+
+    `predicted_rank` orders groups by the area under their held-out loss, smallest first (ties share the better rank);
+    where no pair is held out, by that of the training loss.
+    """
+    split = "held_out" if feats.held_out.any() else "train"
+    areas = []
+    rows: list[dict[str, Any]] = []
+    last = max(run.margins) if run.margins else None
+    for code, name in enumerate(feats.groups):
+        inside = feats.group == code
+        held_out = inside & feats.held_out
+        errors = math.nan
+        if last is not None and held_out.sum() > 1:
+            losses = objective.loss(run.margins[last][held_out])
+            errors = float(losses.std(ddof=1) / math.sqrt(len(losses)))
+        areas.append(_area(run, name, split))
+        rows.append(
+            {
+                "name": name,
+                "pairs": int(inside.sum()),
+                "train_pairs": int((inside & ~feats.held_out).sum()),
+                "held_out_pairs": int(held_out.sum()),
+                "predicted_rank": math.nan,
+                "predicted_final_loss": run.final("loss", group=name),
+                "predicted_final_margin": run.final("margin", group=name),
+                "predicted_held_out_loss": run.final("loss", group=name, split="held_out"),
+                "predicted_held_out_loss_error": errors,
+                "predicted_held_out_accuracy": run.final("reward_accuracy", group=name, split="held_out"),
+                "predicted_alone_loss": run.final("loss", group=name, run="alone"),
+                "predicted_alone_held_out_loss": run.final("loss", group=name, run="alone", split="held_out"),
+                "predicted_chosen_change": run.final("chosen_change", group=name),
+                "predicted_rejected_change": run.final("rejected_change", group=name),
+                "predicted_chosen_falling": run.final("chosen_falling", group=name),
+            }
+        )
+    for row, area in zip(rows, areas, strict=True):
+        if not math.isnan(area):
+            row["predicted_rank"] = 1 + sum(other < area for other in areas if not math.isnan(other))
+    return rows
+
+
+def _area(run: Trajectory, group: str, split: str) -> float:
+    found = run.where(run="joint", group=group, split=split)
+    if found.num_rows < 2:
+        return math.nan
+    steps, losses = found["step"].to_numpy(), found["loss"].to_numpy()
+    return float(np.trapezoid(losses, steps) / (steps[-1] - steps[0]))
+
+
+def loss_decrease(row: Mapping[str, Any]) -> float:
+    """How far a group's training loss falls in the joint run, nats."""
+    return LOG2 - row["predicted_final_loss"]
+
+
+def pairs_table(
+    feats: FeatureSet,
+    *,
+    agreement: np.ndarray | None = None,
+    group_agreement: np.ndarray | None = None,
+    chosen_push: np.ndarray | None = None,
+    margin: np.ndarray | None = None,
+    findings: Mapping[str, Sequence[str]] | None = None,
+) -> pa.Table:
+    """pairs.parquet: one row per pair, in the order of the features. What was not measured is null."""
+
+    def numbers(values: np.ndarray | None) -> pa.Array:
+        if values is None:
+            return pa.nulls(len(feats), pa.float64())
+        return pa.array(values, pa.float64(), from_pandas=True)
+
+    ids = [str(name) for name in feats.id]
+    columns = {
+        "id": pa.array(ids),
+        "group": pa.array([feats.groups[code] for code in feats.group], pa.string()),
+        "split": pa.array(np.where(feats.held_out, "held_out", "train").tolist(), pa.string()),
+        "chosen_tokens": pa.array(feats.chosen_length, pa.int32()),
+        "rejected_tokens": pa.array(feats.rejected_length, pa.int32()),
+        "ref_chosen_logps": numbers(feats.ref_chosen_logps),
+        "ref_rejected_logps": numbers(feats.ref_rejected_logps),
+        "agreement": numbers(agreement),
+        "group_agreement": numbers(group_agreement),
+        "chosen_push": numbers(chosen_push),
+        "ches": numbers(None),
+        "margin": numbers(margin),
+        "findings": pa.array([list((findings or {}).get(name, ())) for name in ids], pa.list_(pa.string())),
+    }
+    return pa.table(columns, schema=PAIRS)
+
+
+def header(
+    feats: FeatureSet, *, command: str, settings: Mapping[str, Any], left_out: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """The parts of summary.json that say what was measured: schema to settings. `left_out`: bad rows of the source."""
+    origin = feats.provenance
+    return {
+        "schema": SCHEMA_VERSION,
+        "command": command,
+        "provenance": origin.to_json() | {"settings": dict(settings), "seed": settings.get("seed")},
+        "dataset": {
+            "name": origin.data.get("name", "features"),
+            "pairs": len(feats),
+            "groups": len(feats.groups),
+            "sha256": origin.data.get("sha256"),
+            "left_out": [*left_out, *origin.settings.get("left_out", [])],
+        },
+        "model": dict(origin.model),
+        "features": {**describe(feats), "double_norm": bool(origin.settings.get("double_norm", False))},
+        "settings": dict(settings),
+    }
+
+
+def resolved_settings(feats: FeatureSet, run: Trajectory, **further: Any) -> dict[str, Any]:
+    """Settings of the run, of the extraction that made its features, and `further` ones, in one flat mapping."""
+    extraction = {name: value for name, value in feats.provenance.settings.items() if name not in _NOT_SETTINGS}
+    return {**extraction, **run.settings, **further}
+
+
+_NOT_SETTINGS = ("left_out", "warnings")
+
+
+def write_files(
+    folder: Path, *, summary: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], pairs: pa.Table, run: Trajectory
+) -> None:
+    """Write summary.json, groups.csv, pairs.parquet and trajectory.parquet into a folder not yet in its final place."""
+    text = json.dumps(plain(summary), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    pa.csv.write_csv(pa.Table.from_pylist([plain(row) for row in groups]), folder / "groups.csv")
+    pa.parquet.write_table(pairs, folder / "pairs.parquet")
+    pa.parquet.write_table(run.table, folder / "trajectory.parquet")
