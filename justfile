@@ -1,0 +1,23 @@
+# What every check runs; `just check` is exactly what CI does.
+
+check:
+    bash .ci/run
+
+test *args:
+    uv run pytest {{args}}
+
+slow:
+    uv run pytest -m slow
+
+lint:
+    uv run ruff format --check
+    uv run ruff check
+    uv run pyright
+    uv run lint-imports
+
+docs:
+    uv run --group docs mkdocs build --strict
+
+bench:
+    uv run python benchmarks/extraction.py
+    uv run python benchmarks/startup.py
