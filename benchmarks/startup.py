@@ -1,0 +1,33 @@
+"""Start-up: `import prefdyn` and `prefdyn --help`, whole process, best of five, beside an empty Python.
+
+Run: uv run python benchmarks/startup.py
+"""
+
+import subprocess
+import sys
+import time
+
+
+def best(command: list[str], times: int = 5) -> float:
+    """Seconds of the quickest of `times` runs."""
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def main() -> None:
+    """Print the three figures."""
+    python = sys.executable
+    empty = best([python, "-c", "pass"])
+    imported = best([python, "-c", "import prefdyn"])
+    helped = best([python, "-m", "prefdyn", "--help"])
+    print(f"empty Python        {empty:.3f} s")
+    print(f"import prefdyn      {imported:.3f} s   (goal 0.1)")
+    print(f"prefdyn --help      {helped:.3f} s   (goal 0.4)")
+
+
+if __name__ == "__main__":
+    main()
