@@ -15,8 +15,9 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
 )
-for _module in (audit, extract, simulate, data, report):
-    app.command(_module.NAME, help=_module.HELP, epilog=_module.EXAMPLES)(_module.run)
+COMMANDS = {module.NAME: module for module in (audit, extract, simulate, data, report)}
+for _name, _module in COMMANDS.items():
+    app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(_module.run)
 
 
 def _version(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from prefdyn.cli import options as o
 
 NAME = "audit"
+SUMMARY = "Dataset + model in; what is learned first, left behind, and how fast, out."
 HELP = "Dataset + model in; what DPO will learn first, what it will leave behind, and how fast, out."
 EXAMPLES = """Examples:
 

@@ -8,6 +8,7 @@ import typer
 from prefdyn.cli import options as o
 
 NAME = "data"
+SUMMARY = "Validate, describe and convert a dataset."
 HELP = "Validate, describe and convert a dataset."
 EXAMPLES = """Examples:
 

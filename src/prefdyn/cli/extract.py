@@ -3,6 +3,7 @@
 from prefdyn.cli import options as o
 
 NAME = "extract"
+SUMMARY = "Features of a dataset under a model, to a folder."
 HELP = "Features of a dataset under a model, to a folder that audit and simulate start from. Cached and resumable."
 EXAMPLES = """Examples:
 

@@ -59,7 +59,7 @@ Data = Annotated[
     list[str] | None,
     typer.Option(
         help="builtin, a .jsonl[.gz] / .json / .csv / .parquet file or folder, persona:PATH, hh:PATH, "
-        "hf:OWNER/NAME[/CONFIG][:SPLIT]. Several times, also as NAME=SPEC: each source is a group unless it has groups.",
+        "hf:OWNER/NAME[/CONFIG][:SPLIT]. Several times, also as NAME=SPEC: each is a group unless it has groups.",
         show_default="builtin",
     ),
 ]

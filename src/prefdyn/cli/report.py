@@ -8,6 +8,7 @@ import typer
 from prefdyn.cli import options as o
 
 NAME = "report"
+SUMMARY = "One HTML page from any set of output folders."
 HELP = "One HTML page from any set of output folders of audit and simulate."
 EXAMPLES = """Examples:
 

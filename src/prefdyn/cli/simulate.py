@@ -7,6 +7,7 @@ import typer
 from prefdyn.cli import options as o
 
 NAME = "simulate"
+SUMMARY = "Learning curves from features; grids of settings."
 HELP = "Learning curves of last-layer DPO, per group, jointly and alone. Comma lists of settings make a grid."
 EXAMPLES = """Examples:
 
