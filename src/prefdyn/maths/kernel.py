@@ -19,7 +19,9 @@ from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-_EXACT_SIDE = 1024
+from prefdyn._random import stream
+
+_DENSE_SIDE = 64
 """Up to this many rows or columns the spectrum comes from a dense matrix; beyond it from Lanczos iterations."""
 
 
@@ -66,36 +68,24 @@ class PairKernel:
         return self.cross(self)
 
     def largest_eigenvalue(self) -> float:
-        r"""$\lambda_{\max}(C)$, from the smaller of the n × n and the p·d × p·d Gram matrix, or Lanczos beyond 1024."""
+        r"""$\lambda_{\max}(C)$: from the n × n or p·d × p·d Gram matrix if one is small, else by Lanczos iterations."""
         n, (p, d) = len(self), (self.answers.shape[1], self.features.shape[1])
-        if n == 0:
-            return 0.0
-        answers = np.asarray(self.answers, dtype=np.float64)
-        features = np.asarray(self.features)
-        if min(n, p * d) <= _EXACT_SIDE:
-            if n <= p * d:
-                gram = (answers @ answers.T) * (features @ features.T)
-            else:
-                gram = np.zeros((p * d, p * d))
-                for part in _parts(n, p * d):
-                    flat = (answers[part, :, None] * features[part, None, :]).reshape(-1, p * d)
-                    gram += flat.T @ flat
-            return float(np.linalg.eigvalsh(gram)[-1])
+        answers, features = np.asarray(self.answers, dtype=np.float64), np.asarray(self.features)
+        if min(n, p * d) <= _DENSE_SIDE:
+            flat = (answers[:, :, None] * features[:, None, :]).reshape(n, p * d).astype(np.float64)
+            gram = flat @ flat.T if n <= p * d else flat.T @ flat
+            return float(np.linalg.eigvalsh(gram)[-1]) if len(gram) else 0.0
 
-        def product(flat: np.ndarray) -> np.ndarray:
-            weights = flat.reshape(p, d).astype(features.dtype)
-            pulls = np.sum(answers * (features @ weights.T), axis=1)
-            return ((answers * pulls[:, None]).T.astype(features.dtype) @ features).reshape(-1)
+        def product(vector: np.ndarray) -> np.ndarray:
+            weights = vector.reshape(p, d).astype(features.dtype)
+            pulls = np.sum(answers * (features @ weights.T), axis=1, keepdims=True)
+            return ((answers * pulls).T.astype(features.dtype) @ features).reshape(-1).astype(np.float64)
 
         operator = LinearOperator((p * d, p * d), matvec=product, dtype=np.dtype(np.float64))
-        start = np.full(p * d, (p * d) ** -0.5)
-        return float(eigsh(operator, k=1, v0=start, tol=1e-6, return_eigenvectors=False)[0])
-
-
-def _parts(n: int, width: int) -> list[slice]:
-    """Slices of n rows such that rows × width stays near 64 MiB of float64."""
-    step = max(1, 2**23 // width)
-    return [slice(start, start + step) for start in range(0, n, step)]
+        start = stream(0, "kernel", "lanczos").normal(size=p * d)
+        exact = features.dtype == np.float64
+        found = eigsh(operator, k=1, v0=start, tol=1e-12 if exact else 1e-6, return_eigenvectors=False)
+        return float(found[0])
 
 
 def preference_sharing(

@@ -60,13 +60,13 @@ class Thresholds:
             },
             {
                 "verdict": "left behind",
-                "rule": f"held-out loss falls less than {self.left_behind_share:g} of the median group's fall, "
-                "though alone, in the same steps, it falls as far as that group did",
+                "rule": f"held-out loss falls less than {self.left_behind_share:g} of the median group's fall "
+                "by more than its standard error, though alone, in the same steps, it falls as far as that group did",
             },
             {
                 "verdict": "memorised",
                 "rule": f"training loss falls by more than {self.memorised_fall}, "
-                f"held-out loss by less than {self.memorised_share:g} of that",
+                f"held-out loss by less than {self.memorised_share:g} of that by more than its standard error",
             },
             {
                 "verdict": "early · middle · late",
@@ -161,6 +161,7 @@ def _first_rule(item: Evidence, limits: Thresholds, median: float, ranked: int) 
     fall = LOG2 - item.held_out_loss
     alone_fall = LOG2 - item.alone_held_out_loss
     train_fall = LOG2 - item.train_loss
+    error = item.held_out_loss_error
     if item.pairs < limits.few_pairs:
         return "too few", f"only {item.pairs} pairs, under {limits.few_pairs}"
     if item.one_class:
@@ -178,19 +179,19 @@ def _first_rule(item: Evidence, limits: Thresholds, median: float, ranked: int) 
         )
     if item.priority < 0:
         return "conflicting", f"its priority is {item.priority:.3f}: the first joint step raises its loss"
-    if item.held_out_loss > LOG2 + item.held_out_loss_error and item.alone_held_out_loss < LOG2:
+    if item.held_out_loss > LOG2 + error and item.alone_held_out_loss < LOG2:
         return "conflicting", (
             f"held-out loss ends at {item.held_out_loss:.4f}, above log 2 = {LOG2:.4f} by more than its standard error "
-            f"{item.held_out_loss_error:.2g}, though alone it ends at {item.alone_held_out_loss:.4f}"
+            f"{error:.2g}, though alone it ends at {item.alone_held_out_loss:.4f}"
         )
-    if median > 0 and fall < limits.left_behind_share * median and alone_fall >= median:
+    if median > 0 and fall + error < limits.left_behind_share * median and alone_fall >= median:
         return "left behind", (
-            f"held-out loss falls by {fall:.4f}, under {limits.left_behind_share:g} of the median group's {median:.4f},"
-            f" though alone it falls by {alone_fall:.4f}"
+            f"held-out loss falls by {fall:.4f} ± {error:.2g}, under {limits.left_behind_share:g} of the median "
+            f"group's {median:.4f}, though alone it falls by {alone_fall:.4f}"
         )
-    if train_fall > limits.memorised_fall and fall < limits.memorised_share * train_fall:
+    if train_fall > limits.memorised_fall and fall + error < limits.memorised_share * train_fall:
         return "memorised", (
-            f"training loss falls by {train_fall:.4f}, held-out loss by {fall:.4f}, "
+            f"training loss falls by {train_fall:.4f}, held-out loss by {fall:.4f} ± {error:.2g}, "
             f"under {limits.memorised_share:g} of that"
         )
     if ranked < limits.ranked_groups or math.isnan(item.rank):
