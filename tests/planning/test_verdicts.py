@@ -18,6 +18,7 @@ PLAIN = Evidence(
     held_out_accuracy=0.8,
     words_accuracy=0.7,
     priority=0.6,
+    priority_error=0.02,
     train_loss=LOG2 - 0.2,
     held_out_loss=LOG2 - 0.15,
     held_out_loss_error=0.01,
@@ -50,7 +51,7 @@ CASES = {
         {"held_out_accuracy": 0.99, "words_accuracy": 1.0},
         {"held_out_accuracy": 0.979, "words_accuracy": 1.0},
     ),
-    "negative priority": ("conflicting", {"priority": -0.001}, {"priority": 0.0}),
+    "negative priority": ("conflicting", {"priority": -0.021}, {"priority": -0.02}),
     "ends above log 2, alone below": (
         "conflicting",
         {"held_out_loss": LOG2 + 0.011},
@@ -128,7 +129,7 @@ def vars_of(item):
 
 def test_conflict_names_who_opposes_and_reasons_carry_numbers():
     judged = judge([replace(PLAIN, priority=-0.25, opposed_by=("a", "b", "c", "d")), *OTHERS])[0]
-    assert judged.because == "its priority is -0.250: the first joint step raises its loss"
+    assert judged.because == "its priority is -0.250 ± 0.02: the first joint step raises its loss"
     assert judged.advice.endswith("Strongest against it: a, b, c.")
     assert "only 7 pairs, under 20" in judge([replace(PLAIN, pairs=7)])[0].because
 

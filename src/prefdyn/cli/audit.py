@@ -54,7 +54,6 @@ def run(
     from prefdyn.cli import common
     from prefdyn.maths.objectives import objective as by_name
     from prefdyn.planning.audit import audit
-    from prefdyn.report.run import write_pictures
     from prefdyn.report.tables import verdict_table
     from prefdyn.store import new_output_folder
 
@@ -76,7 +75,7 @@ def run(
             )
         found.write(folder.path)
         common.save_config(folder.path, options)
-        write_pictures(folder.path)
+        common.write_pictures(folder.path)
         summary = found.summary()
     print(json.dumps(summary, ensure_ascii=False) if json_output else verdict_table(summary))
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

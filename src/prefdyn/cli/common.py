@@ -124,6 +124,17 @@ def save_config(folder: Path, options: Mapping[str, Any]) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(flat, sort_keys=True, allow_unicode=True), encoding="utf-8")
 
 
+def write_pictures(folder: Path) -> None:
+    """Figures and report of a folder that holds a run's other files."""
+    from prefdyn.report.figures import write_figures
+    from prefdyn.report.folders import read_folder
+    from prefdyn.report.html import write_report
+    from prefdyn.report.panels import panels
+
+    write_figures(panels(read_folder(folder)), folder / "figures")
+    write_report(folder, folder / "report.html")
+
+
 def last_words(folder: Path, *, next_command: str) -> None:
     """Name the files written and the next command."""
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())

@@ -41,7 +41,8 @@ def run(
     import json
 
     from prefdyn.cli import common
-    from prefdyn.data.preflight import describe, preflight
+    from prefdyn.data.describe import describe
+    from prefdyn.data.preflight import preflight
     from prefdyn.data.write import write
     from prefdyn.report.tables import data_table
 

@@ -54,8 +54,8 @@ def run(
     from prefdyn.maths.objectives import objective as by_name
     from prefdyn.models.extract import extract
     from prefdyn.planning.simulate import simulate
-    from prefdyn.report.run import write_grid_report, write_pictures
-    from prefdyn.report.tables import curve_table
+    from prefdyn.report.html import write_report
+    from prefdyn.report.tables import verdict_table
     from prefdyn.store import new_output_folder
 
     grid = [
@@ -71,18 +71,19 @@ def run(
             pairs = common.dataset(options)
             pairs = pairs if "held_out" in pairs.splits else pairs.split(common.share(split), seed=seed)
             feats = extract(pairs, model, **common.extraction(options))
-        summaries = []
+        summaries, inners = [], []
         for each_objective, each_rate, each_steps in grid:
             found = simulate(feats, each_objective, learning_rate=each_rate, steps=each_steps, seed=seed)
             name = f"beta={each_objective.beta:g},learning_rate={each_rate},steps={each_steps}"
             inner = folder.path if len(grid) == 1 else folder.path / name
             inner.mkdir(exist_ok=True)
+            inners.append(inner)
             found.write(inner)
-            write_pictures(inner)
+            common.write_pictures(inner)
             summaries.append(found.summary())
         common.save_config(folder.path, options)
         if len(grid) > 1:
-            write_grid_report(folder.path)
+            write_report(inners, folder.path / "report.html")
     result = summaries[0] if len(grid) == 1 else summaries
-    print(json.dumps(result, ensure_ascii=False) if json_output else "\n\n".join(map(curve_table, summaries)))
+    print(json.dumps(result, ensure_ascii=False) if json_output else "\n\n".join(map(verdict_table, summaries)))
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from scipy import stats
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import Finding, preflight
+from prefdyn.data.split import held_out_mask
 from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embedding, orthogonality
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
 from prefdyn.diagnostics.separation import Separation, separation
 from prefdyn.diagnostics.wording import Wording, wording
 from prefdyn.dynamics.descent import descent
+from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
@@ -188,13 +190,13 @@ class Audit:
                 "centred": shape.cosine_centred,
                 "centred_without_self": shape.cosine_centred_without_self,
                 "null": shape.null_cosine,
-                "raw_mean": shape.raw_mean,
-                "raw_max": shape.raw_max,
-                "centred_mean": shape.centred_mean,
-                "centred_max": shape.centred_max,
+                "raw_mean": shape.raw_off_diagonal_mean,
+                "raw_max": shape.raw_off_diagonal_max,
+                "centred_mean": shape.centred_off_diagonal_mean,
+                "centred_max": shape.centred_off_diagonal_max,
                 "rows": shape.rows_used,
             },
-            "distances": {"labels": shape.centroid_labels, "matrix": shape.distances},
+            "distances": {"labels": shape.distance_labels, "matrix": shape.distances},
             "geometry": {
                 "effective_rank": shape.effective_rank,
                 "shared_norm": shape.shared_norm,
@@ -208,7 +210,7 @@ class Audit:
                 "group": cloud.group,
                 "positive": cloud.positive,
                 "id": cloud.id,
-                "of": len(self.features),
+                "of": cloud.of,
             },
         }
 
@@ -282,6 +284,7 @@ def audit(
             dataset = dataset if "held_out" in dataset.splits else dataset.split(split, seed=seed)
             feats = extract(dataset, model, **extraction)
             dataset = dataset.select(ids=feats.id)
+    _refuse_one_class(feats)
     with _timed(timings, "diagnose_s"):
         apart = separation(feats, seed=seed)
         shape = orthogonality(feats)
@@ -309,7 +312,7 @@ def audit(
         simulation=run,
         untrained=twin,
         findings=() if dataset is None else preflight(dataset),
-        judgements=judge(evidence(apart, priority, words, predicted), limits),
+        judgements=judge(evidence(feats, apart, priority, pushes, words, predicted), limits),
         predicted=tuple(predicted),
         thresholds=limits,
         settings=settings,
@@ -319,10 +322,16 @@ def audit(
 
 
 def evidence(
-    apart: Separation, priority: Prioritization, words: Wording | None, predicted: list[dict[str, Any]]
+    feats: FeatureSet,
+    apart: Separation,
+    priority: Prioritization,
+    pushes: PairPushes,
+    words: Wording | None,
+    predicted: Sequence[Mapping[str, Any]],
 ) -> list[Evidence]:
     """What the verdict rules look at, group by group."""
     names = [row["name"] for row in predicted]
+    errors = priority_errors(feats, priority, pushes)
     gathered = []
     for code, row in enumerate(predicted):
         measured = apart.groups[code]
@@ -339,6 +348,7 @@ def evidence(
                 held_out_accuracy=row["predicted_held_out_accuracy"],
                 words_accuracy=math.nan if words is None else words.groups[code].words_accuracy,
                 priority=float(priority.level[code]),
+                priority_error=float(errors[code]),
                 train_loss=row["predicted_final_loss"],
                 held_out_loss=row["predicted_held_out_loss"],
                 held_out_loss_error=row["predicted_held_out_loss_error"],
@@ -348,6 +358,22 @@ def evidence(
             )
         )
     return gathered
+
+
+def priority_errors(feats: FeatureSet, priority: Prioritization, pushes: PairPushes) -> np.ndarray:
+    """Standard error of each group's priority level: how much the first step's push varies over its training pairs.
+
+    Each pair's own pull is left out of its push. NaN for a group with under two training pairs.
+    """
+    margins = np.abs(priority.first_step_margin)
+    if not np.nanmax(margins, initial=0.0) > 0:
+        return np.full(len(feats.groups), math.nan)
+    unit = np.nanmax(np.abs(priority.level)) / np.nanmax(margins)
+    errors = []
+    for code in range(len(feats.groups)):
+        push = pushes.agreement[(feats.group == code) & ~feats.held_out]
+        errors.append(unit * push.std(ddof=1) / math.sqrt(len(push)) if len(push) > 1 else math.nan)
+    return np.array(errors)
 
 
 def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
@@ -366,10 +392,16 @@ def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     return {"spearman": float(spearman), "kendall": float(kendall), "groups": count}
 
 
+def _refuse_one_class(feats: FeatureSet) -> None:
+    if feats.chosen is not None and len(feats.tokens) == 2 and (feats.chosen == feats.chosen[0]).all():
+        raise DataError(
+            f"all {len(feats)} pairs choose the same answer, {feats.tokens[feats.chosen[0]]!r}, so there is no "
+            "preference to learn, only a constant; give pairs of both kinds"
+        )
+
+
 def _hold_out(feats: FeatureSet, split: float, seed: int) -> np.ndarray:
     """Hold pairs out of features that came without a split: per group, equal prompts on one side."""
-    from prefdyn.data.pairs import held_out_mask
-
     return held_out_mask(np.asarray([feats.groups[code] for code in feats.group]), feats.text, split, seed)
 
 

@@ -55,8 +55,8 @@ class Thresholds:
             },
             {
                 "verdict": "conflicting",
-                "rule": "priority < 0, or held-out loss ends above log 2 by more than its standard error "
-                "though alone it ends below",
+                "rule": "priority < 0, or held-out loss ends above log 2 though alone it ends below; "
+                "each by more than its standard error",
             },
             {
                 "verdict": "left behind",
@@ -94,6 +94,8 @@ class Evidence:
     words_accuracy: float
     """Held-out accuracy of word counts alone."""
     priority: float
+    priority_error: float
+    """Standard error of the priority over the group's training pairs."""
     train_loss: float
     held_out_loss: float
     held_out_loss_error: float
@@ -136,8 +138,8 @@ def judge(evidence: Sequence[Evidence], thresholds: Thresholds | None = None) ->
 
     Example:
         >>> few = Evidence(name="rare", pairs=7, one_class=False, null_p=0.001, probe_low=0.6, probe_chance=0.5,
-        ...     held_out_accuracy=0.9, words_accuracy=0.7, priority=0.5, train_loss=0.5, held_out_loss=0.6,
-        ...     held_out_loss_error=0.01, alone_held_out_loss=0.5, rank=1)
+        ...     held_out_accuracy=0.9, words_accuracy=0.7, priority=0.5, priority_error=0.1, train_loss=0.5,
+        ...     held_out_loss=0.6, held_out_loss_error=0.01, alone_held_out_loss=0.5, rank=1)
         >>> judge([few])[0].verdict
         'too few'
     """
@@ -177,8 +179,10 @@ def _first_rule(item: Evidence, limits: Thresholds, median: float, ranked: int) 
         return "trivial", (
             f"held-out accuracy {item.held_out_accuracy:.3f}, and {item.words_accuracy:.3f} from word counts alone"
         )
-    if item.priority < 0:
-        return "conflicting", f"its priority is {item.priority:.3f}: the first joint step raises its loss"
+    if item.priority < -item.priority_error:
+        return "conflicting", (
+            f"its priority is {item.priority:.3f} ± {item.priority_error:.2g}: the first joint step raises its loss"
+        )
     if item.held_out_loss > LOG2 + error and item.alone_held_out_loss < LOG2:
         return "conflicting", (
             f"held-out loss ends at {item.held_out_loss:.4f}, above log 2 = {LOG2:.4f} by more than its standard error "
