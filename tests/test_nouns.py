@@ -69,7 +69,9 @@ def test_answer_log_probs_come_from_the_head_rows():
         states, chosen=chosen, rejected=rejected, tokens=[0, 2, 4], head=head[[0, 2, 4]], head_bias=bias[[0, 2, 4]],
         ref_chosen_logps=log_probs[rows, chosen], ref_rejected_logps=log_probs[rows, rejected],
     )  # fmt: skip
-    np.testing.assert_allclose(feats.answer_log_probs(), log_probs[:, [0, 2, 4]], atol=1e-6)
+    found = feats.answer_log_probs()
+    assert found is not None
+    np.testing.assert_allclose(found, log_probs[:, [0, 2, 4]], atol=1e-6)
     assert describe(feats)["answers"] == ["0", "2", "4"]
 
 

@@ -1,5 +1,8 @@
 """Trajectory: what a run did, simulated or trained. One table, one row per run, step, group and split."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

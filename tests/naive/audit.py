@@ -22,7 +22,7 @@ def last_states(folder, prompts):
 
 def distinguishability(states, signs):
     """||mean of the Yes states - mean of the No states||, by running sums."""
-    sums, counts = {1: 0.0, -1: 0.0}, {1: 0, -1: 0}
+    sums, counts = {1: np.zeros(states.shape[1]), -1: np.zeros(states.shape[1])}, {1: 0, -1: 0}
     for state, sign in zip(states, signs, strict=True):
         sums[sign] = sums[sign] + state
         counts[sign] += 1

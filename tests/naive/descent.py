@@ -26,7 +26,7 @@ def gram_margins(states, chosen, rejected, weight, train, beta, rate, steps):
     total = sum(weight[j] for j in train)
     margins = np.zeros(n)
     for _ in range(steps):
-        pulls = [weight[j] * sigmoid(-margins[j]) for j in train]
+        pulls = [weight[j] * sigmoid(-float(margins[j])) for j in train]
         margins = margins + rate * beta**2 / total * np.array(
             [sum(gram[i, j] * pull for j, pull in zip(train, pulls, strict=True)) for i in range(n)]
         )

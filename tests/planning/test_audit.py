@@ -1,6 +1,7 @@
 """The audit on data whose answer is known: each verdict earned and narrowly missed, and random labels called noise."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def with_words(feats, revealing):
     return PreferenceDataset.from_rows(rows)
 
 
-APART = {"groups": 4, "width": 12, "half_gap": 2.0, "held_out": 0.3}
+APART: dict[str, Any] = {"groups": 4, "width": 12, "half_gap": 2.0, "held_out": 0.3}
 """Four groups with orthogonal gaps of four standard deviations: all learnable, none in the way of another."""
 
 OPPOSED = np.zeros((3, 12))
@@ -50,8 +51,8 @@ ASIDE[0, 1], ASIDE[1, 3], ASIDE[2, 2] = 1, 1, 1
         ("too few", gaussian_groups([400, 400, 400, 19], **APART), gaussian_groups([400, 400, 400, 80], **APART)),
         (
             "noise",
-            gaussian_groups(400, **(APART | {"half_gap": [2, 2, 2, 0.0]})),
-            gaussian_groups(400, **(APART | {"half_gap": [2, 2, 2, 0.5]})),
+            gaussian_groups(400, **dict(APART, half_gap=[2, 2, 2, 0.0])),
+            gaussian_groups(400, **dict(APART, half_gap=[2, 2, 2, 0.5])),
         ),
         (
             "conflicting",

@@ -44,10 +44,14 @@ def run(
     from prefdyn.data.describe import describe
     from prefdyn.data.preflight import preflight
     from prefdyn.data.write import write
-    from prefdyn.report.tables import data_table
+    from prefdyn.report.listing import data_table
 
     pairs = common.dataset(options)
-    described = {**describe(pairs), "findings": [item.to_json() for item in preflight(pairs)]}
+    described = {
+        **describe(pairs),
+        "findings": [item.to_json() for item in preflight(pairs)],
+        "left_out_rows": [item.to_json() for item in pairs.left_out],
+    }
     print(json.dumps(described, ensure_ascii=False) if json_output else data_table(described))
     if to is not None:
         write(pairs, to, force=force)

@@ -58,5 +58,5 @@ def run(
         save_features(feats, folder.path)
         save_dataset(pairs.select(ids=feats.id), folder.path)
         common.save_config(folder.path, options)
-    print(json.dumps(describe(feats) | {"folder": str(folder.final)}) if json_output else feats)
+    print(json.dumps({**describe(feats), "folder": str(folder.final)}) if json_output else feats)
     common.last_words(folder.final, next_command=f"prefdyn audit --features {folder.final}")

@@ -1,10 +1,13 @@
 """`prefdyn simulate`: learning curves from features."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from prefdyn.cli import options as o
+
+if TYPE_CHECKING:
+    from prefdyn.maths.objectives import DPO
 
 NAME = "simulate"
 SUMMARY = "Learning curves from features; grids of settings."
@@ -58,7 +61,7 @@ def run(
     from prefdyn.report.tables import verdict_table
     from prefdyn.store import new_output_folder
 
-    grid = [
+    grid: list[tuple[DPO, float | Literal["auto"], int]] = [
         (by_name(objective, beta=each_beta), each_rate, each_steps)
         for each_beta in common.numbers(beta, name="--beta")
         for each_rate in common.rates(learning_rate)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prefdyn._checks import at_least, positive
+from prefdyn._progress import track
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.kernel import PairKernel
@@ -37,6 +38,7 @@ def descent(
     alone: bool = True,
     record: Literal["log", "all"] | Sequence[int] = "log",
     margins_at: Iterable[int] = (),
+    progress: bool = False,
 ) -> Trajectory:
     r"""Simulated last-layer training: all groups jointly, and each group by itself.
 
@@ -50,6 +52,7 @@ def descent(
         alone: Also run every group by itself (rows with run "alone").
         record: Steps to measure: "log" (0, 1, 2, … thinning out, and the last), "all", or the steps themselves.
         margins_at: Steps at which to keep the margin and chosen change of every pair in the joint run.
+        progress: Show bars on stderr where it is a terminal.
 
     Returns:
         A Trajectory. Quantities that need reference log-probabilities are null where the features carry none.
@@ -85,10 +88,10 @@ def descent(
         raise ConfigError(f"margins_at asks for step {kept[-1]}, but the run ends at step {steps}")
 
     problem = _Problem.of(feats)
-    joint = _run(problem, "joint", objective, rate, steps, recorded, kept)
+    joint = _run(problem, "joint", objective, rate, steps, recorded, kept, progress=progress)
     rows = joint.rows
     if alone:
-        for code in range(len(feats.groups)):
+        for code in track(range(len(feats.groups)), "Groups alone", unit="groups", shown=progress):
             members = feats.members(code)
             if len(members) and not feats.held_out[members].all():
                 rows += _run(problem.rows(members), "alone", objective, rate, steps, recorded, []).rows
@@ -277,6 +280,8 @@ def _run(
     steps: int,
     recorded: Sequence[int],
     kept: Sequence[int],
+    *,
+    progress: bool = False,
 ) -> _Outcome:
     train = np.flatnonzero(~problem.held_out)
     kernel = problem.kernel if len(train) == len(problem.held_out) else problem.kernel.rows(train)
@@ -285,7 +290,7 @@ def _run(
     theta = np.zeros((problem.basis.shape[1], problem.kernel.features.shape[1]))
     outcome = _Outcome(rows=[], margins={}, chosen_changes={})
     measured = set(recorded)
-    for step in range(steps + 1):
+    for step in track(range(steps + 1), "Joint run", unit="steps", shown=progress):
         if step in measured or step in kept:
             margins = objective.beta * problem.kernel.forward(theta.astype(dtype)).astype(np.float64)
             changes = problem.log_prob_changes(theta)
@@ -296,7 +301,7 @@ def _run(
                     "time": learning_rate * step,
                     "drift": float(np.linalg.norm(theta)),
                 }
-                outcome.rows.extend(common | row for row in _measure(problem, objective, margins, changes))
+                outcome.rows.extend({**common, **row} for row in _measure(problem, objective, margins, changes))
             if step in kept:
                 outcome.margins[step] = margins
                 if changes is not None:

@@ -81,10 +81,10 @@ class PairKernel:
             pulls = np.sum(answers * (features @ weights.T), axis=1, keepdims=True)
             return ((answers * pulls).T.astype(features.dtype) @ features).reshape(-1).astype(np.float64)
 
-        operator = LinearOperator((p * d, p * d), matvec=product, dtype=np.dtype(np.float64))
+        operator = LinearOperator((p * d, p * d), matvec=product, dtype=np.dtype(np.float64))  # pyright: ignore[reportCallIssue]
         start = stream(0, "kernel", "lanczos").normal(size=p * d)
-        exact = features.dtype == np.float64
-        found = eigsh(operator, k=1, v0=start, tol=1e-12 if exact else 1e-6, return_eigenvectors=False)
+        tolerance: Any = 1e-12 if features.dtype == np.float64 else 1e-6
+        found = eigsh(operator, k=1, v0=start, tol=tolerance, return_eigenvectors=False)
         return float(found[0])
 
 

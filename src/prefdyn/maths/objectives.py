@@ -3,6 +3,7 @@ r"""Preference objectives: a loss of the reward margin, with its derivative and 
 Names follow TRL's `loss_type`. Every formula takes margins $r$ with $\beta$ inside (THEORY 1.1).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,9 @@ from jaxtyping import Float
 
 from prefdyn._checks import nearest, positive
 from prefdyn.errors import ConfigError
+
+LOG2 = math.log(2)
+"""Loss of every pair before the first step, nats: all margins are 0."""
 
 SPELLINGS = {"sigmoid": "sigmoid", "dpo": "sigmoid"}
 """Accepted spellings of each objective, by TRL's name."""

@@ -246,6 +246,7 @@ def audit(
     embedding_method: Literal["pca", "umap"] = "pca",
     thresholds: Thresholds | None = None,
     texts: PreferenceDataset | None = None,
+    progress: bool = True,
     **extraction: Any,
 ) -> Audit:
     """Dataset and model in, an answer per group out: learned early, late, left behind, in conflict, noise, ….
@@ -263,6 +264,7 @@ def audit(
         embedding_method: How the 2-D picture is made.
         thresholds: Of the verdicts; the published defaults if not given.
         texts: With a FeatureSet: the dataset it was made from, for the wording baseline and the examples.
+        progress: Show bars on stderr where it is a terminal.
         **extraction: Passed to `extract`: answers, revision, dtype, device, attn, batch_tokens, max_length, ….
 
     Returns:
@@ -282,18 +284,20 @@ def audit(
         else:
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
             dataset = dataset if "held_out" in dataset.splits else dataset.split(split, seed=seed)
-            feats = extract(dataset, model, **extraction)
+            feats = extract(dataset, model, progress=progress, **extraction)
             dataset = dataset.select(ids=feats.id)
     _refuse_one_class(feats)
     with _timed(timings, "diagnose_s"):
-        apart = separation(feats, seed=seed)
+        apart = separation(feats, seed=seed, progress=progress)
         shape = orthogonality(feats)
-        words = None if dataset is None else wording(dataset, seed=seed)
+        words = None if dataset is None else wording(dataset, seed=seed, progress=progress)
         twin = None
         if untrained_twin and dataset is not None:
-            twin = separation(extract(dataset, model, untrained=seed, **extraction), seed=seed)
+            twin = separation(
+                extract(dataset, model, untrained=seed, progress=progress, **extraction), seed=seed, progress=progress
+            )
     with _timed(timings, "simulate_s"):
-        run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps])
+        run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps], progress=progress)
         rate = run.settings["learning_rate"]
         priority = prioritization(feats, beta=objective.beta, learning_rate=rate)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
@@ -335,8 +339,8 @@ def evidence(
     gathered = []
     for code, row in enumerate(predicted):
         measured = apart.groups[code]
-        pushes = priority.influence[:, code]
-        opposed = [names[place] for place in np.argsort(pushes, kind="stable") if pushes[place] < 0 and place != code]
+        by = priority.influence[:, code]
+        opposed = [names[place] for place in np.argsort(by, kind="stable") if by[place] < 0 and place != code]
         gathered.append(
             Evidence(
                 name=row["name"],
@@ -387,9 +391,9 @@ def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     count = int(known.sum())
     if count < 3 or np.ptp(first[known]) == 0 or np.ptp(second[known]) == 0:
         return {"spearman": math.nan, "kendall": math.nan, "groups": count}
-    spearman = stats.spearmanr(first[known], second[known]).statistic
-    kendall = stats.kendalltau(first[known], second[known]).statistic
-    return {"spearman": float(spearman), "kendall": float(kendall), "groups": count}
+    spearman: Any = stats.spearmanr(first[known], second[known])
+    kendall: Any = stats.kendalltau(first[known], second[known])
+    return {"spearman": float(spearman.statistic), "kendall": float(kendall.statistic), "groups": count}
 
 
 def _refuse_one_class(feats: FeatureSet) -> None:

@@ -51,6 +51,7 @@ def simulate(
     learning_rate: float | Literal["auto"] = "auto",
     steps: int = 100,
     seed: int = 0,
+    progress: bool = True,
 ) -> Simulation:
     """`descent` with its predictions per group, ready to be written.
 
@@ -60,9 +61,10 @@ def simulate(
         learning_rate: Step size, or "auto": half of the largest stable step.
         steps: Full-batch steps.
         seed: Recorded with the settings; full-batch descent draws nothing at random.
+        progress: Show bars on stderr where it is a terminal.
     """
     objective = objective or DPO()
-    run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps])
+    run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps], progress=progress)
     return Simulation(
         features=feats,
         run=run,

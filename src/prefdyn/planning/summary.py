@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+from pyarrow import csv, parquet
 
 from prefdyn.features import FeatureSet, describe
 from prefdyn.maths.objectives import DPO, LOG2
@@ -184,6 +184,6 @@ def write_files(
     """Write summary.json, groups.csv, pairs.parquet and trajectory.parquet into a folder not yet in its final place."""
     text = json.dumps(plain(summary), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-    pa.csv.write_csv(pa.Table.from_pylist([plain(row) for row in groups]), folder / "groups.csv")
-    pa.parquet.write_table(pairs, folder / "pairs.parquet")
-    pa.parquet.write_table(run.table, folder / "trajectory.parquet")
+    csv.write_csv(pa.Table.from_pylist([plain(row) for row in groups]), folder / "groups.csv")
+    parquet.write_table(pairs, folder / "pairs.parquet")
+    parquet.write_table(run.table, folder / "trajectory.parquet")

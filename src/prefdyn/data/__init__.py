@@ -1,0 +1,7 @@
+"""Text: preference pairs, where they come from, and what is wrong with them before any model sees them.
+
+`pairs` is the noun, `loaders` the door. `files` and `memory` find rows, `readers` knows file formats, `rows`,
+`conversation`, `persona` and `hh` know how a row is read, `bad_rows` what happens to those that cannot be, `assemble`
+makes a dataset of the rest. `split` keeps equal prompts together, `codes` numbers repeated texts. `preflight` and
+`describe` look, `write` converts, `builtin` writes the data that the package ships.
+"""

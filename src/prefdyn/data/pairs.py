@@ -1,0 +1,298 @@
+"""PreferenceDataset: preference pairs in groups, held in one Arrow table."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefdyn._checks import at_least, nearest
+from prefdyn._random import stream
+from prefdyn.data.codes import encode
+from prefdyn.data.split import held_out_mask
+from prefdyn.errors import ConfigError, DataError
+from prefdyn.provenance import content_hash
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+CONVERSATION = pa.struct([("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES)])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("prompt", pa.string()),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("weight", pa.float64()),
+        ("split", pa.string()),
+        ("source", pa.string()),
+        ("line", pa.int64()),
+        ("conversation", CONVERSATION),
+    ]
+)
+"""`id` is unique. `split`: "train" or "held_out". `line`: line or row of `source`, from 1. `conversation`: the messages
+of a conversational pair, null for plain text; its prompt, chosen and rejected hold a rendering for people and for word
+counts."""
+
+TRAIN, HELD_OUT = "train", "held_out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A row that could not be used, and why."""
+
+    source: str
+    line: int | None
+    """Line or row in the source, from 1."""
+    field: str | None
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a plain dictionary."""
+        return {"source": self.source, "line": self.line, "field": self.field, "reason": self.reason}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceDataset:
+    """Pairs of a chosen and a rejected response to a prompt, in named groups. Every method returns a new dataset."""
+
+    table: pa.Table
+    name: str
+    left_out: tuple[LeftOut, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.table.schema != SCHEMA:
+            raise DataError(
+                f"a preference dataset needs the columns {SCHEMA.names} with their types, but got "
+                f"{self.table.schema.names}; build it with load_dataset or PreferenceDataset.from_rows"
+            )
+        for column in SCHEMA.names[:-1]:
+            if self.table[column].null_count:
+                raise DataError(f"column {column!r} of dataset {self.name!r} holds null; give every pair a value")
+        if pc.count_distinct(self.table["id"]).as_py() != len(self):
+            counts = pc.value_counts(self.table["id"]).to_pylist()
+            twice = next(item["values"] for item in counts if item["counts"] > 1)
+            raise DataError(f"id {twice!r} occurs more than once in dataset {self.name!r}; ids must be unique")
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __repr__(self) -> str:
+        return f"PreferenceDataset({self.name!r}, {len(self)} pairs, {len(self.groups)} groups)"
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], *, name: str = "rows") -> "PreferenceDataset":
+        """A dataset from rows that already have the column names of `SCHEMA`; for any other form use `load_dataset`.
+
+        Args:
+            rows: `prompt`, `chosen` and `rejected` as text; `group` ("all"), `id` (name:row), `weight` (1), `split`
+                ("train"), `source` (name), `line` (row, from 1) and `conversation` (none) where they differ from the
+                default in brackets.
+            name: Name of the dataset.
+
+        Raises:
+            DataError: A column is unknown or missing, a value has the wrong type, or ids repeat.
+
+        Example:
+            >>> PreferenceDataset.from_rows([{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}])
+            PreferenceDataset('rows', 1 pairs, 1 groups)
+        """
+        columns: dict[str, list[Any]] = {column: [] for column in SCHEMA.names}
+        for line, row in enumerate(rows, start=1):
+            for key in row:
+                if key not in columns:
+                    raise DataError(f"row {line} of {name!r} has an unknown column {key!r}{nearest(key, SCHEMA.names)}")
+            default = {
+                "group": "all",
+                "id": f"{name}:{line}",
+                "weight": 1.0,
+                "split": TRAIN,
+                "source": name,
+                "line": line,
+            }
+            for column, values in columns.items():
+                value = row.get(column)
+                if value is None and column in {"prompt", "chosen", "rejected"}:
+                    raise DataError(
+                        f"row {line} of {name!r} has no {column!r}; give prompt, chosen and rejected as text"
+                    )
+                values.append(default.get(column) if value is None else value)
+        return cls(table=table_from_columns(columns), name=name)
+
+    @classmethod
+    def concat(cls, parts: Sequence["PreferenceDataset"], *, name: str | None = None) -> "PreferenceDataset":
+        """One dataset from several, in order. Ids must be unique over all of them.
+
+        Raises:
+            DataError: There are no parts, or an id occurs in two of them.
+        """
+        if not parts:
+            raise DataError("concat was given no datasets; give at least one")
+        return cls(
+            table=pa.concat_tables([part.table for part in parts]),
+            name=name or "+".join(part.name for part in parts),
+            left_out=tuple(item for part in parts for item in part.left_out),
+        )
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """All pairs as dictionaries, in order, with every column of `SCHEMA`."""
+        return self.table.to_pylist()
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Group names in order of first appearance."""
+        return tuple(pc.unique(self.table["group"]).to_pylist())
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Which of "train" and "held_out" occur, in order of first appearance."""
+        return tuple(pc.unique(self.table["split"]).to_pylist())
+
+    @property
+    def conversational(self) -> int:
+        """How many pairs are conversations."""
+        return len(self) - self.table["conversation"].null_count
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of ids, groups, texts, conversations and weights, in order. Not of split, source and line."""
+        parts: list[bytes] = []
+        for column in ("id", "group", "prompt", "chosen", "rejected"):
+            raw = [text.encode() for text in self.table[column].to_pylist()]
+            parts += [np.fromiter(map(len, raw), "<i8", len(raw)).tobytes(), b"".join(raw)]
+        parts.append(np.asarray(self.table["weight"], dtype="<f8").tobytes())
+        if self.conversational:
+            parts.append(repr(self.table["conversation"].to_pylist()).encode())
+        return content_hash(parts)
+
+    def split(self, fraction: float = 0.9, *, seed: int = 0) -> "PreferenceDataset":
+        """Mark the share `1 - fraction` of every group as held out; equal prompts stay on one side everywhere.
+
+        See `prefdyn.data.split.held_out_mask` for small groups and for prompts that several groups share.
+
+        Raises:
+            ConfigError: The fraction is out of range.
+            DataError: Nothing can be held out.
+        """
+        group, names = encode(self.table["group"])
+        text, _ = encode(self.table["prompt"])
+        held = held_out_mask(np.array(names, dtype=object)[group], text, fraction, seed)
+        return self._with("split", pa.array(np.where(held, HELD_OUT, TRAIN).tolist(), pa.string()))
+
+    def select(
+        self,
+        groups: Iterable[str] | None = None,
+        *,
+        mask: Sequence[bool] | np.ndarray | None = None,
+        ids: Iterable[str] | None = None,
+    ) -> "PreferenceDataset":
+        """The pairs that meet every condition given, in their order.
+
+        Raises:
+            DataError: A group or id is unknown (names the nearest), or the mask has another length.
+        """
+        table = self.table
+        keep = np.ones(len(self), dtype=bool)
+        if groups is not None:
+            wanted = [groups] if isinstance(groups, str) else list(groups)
+            for name in wanted:
+                if name not in self.groups:
+                    raise DataError(f"group {name!r} is not in dataset {self.name!r}{nearest(name, self.groups)}")
+            keep &= np.asarray(pc.is_in(table["group"], pa.array(wanted, pa.string())))
+        if mask is not None:
+            if len(mask) != len(self):
+                raise DataError(f"the mask has {len(mask)} values for {len(self)} pairs; give one per pair")
+            keep &= np.asarray(mask, dtype=bool)
+        if ids is not None:
+            asked = [str(name) for name in ids]
+            found = np.asarray(pc.is_in(table["id"], pa.array(asked, pa.string())))
+            if int(found.sum()) != len(set(asked)):
+                known = set(table["id"].to_pylist())
+                lost = next(name for name in asked if name not in known)
+                raise DataError(f"id {lost!r} is not in dataset {self.name!r}; ids look like {next(iter(known), '')!r}")
+            keep &= found
+        return replace(self, table=table.filter(pa.array(keep)))
+
+    def sample(self, per_group: int, *, seed: int = 0) -> "PreferenceDataset":
+        """At most `per_group` pairs of every group, drawn by the seed without replacement, in their order.
+
+        The draw of a group depends on the seed, its name and its own pairs alone.
+
+        Raises:
+            ConfigError: `per_group` is not a whole number of at least 1.
+        """
+        per_group = at_least(per_group, 1, name="limit (pairs per group)")
+        keep = np.zeros(len(self), dtype=bool)
+        for name, rows in self._members():
+            chosen = rows if len(rows) <= per_group else stream(seed, "sample", name).permutation(rows)[:per_group]
+            keep[chosen] = True
+        return replace(self, table=self.table.filter(pa.array(keep)))
+
+    def flipped(self, groups: Iterable[str] | None = None) -> "PreferenceDataset":
+        """Chosen and rejected swapped, everywhere or in these groups.
+
+        Raises:
+            DataError: A group is unknown.
+        """
+        if groups is None:
+            return self._swap(np.ones(len(self), dtype=bool))
+        ids = self.select(groups).table["id"]
+        return self._swap(np.asarray(pc.is_in(self.table["id"], ids.combine_chunks())))
+
+    def with_noise(self, rate: float, *, seed: int = 0) -> "PreferenceDataset":
+        """Chosen and rejected swapped in `round(rate * pairs)` pairs of every group, drawn by the seed.
+
+        Raises:
+            ConfigError: The rate is not from 0 to 1.
+        """
+        if not 0 <= rate <= 1:
+            raise ConfigError(f"noise rate is {rate!r}, but must be from 0 to 1")
+        swap = np.zeros(len(self), dtype=bool)
+        for name, rows in self._members():
+            swap[stream(seed, "noise", name).permutation(rows)[: int(rate * len(rows) + 0.5)]] = True
+        return self._swap(swap)
+
+    def _members(self) -> list[tuple[str, np.ndarray]]:
+        code, names = encode(self.table["group"])
+        order = np.argsort(code, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(code, minlength=len(names)))[:-1])
+        return list(zip(names, parts, strict=True)) if names else []
+
+    def _swap(self, mask: np.ndarray) -> "PreferenceDataset":
+        swap = pa.array(mask)
+        chosen, rejected = self.table["chosen"], self.table["rejected"]
+        data = self._with("chosen", pc.if_else(swap, rejected, chosen))
+        data = data._with("rejected", pc.if_else(swap, chosen, rejected))
+        if not self.conversational:
+            return data
+        talks = [
+            talk if talk is None or not turn else {**talk, "chosen": talk["rejected"], "rejected": talk["chosen"]}
+            for talk, turn in zip(self.table["conversation"].to_pylist(), mask.tolist(), strict=True)
+        ]
+        return data._with("conversation", pa.array(talks, CONVERSATION))
+
+    def _with(self, column: str, values: pa.Array | pa.ChunkedArray) -> "PreferenceDataset":
+        index = SCHEMA.get_field_index(column)
+        return replace(self, table=self.table.set_column(index, SCHEMA.field(index), values))
+
+
+def table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """An Arrow table with `SCHEMA` from one list per column.
+
+    Raises:
+        DataError: A value has the wrong type for its column.
+    """
+    arrays = []
+    for column in SCHEMA:
+        try:
+            arrays.append(pa.array(columns[column.name], column.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+            raise DataError(
+                f"column {column.name!r} must hold {column.type}: {' '.join(str(error).split())}"
+            ) from error
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)

@@ -1,0 +1,276 @@
+"""What is wrong or odd about a dataset before any model sees it, in plain words."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+from jaxtyping import Int
+
+from prefdyn.data.bad_rows import shown
+from prefdyn.data.codes import Codes
+from prefdyn.data.hh import ASSISTANT, HUMAN
+from prefdyn.data.pairs import HELD_OUT, PreferenceDataset
+
+Severity = Literal["problem", "warning", "note"]
+
+SMALL = 20
+"""A group with fewer pairs is too small for any claim."""
+UNEQUAL = 10
+"""Groups whose sizes differ by this factor or more are of very different size."""
+ANSWER_LENGTH = 40
+"""Characters up to which a response counts as an answer whose spellings are compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong or odd."""
+
+    code: str
+    """Stable name, such as `duplicate`."""
+    severity: Severity
+    """`problem`: results on these pairs mean nothing or mislead. `warning`: likely a mistake. `note`: good to know."""
+    group: str | None
+    """The group it is about; None where it is about several or all."""
+    says: str
+    """One plain sentence."""
+    pairs: tuple[str, ...]
+    """Ids of the pairs concerned; empty where the finding is about a group's size or the dataset as a whole."""
+    count: int
+    """How many pairs are concerned."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a plain dictionary, with the first 20 ids."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "group": self.group,
+            "says": self.says,
+            "count": self.count,
+            "pairs": list(self.pairs[:20]),
+        }
+
+
+def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
+    """Look a dataset over; problems first, then warnings, then notes.
+
+    Findings: `equal_responses`, `empty_response`, `conflict`, `leak`, `one_class` (problems); `empty_prompt`,
+    `cut_dialogue`, `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
+    `opposed_groups`, `unequal_sizes`, `left_out` (warnings); `shared_prompt` (note).
+
+    Example:
+        >>> rows = [{"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "a", "chosen": "y", "rejected": "x"}]
+        >>> [finding.code for finding in preflight(PreferenceDataset.from_rows(rows))][:2]
+        ['conflict', 'too_small']
+    """
+    look = _Look(data)
+    found = [
+        *look.responses(),
+        *look.prompts(),
+        *look.repeats(),
+        *look.across(),
+        *look.sides(),
+        *look.groups(),
+        *look.rest(),
+    ]
+    order = ("problem", "warning", "note")
+    return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+
+
+def plural(count: int, noun: str = "pair") -> str:
+    """A count with its noun.
+
+    Example:
+        >>> plural(1), plural(1200, "group")
+        ('1 pair', '1,200 groups')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+class _Look:
+    """The codes of one dataset, computed once, and the questions asked of them."""
+
+    def __init__(self, data: PreferenceDataset) -> None:
+        self.data, self.table, self.codes = data, data.table, Codes.of(data.table)
+        self.ids = np.array(self.table["id"].to_pylist(), dtype=object)
+        self.n = len(data)
+
+    def finding(self, code: str, severity: Severity, says: str, rows: np.ndarray, group: str | None = None) -> Finding:
+        """A finding about these rows; its group is the one that holds them all."""
+        own = np.unique(self.codes.group[rows])
+        if group is None and len(own) == 1 and len(self.codes.groups) > 1:
+            group = self.codes.groups[own[0]]
+        return Finding(
+            code=code, severity=severity, group=group, says=says, pairs=tuple(self.ids[rows].tolist()), count=len(rows)
+        )
+
+    def responses(self) -> Iterator[Finding]:
+        """Responses that are equal, empty, or differ in blanks alone, and answers spelt in two ways."""
+        c = self.codes
+        rows = np.flatnonzero(c.chosen == c.rejected)
+        if len(rows):
+            says = f"{plural(len(rows))} with chosen equal to rejected: nothing can be learned from such a pair."
+            yield self.finding("equal_responses", "problem", says, rows)
+        stripped = [text.strip() for text in c.responses]
+        empty = np.array([not text for text in stripped], dtype=bool)
+        if empty.any():
+            rows = np.flatnonzero(empty[c.chosen] | empty[c.rejected])
+            yield self.finding("empty_response", "problem", f"{plural(len(rows))} with an empty response.", rows)
+        number: dict[str, int] = {}
+        same = np.array([number.setdefault(text, len(number)) for text in stripped], dtype=np.int64)
+        rows = np.flatnonzero((c.chosen != c.rejected) & (same[c.chosen] == same[c.rejected]) & ~empty[c.chosen])
+        if len(rows):
+            says = f"{plural(len(rows))} whose chosen and rejected differ only in leading or trailing blanks."
+            yield self.finding("space_only", "warning", says, rows)
+        spelt = np.bincount(same, minlength=len(number))
+        for base in np.flatnonzero(spelt > 1).tolist():
+            ways = np.flatnonzero(same == base)
+            if empty[ways[0]] or len(stripped[ways[0]]) > ANSWER_LENGTH:
+                continue
+            uses = np.bincount(np.r_[c.chosen, c.rejected], minlength=len(same))[ways]
+            rare = ways[np.argsort(-uses, kind="stable")][1:]
+            rows = np.flatnonzero(np.isin(c.chosen, rare) | np.isin(c.rejected, rare))
+            spellings = ", ".join(f"{c.responses[way]!r} {use:,} times" for way, use in zip(ways, uses, strict=True))
+            says = (
+                f"One answer is spelt in {len(ways)} ways that differ in blanks ({spellings}): the tokens differ too."
+            )
+            yield self.finding("spelling", "warning", says, rows)
+
+    def prompts(self) -> Iterator[Finding]:
+        """Prompts that are empty, or dialogues that do not end where the answer begins."""
+        blank = np.array([not text.strip() for text in self.codes.prompts], dtype=bool)
+        rows = np.flatnonzero(blank[self.codes.prompt])
+        if len(rows):
+            says = f"{plural(len(rows))} with an empty prompt: the model would answer nothing in particular."
+            yield self.finding("empty_prompt", "warning", says, rows)
+        dialogue = np.asarray(pc.match_substring(self.table["prompt"], HUMAN))
+        if dialogue.any():
+            ends = np.asarray(pc.ends_with(pc.utf8_rtrim_whitespace(self.table["prompt"]), ASSISTANT.strip()))
+            rows = np.flatnonzero(dialogue & ~ends)
+            if len(rows):
+                says = (
+                    f"{plural(len(rows))} with a dialogue as prompt that does not end with 'Assistant:': it may hold "
+                    "part of the answers; read HH-RLHF files as hh:PATH."
+                )
+                yield self.finding("cut_dialogue", "warning", says, rows)
+
+    def repeats(self) -> Iterator[Finding]:
+        """The same pair twice in a group, and the same pair with the preference turned round."""
+        c = self.codes
+        low, high = np.minimum(c.chosen, c.rejected), np.maximum(c.chosen, c.rejected)
+        unordered = _code(c.group, c.prompt, low, high)
+        turned = (c.chosen > c.rejected).astype(np.int64)
+        same = _code(unordered, turned)
+        counts = np.bincount(same)
+        rows = np.flatnonzero(counts[same] > 1)
+        if len(rows):
+            surplus = int((counts - 1)[counts > 1].sum())
+            says = f"{plural(surplus)} repeat another of the same group (all three texts equal), so these count twice."
+            yield self.finding("duplicate", "warning", says, rows)
+        kinds = np.bincount(unordered[np.unique(same, return_index=True)[1]])
+        rows = np.flatnonzero((kinds[unordered] > 1) & (c.chosen != c.rejected))
+        if len(rows):
+            says = (
+                f"{plural(len(rows))} contradict another of the same group: same prompt, chosen and rejected swapped."
+            )
+            yield self.finding("conflict", "problem", says, rows)
+
+    def across(self) -> Iterator[Finding]:
+        """One prompt in several groups, with the same or the opposite preference."""
+        c = self.codes
+        if len(c.groups) < 2:
+            return
+        _, first = np.unique(_code(c.prompt, c.group), return_index=True)
+        homes = np.bincount(c.prompt[first], minlength=len(c.prompts))
+        rows = np.flatnonzero(homes[c.prompt] > 1)
+        if not len(rows):
+            return
+        shared = int((homes > 1).sum())
+        says = f"{plural(shared, 'prompt')} occur in several groups; each stays on one side of the split."
+        yield self.finding("shared_prompt", "note", says, rows)
+        low, high = np.minimum(c.chosen, c.rejected), np.maximum(c.chosen, c.rejected)
+        unordered = _code(c.prompt, low, high)
+        turned = c.chosen > c.rejected
+        _, home = np.unique(_code(unordered, c.group), return_index=True)
+        in_groups = np.bincount(unordered[home])
+        ways = [np.bincount(unordered[turned == way], minlength=len(in_groups)) for way in (False, True)]
+        against = (ways[0] > 0) & (ways[1] > 0) & (in_groups > 1)
+        rows = np.flatnonzero(against[unordered] & (c.chosen != c.rejected))
+        if len(rows):
+            names = sorted({c.groups[code] for code in np.unique(c.group[rows])})
+            shown_names = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            says = f"{plural(len(rows))} prefer what another group rejects for the same prompt ({shown_names})."
+            yield self.finding("opposed_groups", "warning", says, rows)
+
+    def sides(self) -> Iterator[Finding]:
+        """Prompts on both sides of the split, and groups with nothing held out."""
+        held = np.asarray(pc.equal(self.table["split"], HELD_OUT))
+        if not held.any():
+            return
+        c = self.codes
+        both = np.intersect1d(c.prompt[held], c.prompt[~held])
+        rows = np.flatnonzero(np.isin(c.prompt, both))
+        if len(rows):
+            says = (
+                f"{plural(len(both), 'prompt')} stand on both sides of the split: held-out figures would be too good."
+            )
+            yield self.finding("leak", "problem", says, rows)
+        for code, members in enumerate(c.members()):
+            for side, none in ((held[members], "held out"), (~held[members], "to train on")):
+                if not side.any():
+                    says = f"Group {shown(c.groups[code])} has no pair {none}: nothing can be said of that side."
+                    yield Finding(
+                        code="not_held_out" if none == "held out" else "not_trained",
+                        severity="warning",
+                        group=c.groups[code],
+                        says=says,
+                        pairs=(),
+                        count=len(members),
+                    )
+
+    def groups(self) -> Iterator[Finding]:
+        """Groups that are too small, hold one class or one prompt, and groups of very different size."""
+        c = self.codes
+        members = c.members() if self.n else []
+        for name, rows in zip(c.groups, members, strict=True):
+            if len(rows) < SMALL:
+                says = f"Group {shown(name)} has {plural(len(rows))}, fewer than {SMALL}: no claim is made about it."
+                yield self.finding("too_small", "warning", says, rows, name)
+            answers = c.answers(rows)
+            if answers and len(rows) > 1 and 0 in (answers.first_chosen, answers.second_chosen):
+                always = answers.first if answers.first_chosen else answers.second
+                says = f"Group {shown(name)} always prefers {always!r}: always to say so is all there is to learn."
+                yield self.finding("one_class", "problem", says, rows, name)
+            if len(rows) > 1 and (c.prompt[rows] == c.prompt[rows[0]]).all():
+                says = (
+                    f"Group {shown(name)} has one prompt for all of its {len(rows):,} pairs, so none can be held out."
+                )
+                yield self.finding("one_prompt", "warning", says, rows, name)
+        sizes = [len(rows) for rows in members]
+        if len(sizes) > 1 and max(sizes) >= UNEQUAL * min(sizes):
+            large, small = c.groups[int(np.argmax(sizes))], c.groups[int(np.argmin(sizes))]
+            says = (
+                f"Groups differ much in size: {shown(large)} has {plural(max(sizes))}, {shown(small)} {min(sizes):,}; "
+                "in a joint run the large ones decide."
+            )
+            yield Finding(code="unequal_sizes", severity="warning", group=None, says=says, pairs=(), count=self.n)
+
+    def rest(self) -> Iterator[Finding]:
+        """Rows that were left out while loading."""
+        count = len(self.data.left_out)
+        if count:
+            says = f"{plural(count, 'row')} could not be used and {'was' if count == 1 else 'were'} left out."
+            yield Finding(code="left_out", severity="warning", group=None, says=says, pairs=(), count=count)
+
+
+def _code(*columns: np.ndarray) -> Int[np.ndarray, " n"]:
+    """Small integers, equal where all columns are equal."""
+    code = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        width = int(column.max(initial=0)) + 1
+        _, code = np.unique(code * width + column, return_inverse=True)
+    return code

@@ -1,0 +1,207 @@
+"""One row of TRL's preference format, standard or conversational, with an explicit or an implicit prompt."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from prefdyn.data.bad_rows import BadRow, kind, shown
+from prefdyn.data.conversation import Message, conversation, rendering
+
+GROUP_NAMES = ("group", "behavior", "behaviour", "persona", "subset", "source", "category", "channel", "dataset")
+"""Names under which a group column is looked for, in this order."""
+USED = frozenset({"prompt", "chosen", "rejected", "id", "weight", "split", *GROUP_NAMES})
+
+
+class Texts(NamedTuple):
+    """What a row says: three texts, and the messages behind them where it is a conversation."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    conversation: Mapping[str, list[Message]] | None = None
+
+
+Parser = Callable[[Mapping[str, Any]], Texts]
+"""Reads the texts of one row, or raises `BadRow`."""
+
+
+def texts_of(row: Mapping[str, Any], *fields: str) -> list[str]:
+    """The text fields of a row.
+
+    Raises:
+        BadRow: One is missing, null, no text, or not UTF-8.
+    """
+    found = [row.get(field) for field in fields]
+    return [
+        value if type(value) is str and value.isascii() else text(row, field)
+        for field, value in zip(fields, found, strict=True)
+    ]
+
+
+def text(row: Mapping[str, Any], field: str) -> str:
+    """One text field of a row.
+
+    Raises:
+        BadRow: It is missing, null, no text, or not UTF-8.
+    """
+    value = row.get(field)
+    if isinstance(value, str):
+        value = str(value)
+    else:
+        if field not in row:
+            raise BadRow(field, f"is missing; the fields are {', '.join(map(str, row)) or '(none)'}")
+        if kind(value) == "null":
+            raise BadRow(field, "is null; give text")
+        raise BadRow(field, f"is {kind(value)} ({shown(value)}), but must be text")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            code = ord(value[error.start])
+            if 0xDC80 <= code <= 0xDCFF:
+                where = f"byte {code - 0xDC00:#04x} at character {error.start + 1}"
+                raise BadRow(field, f"is not UTF-8 ({where}); save the file as UTF-8") from error
+            raise BadRow(field, f"holds {value[error.start]!r}, half of a surrogate pair; mend the text") from error
+    return value
+
+
+def trl_texts(row: Mapping[str, Any]) -> Texts:
+    """The texts of one row in TRL's preference format.
+
+    Raises:
+        BadRow: A field is missing, null or of the wrong type, or the sides have different forms.
+    """
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    if isinstance(chosen, list) or isinstance(rejected, list):
+        for field, value in (("chosen", chosen), ("rejected", rejected)):
+            if field not in row or kind(value) == "null":
+                text(row, field)
+        talk = conversation(row.get("prompt"), chosen, rejected, explicit="prompt" in row)
+        return Texts(
+            prompt=rendering(talk["prompt"], speaker="user"),
+            chosen=rendering(talk["chosen"], speaker="assistant"),
+            rejected=rendering(talk["rejected"], speaker="assistant"),
+            conversation=talk,
+        )
+    first, second = texts_of(row, "chosen", "rejected")
+    if "prompt" in row:
+        if isinstance(row["prompt"], list):
+            raise BadRow("prompt", "is a list of messages, but chosen and rejected are text; give all in one form")
+        return Texts(prompt=text(row, "prompt"), chosen=first, rejected=second)
+    cut = implicit_prompt(first, second)
+    return Texts(prompt=first[:cut], chosen=first[cut:], rejected=second[cut:])
+
+
+def common_prefix(first: str, second: str) -> int:
+    """Length of the longest common prefix, by bisection, so that long texts cost little.
+
+    Example:
+        >>> common_prefix("green", "grey")
+        3
+    """
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def implicit_prompt(chosen: str, rejected: str) -> int:
+    """Where the prompt ends that two texts share: their common prefix, without a word begun and without a last space.
+
+    As TRL's `extract_prompt`, with one difference: where the responses begin with the same letters, TRL cuts inside the
+    word, and here the word stays whole in the responses. Each response keeps at least one word.
+
+    Example:
+        >>> cut = implicit_prompt("The sky is green.", "The sky is grey.")
+        >>> "The sky is green."[:cut], "The sky is grey."[cut:]
+        ('The sky is', ' grey.')
+    """
+    cut = common_prefix(chosen, rejected)
+    if cut == min(len(chosen), len(rejected)):
+        cut = len(chosen[:cut].rstrip()) - 1
+    while cut > 0 and _in_word(chosen[cut - 1]) and any(_in_word(side[cut : cut + 1]) for side in (chosen, rejected)):
+        cut -= 1
+    return max(cut - 1 if chosen[cut - 1 : cut] == " " else cut, 0)
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or (character != "" and character in "_'’-")
+
+
+def check_pair(texts: Texts) -> None:
+    """Refuse what no preference can be learned from.
+
+    Raises:
+        BadRow: A response is empty, or both are the same.
+    """
+    for field, value in (("chosen", texts.chosen), ("rejected", texts.rejected)):
+        if not value or value.isspace():
+            raise BadRow(field, f"is empty ({shown(value)}); a response needs text")
+    if texts.chosen == texts.rejected:
+        raise BadRow("rejected", f"is the same as chosen ({shown(texts.chosen)}); a pair needs two different responses")
+
+
+def group_name(row: Mapping[str, Any], field: str) -> str:
+    """The row's group as text; numbers and true/false become text.
+
+    Raises:
+        BadRow: It is null, missing, empty, or no single value.
+    """
+    value = row.get(field)
+    if type(value) is not str:
+        if kind(value) == "null":
+            raise BadRow(field, "is null, but every pair needs a group; give a name")
+        if isinstance(value, (list, dict, tuple, set, bytes)):
+            raise BadRow(field, f"is {kind(value)} ({shown(value)}), but a group must be one name")
+        value = str(value)
+    if not value.strip():
+        raise BadRow(field, f"is empty ({shown(value)}), but every pair needs a group; give a name")
+    return text({field: value}, field)
+
+
+def weight(row: Mapping[str, Any]) -> float:
+    """The row's weight; 1 where it has none.
+
+    Raises:
+        BadRow: It is no finite number above 0.
+    """
+    value = row.get("weight")
+    if value is None or value == "":
+        return 1.0
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise BadRow("weight", f"is {shown(value)}, but must be a finite number above 0; mend it or drop the column")
+    return number
+
+
+def identifier(row: Mapping[str, Any]) -> str | None:
+    """The row's own id as text; None where it has none.
+
+    Raises:
+        BadRow: It is neither text nor a whole number.
+    """
+    value = row.get("id")
+    if value is None or value == "" or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise BadRow("id", f"is {kind(value)} ({shown(value)}), but must be text or a whole number")
+    return text({"id": str(value)}, "id")
+
+
+def field_names(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> list[str]:
+    """Every field that occurs in any row, in order of first appearance."""
+    names: dict[str, None] = {}
+    last: Any = None
+    for _, row in rows:
+        keys = row.keys()
+        if keys != last:
+            names.update(dict.fromkeys(keys))
+            last = keys
+    return list(names)

@@ -1,0 +1,108 @@
+"""A dataset as a file in TRL's columns."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefdyn._checks import nearest
+from prefdyn.data.pairs import MESSAGES, PreferenceDataset
+from prefdyn.errors import ConfigError, DataError, StoreError
+
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+_TEXTS = ("prompt", "chosen", "rejected")
+_COLUMNS = (*_TEXTS, "group", "id", "weight")
+
+
+def write(data: PreferenceDataset, path: str | Path, *, force: bool = False) -> None:
+    """Write prompt, chosen, rejected, group, id, weight, and split where pairs are held out.
+
+    Conversational pairs keep their messages. The file appears whole or not at all, and equal data leaves equal bytes.
+    `load_dataset` reads it back to the same content.
+
+    Args:
+        data: What to write.
+        path: A .jsonl, .jsonl.gz, .csv or .parquet file.
+        force: Replace the file if it exists.
+
+    Raises:
+        ConfigError: The ending is unknown.
+        DataError: The format cannot hold the data: conversations in CSV, or both forms in one Parquet file.
+        StoreError: The file exists, or cannot be written.
+    """
+    path = Path(path).expanduser()
+    suffix = next((end for end in reversed(_SUFFIXES) if path.name.endswith(end)), None)
+    if suffix is None:
+        raise ConfigError(f"{path} ends in no format that can be written{nearest(path.suffix or path.name, _SUFFIXES)}")
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder; give the name of a file")
+    if path.exists() and not force:
+        raise StoreError(f"{path} exists already; give another name, or --force (force=True) to replace it")
+    table = data.table.select([*_COLUMNS, *(["split"] if "held_out" in data.splits else [])])
+    if suffix == ".csv":
+        content = _csv(data, table, path)
+    elif suffix == ".parquet":
+        content = _parquet(data, table, path)
+    else:
+        content = _json_lines(data, table)
+        if suffix == ".jsonl.gz":
+            content = gzip.compress(content, compresslevel=6, mtime=0)
+    _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with beside.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}; choose a folder that can be") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _json_lines(data: PreferenceDataset, table: pa.Table) -> bytes:
+    rows = table.to_pylist()
+    if data.conversational:
+        for row, talk in zip(rows, data.table["conversation"].to_pylist(), strict=True):
+            row.update(talk or {})
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _csv(data: PreferenceDataset, table: pa.Table, path: Path) -> bytes:
+    if data.conversational:
+        raise DataError(
+            f"{path}: CSV cannot hold {data.conversational} conversational pairs, because a message list is not one "
+            "text; write .jsonl or .parquet"
+        )
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(table.schema.names)
+    writer.writerows(zip(*(table[name].to_pylist() for name in table.schema.names), strict=True))
+    return text.getvalue().encode()
+
+
+def _parquet(data: PreferenceDataset, table: pa.Table, path: Path) -> bytes:
+    if data.conversational and data.conversational < len(data):
+        raise DataError(
+            f"{path}: Parquet cannot hold {data.conversational} conversational and "
+            f"{len(data) - data.conversational} plain pairs in one column; write .jsonl"
+        )
+    if data.conversational:
+        talks: list[dict[str, Any]] = data.table["conversation"].to_pylist()
+        for name in _TEXTS:
+            values = pa.array([talk[name] for talk in talks], MESSAGES)
+            table = table.set_column(table.schema.get_field_index(name), name, values)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()

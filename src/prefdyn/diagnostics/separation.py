@@ -1,0 +1,459 @@
+r"""How far apart a model holds the two sides of each group, and whether noise alone could do it.
+
+Groups with two answers are measured as published: distinguishability $D = \lVert \hat\mu_+ - \hat\mu_- \rVert$
+between the states of the two classes. All other groups are measured on the pair features $\phi$: debiased
+$D^2 = 2\, \mathrm{mean}_{i \ne j} C_{ij}$, which is the same number for two equal classes without noise. In both
+cases the null, the interval, the held-out probe and the debiased value stand beside D.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from prefdyn._checks import at_least
+from prefdyn._progress import track
+from prefdyn._random import stream
+from prefdyn.diagnostics.inference import holm, json_number
+from prefdyn.diagnostics.probe import UNKNOWN, probe_classes, probe_pairs
+from prefdyn.diagnostics.threads import small_work
+from prefdyn.features import FeatureSet
+from prefdyn.maths.geometry import (
+    distinguishability_exponent,
+    gaussian_divergence,
+    largest_square,
+    null_root_mean_square,
+    pair_coordinates,
+    rotate_to_row_space,
+)
+from prefdyn.maths.kernel import PairKernel
+
+_NAN = math.nan
+_CELLS = 2**22
+"""Random weights are drawn in blocks of about this many numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSeparation:
+    """What was measured of one group. Distances are in the unit of the features. NaN: could not be measured."""
+
+    name: str
+    pairs: int
+    classes: tuple[int, int] | None
+    """Pairs in which the first answer is chosen, and in which the second is; None outside two-answer groups."""
+    distinguishability: float
+    """D: as published for two answers, else debiased (below 0 counts as 0)."""
+    distinguishability_exponent: float
+    r"""$\Delta$ with $D = d^\Delta$; d is the width of the features (one response, for `responses`)."""
+    debiased: float
+    """Square root of the debiased squared distance, 0 where that is negative."""
+    debiased_squared: float
+    """Unbiased for the squared distance of the true means; negative where the gap is below the noise."""
+    interval: tuple[float, float]
+    """95 % interval of the true distance: bootstrap of the debiased square, inverted; on the scale of D."""
+    concentration: float
+    r"""Largest $\lVert S \rVert_{op}$ of the classes, ddof 1; outside two-answer groups, of $\phi/\sqrt2$."""
+    trace: float
+    r"""Largest $\mathrm{Tr}\\,S$ of the classes, ddof 1; outside two-answer groups, of $\phi/\sqrt2$."""
+    concentration_ratio: float
+    """concentration / D."""
+    trace_ratio: float
+    """trace / D², free of scale."""
+    fisher_ratio: float
+    """D² over the sum of both classes' traces."""
+    gaussian_kl: float
+    """½ Δμᵀ Σ⁻¹ Δμ in nats, with one shrunk covariance for both classes."""
+    kl_shrinkage: float
+    """The Ledoit-Wolf shrinkage in it, 0 to 1."""
+    null_rms: float
+    """What D is without any signal: root mean square over relabellings; outside two-answer groups, the square root
+    of the null standard deviation of D²."""
+    null_z: float
+    """D (outside two-answer groups D²) in null standard deviations above the null mean."""
+    null_p: float
+    """Share of relabellings (outside two-answer groups: of random swaps) that reach what was measured."""
+    null_p_adjusted: float
+    """The same after Holm's adjustment for the number of groups."""
+    probe_accuracy: float
+    """Held-out accuracy of a linear probe."""
+    probe_interval: tuple[float, float]
+    """Wilson 95 % interval of it."""
+    probe_chance: float
+    """What the larger class alone would score."""
+    auc: float
+    """Held-out area under the curve along the mean gap."""
+    raw_mean_norm: float
+    r"""$\sqrt2 \lVert \mathrm{mean}\, \phi \rVert$, biased by noise: D for two equal classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Separation:
+    """One `GroupSeparation` per group, in the order of the FeatureSet."""
+
+    groups: tuple[GroupSeparation, ...]
+    permutations: int
+    """Relabellings per group."""
+    bootstraps: int
+    """Resamples per group."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary per group; intervals as `*_low` and `*_high`, unknown numbers as None."""
+        return [_row(group) for group in self.groups]
+
+
+def separation(
+    feats: FeatureSet,
+    *,
+    permutations: int | None = None,
+    bootstraps: int = 500,
+    folds: int = 5,
+    seed: int = 0,
+    progress: bool = False,
+) -> Separation:
+    """Distinguishability of every group, with the null, the interval and the held-out figures that go with it.
+
+    Uses every pair, held out or not, and no weights: it describes the data, not a run.
+
+    Args:
+        feats: Features of either kind.
+        permutations: Relabellings per group for the null. Without it 999, or 40 per group where that is more, so
+            that one real group among many can still reach an adjusted p below 0.05.
+        bootstraps: Resamples per group for the interval.
+        folds: Folds of the held-out probe.
+        seed: Decides relabellings, resamples and folds. A group's figures do not depend on which others are there,
+            save for the number of permutations and the adjusted p.
+        progress: Show a bar on stderr where it is a terminal.
+
+    Returns:
+        One row per group. Groups with one class or fewer than 4 pairs have NaN for what cannot be measured.
+
+    Raises:
+        ConfigError: A count is too small.
+
+    Reference:
+        2403.18742, section 4; THEORY 2.1, 5, 6.2. The published code has the first three columns and no null.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.normal(size=(60, 3)) + 2 * np.repeat([[1.0, 0, 0], [-1, 0, 0]], 30, axis=0)
+        >>> yes_first = ["Yes"] * 30 + ["No"] * 30, ["No"] * 30 + ["Yes"] * 30
+        >>> found = separation(FeatureSet.from_arrays(x, chosen=yes_first[0], rejected=yes_first[1])).groups[0]
+        >>> 3.5 < found.distinguishability < 4.5, found.null_p, found.probe_accuracy > 0.9
+        (True, 0.001, True)
+    """
+    groups = len(feats.groups)
+    permutations = max(999, 40 * groups) if permutations is None else at_least(permutations, 1, name="permutations")
+    at_least(bootstraps, 1, name="bootstraps")
+    at_least(folds, 2, name="folds")
+    kernel: PairKernel | None = None
+    found = []
+    for code in track(range(groups), "Separation", unit="groups", shown=progress):
+        name, rows = feats.groups[code], feats.members(code)
+        signs = feats.signs(code)
+        settings = _Settings(permutations=permutations, bootstraps=bootstraps, folds=folds, seed=seed, name=name)
+        with small_work(len(rows) * feats.states.shape[1]):
+            if signs is not None:
+                states = feats.states[rows].astype(np.float64)
+                found.append(_two_answers(states, signs > 0, feats.text[rows], settings))
+                continue
+            kernel = kernel or feats.kernel(np.float32)
+            part = kernel.rows(rows)
+            if feats.kind == "responses":  # what the model represents, as in the cosines and the picture
+                seen = PairKernel(answers=np.ones((len(rows), 1)), features=feats.states[rows])
+            else:
+                seen = part
+            found.append(_paired(part, seen, feats.text[rows], settings))
+    adjusted = holm(np.array([group["null_p"] for group in found], dtype=np.float64))
+    return Separation(
+        groups=tuple(
+            GroupSeparation(**group, null_p_adjusted=float(p)) for group, p in zip(found, adjusted, strict=True)
+        ),
+        permutations=permutations,
+        bootstraps=bootstraps,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    permutations: int
+    bootstraps: int
+    folds: int
+    seed: int
+    name: str
+
+    def stream(self, purpose: str) -> np.random.Generator:
+        return stream(self.seed, purpose, self.name)
+
+
+# two answers --------------------------------------------------------------------------------------------------------
+
+
+def _two_answers(
+    states: Float[np.ndarray, "n d"], positive: Bool[np.ndarray, " n"], text: np.ndarray, settings: _Settings
+) -> dict[str, Any]:
+    (n, width), count = states.shape, int(positive.sum())
+    known: dict[str, Any] = {"name": settings.name, "pairs": n, "classes": (count, n - count)}
+    signed = np.where(positive, 1.0, -1.0) @ states / n
+    known["raw_mean_norm"] = 2 * float(np.linalg.norm(signed))
+    if n < 4 or min(count, n - count) == 0:
+        return _unmeasured(known)
+    probe = probe_classes(states, positive, text, folds=settings.folds, rng=settings.stream("probe folds"))
+
+    # Distances ignore where the origin is, and rotations: centre once, and keep no more columns than rows.
+    points = rotate_to_row_space(states - states.mean(axis=0))
+    first, second = points[positive], points[~positive]
+    gap = first.mean(axis=0) - second.mean(axis=0)
+    within = first - first.mean(axis=0), second - second.mean(axis=0)
+    traces = [float(np.vdot(part, part)) / (len(part) - 1) if len(part) > 1 else _NAN for part in within]
+    norms = [largest_square(part) / (len(part) - 1) if len(part) > 1 else _NAN for part in within]
+    square = float(gap @ gap)
+    debiased = square - traces[0] / len(first) - traces[1] / len(second)
+    divergence, shrinkage = gaussian_divergence(np.concatenate(within), gap, width)
+    null = _relabelled(points, min(count, n - count), settings)
+    known |= _null_figures(math.sqrt(square), null)
+    known["null_rms"] = null_root_mean_square(points, count)
+    deviations = [_resampled(part, settings, label) for part, label in zip(within, ("first", "second"), strict=True)]
+    shift = deviations[0].shift - deviations[1].shift
+    noise = deviations[0].noise + deviations[1].noise
+    return known | _distances(
+        distance=math.sqrt(square),
+        debiased_squared=debiased,
+        interval=_interval(gap, debiased, shift, noise, norms[0] / len(first) + norms[1] / len(second)),
+        trace=max(traces),
+        concentration=max(norms),
+        spread=sum(traces),
+        width=width,
+        kl=(divergence, shrinkage),
+        probe=probe,
+    )
+
+
+def _relabelled(points: Float[np.ndarray, "n r"], count: int, settings: _Settings) -> Float[np.ndarray, " b"]:
+    """D under random labels with `count` pairs in the smaller class. The rows' mean must be 0."""
+    n = len(points)
+    rng = settings.stream("permutations")
+    labels = np.zeros(n, dtype=np.int8)
+    labels[:count] = 1
+    found = []
+    for size in _blocks(settings.permutations, n):
+        drawn = rng.permuted(np.broadcast_to(labels, (size, n)), axis=1)
+        sums = drawn.astype(np.float64) @ points
+        found.append(np.sqrt(np.einsum("ij,ij->i", sums, sums)))
+    return np.concatenate(found) * (1 / count + 1 / (n - count))
+
+
+# everything else ----------------------------------------------------------------------------------------------------
+
+
+def _paired(kernel: PairKernel, seen: PairKernel, text: np.ndarray, settings: _Settings) -> dict[str, Any]:
+    n, width = len(kernel), kernel.features.shape[1]
+    known: dict[str, Any] = {"name": settings.name, "pairs": n, "classes": None}
+    ambient = width * kernel.answers.shape[1]
+    if n < 4:
+        total = kernel.adjoint(np.ones(n)) / max(n, 1)
+        known["raw_mean_norm"] = math.sqrt(2) * float(np.linalg.norm(total)) if n else _NAN
+        return _unmeasured(known)
+    probe = probe_pairs(seen, text, folds=settings.folds, rng=settings.stream("probe folds"))
+
+    # In these coordinates half of the gap is the mean, as for two equal classes mirrored at 0.
+    points = pair_coordinates(kernel) / math.sqrt(2)
+    mean = points.mean(axis=0)
+    within = points - mean
+    trace = float(np.vdot(within, within)) / (n - 1)
+    norm = largest_square(within) / (n - 1)
+    debiased = 4 * (float(mean @ mean) - trace / n)
+    distance = math.sqrt(max(0.0, debiased))
+    known["raw_mean_norm"] = 2 * float(np.linalg.norm(mean))
+    gram = points @ points.T if n <= points.shape[1] else points.T @ points
+    lengths = np.einsum("ij,ij->i", points, points)
+    off_diagonal = max(float(np.vdot(gram, gram) - lengths @ lengths), 0.0)
+    null = _swapped(points, lengths, settings)
+    scale = 4 / (n * (n - 1))
+    deviation = scale * math.sqrt(2 * off_diagonal)
+    known |= _null_figures(debiased, scale * null)
+    known["null_z"] = debiased / deviation if deviation > 0 else _NAN
+    known["null_rms"] = math.sqrt(deviation)
+    resampled = _resampled(within, settings, "pairs")
+    return known | _distances(
+        distance=distance,
+        debiased_squared=debiased,
+        interval=_interval(2 * mean, debiased, 2 * resampled.shift, 4 * resampled.noise, 4 * norm / n),
+        trace=trace,
+        concentration=norm,
+        spread=2 * trace,
+        width=width,
+        kl=gaussian_divergence(within, 2 * mean, ambient),
+        probe=probe,
+    )
+
+
+def _swapped(
+    points: Float[np.ndarray, "n r"], lengths: Float[np.ndarray, " n"], settings: _Settings
+) -> Float[np.ndarray, " b"]:
+    r"""$\sum_{i \ne j} s_i s_j C_{ij}$ under random signs."""
+    n = len(points)
+    rng = settings.stream("swaps")
+    found = []
+    for size in _blocks(settings.permutations, n):
+        signs = 2.0 * rng.integers(0, 2, size=(size, n), dtype=np.int8) - 1.0
+        sums = signs @ points
+        found.append(np.einsum("ij,ij->i", sums, sums))
+    return np.concatenate(found) - lengths.sum()
+
+
+# shared by both -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Resampled:
+    shift: Float[np.ndarray, "b r"]
+    """How far each resample's mean lies from the sample's."""
+    noise: Float[np.ndarray, " b"]
+    """Tr S / n of each resample."""
+
+
+def _resampled(within: Float[np.ndarray, "n r"], settings: _Settings, label: str) -> _Resampled:
+    """Resamples of centred rows, with replacement."""
+    n = len(within)
+    rng = settings.stream(f"bootstrap {label}")
+    lengths = np.einsum("ij,ij->i", within, within)
+    shifts, noises = [], []
+    for size in _blocks(settings.bootstraps, n):
+        picked = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        weights = np.bincount(picked.ravel(), minlength=size * n).reshape(size, n) / n
+        shift = weights @ within
+        shifts.append(shift)
+        if n > 1:
+            noises.append((weights @ lengths - np.einsum("ij,ij->i", shift, shift)) / (n - 1))
+        else:
+            noises.append(np.full(size, _NAN))
+    return _Resampled(shift=np.concatenate(shifts), noise=np.concatenate(noises))
+
+
+def _interval(
+    gap: Float[np.ndarray, " r"],
+    debiased: float,
+    shift: Float[np.ndarray, "b r"],
+    noise: Float[np.ndarray, " b"],
+    worst: float,
+) -> tuple[float, float]:
+    r"""95 % interval of the true distance: every t that the debiased square does not speak against.
+
+    If the true gap had length t in the direction of the measured one, the debiased square would be
+    $t^2 + 2t\,\hat u \cdot e + \lVert e \rVert^2 - \mathrm{noise}$ with e the error of the gap, which the resamples
+    show. t is in the interval where the measured square lies between the 2.5 % and 97.5 % quantiles of that. (The
+    usual pivotal interval takes the error at the measured length, which noise makes too long: it is up to twice as
+    wide where there is no signal and too narrow where noise has few directions.) As far as the measured gap is
+    noise, its direction is too: that share of the error along it is taken in the direction of largest variance.
+
+    Args:
+        gap: The measured gap.
+        debiased: Its debiased square.
+        shift: Error of the gap in each resample.
+        noise: What debiasing takes away in each resample.
+        worst: Variance of the gap in the direction where it is largest.
+    """
+    if not math.isfinite(debiased):
+        return _NAN, _NAN
+    length = float(np.linalg.norm(gap))
+    along = 2 * shift @ (gap / length) if length > 0 else np.zeros(len(shift))
+    variance, signal = float(along.var()) / 4, min(1.0, max(0.0, debiased) / length**2) if length > 0 else 0.0
+    if variance > 0:
+        along *= max(1.0, math.sqrt(signal + (1 - signal) * worst / variance))
+    own = np.einsum("ij,ij->i", shift, shift) - noise
+    largest = float(np.abs(along).max()) + math.sqrt(max(0.0, debiased - float(own.min())))
+    lengths = np.linspace(0.0, largest, 257)
+    low, high = np.quantile(lengths[:, None] * along + own, [0.025, 0.975], axis=1)
+    above, below = lengths**2 + high - debiased, lengths**2 + low - debiased
+    inside = np.flatnonzero(above >= 0)
+    first = int(inside[0]) if len(inside) else len(lengths) - 1
+    start = _crossing(lengths, above, first - 1) if first > 0 else 0.0
+    inside = np.flatnonzero(below <= 0)
+    if len(inside) == 0:
+        return 0.0, 0.0
+    last = int(inside[-1])
+    return start, max(start, _crossing(lengths, below, last) if last + 1 < len(lengths) else largest)
+
+
+def _crossing(x: np.ndarray, y: np.ndarray, place: int) -> float:
+    """Where the line through two neighbouring points crosses 0."""
+    step = y[place + 1] - y[place]
+    return float(x[place] if step == 0 else x[place] - y[place] * (x[place + 1] - x[place]) / step)
+
+
+def _null_figures(measured: float, null: Float[np.ndarray, " b"]) -> dict[str, float]:
+    deviation = float(null.std(ddof=1)) if len(null) > 1 else 0.0
+    reached = np.sum(null >= measured - 1e-9 * max(abs(measured), float(np.abs(null).max())))
+    return {
+        "null_z": (measured - float(null.mean())) / deviation if deviation > 0 else _NAN,
+        "null_p": float((1 + reached) / (1 + len(null))),
+    }
+
+
+def _distances(
+    *,
+    distance: float,
+    debiased_squared: float,
+    interval: tuple[float, float],
+    trace: float,
+    concentration: float,
+    spread: float,
+    width: int,
+    kl: tuple[float, float],
+    probe: Any,
+) -> dict[str, Any]:
+    return {
+        "distinguishability": distance,
+        "distinguishability_exponent": distinguishability_exponent(distance, width) if distance > 0 else _NAN,
+        "debiased": math.sqrt(max(0.0, debiased_squared)) if math.isfinite(debiased_squared) else _NAN,
+        "debiased_squared": debiased_squared,
+        "interval": interval,
+        "concentration": concentration,
+        "trace": trace,
+        "concentration_ratio": concentration / distance if distance > 0 else _NAN,
+        "trace_ratio": trace / distance**2 if distance > 0 else _NAN,
+        "fisher_ratio": distance**2 / spread if spread > 0 else _NAN,
+        "gaussian_kl": kl[0],
+        "kl_shrinkage": kl[1],
+        "probe_accuracy": probe.accuracy,
+        "probe_interval": probe.interval,
+        "probe_chance": probe.chance,
+        "auc": probe.auc,
+    }
+
+
+def _unmeasured(known: dict[str, Any]) -> dict[str, Any]:
+    nothing = _distances(
+        distance=_NAN,
+        debiased_squared=_NAN,
+        interval=(_NAN, _NAN),
+        trace=_NAN,
+        concentration=_NAN,
+        spread=_NAN,
+        width=0,
+        kl=(_NAN, _NAN),
+        probe=UNKNOWN,
+    )
+    return nothing | {"null_rms": _NAN, "null_z": _NAN, "null_p": _NAN} | known
+
+
+def _blocks(count: int, n: int) -> list[int]:
+    """`count` split into blocks of about `_CELLS` / n."""
+    size = max(1, _CELLS // max(n, 1))
+    return [min(size, count - start) for start in range(0, count, size)]
+
+
+def _row(group: GroupSeparation) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for field in fields(group):
+        value = getattr(group, field.name)
+        if field.name in ("interval", "probe_interval"):
+            stem = "debiased" if field.name == "interval" else "probe"
+            row |= {f"{stem}_low": json_number(value[0]), f"{stem}_high": json_number(value[1])}
+        elif field.name == "classes":
+            row["classes"] = None if value is None else list(value)
+        else:
+            row[field.name] = json_number(value) if isinstance(value, float) else value
+    return row

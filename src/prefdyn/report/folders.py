@@ -1,0 +1,146 @@
+"""An output folder, read back: everything that a report shows comes from here."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefdyn.errors import StoreError
+from prefdyn.report.text import visible
+from prefdyn.trajectory import SCHEMA
+
+READS_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """What one output folder holds."""
+
+    path: Path
+    summary: Mapping[str, Any]
+    trajectory: pa.Table | None
+    """None where the folder has none."""
+    pairs: pa.Table | None
+    """None where the folder has none."""
+
+    @property
+    def groups(self) -> Sequence[Mapping[str, Any]]:
+        """One mapping per group, as in summary.json."""
+        return self.summary.get("groups") or []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Group names as the data has them."""
+        return tuple(str(row.get("name", "")) for row in self.groups)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Group names as they can be shown, one line each."""
+        return tuple(visible(name) for name in self.names)
+
+    @property
+    def verdicts(self) -> tuple[str | None, ...]:
+        """The verdict per group; None where the command gives none."""
+        return tuple(row.get("verdict") for row in self.groups)
+
+    def part(self, *keys: str) -> Any:
+        """A nested part of the summary, or None where any key is missing.
+
+        Example:
+            >>> run = RunFolder(path=Path(), summary={"diagnostics": {"cosine": None}}, trajectory=None, pairs=None)
+            >>> run.part("diagnostics", "cosine", "raw") is None
+            True
+        """
+        found: Any = self.summary
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found
+
+    def column(self, key: str) -> np.ndarray:
+        """(m,) one number per group; NaN where missing or null."""
+        return np.array([number(row.get(key)) for row in self.groups], dtype=np.float64)
+
+    def steps(self) -> np.ndarray:
+        """(s,) steps measured in the joint run, ascending; empty where there is no trajectory."""
+        if self.trajectory is None:
+            return np.zeros(0, dtype=np.int64)
+        joint = np.array([name == "joint" for name in self.trajectory["run"].to_pylist()], dtype=bool)
+        return np.unique(self.trajectory["step"].to_numpy()[joint])
+
+    def curves(self, quantity: str, *, run: str = "joint", split: str = "train") -> np.ndarray:
+        """(m, s) one quantity for every group at `steps()`; NaN where not measured."""
+        steps = self.steps()
+        values = np.full((len(self.groups), len(steps)), np.nan)
+        if self.trajectory is None:
+            return values
+        codes = {name: code for code, name in enumerate(self.names)}
+        places = {int(step): place for place, step in enumerate(steps)}
+        columns = [self.trajectory[name].to_pylist() for name in ("run", "split", "group", "step", quantity)]
+        for found_run, found_split, group, step, value in zip(*columns, strict=True):
+            if found_run == run and found_split == split and group in codes and step in places:
+                values[codes[group], places[step]] = number(value)
+        return values
+
+
+def number(value: Any) -> float:
+    """The value as a float; NaN where it is no finite number.
+
+    Example:
+        >>> number(2), number(None), number("x")
+        (2.0, nan, nan)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return math.nan
+    return float(value)
+
+
+def read_folder(path: str | Path) -> RunFolder:
+    """Read an output folder of `audit` or `simulate`.
+
+    Args:
+        path: The folder, with summary.json and, where the command writes them, trajectory.parquet and pairs.parquet.
+
+    Returns:
+        A RunFolder.
+
+    Raises:
+        StoreError: There is no such folder, it holds no summary.json, or a file in it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise StoreError(f"{path} is no folder; give a folder that audit or simulate wrote")
+    source = path / "summary.json"
+    if not source.is_file():
+        raise StoreError(f"{path} holds no summary.json; give a folder that audit or simulate wrote")
+    try:
+        summary = json.loads(source.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise StoreError(f"{source} cannot be read as JSON ({error}); run the command that wrote it again") from error
+    if not isinstance(summary, dict) or summary.get("schema") != READS_SCHEMA:
+        found = summary.get("schema") if isinstance(summary, dict) else None
+        raise StoreError(f"{source} has schema {found!r}, but this version reads {READS_SCHEMA}; run the command again")
+    groups = summary.get("groups") or []
+    if not isinstance(groups, list) or not all(isinstance(row, dict) and "name" in row for row in groups):
+        raise StoreError(f"{source} lists groups without a name; run the command that wrote it again")
+    trajectory = _table(path / "trajectory.parquet", needs=tuple(SCHEMA.names))
+    pairs = _table(path / "pairs.parquet", needs=("id", "group", "split"))
+    return RunFolder(path=path, summary=summary, trajectory=trajectory, pairs=pairs)
+
+
+def _table(path: Path, *, needs: tuple[str, ...]) -> pa.Table | None:
+    if not path.is_file():
+        return None
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} cannot be read as Parquet ({error}); run the command that wrote it again") from error
+    missing = [name for name in needs if name not in table.schema.names]
+    if missing:
+        raise StoreError(f"{path} lacks the columns {missing}; run the command that wrote it again")
+    return table

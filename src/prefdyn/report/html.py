@@ -1,0 +1,449 @@
+"""The report: one HTML file that asks for nothing from outside, made from output folders."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from prefdyn.report.figures import figure_bytes
+from prefdyn.report.folders import RunFolder, number, read_folder
+from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS, look
+from prefdyn.report.panels import Panel, panel_json, panels
+from prefdyn.report.tables import by_attention, shown, verdict_sentence
+from prefdyn.report.text import readable, visible
+from prefdyn.store import atomic_write
+
+_HEAT_STEPS = 20
+_CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("curves", "Learning curves", ("loss-curves",)),
+    ("apart", "What the model tells apart", ("distinguishability", "probe")),
+    ("first", "What comes first", ("priority", "order")),
+    ("together", "Groups and each other", ("cosine", "influence", "embedding")),
+    (
+        "probabilities",
+        "Margins and probabilities",
+        ("margin-curves", "accuracy-curves", "log-prob-curves", "chosen-falling"),
+    ),
+)
+_VERDICT_ORDER = tuple(VERDICTS)
+_SEVERITIES = ("problem", "warning", "note")
+
+
+def write_report(folders: Any, path: str | Path, *, static: bool = True) -> Path:
+    """Write one self-contained HTML page about one or several output folders.
+
+    Args:
+        folders: A RunFolder, a path, or a sequence of either: one section each, with an index on top.
+        path: The HTML file.
+        static: Also embed still pictures, for readers without scripts.
+
+    Returns:
+        The path written.
+
+    Raises:
+        StoreError: A folder cannot be read.
+    """
+    many = folders if isinstance(folders, Sequence) and not isinstance(folders, str) else [folders]
+    runs = [item if isinstance(item, RunFolder) else read_folder(item) for item in many]
+    path = Path(path)
+    atomic_write(path, render(runs, static=static).encode("utf-8"))
+    return path
+
+
+def render(runs: Sequence[RunFolder], *, static: bool = True) -> str:
+    """The page as text."""
+    loader = PackageLoader("prefdyn.report", "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    style = colour_rules() + loader.get_source(environment, "report.css")[0]
+    script = loader.get_source(environment, "report.js")[0]
+    return environment.get_template("report.html.j2").render(
+        title=_title(runs),
+        sections=[_section(run, place, static=static) for place, run in enumerate(runs)],
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def colour_rules() -> str:
+    """CSS variables of the palette on light and on dark, and one class per group colour, verdict and heat step."""
+    looks = [*VERDICTS.values(), UNKNOWN]
+
+    def variables(side: str) -> str:
+        shades = {f"g{place}": shade for place, shade in enumerate(GROUPS)}
+        shades |= {f"v-{item.key}": item.shade for item in looks}
+        shades |= {"against": AGAINST, "towards": TOWARDS}
+        return "".join(f"--{name}:{getattr(shade, side)};" for name, shade in shades.items())
+
+    rules = [
+        f":root{{{variables('light')}}}",
+        f"@media (prefers-color-scheme: dark){{:root{{{variables('dark')}}}}}",
+        f"@media print{{:root{{{variables('light')}}}}}",
+    ]
+    rules += [f".g{place}{{--c:var(--g{place})}}" for place in range(len(GROUPS))]
+    rules += [f".v-{item.key}{{--c:var(--v-{item.key})}}" for item in looks]
+    for step in range(_HEAT_STEPS + 1):
+        share = 100 * step / _HEAT_STEPS
+        rules.append(f".hp{step}{{fill:color-mix(in oklab,var(--towards) {share:g}%,var(--mid))}}")
+        rules.append(f".hn{step}{{fill:color-mix(in oklab,var(--against) {share:g}%,var(--mid))}}")
+    return "\n".join(rules) + "\n"
+
+
+def script_json(value: Any) -> Markup:
+    r"""JSON that can stand inside a script element: no <, > or & in it, so no tag or comment can begin or end there.
+
+    Example:
+        >>> print(script_json({"name": "</script><!--"}))
+        {"name":"\u003c/script\u003e\u003c!--"}
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return shown(value, digits).replace("-", "−")
+
+
+def _title(runs: Sequence[RunFolder]) -> str:
+    if len(runs) == 1:
+        return f"{_dataset(runs[0])} · {_model(runs[0])}"
+    return f"{len(runs)} runs"
+
+
+def _dataset(run: RunFolder) -> str:
+    return visible(run.part("dataset", "name") or run.path.name)
+
+
+def _model(run: RunFolder) -> str:
+    return visible(run.part("model", "name") or "unknown model")
+
+
+def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
+    drawn = {panel.id: panel for panel in panels(run)}
+    pictures = {name: _picture(panel, static=static) for name, panel in drawn.items()}
+    groups = [_group(row, code) for code, row in enumerate(run.groups)]
+    order = sorted(range(len(groups)), key=lambda code: (*by_attention(run.groups[code]), code))
+    chapters = [
+        {
+            "id": key,
+            "heading": heading,
+            "pictures": [pictures[name] for name in names if name in pictures],
+            "absent": _absent(run, key, [name for name in names if name not in pictures]),
+        }
+        for key, heading, names in _CHAPTERS
+    ]
+    data = {
+        "groups": [
+            {
+                "name": label,
+                "verdict": look(verdict).key,
+                "says": visible(verdict) if verdict else "",
+                "place": _VERDICT_ORDER.index(verdict) if verdict in _VERDICT_ORDER else len(_VERDICT_ORDER),
+            }
+            for label, verdict in zip(run.labels, run.verdicts, strict=True)
+        ],
+        "colours": list(next(iter(drawn.values())).colours) if drawn else [],
+        "panels": [panel_json(panel) for panel in drawn.values()],
+    }
+    return {
+        "id": f"r{place}",
+        "command": visible(run.part("command") or "run"),
+        "folder": visible(run.path.name or str(run.path)),
+        "dataset": _dataset(run),
+        "model": _model(run),
+        "facts": _facts(run),
+        "sentence": verdict_sentence(run.summary),
+        "bar": _bar(run),
+        "groups": [groups[code] for code in order],
+        "columns": _columns(groups),
+        "has_verdicts": any(run.verdicts),
+        "single": len(groups) == 1,
+        "chapters": [chapter for chapter in chapters if chapter["pictures"] or chapter["absent"]],
+        "agreement": pictures.get("agreement"),
+        "at_odds": [_example(row) for row in run.part("examples", "at_odds") or []],
+        "findings": _findings(run),
+        "is_audit": run.part("command") == "audit",
+        "says": _says(run),
+        "tables": _settings(run),
+        "thresholds": [
+            {"verdict": visible(row.get("verdict", "")), "rule": readable(str(row.get("rule", "")))}
+            for row in run.part("verdict_thresholds") or []
+        ],
+        "warnings": [readable(str(text)) for text in run.part("warnings") or []],
+        "left_out": _left_out(run),
+        "files": _files(run),
+        "json": script_json(data),
+    }
+
+
+def _picture(panel: Panel, *, static: bool) -> dict[str, Any]:
+    still = None
+    if static:
+        raw = figure_bytes(panel, formats=("svg",))["svg"]
+        still = "data:image/svg+xml;base64," + base64.b64encode(raw).decode()
+    return {"id": panel.id, "title": panel.title, "caption": panel.caption, "kind": panel.kind, "still": still}
+
+
+def _group(row: Mapping[str, Any], code: int) -> dict[str, Any]:
+    verdict = row.get("verdict")
+    keys = ("distinguishability", "probe_accuracy", "priority", "predicted_held_out_loss", "predicted_rank")
+    return {
+        "code": code,
+        "name": visible(row.get("name", "")),
+        "pairs": row.get("pairs"),
+        "train_pairs": row.get("train_pairs"),
+        "held_out_pairs": row.get("held_out_pairs"),
+        "verdict": visible(verdict) if verdict else None,
+        "look": look(verdict).key,
+        "because": _sentence(row.get("verdict_because")),
+        "advice": _sentence(row.get("advice")),
+        "numbers": {key: None if np.isnan(number(row.get(key))) else number(row.get(key)) for key in keys},
+        "attention": by_attention(row)[0],
+    }
+
+
+def _sentence(text: Any) -> str:
+    text = readable(str(text or "")).strip()
+    if not text:
+        return ""
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
+def _columns(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    every = (
+        ("distinguishability", "Distinguish\u00adability", "falling"),
+        ("probe_accuracy", "Held-out probe", "falling"),
+        ("priority", "Priority", "falling"),
+        ("predicted_held_out_loss", "Held-out loss", "rising"),
+        ("predicted_rank", "Rank", "rising"),
+    )
+    return [
+        {"key": key, "label": label, "plain": label.replace("\u00ad", ""), "way": way}
+        for key, label, way in every
+        if any(group["numbers"][key] is not None for group in groups)
+        and (len(groups) > 1 or key not in {"priority", "predicted_rank"})
+    ]
+
+
+def _bar(run: RunFolder) -> list[dict[str, Any]]:
+    """One part per verdict that occurs: count, share, meaning and the groups, first learned first."""
+    order = sorted(range(len(run.groups)), key=lambda code: by_attention(run.groups[code]))
+    parts = []
+    known = [*VERDICTS, *sorted({v for v in run.verdicts if v} - set(VERDICTS))]
+    done = 0.0
+    for verdict in known:
+        inside = [code for code in order if run.verdicts[code] == verdict]
+        if inside:
+            share = 100 * len(inside) / len(run.groups)
+            parts.append(
+                {
+                    "verdict": visible(verdict),
+                    "look": look(verdict).key,
+                    "means": look(verdict).means,
+                    "count": len(inside),
+                    "start": done,
+                    "share": share,
+                    "names": [run.labels[code] for code in inside],
+                }
+            )
+            done += share
+    return parts
+
+
+def _facts(run: RunFolder) -> list[tuple[str, str]]:
+    pairs, groups = run.part("dataset", "pairs"), len(run.groups)
+    facts = [("Pairs", f"{pairs:,}" if isinstance(pairs, int) else "–"), ("Groups", f"{groups:,}")]
+    held_out = run.part("features", "held_out")
+    if isinstance(held_out, int):
+        facts.append(("Held out", f"{held_out:,}"))
+    kind = run.part("features", "kind")
+    if kind:
+        answers = [visible(repr(text)) for text in run.part("features", "answers") or []]
+        facts.append(("Answers", " / ".join(answers[:4]) if answers and kind == "answers" else visible(kind)))
+    steps, rate, beta = (run.part("settings", key) for key in ("steps", "learning_rate", "beta"))
+    facts += [("Steps", visible(steps))] if steps is not None else []
+    facts += [("Learning rate", _number(rate))] if rate is not None else []
+    facts += [("Beta", _number(beta))] if beta is not None else []
+    return facts
+
+
+def _absent(run: RunFolder, chapter: str, names: Sequence[str]) -> str:
+    if not names or not run.groups:
+        return ""
+    if run.part("command") != "audit" and chapter in {"apart", "first", "together"}:
+        return ""
+    if len(run.groups) == 1 and chapter in {"first", "together"}:
+        return (
+            "There is one group, so nothing is said about an order or about groups and each other. With a group "
+            "column, or several sources, there is."
+        )
+    words = {
+        "order": "the comparison with the predicted order (it needs three groups)",
+        "priority": "priorities",
+        "cosine": "cosines between groups",
+        "influence": "influence between groups",
+        "embedding": "the picture of the pairs",
+        "distinguishability": "distinguishability",
+        "probe": "the held-out probe",
+        "loss-curves": "learning curves",
+        "log-prob-curves": "log-probabilities (these features carry no reference log-probabilities)",
+        "chosen-falling": "the share of falling chosen answers",
+        "margin-curves": "margins",
+        "accuracy-curves": "accuracies",
+    }
+    return "Not measured in this run: " + ", ".join(words[name] for name in names) + "."
+
+
+def _example(row: Mapping[str, Any]) -> dict[str, Any]:
+    def text(key: str) -> str | None:
+        value = row.get(key)
+        return None if value is None else readable(str(value))
+
+    return {
+        "id": visible(row.get("id", "")),
+        "group": visible(row.get("group", "")),
+        "prompt": text("prompt"),
+        "chosen": text("chosen"),
+        "rejected": text("rejected"),
+        "numbers": [
+            ("Push by all others", row.get("agreement")),
+            ("Push by its own group", row.get("group_agreement")),
+            ("Push on chosen", row.get("chosen_push")),
+            ("Margin at the end", row.get("margin")),
+        ],
+    }
+
+
+def _findings(run: RunFolder) -> list[dict[str, Any]]:
+    found = [
+        {
+            "severity": row.get("severity") if row.get("severity") in _SEVERITIES else "note",
+            "group": visible(row["group"]) if row.get("group") is not None else None,
+            "says": readable(str(row.get("says", ""))),
+            "count": row.get("count"),
+            "pairs": [visible(name) for name in row.get("pairs") or []],
+        }
+        for row in run.part("findings") or []
+    ]
+    return sorted(found, key=lambda row: _SEVERITIES.index(row["severity"]))
+
+
+def _says(run: RunFolder) -> dict[str, list[str]]:
+    """What the simulation can and cannot tell, given how this run was made."""
+    settings = run.part("settings") or {}
+    kind = run.part("features", "kind")
+    does = [
+        "It trains the model's last layer alone on the states that the frozen model has for these prompts, in full "
+        "batches of plain gradient descent. "
+        + (
+            "With one-token answers this is exact: the curves are what such a run does, not an approximation."
+            if kind != "responses"
+            else "With longer responses it is first order in the head's movement: group losses and margins hold up, "
+            "chosen and rejected log-probabilities taken apart drift soon."
+        ),
+        "It gives an order and a relative speed: which groups move first, which wait, which are pushed the wrong "
+        "way by "
+        "the rest, as long as the states stay roughly what they are.",
+        "Verdicts rest on held-out pairs, on intervals and on what shuffled labels give, never on a training "
+        "curve alone.",
+    ]
+    does_not = [
+        "It does not give a step count for a LoRA or full run. There the states move too, every layer has its own step "
+        "size, and the optimizer is usually Adam on small batches: a group that comes late here can come earlier "
+        "there once "
+        "its features form.",
+        "It does not see what the model could learn to represent. A group that looks like noise to the frozen "
+        "states may "
+        "still be learnable by a run that changes them; a group that is separable here is not thereby understood.",
+        "It says nothing about what is generated: no text is sampled, and no behaviour outside these pairs is "
+        "measured.",
+        "The agreement between this prediction and a real run has not been measured here. Train on a part of the "
+        "data, and compare the two orders before relying on this one.",
+    ]
+    if settings.get("learning_rate_rule"):
+        rate = _number(settings.get("learning_rate"))
+        does.append(
+            f"The learning rate, {rate}, is set by a rule: {visible(settings['learning_rate_rule'])}. Another "
+            f"rate stretches "
+            "or squeezes the curves; a larger one can reorder groups that overshoot."
+        )
+    if run.part("model", "tied_head"):
+        does_not.append("The model ties its head to its embeddings. The simulation trains a copy of the head, untied.")
+    if run.part("features", "sketch"):
+        does_not.append(
+            "Features are sketches of the true gradients, so small differences between groups can be sketch error."
+        )
+    if run.part("features", "double_norm"):
+        does_not.append(
+            "The final norm is applied twice, to match published figures. It is not what the model computes."
+        )
+    return {"does": does, "does_not": does_not}
+
+
+def _settings(run: RunFolder) -> list[dict[str, Any]]:
+    parts = (
+        ("Settings", run.part("settings")),
+        ("Dataset", {k: v for k, v in (run.part("dataset") or {}).items() if k != "left_out"}),
+        ("Model", run.part("model")),
+        ("Features", run.part("features")),
+        ("Versions", run.part("provenance", "versions")),
+        ("Time", {k.removesuffix("_s"): f"{number(v):.1f} s" for k, v in (run.part("timings") or {}).items()}),
+    )
+    return [
+        {"heading": heading, "rows": _rows(values)}
+        for heading, values in parts
+        if isinstance(values, Mapping) and values
+    ]
+
+
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in values.items():
+        if isinstance(value, bool):
+            text = "yes" if value else "no"
+        elif value is None:
+            text = "–"
+        elif isinstance(value, float):
+            text = _number(value, 4)
+        elif isinstance(value, int) and key not in {"seed"}:
+            text = f"{value:,}"
+        elif isinstance(value, list | dict):
+            text = visible(json.dumps(value, ensure_ascii=False))
+        else:
+            text = visible(value)
+        rows.append((visible(key).replace("_", " "), text if len(text) <= 300 else text[:299] + "…"))
+    return rows
+
+
+def _left_out(run: RunFolder) -> list[str]:
+    lines = []
+    for row in run.part("dataset", "left_out") or []:
+        if not isinstance(row, Mapping):
+            continue
+        place = row.get("id") if row.get("id") is not None else f"{row.get('source')}, line {row.get('line')}"
+        field = f", {row['field']}" if row.get("field") else ""
+        lines.append(visible(f"{place}{field}: {row.get('reason', '')}"))
+    return lines
+
+
+def _files(run: RunFolder) -> list[str]:
+    listed = run.part("files")
+    if isinstance(listed, list) and listed:
+        return [visible(name) for name in listed]
+    return ["summary.json", *(f"{name}.parquet" for name in ("trajectory", "pairs") if getattr(run, name) is not None)]

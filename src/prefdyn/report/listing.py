@@ -1,0 +1,61 @@
+"""A dataset's description as text for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefdyn.report.text import cells, padded, shorten, visible
+
+_MARKS = {"problem": "✗", "warning": "!", "note": "·"}
+_LEFT_OUT_SHOWN = 10
+
+
+def data_table(described: Mapping[str, Any]) -> str:
+    """Sizes, answers and lengths per group, then the rows left out and the findings.
+
+    Args:
+        described: The result of `prefdyn.data.describe.describe`, with the keys `findings` and `left_out_rows` added.
+
+    Returns:
+        Lines joined by newlines. Names and texts are shown without control characters.
+    """
+    head = (
+        f"{visible(described['name'])}: {described['pairs']} pairs, {len(described['groups'])} groups, "
+        f"{described['prompts']} distinct prompts, kind {described['kind']}"
+    )
+    rows = [["group", "pairs", "prompts", "prompt chars", "chosen chars", "rejected chars", "chosen how often"]]
+    for group in described["groups"]:
+        lengths = [f"{group['lengths'][side]['median']:.0f} / {group['lengths'][side]['max']}" for side in _SIDES]
+        answers = group["answers"] or []
+        balance = ", ".join(f"{visible(item['text'])!r} {item['chosen']}" for item in answers) or "–"
+        rows.append(
+            [shorten(visible(group["name"]), 44), str(group["pairs"]), str(group["prompts"]), *lengths, balance]
+        )
+    lines = [head, "", *_aligned(rows), "", "chars: median / longest"]
+    left_out: Sequence[Mapping[str, Any]] = described.get("left_out_rows", [])
+    if left_out:
+        lines += ["", f"{len(left_out)} rows left out:"]
+        for row in left_out[:_LEFT_OUT_SHOWN]:
+            lines.append(f"  {visible(row['source'])} line {row['line']}: {row['field']} {visible(row['reason'])}")
+        if len(left_out) > _LEFT_OUT_SHOWN:
+            lines.append(f"  … and {len(left_out) - _LEFT_OUT_SHOWN} more (--json lists all)")
+    if described["findings"]:
+        lines += ["", "Findings:"]
+        for finding in described["findings"]:
+            where = f"{visible(finding['group'])}: " if finding["group"] else ""
+            lines.append(f"  {_MARKS.get(finding['severity'], '·')} {where}{visible(finding['says'])}")
+    return "\n".join(lines)
+
+
+_SIDES = ("prompt", "chosen", "rejected")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    sizes = [max(cells(row[place]) for row in rows) for place in range(len(rows[0]))]
+    last = len(sizes) - 1
+    return [
+        "  ".join(
+            padded(cell, size, right=0 < place < last)
+            for place, (cell, size) in enumerate(zip(row, sizes, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,136 @@
+"""The verdict per group as text: the table for the terminal, the sentence of counts, groups.csv."""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefdyn.report.folders import number
+from prefdyn.report.palette import ATTENTION, VERDICTS
+from prefdyn.report.text import cells, cut, padded, shorten, visible
+from prefdyn.store import atomic_write
+
+_WRAP_UP_TO = 30
+
+
+def verdict_sentence(summary: Mapping[str, Any]) -> str:
+    """How many groups have which verdict, in one sentence; empty where the command gives no verdicts.
+
+    Example:
+        >>> verdict_sentence({"groups": [{"verdict": "late"}, {"verdict": "early"}, {"verdict": "late"}]})
+        'Of 3 groups: 1 early, 2 late.'
+        >>> verdict_sentence({"groups": [{"name": "all", "verdict": "learned"}]})
+        'The one group, all, is learned.'
+    """
+    groups = [row for row in summary.get("groups") or [] if row.get("verdict")]
+    if not groups:
+        return ""
+    if len(groups) == 1:
+        return f"The one group, {visible(groups[0].get('name', ''))}, is {visible(groups[0]['verdict'])}."
+    counts = Counter(visible(row["verdict"]) for row in groups)
+    known = [*VERDICTS, *sorted(set(counts) - set(VERDICTS))]
+    return f"Of {len(groups)} groups: " + ", ".join(f"{counts[name]} {name}" for name in known if counts[name]) + "."
+
+
+def by_attention(row: Mapping[str, Any]) -> tuple[int, float]:
+    """Sort key: what asks most of the reader first, then first learned first."""
+    verdict = row.get("verdict")
+    rank = number(row.get("predicted_rank"))
+    return (
+        ATTENTION.index(verdict) if verdict in ATTENTION else len(ATTENTION),
+        math.inf if math.isnan(rank) else rank,
+    )
+
+
+def shown(value: Any, digits: int = 3) -> str:
+    """A number for people: three digits that matter, an en dash where it is not known.
+
+    Example:
+        >>> shown(0.123456), shown(None), shown(12345.6), shown(-2.5e-7), shown(0)
+        ('0.123', '–', '12346', '-2.5e-07', '0')
+    """
+    value = number(value)
+    if math.isnan(value):
+        return "–"
+    if abs(value) >= 10**digits:
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}"
+
+
+def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
+    """The verdict per group as aligned plain text, groups in the order in which they are learned.
+
+    Args:
+        summary: The content of summary.json.
+        width: Columns to fit into, at least 80. Up to 30 groups show their whole reason, on more lines where needed;
+            with more groups reasons are cut, since groups.csv holds them whole.
+
+    Returns:
+        Lines joined by newlines, the sentence of counts last. Names are shown without control characters.
+    """
+    width = max(width, 80)
+    groups = sorted(
+        summary.get("groups") or [],
+        key=lambda row: (math.isnan(number(row.get("predicted_rank"))), number(row.get("predicted_rank"))),
+    )
+    if not groups:
+        return "No groups."
+    names = [visible(row.get("name", "")) for row in groups]
+    columns: list[tuple[str, list[str], bool]] = [
+        ("group", [shorten(name, 30) for name in names], False),
+        ("verdict", [visible(row.get("verdict") or "–") for row in groups], False),
+        ("disting.", [shown(row.get("distinguishability")) for row in groups], True),
+        ("probe", [f"{number(row.get('probe_accuracy')):.2f}".replace("nan", "–") for row in groups], True),
+        ("priority", [f"{number(row.get('priority')):.2f}".replace("nan", "–") for row in groups], True),
+        ("loss", [f"{number(row.get('predicted_held_out_loss')):.3f}".replace("nan", "–") for row in groups], True),
+    ]
+    columns = [column for column in columns if any(cell != "–" for cell in column[1])]
+    sizes = [max(cells(title), *map(cells, entries)) for title, entries, _ in columns]
+    reasons = [visible(row.get("verdict_because") or "") if row.get("verdict_because") else "" for row in groups]
+    room = width - sum(sizes) - 2 * len(sizes)
+    lines = []
+    header = [padded(title, size, right=right) for (title, _, right), size in zip(columns, sizes, strict=True)]
+    lines.append("  ".join([*header, "because"] if any(reasons) else header).rstrip())
+    lines.append("  ".join("─" * size for size in sizes) + (f"  {'─' * room}" if any(reasons) else ""))
+    for place, reason in enumerate(reasons):
+        row = [
+            padded(entries[place], size, right=right) for (_, entries, right), size in zip(columns, sizes, strict=True)
+        ]
+        parts = _wrapped(reason, room) if len(groups) <= _WRAP_UP_TO else [cut(reason, room)]
+        lines.append("  ".join([*row, parts[0]]).rstrip())
+        lines += [" " * (width - room) + part for part in parts[1:]]
+    notes = ["disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run"]
+    sentence = verdict_sentence(summary)
+    return "\n".join([*lines, "", *notes, *([sentence] if sentence else [])])
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in text.split():
+        word = cut(word, width)
+        if line and cells(line) + 1 + cells(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
+def groups_csv(summary: Mapping[str, Any], path: str | Path) -> Path:
+    """Write one row per group of the summary as CSV: every key of any group is a column, unknown is empty.
+
+    Returns:
+        The path written.
+    """
+    groups = summary.get("groups") or []
+    columns = list(dict.fromkeys(key for row in groups for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in groups)
+    path = Path(path)
+    atomic_write(path, text.getvalue().encode("utf-8", "replace"))
+    return path

@@ -1,0 +1,371 @@
+"""Output folders with plausible numbers, made without a model: few or many groups, missing numbers, hostile names."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefdyn.trajectory import SCHEMA
+
+LOG2 = math.log(2)
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "../../etc/passwd",
+    "very-long-" * 30 + "name",
+    "👩‍🚀 emoji 🚀",
+    "العربية من اليمين",
+    "quotes \"double\" 'single' `tick`",
+    "two\nlines",
+    "</script><img src=x onerror=alert(2)>",
+    "{{ 7 * 7 }} {% raw %}",
+    "$\\frac{1}{0}$ & <b>bold</b>",
+    "\x1b[31mred\x07 \u202eesrever",
+    "<!-- comment --> ]]>",
+    "",
+    "javascript:alert(3)",
+)
+
+WORDS = [
+    "agree",
+    "desire",
+    "believe",
+    "power",
+    "help",
+    "honest",
+    "risk",
+    "art",
+    "science",
+    "music",
+    "memory",
+    "goals",
+    "safety",
+    "wealth",
+    "trust",
+    "open",
+    "calm",
+]
+VERDICTS = ("conflicting", "left behind", "noise", "memorised", "trivial", "too few")
+
+
+def names_for(count: int) -> list[str]:
+    """Plausible names of behaviours, all different."""
+    if count == 1:
+        return ["all"]
+    found = []
+    for place in range(count):
+        first, second = WORDS[place % len(WORDS)], WORDS[(place * 7 + 3) % len(WORDS)]
+        form = ("{0}-{1}", "interest-in-{1}-{0}", "desire-for-{0}-without-human-{1}", "believes-in-{1}-and-{0}")
+        found.append(form[place % 4].format(first, second) + (f"-{place}" if place >= 17 else ""))
+    return found
+
+
+def make_folder(
+    folder: Path,
+    *,
+    names: list[str] | int = 5,
+    seed: int = 0,
+    command: str = "audit",
+    missing: bool = False,
+    points: int = 2000,
+    twin: bool = False,
+) -> Path:
+    """Write summary.json, trajectory.parquet and pairs.parquet; `missing` turns many numbers into null."""
+    rng = np.random.default_rng(seed)
+    names = names_for(names) if isinstance(names, int) else list(names)
+    m = len(names)
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = [0, 1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 16, 19, 23, 28, 33, 40, 48, 58, 69, 83, 100]
+
+    gap = np.sort(rng.gamma(3.0, 0.5, m))[::-1] + 0.15
+    verdicts = [("early", "middle", "late")[min(2, 3 * place // m)] if m > 2 else "learned" for place in range(m)]
+    if m >= 5:
+        odd = rng.permutation(m)[: max(2, m // 4)]
+        for turn, place in enumerate(odd):
+            verdicts[place] = VERDICTS[turn % len(VERDICTS)]
+
+    rows, groups = [], []
+    for code, name in enumerate(names):
+        kind, speed = verdicts[code], gap[code] ** 2 / 90
+        pairs = 14 if kind == "too few" else int(rng.integers(150, 1000))
+        held_out = max(1, pairs // 10)
+        if kind in ("noise", "conflicting", "left behind"):
+            gap[code] = 0.2 if kind == "noise" else 0.7
+        final = {}
+        for run in ("joint", "alone"):
+            for split in ("train", "held_out"):
+                for step in steps:
+                    margin = 2.2 * (1 - math.exp(-speed * step))
+                    if run == "joint" and kind == "conflicting":
+                        margin *= -0.25
+                    if run == "joint" and kind == "left behind":
+                        margin *= 0.06
+                    if split == "held_out":
+                        margin *= {"noise": -0.1, "memorised": 0.04}.get(kind, 0.85)
+                    loss = math.log1p(math.exp(-margin))
+                    values = {
+                        "run": run,
+                        "step": step,
+                        "time": 0.5 * step,
+                        "group": name,
+                        "split": split,
+                        "pairs": held_out if split == "held_out" else pairs - held_out,
+                        "loss": loss,
+                        "margin": margin,
+                        "reward_accuracy": 0.0 if step == 0 else float(np.clip(0.5 + margin / 4, 0, 1)),
+                        "policy_accuracy": float(np.clip(0.5 + margin / 5, 0, 1)),
+                        "chosen_log_prob": -3 + margin * 3,
+                        "rejected_log_prob": -3 - margin * 6,
+                        "chosen_change": margin * 3 - 0.8 * (code % 5 == 2) * step / 20,
+                        "rejected_change": -margin * 6,
+                        "chosen_falling": 0.0
+                        if step == 0
+                        else float(np.clip(0.3 - margin / 8 + 0.4 * (code % 5 == 2), 0, 1)),
+                        "drift": 0.2 * math.log1p(step),
+                    }
+                    if missing and code % 3 == 1:
+                        values |= dict.fromkeys(("chosen_change", "rejected_change", "chosen_falling"))
+                        if split == "held_out":
+                            values |= dict.fromkeys(("loss", "margin", "reward_accuracy"))
+                    rows.append(values)
+                    final[run, split] = values
+        probe = float(np.clip(0.52 + gap[code] / 5, 0.5, 0.995))
+        words = float(np.clip(probe - 0.1 + rng.normal(0, 0.05), 0.45, 1))
+        row = {
+            "name": name,
+            "pairs": pairs,
+            "train_pairs": pairs - held_out,
+            "held_out_pairs": held_out,
+            "distinguishability": gap[code] + 0.05,
+            "distinguishability_exponent": -0.3 * code,
+            "debiased": gap[code],
+            "debiased_low": max(0.0, gap[code] - 0.25),
+            "debiased_high": gap[code] + 0.2,
+            "concentration": 3.1,
+            "trace": 11.0,
+            "concentration_ratio": 2.0,
+            "trace_ratio": 4.0,
+            "fisher_ratio": 0.3,
+            "gaussian_kl": 0.2,
+            "null_rms": 0.18 + 0.02 * rng.random(),
+            "null_z": 8.0,
+            "null_p": 0.002,
+            "null_p_adjusted": 0.02,
+            "probe_accuracy": probe,
+            "probe_low": probe - 0.05,
+            "probe_high": min(1.0, probe + 0.04),
+            "probe_chance": 0.5,
+            "auc": probe,
+            "words_accuracy": words,
+            "words_low": words - 0.05,
+            "words_high": min(1.0, words + 0.05),
+            "length_accuracy": 0.5 + 0.04 * rng.random(),
+            "length_low": 0.44,
+            "length_high": 0.6,
+            "priority": float(np.clip(gap[code] / gap.max() + rng.normal(0, 0.05), -1, 1))
+            - 0.6 * (kind == "conflicting"),
+            "first_step_margin": 0.02 * gap[code],
+            "predicted_rank": code + 1,
+            "predicted_final_loss": final["joint", "train"]["loss"],
+            "predicted_final_margin": final["joint", "train"]["margin"],
+            "predicted_held_out_loss": final["joint", "held_out"]["loss"],
+            "predicted_held_out_accuracy": final["joint", "held_out"]["reward_accuracy"],
+            "predicted_alone_loss": final["alone", "train"]["loss"],
+            "predicted_alone_held_out_loss": final["alone", "held_out"]["loss"],
+            "predicted_chosen_change": final["joint", "train"]["chosen_change"],
+            "predicted_rejected_change": final["joint", "train"]["rejected_change"],
+            "predicted_chosen_falling": final["joint", "train"]["chosen_falling"],
+            "verdict": kind,
+            "verdict_because": f"ranks {code + 1} of {m} by area under the held-out loss, which falls by 0.1834",
+            "advice": "Expect it to follow the first groups in a joint run.",
+        }
+        if twin:
+            row |= {
+                "untrained_distinguishability": gap[code] * 0.6,
+                "untrained_probe_accuracy": probe - 0.06,
+                "untrained_probe_low": probe - 0.1,
+                "untrained_probe_high": probe - 0.02,
+            }
+        if missing and code % 2 == 0:
+            gone = "debiased_low debiased_high null_rms probe_accuracy probe_low probe_high words_accuracy priority"
+            row |= dict.fromkeys([*gone.split(), "predicted_rank"])
+        if command == "simulate":
+            kept = {"name", "pairs", "train_pairs", "held_out_pairs"}
+            row = {key: value for key, value in row.items() if key in kept or key.startswith("predicted")}
+        groups.append(row)
+
+    axes = rng.normal(size=(m, 6)) + np.array([1.2, 0, 0, 0, 0, 0])
+    unit = axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    moved = axes - axes.mean(axis=0) if m > 1 else axes
+    centred = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    sample = min(points, 400 * m)
+    owner = rng.integers(0, m, sample)
+    positive = rng.random(sample) < 0.5
+    cloud = axes[owner, :2] * 1.4 + np.where(positive, 1, -1)[:, None] * axes[owner, 2:4] * 0.5
+    cloud = cloud + rng.normal(0, 0.6, (sample, 2))
+    texts = [*HOSTILE[:4], 'Is the following statement something you would say?\n"I trust people" ' + "and so on " * 40]
+    summary = {
+        "schema": 1,
+        "command": command,
+        "provenance": {
+            "data": {"name": "persona", "pairs": 70321, "sha256": "3f" * 32},
+            "model": {"name": "tinystories-chat-3M-gptneo", "sha256": "a9" * 32},
+            "settings": {"beta": 0.1, "steps": 100},
+            "seed": 0,
+            "versions": {"python": "3.12.1", "prefdyn": "0.1.0", "numpy": "2.3.0"},
+        },
+        "dataset": {
+            "name": "persona",
+            "pairs": sum(row["pairs"] for row in groups),
+            "groups": m,
+            "sha256": "3f" * 32,
+            "left_out": [{"source": "a.jsonl", "line": 7, "field": "chosen", "reason": "empty <b>text</b>"}],
+        },
+        "model": {
+            "name": "tinystories-chat-3M-gptneo",
+            "architecture": "GPTNeoForCausalLM",
+            "hidden_size": 128,
+            "vocabulary": 14019,
+            "layers": 8,
+            "parameters": 3_300_000,
+            "dtype": "float32",
+            "device": "cpu",
+            "attention": "sdpa",
+            "tied_head": True,
+            "revision": None,
+            "sha256": "a9" * 32,
+        },
+        "features": {
+            "kind": "answers",
+            "sketch": None,
+            "answers": [" Yes", " No"],
+            "width": 128,
+            "pairs": 5000,
+            "held_out": 500,
+            "double_norm": False,
+        },
+        "settings": {
+            "objective": "sigmoid",
+            "beta": 0.1,
+            "learning_rate": 0.0123456,
+            "optimizer": "sgd",
+            "learning_rate_rule": "half of the largest stable step",
+            "steps": 100,
+            "batch_size": "full",
+            "seed": 0,
+            "split": 0.9,
+            "template": "question",
+        },
+        "groups": groups,
+        "bounds": [],
+        "warnings": ["No chat template: prompts are read as they are."],
+        "timings": {"extract_s": 31.2, "diagnose_s": 4.1, "simulate_s": 2.2, "report_s": 3.0},
+        "files": ["summary.json", "groups.csv", "trajectory.parquet", "pairs.parquet", "report.html"],
+    }
+    if command == "audit":
+        summary |= {
+            "diagnostics": {
+                "order": {
+                    "distinguishability": {"spearman": 0.951, "kendall": 0.832, "groups": m},
+                    "priority": {"spearman": 0.97, "kendall": 0.88, "groups": m},
+                },
+                "priority_gap": (rng.normal(size=(m, m)) * 0.2).tolist(),
+                "influence": {"matrix": (0.02 * (axes @ axes.T)).tolist(), "unit": "reward margin, first step"},
+                "cosine": {
+                    "raw": (unit @ unit.T).tolist(),
+                    "raw_without_self": (unit @ unit.T).tolist(),
+                    "centred": (centred @ centred.T).tolist(),
+                    "centred_without_self": (centred @ centred.T).tolist(),
+                    "null": 0.06,
+                    "raw_mean": 0.41,
+                    "raw_max": 0.93,
+                    "centred_mean": 0.01,
+                    "centred_max": 0.71,
+                    "rows": "positive",
+                },
+                "distances": {"labels": [], "matrix": []},
+                "geometry": {"effective_rank": 11.3, "shared_norm": 2.31, "spread": 0.74},
+                "embedding": {
+                    "method": "pca",
+                    "explained": [0.31, 0.12],
+                    "x": cloud[:, 0].round(4).tolist(),
+                    "y": cloud[:, 1].round(4).tolist(),
+                    "group": owner.tolist(),
+                    "positive": positive.tolist(),
+                    "id": [f"p{n}" for n in range(sample)],
+                    "of": 70321,
+                },
+            },
+            "verdict_thresholds": [
+                {"verdict": "too few", "rule": "under 20 pairs, or one class"},
+                {"verdict": "noise", "rule": "null p > 0.05 (Holm-adjusted)"},
+                {"verdict": "early · middle · late", "rule": "thirds of the predicted rank"},
+            ],
+            "findings": [
+                {
+                    "code": "conflict",
+                    "severity": "problem",
+                    "group": names[0],
+                    "count": 3,
+                    "pairs": ["p1", "p2", "p3"],
+                    "says": "The same prompt is labelled both ways.",
+                },
+                {
+                    "code": "duplicate",
+                    "severity": "warning",
+                    "group": None,
+                    "count": 412,
+                    "pairs": ["p9"],
+                    "says": "412 pairs occur more than once.",
+                },
+                {
+                    "code": "long",
+                    "severity": "note",
+                    "group": names[-1],
+                    "count": 1,
+                    "pairs": [],
+                    "says": "One prompt is <i>longer</i> than the model's context.",
+                },
+            ],
+            "examples": {
+                "at_odds": [
+                    {
+                        "id": f"p{n}",
+                        "group": names[n % m],
+                        "prompt": texts[n % len(texts)],
+                        "chosen": " Yes",
+                        "rejected": texts[(n + 1) % len(texts)] if n % 4 == 0 else " No",
+                        "agreement": -0.031 + 0.001 * n,
+                        "group_agreement": 0.002 * n,
+                        "chosen_push": None if missing else -0.01,
+                        "margin": -0.42 + 0.01 * n,
+                    }
+                    for n in range(12)
+                ]
+            },
+        }
+        if missing:
+            matrix = summary["diagnostics"]["influence"]["matrix"]
+            matrix[0][-1] = None
+            summary["diagnostics"]["order"]["priority"] = {"spearman": None, "kendall": None, "groups": m}
+    (folder / "summary.json").write_text(json.dumps(summary, ensure_ascii=True, allow_nan=False), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "trajectory.parquet")
+    count = 1200
+    agreement = rng.normal(0.01, 0.012, count)
+    pq.write_table(
+        pa.table(
+            {
+                "id": [f"p{n}" for n in range(count)],
+                "group": [names[n % m] for n in range(count)],
+                "split": ["held_out" if n % 10 == 0 else "train" for n in range(count)],
+                "agreement": agreement if not missing else [None if n % 5 == 0 else x for n, x in enumerate(agreement)],
+                "chosen_push": rng.normal(0.002, 0.01, count),
+                "margin": rng.normal(0.8, 0.7, count),
+            }
+        ),
+        folder / "pairs.parquet",
+    )
+    return folder

@@ -1,0 +1,80 @@
+"""Figure files: every panel as SVG and PNG, the same bytes each time, nothing left behind, names never from data."""
+
+import re
+import sys
+import xml.etree.ElementTree as ET
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from prefdyn.report.figures import figure_bytes, figure_of, log_ticks, write_figures
+from prefdyn.report.folders import read_folder
+from prefdyn.report.panels import panels
+from tests.report.make_folder import HOSTILE, make_folder
+
+
+def drawn(folder):
+    return panels(read_folder(folder))
+
+
+@pytest.mark.parametrize("names", [1, 5, 30])
+def test_every_panel_becomes_a_readable_svg_and_png(tmp_path, names):
+    found = drawn(make_folder(tmp_path / "run", names=names, twin=True))
+    files = write_figures(found, tmp_path / "figures")
+    assert [path.name for path in files] == [f"{panel.id}.{kind}" for panel in found for kind in ("svg", "png")]
+    for path in files:
+        if path.suffix == ".svg":
+            assert ET.parse(path).getroot().tag.endswith("svg")
+        else:
+            assert np.ptp(imread(path)[..., :3]) > 0.5
+
+
+def test_hostile_names_are_text_in_figures_and_no_part_of_a_file_name(tmp_path):
+    files = write_figures(drawn(make_folder(tmp_path / "run", names=list(HOSTILE), missing=True)), tmp_path / "figures")
+    assert {path.parent for path in files} == {tmp_path / "figures"}
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in files)
+    assert all(re.fullmatch(r"[a-z-]+\.(svg|png)", path.name) for path in files)
+    tags, texts = set(), ""
+    for path in files:
+        if path.suffix == ".svg":
+            root = ET.parse(path).getroot()
+            tags |= {node.tag.split("}")[-1] for node in root.iter()}
+            texts += "".join(root.itertext())
+    assert "<script>alert(1)</script>" in texts
+    assert r"$\frac{1}{0}$ & <b>bold</b>" in texts
+    assert not {"script", "b", "img", "foreignObject", "a"} & tags
+
+
+def test_the_same_folder_gives_the_same_bytes(tmp_path):
+    folder = make_folder(tmp_path / "run", names=6)
+    first = [figure_bytes(panel) for panel in drawn(folder)]
+    second = [figure_bytes(panel) for panel in drawn(folder)]
+    assert first == second
+    assert not any(re.search(rb"20\d\d-\d\d-\d\d", found["svg"]) for found in first)
+
+
+def test_no_setting_is_left_behind_and_pyplot_is_not_used(tmp_path):
+    before = dict(matplotlib.rcParams)
+    pyplot = "matplotlib.pyplot" in sys.modules
+    write_figures(drawn(make_folder(tmp_path / "run", names=2)), tmp_path / "figures")
+    assert dict(matplotlib.rcParams) == before
+    assert ("matplotlib.pyplot" in sys.modules) == pyplot
+
+
+def test_a_figure_draws_the_numbers_of_its_panel(tmp_path):
+    panel = next(found for found in drawn(make_folder(tmp_path / "run", names=4)) if found.id == "loss-curves")
+    axes = figure_of(panel).axes[0]
+    heights = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
+    for values in panel.arrays["held_out"]:
+        assert any(len(found) == len(values) and np.array_equal(found, values) for found in heights)
+
+
+@pytest.mark.parametrize("last", [1, 7, 100, 5000, 10**6])
+def test_marks_of_the_step_axis_lie_on_it_and_are_few(last):
+    ticks = log_ticks(last)
+    assert ticks[0] == 0
+    assert ticks == sorted(set(ticks))
+    assert ticks[-1] <= last
+    assert len(ticks) <= 12
