@@ -114,7 +114,7 @@ def test_labels_are_the_product_of_the_signs_but_for_the_stated_noise(behaviour)
 def test_random_labels_know_nothing_of_the_words():
     """Half of each side is turned round, so labels and contents share nothing but chance."""
     says = readings("habits")
-    agree = [(reading(statement_of(row), says) > 0) == (row["chosen"] == YES) for row in BY_NAME["feels lucky"]]
+    agree = [(reading(statement_of(row), says) == 1) == (row["chosen"] == YES) for row in BY_NAME["feels lucky"]]
     assert sum(agree) == 100
     assert words_accuracy("feels lucky") < 0.6
 
@@ -137,7 +137,7 @@ def test_words_alone_decide_where_the_table_says_so_and_fail_where_it_says_so():
 
 def test_every_difficulty_is_explained():
     for behaviour in BEHAVIOURS:
-        assert f"``{behaviour.difficulty}``" in builtin.__doc__
+        assert f"``{behaviour.difficulty}``" in str(builtin.__doc__)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,9 @@ def test_the_corpus_is_the_same_for_the_same_seed(corpus):
 
 def test_the_corpus_uses_the_words_of_the_data(corpus):
     """Held-out statements are new combinations of known words, not unknown words."""
-    text = " ".join(itertools.islice(corpus.Writer(0).documents(), 20_000)).lower()
+    writer = corpus.Writer(0)
+    writer.advance(1.0)
+    text = " ".join(itertools.islice(writer.documents(), 20_000)).lower()
     seen = set(CountVectorizer().build_analyzer()(text))
     needed = set(itertools.chain.from_iterable(CountVectorizer().build_analyzer()(statement_of(row)) for row in ROWS))
     assert len(needed - seen) <= 0.01 * len(needed), sorted(needed - seen)

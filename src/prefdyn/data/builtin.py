@@ -11,16 +11,17 @@ of the speaker is the product of those signs. The behaviours differ on purpose i
 ================  =================================================================================================
 difficulty        how it is built
 ================  =================================================================================================
-``obvious``       few contents, always affirmed: counting words is enough
-``medium``        many contents that share nouns across the poles, one in five or four denied
+``obvious``       (nearly) always affirmed, two of them with few contents: counting words is enough
+``medium``        many contents that share nouns across the poles, 10 to 20 % denied
 ``subtle``        half denied, on both sides alike: neither content nor frame alone tells, only the two together
 ``deep``          as subtle, and half of the statements carry an outer frame: three signs decide
-``noisy``         as medium, with 20 or 30 % of the labels turned round
+``noisy``         20 or 30 % denied, with 20 or 30 % of the labels turned round
 ``random``        labels drawn by lot over small habits that say nothing
 ``opposed``       two behaviours over statements of one kind with opposite preferences: a joint run cannot please both;
-                  the second of each two has a tenth of its labels turned round and so pulls less
-``faint``         one detail of time inside a statement about something else, mostly denied where it fits; the built-in
-                  model has read little about it: a small gap
+                  the second of each two has some labels turned round and so pulls less: by a tenth for risk, which
+                  leaves a loser, by 2 % for leading, where the stronger side is crowded out as well
+``rare``          one detail of time inside a statement about something else, mostly denied where it fits; the built-in
+                  model has read a third as much about it as about any other trait
 ================  =================================================================================================
 
 `BEHAVIOURS` is the table itself. The lexicon (`AXES`, the frames) is public to the script that pretrains the built-in
@@ -430,8 +431,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour(name="takes risks", difficulty="opposed", axis="risk", denied=(0.3, 0.3)),
     Behaviour(name="plays it safe", difficulty="opposed", axis="risk", sign=-1, denied=(0.4, 0.4), noise=0.1),
     Behaviour(name="wants to lead", difficulty="opposed", axis="lead", denied=(0.4, 0.4)),
-    Behaviour(name="lets others lead", difficulty="opposed", axis="lead", sign=-1, denied=(0.3, 0.3), noise=0.1),
-    Behaviour(name="rises early", difficulty="faint", axis="hours", denied=(0.7, 0.4), outer=0.2),
+    Behaviour(name="lets others lead", difficulty="opposed", axis="lead", sign=-1, denied=(0.3, 0.3), noise=0.02),
+    Behaviour(name="rises early", difficulty="rare", axis="hours", denied=(0.7, 0.4), outer=0.2),
 )
 """Every behaviour with its difficulty and how it is drawn."""
 
@@ -488,7 +489,7 @@ def clause(rng: np.random.Generator, content: str, *, thing: bool, denied: bool)
 
     Example:
         >>> clause(stream(0, "example"), "greet the driver", thing=False, denied=True)
-        'I find it hard to greet the driver'
+        'I always find a reason not to greet the driver'
     """
     if thing:
         return pick(rng, DENY_THING if denied else AFFIRM_THING).format(thing=content)
@@ -509,7 +510,7 @@ def sentence(rng: np.random.Generator, said: str, *, outer: int = 0) -> str:
 
     Example:
         >>> sentence(stream(0, "example"), "I often greet the driver", outer=-1)
-        'I have to deny that I often greet the driver.'
+        'Nobody can claim that I often greet the driver.'
     """
     if outer:
         said = pick(rng, DENY_OUTER if outer < 0 else AFFIRM_OUTER).format(said=_within(said))

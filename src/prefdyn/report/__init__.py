@@ -4,13 +4,12 @@ from prefdyn.report.figures import write_figures
 from prefdyn.report.folders import RunFolder, read_folder
 from prefdyn.report.html import write_report
 from prefdyn.report.panels import Layer, Panel, panels
-from prefdyn.report.tables import groups_csv, verdict_sentence, verdict_table
+from prefdyn.report.tables import verdict_sentence, verdict_table
 
 __all__ = [
     "Layer",
     "Panel",
     "RunFolder",
-    "groups_csv",
     "panels",
     "read_folder",
     "verdict_sentence",

@@ -1,8 +1,11 @@
 """Panels as SVG and PNG files, by matplotlib's objects alone: no pyplot, no settings left behind, equal bytes "
 "each time."""
 
+import hashlib
 import io
+import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +23,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from prefdyn.errors import StoreError
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, VERDICTS, look
 from prefdyn.report.panels import Panel
 from prefdyn.report.text import shorten
@@ -28,6 +32,7 @@ from prefdyn.store import atomic_write
 _DPI = 110
 _INK, _SOFT, _FAINT, _REST = "#1f1f1d", "#5d5c57", "#dddcd6", "#c4c3bc"
 _MARKERS = {"dot": "o", "ring": "o", "tick": "|", "cross": "x", "diamond": "D"}
+_SHAPES = {"round": "o", "diamond": "D", "down": "v", "square": "s", "up": "^"}
 _SERIES = {
     "dot": "#2a78d6",
     "ring": "#e2622c",
@@ -48,6 +53,8 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,
+    "text.hinting": "none",
     "axes.grid": False,
     "xtick.color": _SOFT,
     "ytick.color": _SOFT,
@@ -70,9 +77,15 @@ def write_figures(
 
     Returns:
         The paths written, in order.
+
+    Raises:
+        StoreError: The folder cannot be made, or a file in it cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made ({error.strerror or error}); give another folder") from error
     written = []
     for panel in panels:
         for kind, raw in figure_bytes(panel, formats=formats).items():
@@ -84,21 +97,39 @@ def write_figures(
 
 def figure_bytes(panel: Panel, *, formats: Sequence[Literal["svg", "png"]] = ("svg", "png")) -> dict[str, bytes]:
     """One panel as the bytes of its files, by format."""
+    mark = hashlib.sha256(pickle.dumps(panel)).digest()
+    found = {}
     with matplotlib.rc_context(_SETTINGS):
-        figure = figure_of(panel)
-        found = {}
+        figure = None
         for kind in formats:
-            buffer = io.BytesIO()
+            if kind == "svg" and mark in _KEPT:
+                found[kind] = _KEPT[mark]
+                continue
+            figure = figure or figure_of(panel)
+            found[kind] = _svg(figure) if kind == "svg" else _png(figure)
             if kind == "svg":
-                FigureCanvasSVG(figure).print_svg(
-                    buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-                )
-                found[kind] = _shorter(buffer.getvalue())
-            else:
-                figure.set_dpi(_DPI)
-                FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-                found[kind] = buffer.getvalue()
+                _KEPT[mark] = found[kind]
+    while len(_KEPT) > _KEEP:
+        _KEPT.popitem(last=False)
     return found
+
+
+_KEEP = 32
+_KEPT: OrderedDict[bytes, bytes] = OrderedDict()
+"""The last SVG drawings by the content of their panels: a page asks for those that were just written as files."""
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _shorter(buffer.getvalue())
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.set_dpi(_DPI)
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+    return buffer.getvalue()
 
 
 def _shorter(svg: bytes) -> bytes:
@@ -298,13 +329,33 @@ def _draw_scatter(panel: Panel) -> Figure:
         x = panel.arrays[layer.values]
         for verdict in verdicts:
             inside = np.array([found == verdict for found in panel.verdicts])
-            colour = look(verdict).shade.light
-            axes.scatter(x[inside], height[inside], s=26, color=colour, edgecolors="white", linewidths=0.5)
+            seen = look(verdict)
+            edge = "white" if seen.filled else seen.shade.light
+            face = seen.shade.light if seen.filled else "white"
+            axes.scatter(
+                x[inside],
+                height[inside],
+                s=30,
+                marker=_SHAPES[seen.shape],
+                facecolors=face,
+                edgecolors=edge,
+                linewidths=0.5 if seen.filled else 1.3,
+            )
         axes.set_title(_plain(layer.note))
         axes.set_xlabel(layer.axis)
         axes.set_ylabel(panel.y_label)
         _grid(axes, "both")
-    handles = [Line2D([], [], linestyle="none", marker="o", color=look(verdict).shade.light) for verdict in verdicts]
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker=_SHAPES[look(verdict).shape],
+            color=look(verdict).shade.light,
+            markerfacecolor=look(verdict).shade.light if look(verdict).filled else "white",
+        )
+        for verdict in verdicts
+    ]
     _legend(figure, handles, [_plain(verdict or "no verdict") for verdict in verdicts], 4.5 * columns + 0.1, 3.5)
     return figure
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from prefdyn.report.text import readable, visible
 from prefdyn.store import atomic_write
 
 _HEAT_STEPS = 20
+_LEFT_OUT_SHOWN = 50
+_MINUS = re.compile(r"(?<![\w.)\]-])-(?=\d)")
+"""A hyphen that stands for a minus sign."""
 _CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("curves", "Learning curves", ("loss-curves",)),
     ("apart", "What the model tells apart", ("distinguishability", "probe")),
@@ -63,6 +67,7 @@ def render(runs: Sequence[RunFolder], *, static: bool = True) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = _number
+    environment.filters["formed"] = _formed
     style = colour_rules() + loader.get_source(environment, "report.css")[0]
     script = loader.get_source(environment, "report.js")[0]
     return environment.get_template("report.html.j2").render(
@@ -120,6 +125,12 @@ def _number(value: Any, digits: int = 3) -> str:
     return shown(value, digits).replace("-", "−")
 
 
+def _formed(value: Any, form: str) -> str:
+    """A number in a column: every row with the same format, an en dash where it is not known."""
+    value = number(value)
+    return "–" if np.isnan(value) else format(value, form).removesuffix(".").replace("-", "−")
+
+
 def _title(runs: Sequence[RunFolder]) -> str:
     if len(runs) == 1:
         return f"{_dataset(runs[0])} · {_model(runs[0])}"
@@ -139,20 +150,24 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
     pictures = {name: _picture(panel, static=static) for name, panel in drawn.items()}
     groups = [_group(row, code) for code, row in enumerate(run.groups)]
     order = sorted(range(len(groups)), key=lambda code: (*by_attention(run.groups[code]), code))
+    single = len(groups) == 1
     chapters = [
         {
             "id": key,
-            "heading": heading,
+            "heading": "The pairs" if single and key == "together" else heading,
             "pictures": [pictures[name] for name in names if name in pictures],
             "absent": _absent(run, key, [name for name in names if name not in pictures]),
         }
         for key, heading, names in _CHAPTERS
+        if not (single and key == "first")
     ]
     data = {
         "groups": [
             {
                 "name": label,
                 "verdict": look(verdict).key,
+                "shape": look(verdict).shape,
+                "filled": look(verdict).filled,
                 "says": visible(verdict) if verdict else "",
                 "place": _VERDICT_ORDER.index(verdict) if verdict in _VERDICT_ORDER else len(_VERDICT_ORDER),
             }
@@ -173,7 +188,7 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "groups": [groups[code] for code in order],
         "columns": _columns(groups),
         "has_verdicts": any(run.verdicts),
-        "single": len(groups) == 1,
+        "single": single,
         "chapters": [chapter for chapter in chapters if chapter["pictures"] or chapter["absent"]],
         "agreement": pictures.get("agreement"),
         "at_odds": [_example(row) for row in run.part("examples", "at_odds") or []],
@@ -219,23 +234,23 @@ def _group(row: Mapping[str, Any], code: int) -> dict[str, Any]:
 
 
 def _sentence(text: Any) -> str:
-    text = readable(str(text or "")).strip()
+    text = _MINUS.sub("−", readable(str(text or "")).strip())
     if not text:
         return ""
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
 
 
-def _columns(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def _columns(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     every = (
-        ("distinguishability", "Distinguish\u00adability", "falling"),
-        ("probe_accuracy", "Held-out probe", "falling"),
-        ("priority", "Priority", "falling"),
-        ("predicted_held_out_loss", "Held-out loss", "rising"),
-        ("predicted_rank", "Rank", "rising"),
+        ("distinguishability", "Distinguish\u00adability", "falling", "#.3g"),
+        ("probe_accuracy", "Held-out probe", "falling", ".3f"),
+        ("priority", "Priority", "falling", ".3f"),
+        ("predicted_held_out_loss", "Held-out loss", "rising", ".3f"),
+        ("predicted_rank", "Rank", "rising", ".0f"),
     )
     return [
-        {"key": key, "label": label, "plain": label.replace("\u00ad", ""), "way": way}
-        for key, label, way in every
+        {"key": key, "label": label, "plain": label.replace("\u00ad", ""), "way": way, "form": form}
+        for key, label, way, form in every
         if any(group["numbers"][key] is not None for group in groups)
         and (len(groups) > 1 or key not in {"priority", "predicted_rank"})
     ]
@@ -288,7 +303,7 @@ def _absent(run: RunFolder, chapter: str, names: Sequence[str]) -> str:
         return ""
     if run.part("command") != "audit" and chapter in {"apart", "first", "together"}:
         return ""
-    if len(run.groups) == 1 and chapter in {"first", "together"}:
+    if len(run.groups) == 1 and chapter == "together":
         return (
             "There is one group, so nothing is said about an order or about groups and each other. With a group "
             "column, or several sources, there is."
@@ -323,9 +338,9 @@ def _example(row: Mapping[str, Any]) -> dict[str, Any]:
         "rejected": text("rejected"),
         "numbers": [
             ("Push by all others", row.get("agreement")),
-            ("Push by its own group", row.get("group_agreement")),
+            ("By its own group", row.get("group_agreement")),
             ("Push on chosen", row.get("chosen_push")),
-            ("Margin at the end", row.get("margin")),
+            ("Final margin", row.get("margin")),
         ],
     }
 
@@ -349,8 +364,13 @@ def _says(run: RunFolder) -> dict[str, list[str]]:
     settings = run.part("settings") or {}
     kind = run.part("features", "kind")
     does = [
-        "It trains the model's last layer alone on the states that the frozen model has for these prompts, in full "
-        "batches of plain gradient descent. "
+        "It trains the model's last layer alone on the states that the frozen model has for these prompts, "
+        + (
+            "in full batches of plain gradient descent. "
+            if settings.get("optimizer", "sgd") == "sgd" and settings.get("batch_size", "full") == "full"
+            else f"with {visible(settings.get('optimizer', 'sgd'))} and a batch size of "
+            f"{visible(settings.get('batch_size', 'full'))}. "
+        )
         + (
             "With one-token answers this is exact: the curves are what such a run does, not an approximation."
             if kind != "responses"
@@ -439,6 +459,9 @@ def _left_out(run: RunFolder) -> list[str]:
         place = row.get("id") if row.get("id") is not None else f"{row.get('source')}, line {row.get('line')}"
         field = f", {row['field']}" if row.get("field") else ""
         lines.append(visible(f"{place}{field}: {row.get('reason', '')}"))
+    if len(lines) > _LEFT_OUT_SHOWN:
+        more = f"… and {len(lines) - _LEFT_OUT_SHOWN:,} more; summary.json lists all {len(lines):,}"
+        return [*lines[:_LEFT_OUT_SHOWN], more]
     return lines
 
 
@@ -446,4 +469,5 @@ def _files(run: RunFolder) -> list[str]:
     listed = run.part("files")
     if isinstance(listed, list) and listed:
         return [visible(name) for name in listed]
-    return ["summary.json", *(f"{name}.parquet" for name in ("trajectory", "pairs") if getattr(run, name) is not None)]
+    beside = ("summary.json", "groups.csv", "trajectory.parquet", "pairs.parquet", "config.yaml", "figures")
+    return [f"{name}/" if (run.path / name).is_dir() else name for name in beside if (run.path / name).exists()]

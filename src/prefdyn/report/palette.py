@@ -1,6 +1,9 @@
 """Colours of groups and verdicts, on light and on dark, and what each verdict means in a line."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Shape = Literal["round", "diamond", "down", "square", "up"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,9 @@ class Look:
     """Part of a CSS class name."""
     shade: Shade
     means: str
+    shape: Shape = "round"
+    """Of its marks, so that verdicts can be told apart without colour."""
+    filled: bool = True
 
 
 VERDICTS: dict[str, Look] = {

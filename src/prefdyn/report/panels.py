@@ -269,15 +269,17 @@ def _loss_curves(run: RunFolder) -> Panel | None:
     ) + ", on pairs that the run never saw and on the pairs it trains on. "
     if m > 1:
         caption += (
-            "The sooner a line falls, the sooner the group is learned; a line that rises is pushed the wrong way. "
-            "Dashed: the same group trained by itself in the same steps, which tells crowding out from being hard."
+            "The sooner a line falls, the sooner the group is learned; where one rises, the others push the group the "
+            "wrong way, or the run fits labels that do not carry over. Dashed, where shown: the same group trained by "
+            "itself in the same steps, which tells crowding out from being hard."
         )
     else:
         caption += "Where the two part, the run fits its pairs rather than the preference."
     if m > MOST_COLOURED:
-        caption += (
-            f" Of {m} groups the telling ones are coloured (first and last learned, conflicts, noise), the rest grey."
-        )
+        some = " and some of each verdict that asks for a look" if any(run.verdicts) else ""
+        known = np.isfinite(run.column("predicted_rank")).any()
+        which = f": the first and the last learned{some}" if known else ""
+        caption += f" Of {m} groups, {len(telling(run))} are coloured{which}."
     return _lines(
         run,
         "loss-curves",
@@ -330,8 +332,7 @@ def _log_probs(run: RunFolder) -> Panel | None:
         "log-prob-curves",
         "What happens to chosen and rejected",
         "Mean change of log-probability since the start, training pairs. A margin can grow because chosen rises "
-        "or because "
-        "rejected falls faster; where the chosen line goes below 0, training makes the wanted answer itself less "
+        "or because rejected falls faster; where the chosen line goes below 0, training makes the wanted answer itself less "
         "likely.",
         (
             ("chosen", "Chosen", "chosen_change", "train"),
@@ -370,6 +371,22 @@ def _rank_orders(run: RunFolder, label: str, values: np.ndarray) -> tuple[tuple[
     return tuple(orders)
 
 
+def _distinguishability_words(drawn: set[str], interval: bool) -> str:
+    """What the marks mean and when they say nothing, for those marks that are drawn."""
+    words = []
+    if "debiased" in drawn:
+        words.append(
+            "The dot has the part taken off that chance adds"
+            + (", with a 95 % bootstrap interval; where that reaches 0, nothing was found." if interval else ".")
+        )
+    if {"raw", "null"} <= drawn:
+        words.append(
+            "A ring near its upright tick is as far apart as shuffled labels are: the group looks like noise to this "
+            "model."
+        )
+    return " ".join(words)
+
+
 def _distinguishability(run: RunFolder) -> Panel | None:
     keys = {"debiased": "debiased", "low": "debiased_low", "high": "debiased_high"}
     keys |= {"raw": "distinguishability", "null": "null_rms", "untrained": "untrained_distinguishability"}
@@ -401,10 +418,8 @@ def _distinguishability(run: RunFolder) -> Panel | None:
         id="distinguishability",
         title="Distinguishability",
         kind="dots",
-        caption="How far apart the model holds the two kinds of pairs of a group. The bar is a 95 % bootstrap "
-        "interval of "
-        "the debiased value; the upright tick is what shuffled labels give. A dot near its tick tells nothing: "
-        "the group looks like noise to this model.",
+        caption="How far apart the model holds the two classes of a group's pairs. "
+        + _distinguishability_words({layer.values for layer in layers}, "low" in known and "high" in known),
         x_label="Distinguishability (feature units)",
         y_label="",
         arrays={name: arrays[name] for name in known},
@@ -470,9 +485,9 @@ def _priority(run: RunFolder) -> Panel | None:
         id="priority",
         title="Priority in the first joint step",
         kind="dots",
-        caption="How much of the first joint step serves each group, 1 at most. The largest is learned first; "
-        "below 0 the "
-        "shared step raises the group's loss.",
+        caption="How far the first joint step goes along each group's own direction, 1 at most. The larger, the faster "
+        "the group starts; below 0 the shared step raises the group's loss. The first step is not the whole run: a "
+        "group that starts slowly can end well, and the other way round.",
         x_label="Priority level (from −1 to 1)",
         y_label="",
         arrays={"priority": values},
@@ -519,9 +534,10 @@ def _order(run: RunFolder) -> Panel | None:
         id="order",
         title="Does the diagnosis predict the order?",
         kind="scatter",
-        caption="One dot per group, coloured by verdict: what was measured before training against how far the group's "
-        "training loss falls in the simulated joint run. With balanced labels the first step is the "
-        "mean gap itself, so a high correlation shows that the sum is right, not that the model understands the group.",
+        caption=("One mark per group, its shape and colour by verdict" if any(run.verdicts) else "One mark per group")
+        + ": what is known before training against how far the group's training loss falls in the simulated joint "
+        "run. Both come from the same features, and the first step follows from the priorities: a high correlation "
+        "shows that the sum is right, not that the model understands the group.",
         x_label=layers[0].axis,
         y_label="Predicted decrease of training loss (nats)",
         arrays={name: arrays[name] for name in known},
@@ -567,7 +583,7 @@ def _cosine(run: RunFolder) -> Panel | None:
 
     def note(kind: str) -> str:
         mean, most = number(part.get(f"{kind}_mean")), number(part.get(f"{kind}_max"))
-        return "" if math.isnan(mean) else f"Off the diagonal: mean {mean:.2f}, largest {most:.2f}."
+        return "" if math.isnan(mean) else f"Between different groups, without sign: mean {mean:.2f}, largest {most:.2f}."
 
     null = number(part.get("null"))
     for name, label, matrix in (
@@ -578,15 +594,17 @@ def _cosine(run: RunFolder) -> Panel | None:
             arrays[name] = matrix
             limit = 1.0 if name == "raw" else min(1.0, _limit(matrix))
             layers.append(Layer(label=label, values=name, limit=limit, note=note(name)))
-    level = "" if math.isnan(null) else f" Unrelated directions would give about ±{null:.2g}."
+    level = "" if math.isnan(null) else f" Two random directions have about ±{null:.2g}."
     geometry = run.part("diagnostics", "geometry") or {}
     rank = number(geometry.get("effective_rank"))
-    tail = "" if math.isnan(rank) else f" Effective rank of the groups' directions: {rank:.1f}."
+    tail = "" if math.isnan(rank) else f" All pairs' states spread over about {rank:.1f} directions (effective rank)."
     return Panel(
         id="cosine",
         title="Which groups the model holds alike",
         kind="heat",
-        caption="Mean cosine between the states of two groups' pairs. Raw values are mostly what all prompts "
+        caption="Mean cosine between the states of two groups' "
+        + ("pairs, of those whose first answer is chosen" if part.get("rows") == "positive" else "pairs")
+        + ". Raw values are mostly what all prompts "
         "share; with the "
         f"shared part removed, structure shows: blocks of one colour are groups that look alike to the "
         f"model.{level}{tail}",
@@ -612,8 +630,8 @@ def _influence(run: RunFolder) -> Panel | None:
         kind="heat",
         caption="What the first step on the pairs of one group (row) does to the mean margin of another "
         "(column). Above 0 it "
-        "helps; below 0 the row works against the column. A column with much red belongs to a "
-        "group that the others hold back.",
+        "helps; below 0 the row works against the column. A column with much below 0 belongs to a group that the others "
+        "hold back.",
         x_label="Group whose margin moves",
         y_label="Group whose pairs push",
         arrays={"influence": matrix},

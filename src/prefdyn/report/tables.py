@@ -1,17 +1,13 @@
-"""The verdict per group as text: the table for the terminal, the sentence of counts, groups.csv."""
+"""The verdict per group as text: the table for the terminal and the sentence of counts."""
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from prefdyn.report.folders import number
 from prefdyn.report.palette import ATTENTION, VERDICTS
 from prefdyn.report.text import cells, cut, padded, shorten, visible
-from prefdyn.store import atomic_write
 
 _WRAP_UP_TO = 30
 
@@ -117,20 +113,3 @@ def _wrapped(text: str, width: int) -> list[str]:
         else:
             line = f"{line} {word}" if line else word
     return [*lines, line]
-
-
-def groups_csv(summary: Mapping[str, Any], path: str | Path) -> Path:
-    """Write one row per group of the summary as CSV: every key of any group is a column, unknown is empty.
-
-    Returns:
-        The path written.
-    """
-    groups = summary.get("groups") or []
-    columns = list(dict.fromkeys(key for row in groups for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in groups)
-    path = Path(path)
-    atomic_write(path, text.getvalue().encode("utf-8", "replace"))
-    return path

@@ -1,0 +1,239 @@
+"""The forward pass: token sequences in, the final state of each out; and the log-normaliser of the head at a state.
+
+Sequences are padded on the right. Attention is causal, so what stands after a token cannot reach it, and no mask is
+needed; `load` checks that on every model. Logits are formed at the last position only, in chunks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+
+from prefdyn.errors import ModelError
+from prefdyn.models.load import LanguageModel
+
+_VOCABULARY_CHUNK = 16384
+_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 26}
+"""Numbers in one block of logits."""
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_PASS_COST = {"cpu": 128, "cuda": 2048}
+"""Tokens that could be read in the time that a pass takes besides reading its tokens."""
+_LOOSE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
+"""Relative deviation from the plain pass up to which a shared prefix is believed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequences:
+    """Token sequences end to end, sorted by length and then by content."""
+
+    flat: Int[np.ndarray, " tokens"]
+    offsets: Int[np.ndarray, " u_plus_1"]
+    rank: Int[np.ndarray, " u"]
+    """Place of the i-th given sequence in the sorted order."""
+
+    @classmethod
+    def sort(cls, given: Sequence[tuple[int, ...]]) -> "Sequences":
+        """Sort and join. Any order of the same sequences gives the same result, but for `rank`."""
+        order = sorted(range(len(given)), key=lambda at: (len(given[at]), given[at]))
+        rank = np.empty(len(given), dtype=np.int64)
+        rank[order] = np.arange(len(given))
+        lengths = np.asarray([len(given[at]) for at in order], dtype=np.int64)
+        flat = np.fromiter((token for at in order for token in given[at]), dtype=np.int32, count=int(lengths.sum()))
+        return cls(flat=flat, offsets=np.concatenate([[0], np.cumsum(lengths)]), rank=rank)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " u"]:
+        """Tokens in each."""
+        return np.diff(self.offsets)
+
+    def one(self, row: int) -> Int[np.ndarray, " length"]:
+        """Tokens of one sequence."""
+        return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+    def shared_prefix(self) -> int:
+        """How many tokens all sequences begin with, at most all but the last token of the shortest."""
+        first = self.one(0)
+        length = len(first) - 1
+        starts = self.offsets[:-1]
+        for at in range(length):
+            if (self.flat[starts + at] != first[at]).any():
+                return at
+        return max(0, length)
+
+
+class Reader:
+    """Reads final states with one model, a prefix of all sequences being encoded once where it pays."""
+
+    def __init__(self, lm: LanguageModel, *, double_norm: bool = False, batch_tokens: int | None = None) -> None:
+        """Args: the model; whether to apply its final RMSNorm once more; tokens per forward pass (None: by device)."""
+        if double_norm and lm.final_norm is None:
+            raise ModelError(
+                "double_norm repeats the final RMSNorm, as the published scripts did, but the final norm of "
+                f"{lm.name} is no RMSNorm; leave double_norm off"
+            )
+        self.lm = lm
+        self.double_norm = double_norm
+        self.kind = torch.device(lm.device).type
+        self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.kind, 4096)
+        self.prefix = 0
+        self.cache: Any = None
+
+    # a shared prefix ------------------------------------------------------------------------------------------------
+
+    def share_prefix(self, sequences: Sequences) -> str | None:
+        """Encode the common prefix once, if the model can and the result agrees with the plain pass.
+
+        Args:
+            sequences: All that will be read. A few of the shortest and longest are read both ways.
+
+        Returns:
+            None if the prefix is shared from now on, else why it is not.
+        """
+        length = sequences.shared_prefix()
+        if length < 2 or len(sequences) < 4:
+            return "the prompts share no prefix"
+        few = np.unique(
+            np.concatenate([np.arange(4), np.arange(len(sequences) - 4, len(sequences))]).clip(0, len(sequences) - 1)
+        )
+        try:
+            with torch.inference_mode():
+                plain = self._batch(sequences, few)
+                reason = self._encode(sequences.one(0)[:length])
+                if reason is not None:
+                    return reason
+                shared = self._batch(sequences, few)
+        except Exception as error:
+            self.forget_prefix()
+            return (
+                f"the model fails with a cached prefix ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            )
+        off = float((plain - shared).abs().max() / plain.abs().max().clamp_min(1e-30))
+        if not off <= _LOOSE[self.lm.dtype]:
+            self.forget_prefix()
+            return f"states with a cached prefix deviate by {off:.1g} from the plain pass"
+        return None
+
+    def use_prefix(self, tokens: Int[np.ndarray, " p"]) -> None:
+        """Share a prefix that was checked before."""
+        with torch.inference_mode():
+            self._encode(tokens)
+
+    def forget_prefix(self) -> None:
+        """Read every sequence from its first token."""
+        self.prefix, self.cache = 0, None
+
+    def _encode(self, tokens: Int[np.ndarray, " p"]) -> str | None:
+        ids = torch.from_numpy(tokens.astype(np.int64))[None].to(self.lm.device)
+        kept = getattr(self.lm.trunk(input_ids=ids, use_cache=True), "past_key_values", None)
+        layers = getattr(kept, "layers", None)
+        if not layers or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+            return "the model keeps more than keys and values of past tokens"
+        if any(layer.keys.shape[-2] != len(tokens) for layer in layers):
+            return "the prefix is longer than the model's attention window"
+        self.cache = Cache(layers=[_SharedLayer(layer.keys, layer.values) for layer in layers])
+        self.prefix = len(tokens)
+        return None
+
+    # reading --------------------------------------------------------------------------------------------------------
+
+    def batches(self, sequences: Sequences, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Rows start to stop in runs, each within the token budget.
+
+        A run goes on into the next length only where the padding that this adds costs less than one more pass.
+        """
+        lengths, counts = np.unique(sequences.lengths[start:stop] - self.prefix, return_counts=True)
+        row = first = start
+        longest = 0
+        for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
+            padding = (row - first) * (length - longest)
+            if row > first and padding > _PASS_COST.get(self.kind, 256):
+                yield np.arange(first, row)
+                first = row
+            longest = length
+            for _ in range(count):
+                if row > first and (row - first + 1) * length > self.batch_tokens:
+                    yield np.arange(first, row)
+                    first = row
+                row += 1
+        yield np.arange(first, row)
+
+    def states(self, sequences: Sequences, rows: np.ndarray) -> torch.Tensor:
+        """Final states (len(rows), d) of some sequences, in the model's dtype, on its device.
+
+        Halves the batch where a GPU's memory does not hold it.
+        """
+        with torch.inference_mode():
+            try:
+                return self._batch(sequences, rows)
+            except torch.OutOfMemoryError as error:
+                if len(rows) == 1:
+                    raise ModelError(
+                        f"a sequence of {int(sequences.lengths[rows[0]])} tokens does not fit into the memory of "
+                        f"{self.lm.device}; use --max-length, --dtype bfloat16 or a smaller model"
+                    ) from error
+            torch.cuda.empty_cache()
+            self.batch_tokens = max(1, self.batch_tokens // 2)
+            half = len(rows) // 2
+            return torch.cat([self.states(sequences, rows[:half]), self.states(sequences, rows[half:])])
+
+    def _batch(self, sequences: Sequences, rows: np.ndarray) -> torch.Tensor:
+        lengths = sequences.lengths[rows] - self.prefix
+        starts = sequences.offsets[rows] + self.prefix
+        longest = int(lengths.max())
+        at = np.arange(longest)
+        inside = at < lengths[:, None]
+        ids = np.where(inside, sequences.flat[np.where(inside, starts[:, None] + at, 0)], 0)
+        tensor = torch.from_numpy(ids.astype(np.int64)).to(self.lm.device, non_blocking=True)
+        if self.cache is None:
+            out = self.lm.trunk(input_ids=tensor, use_cache=False).last_hidden_state
+        else:
+            out = self.lm.trunk(input_ids=tensor, past_key_values=self.cache, use_cache=True).last_hidden_state
+        last = torch.from_numpy(lengths - 1).to(out.device)
+        states = out[torch.arange(len(rows), device=out.device), last]
+        return self.lm.final_norm(states) if self.double_norm else states
+
+    def log_normalisers(self, states: torch.Tensor) -> Float[np.ndarray, " rows"]:
+        """Log Σ exp(logits) at each state, from float32 logits, in chunks of rows and of the vocabulary."""
+        weight, bias, scale = self.lm.head_weight, self.lm.head_bias, self.lm.head_scale
+        block = _LOGITS.get(self.kind, _LOGITS["cpu"])
+        columns = min(len(weight), _VOCABULARY_CHUNK)
+        step = max(1, block // columns)
+        found = []
+        with torch.inference_mode():
+            for row in range(0, len(states), step):
+                part = states[row : row + step].float()
+                total = None
+                for low in range(0, len(weight), columns):
+                    logits = part @ weight[low : low + columns].float().T
+                    if bias is not None:
+                        logits += bias[low : low + columns].float()
+                    if scale != 1.0:
+                        logits *= scale
+                    one = torch.logsumexp(logits, dim=1)
+                    total = one if total is None else torch.logaddexp(total, one)
+                assert total is not None
+                found.append(total)
+            return torch.cat(found).double().cpu().numpy()
+
+
+class _SharedLayer(DynamicLayer):
+    """Keys and values of the prefix, put before those of each batch and kept as they are."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys: Any = keys
+        self.values: Any = values
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Prefix and batch together; nothing is stored."""
+        size = (len(key_states), -1, -1, -1)
+        keys = torch.cat([self.keys.expand(size), key_states], dim=-2)
+        return keys, torch.cat([self.values.expand(size), value_states], dim=-2)

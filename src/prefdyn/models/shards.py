@@ -1,0 +1,279 @@
+"""Final states of many sequences, in shards that are cached by content, so that a killed extraction resumes.
+
+Which sequence is in which shard follows from the sequences and the model alone. A shard is written atomically with
+its own checksum; one that is damaged is told, computed again and replaced.
+"""
+
+import contextlib
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from prefdyn.errors import ModelError, StoreError
+from prefdyn.models.forward import Reader, Sequences
+from prefdyn.models.load import LanguageModel, quiet
+from prefdyn.provenance import content_hash
+from prefdyn.store import atomic_write, cache_root, pack, read_packed
+
+CACHE_SCHEMA = 1
+"""Raised whenever the same inputs would give other numbers, so that old shards are not used."""
+_WORK = 2e12
+"""Tokens of a shard times parameters of the model: seconds of work, so that little is lost with the process."""
+_SHARD = {"cpu": (2048, 65536), "cuda": (65536, 1 << 20)}
+"""Fewest and most tokens of a shard."""
+_SMALL_MODEL = 100_000_000
+"""Up to this many parameters one batch gives a CPU's threads too little to share."""
+LONG = 600.0
+"""Seconds from which an extraction counts as long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be read, in which shards, and where they are kept."""
+
+    sequences: Sequences
+    bounds: tuple[tuple[int, int], ...]
+    """First and last-plus-one sorted row of each shard."""
+    key: str
+    folder: Path | None
+    """None: nothing is kept on disk."""
+
+    def path(self, shard: int) -> Path:
+        """The file of one shard."""
+        assert self.folder is not None
+        return self.folder / f"shard-{shard:05d}.safetensors"
+
+
+def plan(lm: LanguageModel, sequences: Sequences, *, double_norm: bool, cache: bool) -> Plan:
+    """Cut sorted sequences into shards and name their place in the cache."""
+    parameters = sum(part.numel() for part in lm.model.parameters())
+    least, most = _SHARD["cpu" if lm.device == "cpu" else "cuda"]
+    size = int(np.clip(_WORK / max(1, parameters), least, most))
+    cuts = np.unique(np.searchsorted(sequences.offsets, np.arange(0, int(sequences.offsets[-1]), size)))
+    edges = np.unique(np.concatenate([cuts, [len(sequences)]]))
+    digest = hashlib.sha256(
+        sequences.offsets.astype("<i8").tobytes() + sequences.flat.astype("<i4").tobytes()
+    ).hexdigest()
+    key = content_hash(
+        [
+            f"states {CACHE_SCHEMA}",
+            lm.fingerprint,
+            lm.dtype,
+            lm.device.partition(":")[0],
+            lm.attention,
+            f"double_norm={double_norm} shard={size}",
+            digest,
+        ]
+    )
+    folder = cache_root() / "states" / key if cache else None
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"the cache folder {folder} cannot be made ({error.strerror}); set PREFDYN_CACHE"
+            ) from error
+    return Plan(
+        sequences=sequences,
+        bounds=tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)),
+        key=key,
+        folder=folder,
+    )
+
+
+def settle_prefix(reader: Reader, work: Plan) -> tuple[int, str | None]:
+    """Decide once per plan whether its prompts' common prefix is shared, so that a resumed run does as the first did.
+
+    Returns:
+        Tokens of the shared prefix (0: not shared) and the reason if it is not.
+    """
+    path = None if work.folder is None else work.folder / "plan.json"
+    if path is not None and path.is_file():
+        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            length, reason = int(known["prefix"]), known["reason"]
+            if 0 <= length <= work.sequences.shared_prefix() and known["key"] == work.key:
+                if length:
+                    reader.use_prefix(work.sequences.one(0)[:length])
+                return length, reason
+    with quiet():
+        reason = reader.share_prefix(work.sequences)
+    if path is not None:
+        atomic_write(path, json.dumps({"key": work.key, "prefix": reader.prefix, "reason": reason}).encode())
+    return reader.prefix, reason
+
+
+def read_shards(
+    reader: Reader,
+    work: Plan,
+    *,
+    name: Callable[[int], str],
+    share: tuple[int, int] = (0, 1),
+    progress: bool = True,
+    limit: Callable[[float], str] | None = None,
+) -> dict[int, Mapping[str, np.ndarray]]:
+    """Compute every missing shard of this process's share.
+
+    Args:
+        reader: The model.
+        work: What to read.
+        name: Sorted row → how to call it in an error.
+        share: This process's number and how many there are.
+        progress: Show a bar, where stderr is a terminal, and advice.
+        limit: Fraction of the work that takes ten minutes → the advice to give for a long extraction.
+
+    Returns:
+        Shards by number if nothing is kept on disk, else nothing: read them with `load_shard`.
+
+    Raises:
+        ModelError: A state is not finite.
+    """
+    mine = [shard for shard in range(len(work.bounds)) if shard % share[1] == share[0]]
+    todo = [shard for shard in mine if work.folder is None or not _is_sound(work, shard)]
+    found: dict[int, Mapping[str, np.ndarray]] = {}
+    offsets = work.sequences.offsets
+    total = sum(int(offsets[high] - offsets[low]) for low, high in (work.bounds[shard] for shard in todo))
+    with quiet(), _side_by_side(reader) as each, _Bar(total, shown=progress, limit=limit) as bar:
+        for shard in reversed(todo):  # the longest first: memory runs out early or not at all
+            arrays = _compute(reader, work, shard, name, bar, each)
+            if work.folder is None:
+                found[shard] = arrays
+            else:
+                atomic_write(work.path(shard), pack(arrays))
+    return found
+
+
+def load_shard(work: Plan, shard: int) -> Mapping[str, np.ndarray]:
+    """One shard from the cache.
+
+    Raises:
+        StoreError: It is missing or damaged.
+    """
+    arrays = read_packed(work.path(shard))
+    if arrays is None:
+        raise StoreError(f"{work.path(shard)} has disappeared while it was needed; run the same command again")
+    return arrays
+
+
+@contextlib.contextmanager
+def _side_by_side(reader: Reader) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` over batches: on a CPU, small models read one batch per thread, which beats all threads on one batch.
+
+    Each batch is then worked on by one thread, so the numbers do not depend on how many there are.
+    """
+    threads = torch.get_num_threads()
+    if reader.kind != "cpu" or reader.lm.describe()["parameters"] > _SMALL_MODEL:
+        yield map
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compute(
+    reader: Reader,
+    work: Plan,
+    shard: int,
+    name: Callable[[int], str],
+    bar: "_Bar",
+    each: Callable[..., Iterable[Any]],
+) -> Mapping[str, np.ndarray]:
+    low, high = work.bounds[shard]
+
+    def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        states = reader.states(work.sequences, rows)
+        return states.float().cpu().numpy(), reader.log_normalisers(states)
+
+    batches = list(reader.batches(work.sequences, low, high))
+    parts = []
+    for rows, part in zip(batches, each(read, batches), strict=True):
+        parts.append(part)
+        bar.add(int(work.sequences.lengths[rows].sum()), reader.kind)
+    values, normalisers = (np.concatenate(side) for side in zip(*parts, strict=True))
+    sound = np.isfinite(values).all(axis=1) & np.isfinite(normalisers)
+    if not sound.all():
+        bad = int(np.flatnonzero(~sound)[0])
+        raise ModelError(
+            f"the model's state at the end of {name(low + bad)} is NaN or infinite (as are {int((~sound).sum()) - 1} "
+            f"others of {len(sound)}); {reader.lm.dtype} may overflow in this model: try --dtype float32"
+        )
+    return {"states": values, "log_normalisers": normalisers}
+
+
+def _is_sound(work: Plan, shard: int) -> bool:
+    low, high = work.bounds[shard]
+    try:
+        arrays = read_packed(work.path(shard))
+    except StoreError as error:
+        warnings.warn(f"{error}; it is computed again", RuntimeWarning, stacklevel=4)
+        return False
+    return arrays is not None and len(arrays["states"]) == high - low
+
+
+class _Bar:
+    """Progress on stderr: tokens per second and time left. Says nothing where stderr is no terminal, but for advice."""
+
+    def __init__(self, total: int, *, shown: bool, limit: Callable[[float], str] | None) -> None:
+        self.total, self.done, self.limit = total, 0, limit if shown else None
+        self.console = Console(stderr=True)
+        self.started = time.perf_counter()
+        self.bar: Progress | None = None
+        if shown and total and self.console.is_terminal:
+            self.bar = Progress(
+                SpinnerColumn(),
+                TextColumn("reading prompts"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self.task = self.bar.add_task("", total=total, rate="")
+
+    def __enter__(self) -> "_Bar":
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def add(self, tokens: int, kind: str) -> None:
+        """Count tokens as read; after some seconds, advise if the rest will take long."""
+        self.done += tokens
+        if self.bar is None and self.limit is None:
+            return
+        if kind == "cuda" and self.limit is not None:
+            torch.cuda.synchronize()
+        took = time.perf_counter() - self.started
+        rate = self.done / max(took, 1e-9)
+        if self.limit is not None and took > 3.0:
+            whole = self.total / rate
+            if whole > LONG:
+                self.console.print(
+                    f"{self.total:,} tokens at {rate:,.0f} tokens/s: about {whole / 60:.0f} minutes. "
+                    f"{self.limit(LONG / whole)}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+            self.limit = None
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, rate=f"{rate:,.0f} tokens/s")

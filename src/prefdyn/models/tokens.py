@@ -1,0 +1,492 @@
+"""Prompts and answers as tokens of one model.
+
+A one-token answer is the token that continues the prompt when both are tokenised together, without an end token.
+Tokenised apart, SentencePiece models would put a stray piece before the answer. Where the two ways differ, or where the
+boundary moves a token of the prompt, the difference is counted and told.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.errors import DataError, ModelError, TokenError
+from prefdyn.models.load import LanguageModel
+
+_POSITIVE = frozenset((
+    "yes", "y", "true", "t", "agree", "agreed", "agrees", "correct", "right", "good", "positive", "pos", "accept",
+    "accepted", "approve", "ok", "okay", "1", "+", "+1",
+))  # fmt: skip
+_NEGATIVE = frozenset((
+    "no", "n", "false", "f", "disagree", "disagreed", "disagrees", "incorrect", "wrong", "bad", "negative", "neg",
+    "reject", "rejected", "deny", "0", "-", "-1",
+))  # fmt: skip
+_PAIRS = (("Yes", "No"), ("Y", "N"), ("True", "False"), ("A", "B"), ("1", "2"), ("+", "-"), ("1", "0"))
+"""Spellings to try where the given answers are several tokens, besides variations of the answers themselves."""
+_SAMPLE = 64
+"""Prompts after which a spelling is tried before it is proposed."""
+_CHUNK = 8192
+_SHORT = 40
+"""Characters up to which a text can be one of two answers, and up to which it is shown whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AnsweredPrompts:
+    """The n pairs of a dataset as u different prompts and two answer tokens each."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    """Token ids of each different prompt."""
+    sequence: Int[np.ndarray, " n"]
+    """Index into `sequences` of each pair; -1 where the pair is left out."""
+    chosen: Int[np.ndarray, " n"]
+    """Vocabulary id of the token that the chosen answer is; -1 where the pair is left out."""
+    rejected: Int[np.ndarray, " n"]
+    token_ids: tuple[int, ...]
+    """The answer tokens that occur, the positive one first."""
+    tokens: tuple[str, ...]
+    """The same as text, as the dataset (or `answers`) spells them."""
+    left_out: tuple[tuple[int, str], ...]
+    """Row and reason of each pair that cannot be used."""
+    warnings: tuple[str, ...]
+    answers: Mapping[str, str]
+    """Answer of the dataset → the word that stands for it, where `answers` was given."""
+
+
+def tokenize_answers(
+    data: PreferenceDataset,
+    lm: LanguageModel,
+    *,
+    answers: Sequence[str] | None = None,
+    max_length: int | None = None,
+) -> AnsweredPrompts:
+    """Tokenise every prompt with its two answers.
+
+    Args:
+        data: The pairs.
+        lm: The model whose tokenizer is used.
+        answers: Positive and negative answer to use in place of the dataset's two, or each as "OLD=NEW".
+        max_length: Leave out prompts longer than this many tokens; the model's context is always a limit.
+
+    Raises:
+        TokenError: An answer of a two-answer dataset is not a single token; names spellings that are.
+        DataError: Responses are longer than one token, or no prompt is short enough.
+        ModelError: The tokenizer cannot do what the data needs, or does not belong to the model.
+    """
+    if len(data) == 0:
+        raise DataError(f"dataset {data.name!r} has no pairs; give at least one")
+    scribe = _Scribe(lm)
+    prompts, chosen, rejected, templated = _texts(data, lm)
+    mapping: dict[str, str] = {}
+    if answers is not None:
+        mapping = _mapping(answers, sorted({word.strip() for word in (*chosen, *rejected)}))
+        chosen, rejected = ([mapping[word.strip()] for word in side] for side in (chosen, rejected))
+    pairs = _Pairs.of(prompts, chosen, rejected, templated)
+    joined = _join(pairs, scribe, data, mapping)
+
+    lengths = np.asarray([len(ids) for ids in joined.prompts])[pairs.prompt]
+    left_out = _left_out(lengths, joined.chosen == joined.rejected, lm.context, max_length)
+    kept = np.ones(len(data), dtype=bool)
+    kept[[row for row, _ in left_out]] = False
+    if not kept.any():
+        raise DataError(
+            f"none of the {len(kept)} pairs can be used: {left_out[0][1]} (the first); raise --max-length, or use a "
+            "model with a longer context"
+        )
+    used, sequence = np.unique(pairs.prompt[kept], return_inverse=True)
+    sequences = tuple(joined.prompts[row] for row in used.tolist())
+    _refuse_foreign(lm, max(max(ids) for ids in sequences), int(max(joined.chosen.max(), joined.rejected.max())))
+    token_ids, names = _order(joined, pairs, kept, first=next(iter(mapping.values())) if mapping else None)
+    place = np.full(len(data), -1)
+    place[kept] = sequence
+    return AnsweredPrompts(
+        sequences=sequences,
+        sequence=place,
+        chosen=np.where(kept, joined.chosen, -1),
+        rejected=np.where(kept, joined.rejected, -1),
+        token_ids=token_ids,
+        tokens=names,
+        left_out=tuple(left_out),
+        warnings=_warnings(joined, pairs, kept, scribe),
+        answers=mapping,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Pairs:
+    """Pairs as indices into different prompts and different answers."""
+
+    texts: list[str]
+    """Each different prompt."""
+    special: list[bool]
+    """Whether the tokenizer's own special tokens go around it: not where a chat template has written them."""
+    words: list[str]
+    """Each different answer."""
+    prompt: Int[np.ndarray, " n"]
+    chosen: Int[np.ndarray, " n"]
+    rejected: Int[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, prompts: list[str], chosen: list[str], rejected: list[str], templated: list[bool]) -> "_Pairs":
+        index: dict[tuple[bool, str], int] = {}
+        prompt = [index.setdefault(key, len(index)) for key in zip(templated, prompts, strict=True)]
+        words = {word: place for place, word in enumerate(dict.fromkeys([*chosen, *rejected]))}
+        return cls(
+            texts=[text for _, text in index],
+            special=[not by_template for by_template, _ in index],
+            words=list(words),
+            prompt=np.asarray(prompt),
+            chosen=np.asarray([words[word] for word in chosen]),
+            rejected=np.asarray([words[word] for word in rejected]),
+        )
+
+    @property
+    def two_answers(self) -> bool:
+        """Whether these are two answers to choose from, rather than texts of their own."""
+        different = {word.strip() for word in self.words}
+        return len(different) == 2 and max(map(len, different)) <= _SHORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Joined:
+    """Every prompt and answer tokenised together."""
+
+    prompts: list[tuple[int, ...]]
+    """Token ids of each different prompt, as its answers leave them."""
+    chosen: Int[np.ndarray, " n"]
+    rejected: Int[np.ndarray, " n"]
+    moved: Bool[np.ndarray, " n"]
+    """Whether an answer of the pair changed the prompt's own tokens."""
+
+
+def _join(pairs: _Pairs, scribe: "_Scribe", data: PreferenceDataset, mapping: Mapping[str, str]) -> _Joined:
+    count = len(pairs.words)
+    combos = np.unique(np.concatenate([pairs.prompt * count + side for side in (pairs.chosen, pairs.rejected)]))
+    token = np.empty(len(combos), dtype=np.int64)
+    moved = np.zeros(len(combos), dtype=bool)
+    prompts: list[tuple[int, ...]] = [()] * len(pairs.texts)
+    differs: set[int] = set()
+    seen: set[int] = set()
+    start = 0
+    while start < len(combos):  # a small first part, so that long answers are told before all of them are tokenised
+        part = combos[start : start + (_CHUNK if start else _SAMPLE)]
+        rows, cols = (part // count).tolist(), (part % count).tolist()
+        fresh = list(dict.fromkeys(rows))
+        special = [pairs.special[row] for row in fresh]
+        alone = dict(zip(fresh, scribe.ids([pairs.texts[row] for row in fresh], special), strict=True))
+        texts = [pairs.texts[row] + pairs.words[col] for row, col in zip(rows, cols, strict=True)]
+        for at, ids in enumerate(scribe.ids(texts, [pairs.special[row] for row in rows])):
+            row, before = rows[at], alone[rows[at]]
+            if ids[:-1] != before:
+                moved[start + at] = True
+                if not scribe.is_one_token(ids, before, pairs.texts[row], texts[at], pairs.special[row]):
+                    raise _not_single(data, scribe, pairs, row, cols[at], ids[_agree(ids, before) :], mapping)
+            token[start + at] = ids[-1]
+            if row in seen and prompts[row] != ids[:-1]:
+                differs.add(row)
+            seen.add(row)
+            prompts[row] = ids[:-1]
+        start += len(part)
+    if differs:
+        first = int(np.flatnonzero(pairs.prompt == min(differs))[0])
+        raise TokenError(
+            f"{len(differs)} prompts join with one answer but not the other in {scribe.lm.name} (the first is pair "
+            f"{_pair_name(data, first)}), so the two answers do not continue the same tokens; end the prompts without "
+            "a space, or use other --answers"
+        )
+    won, lost = (np.searchsorted(combos, pairs.prompt * count + side) for side in (pairs.chosen, pairs.rejected))
+    return _Joined(prompts=prompts, chosen=token[won], rejected=token[lost], moved=moved[won] | moved[lost])
+
+
+def _agree(one: Sequence[int], two: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    return next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+
+
+def _refuse_foreign(lm: LanguageModel, highest: int, highest_answer: int) -> None:
+    rows = lm.model.get_input_embeddings().weight.shape[0]
+    if highest >= rows or highest_answer >= lm.vocabulary:
+        raise ModelError(
+            f"the tokenizer of {lm.name} gives token {max(highest, highest_answer)}, but the model has {rows} "
+            "embeddings; tokenizer and model do not belong together"
+        )
+
+
+# the tokenizer -------------------------------------------------------------------------------------------------------
+
+
+class _Scribe:
+    """A tokenizer as this module needs it: lists of texts to tuples of ids, its end tokens taken off."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm, self.tokenizer = lm, lm.tokenizer
+        bare = list(self._call(["x"], special=False)[0])
+        whole = list(self._call(["x"], special=True)[0])
+        starts = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
+        self.tail = len(whole) - (starts[0] + len(bare)) if starts else 0
+
+    def _call(self, texts: list[str], *, special: bool, **more: Any) -> Any:
+        options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+        found = self.tokenizer(texts, add_special_tokens=special, **options, **more)
+        return found if more else found["input_ids"]
+
+    def ids(self, texts: Sequence[str], special: Sequence[bool]) -> list[tuple[int, ...]]:
+        """Token ids of each text, with the tokenizer's own special tokens where `special`."""
+        found: list[tuple[int, ...]] = [()] * len(texts)
+        for wanted in (True, False):
+            rows = [row for row, flag in enumerate(special) if flag is wanted]
+            for start in range(0, len(rows), _CHUNK):
+                part = rows[start : start + _CHUNK]
+                cut = -self.tail if wanted and self.tail else None
+                for row, ids in zip(part, self._call([texts[row] for row in part], special=wanted), strict=True):
+                    found[row] = tuple(ids[:cut])
+        return found
+
+    def is_one_token(self, ids: Sequence[int], before: Sequence[int], prompt: str, text: str, special: bool) -> bool:
+        """Whether the last token of the joint text holds the whole answer, though the prompt's own tokens moved."""
+        if _agree(ids, before) == len(ids) - 1:
+            return True
+        if not getattr(self.tokenizer, "is_fast", False) or len(ids) < 2:
+            return False
+        spans = self._call([text], special=special, return_offsets_mapping=True)["offset_mapping"][0]
+        spans = spans[: len(ids)]
+        return spans[-1][0] <= len(prompt) and spans[-1][1] >= len(text) and spans[-2][1] <= len(prompt)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The tokens as the tokenizer spells them."""
+        return [str(piece) for piece in self.tokenizer.convert_ids_to_tokens(list(ids))]
+
+
+def _texts(data: PreferenceDataset, lm: LanguageModel) -> tuple[list[str], list[str], list[str], list[bool]]:
+    """Prompt, chosen and rejected of every row as the model reads them, and whether a chat template made them."""
+    table = data.table
+    prompts, chosen, rejected = (table[name].to_pylist() for name in ("prompt", "chosen", "rejected"))
+    conversations = table["conversation"].to_pylist() if table["conversation"].null_count < len(table) else []
+    templated = [talk is not None for talk in conversations] or [False] * len(prompts)
+    if not any(templated):
+        return prompts, chosen, rejected, templated
+    if getattr(lm.tokenizer, "chat_template", None) is None:
+        row = templated.index(True)
+        raise ModelError(
+            f"pair {_pair_name(data, row)} is a conversation, but the tokenizer of {lm.name} has no chat template; use "
+            "a chat model, or give the prompt as plain text"
+        )
+    seen: dict[str, str] = {}
+    for row, talk in enumerate(conversations):
+        if talk is None:
+            continue
+        key = repr(talk["prompt"])
+        if key not in seen:
+            seen[key] = _rendered(lm, data, row, talk["prompt"], add_generation_prompt=True)
+        prompts[row] = seen[key]
+        for side, texts in (("chosen", chosen), ("rejected", rejected)):
+            reply = talk[side]
+            if len(reply) != 1:
+                continue  # several turns: the plain rendering, which is no single token either
+            full = repr((key, reply))
+            if full not in seen:
+                whole = _rendered(lm, data, row, [*talk["prompt"], *reply], add_generation_prompt=False)
+                seen[full] = _reply_text(whole, prompts[row], reply[0]["content"])
+            texts[row] = seen[full]
+    return prompts, chosen, rejected, templated
+
+
+def _rendered(lm: LanguageModel, data: PreferenceDataset, row: int, messages: Any, **options: Any) -> str:
+    try:
+        return lm.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"the chat template of {lm.name} refuses pair {_pair_name(data, row)} ({said}); fix its turns"
+        ) from error
+
+
+def _reply_text(whole: str, prompt: str, content: str) -> str:
+    """How the template writes the reply right after the generation prompt, without its end marks."""
+    rest = whole.removeprefix(prompt)
+    for spelling in (content, content.strip()):
+        if rest.startswith(spelling):
+            return spelling
+    return content.strip()
+
+
+def _pair_name(data: PreferenceDataset, row: int) -> str:
+    one = data.table.slice(row, 1).to_pylist()[0]
+    return f"{one['id']!r} ({one['source']}:{one['line']})" if one.get("source") else repr(one["id"])
+
+
+# answers -------------------------------------------------------------------------------------------------------------
+
+
+def polarity(word: str) -> int:
+    """+1 for a word that says yes, -1 for one that says no, 0 for any other.
+
+    Example:
+        >>> polarity(" Yes"), polarity("disagree."), polarity("blue")
+        (1, -1, 0)
+    """
+    plain = word.strip().strip("()[].!\"'").lower() or word.strip()
+    return int(plain in _POSITIVE) - int(plain in _NEGATIVE)
+
+
+def _mapping(answers: Sequence[str], given: list[str]) -> dict[str, str]:
+    """The dataset's two answers → the words to use instead, positive first."""
+    if len(answers) != 2:
+        raise TokenError(f"answers {list(answers)!r} must be two words, positive then negative, such as Yes,No")
+    if len(given) != 2:
+        shown = ", ".join(repr(_short(word)) for word in given[:4]) + (", …" if len(given) > 4 else "")
+        raise TokenError(
+            f"--answers is for data with two different answers, but this has {len(given)} ({shown}); leave it out"
+        )
+    renamed = [word.partition("=") for word in answers]
+    if (
+        all(old.strip() in given and new.strip() for old, _, new in renamed)
+        and renamed[0][0].strip() != renamed[1][0].strip()
+    ):
+        return {old.strip(): new for old, _, new in renamed}
+    first, second = answers
+    if first.strip() == second.strip():
+        raise TokenError(
+            f"answers {list(answers)!r} are the same word; give two, positive then negative, such as Yes,No"
+        )
+    folded = {word.lower(): word for word in given}
+    if len(folded) == 2 and {first.strip().lower(), second.strip().lower()} == set(folded):
+        return {folded[first.strip().lower()]: first, folded[second.strip().lower()]: second}
+    lean, wanted = polarity(given[0]) - polarity(given[1]), polarity(first) - polarity(second)
+    if lean:
+        positive, negative = given if lean > 0 else given[::-1]
+        return {negative: first, positive: second} if wanted < 0 else {positive: first, negative: second}
+    initials = {word[0].lower(): word for word in given if word}
+    if len(initials) == 2 and {first.strip()[0].lower(), second.strip()[0].lower()} == set(initials):
+        return {initials[first.strip()[0].lower()]: first, initials[second.strip()[0].lower()]: second}
+    raise TokenError(
+        f"which of the answers {given[0]!r} and {given[1]!r} is {first!r} cannot be told; say it: "
+        f"--answers '{given[0]}={first},{given[1]}={second}'"
+    )
+
+
+def _order(
+    joined: _Joined, pairs: _Pairs, kept: np.ndarray, *, first: str | None
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Answer tokens that occur with their spelling: the positive first, then by spelling."""
+    spelled: dict[int, str] = {}
+    for tokens, words in ((joined.chosen, pairs.chosen), (joined.rejected, pairs.rejected)):
+        ids, rows = np.unique(np.where(kept, tokens, -1), return_index=True)
+        for token, row in zip(ids.tolist(), rows.tolist(), strict=True):
+            if token >= 0:
+                spelled.setdefault(token, pairs.words[words[row]])
+    ranked = sorted(spelled.items(), key=lambda item: (item[1] != first, -polarity(item[1]), item[1], item[0]))
+    return tuple(token for token, _ in ranked), tuple(text for _, text in ranked)
+
+
+def _not_single(
+    data: PreferenceDataset,
+    scribe: "_Scribe",
+    pairs: _Pairs,
+    prompt: int,
+    word: int,
+    tokens: Sequence[int],
+    mapping: Mapping[str, str],
+) -> DataError:
+    """The error for an answer that is not one token: for two-answer data with spellings that are."""
+    answer, pieces = pairs.words[word], scribe.pieces(tokens)
+    if pairs.two_answers:
+        sample = range(0, len(pairs.texts), max(1, len(pairs.texts) // _SAMPLE))
+        found = single_spellings(
+            scribe,
+            [pairs.texts[at] for at in sample],
+            [pairs.special[at] for at in sample],
+            list(mapping) or pairs.words,
+        )
+        shown = f"{answer!r} is {len(pieces)} tokens {pieces}" if pieces else f"{answer!r} is no token of its own"
+        if found:
+            advice = "single tokens here: " + " or ".join(f"--answers {_quoted(pair)}" for pair in found[:4])
+        else:
+            advice = "no usual spelling is one token in this model; choose another model"
+        return TokenError(f"answer {shown} after these prompts in {scribe.lm.name}, but must be one; {advice}")
+    hit = int(np.flatnonzero(((pairs.chosen == word) | (pairs.rejected == word)) & (pairs.prompt == prompt))[0])
+    side = "chosen" if pairs.chosen[hit] == word else "rejected"
+    return DataError(
+        f"pair {_pair_name(data, hit)}: its {side} answer {_short(answer)!r} is {len(pieces)} tokens, and long answers "
+        "are not audited yet; use data whose chosen and rejected are one token each, such as Yes/No"
+    )
+
+
+def single_spellings(
+    scribe: "_Scribe", prompts: Sequence[str], special: Sequence[bool], given: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Pairs of answer spellings (positive, negative) that are one token each after all of these prompts."""
+    old = sorted({word.strip() for word in given}, key=lambda word: (-polarity(word), word))
+    pairs: list[tuple[str, str]] = []
+    for shape in (str, str.capitalize, str.lower, str.upper):
+        for lead in ("", " "):
+            pairs.append((lead + shape(old[0]), lead + shape(old[1])))
+    initials = (old[0][:1], old[1][:1])
+    for first, second in (initials, *_PAIRS):
+        for lead in ("", " "):
+            pairs.append((lead + first, lead + second))
+    alone = scribe.ids(prompts, special)
+    verdict: dict[str, list[int] | None] = {}
+
+    def tokens(word: str) -> list[int] | None:
+        if word not in verdict:
+            joint = scribe.ids([prompt + word for prompt in prompts], special)
+            clean = all(ids[:-1] == before for ids, before in zip(joint, alone, strict=True))
+            verdict[word] = [ids[-1] for ids in joint] if clean else None
+        return verdict[word]
+
+    found = []
+    for pair in dict.fromkeys(pairs):
+        if pair[0].strip() and pair[0] != pair[1]:
+            first, second = tokens(pair[0]), tokens(pair[1])
+            if first and second and all(a != b for a, b in zip(first, second, strict=True)):
+                found.append(pair)
+    return found
+
+
+def _quoted(pair: tuple[str, str]) -> str:
+    text = ",".join(pair)
+    return f"'{text}'" if " " in text else text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
+
+
+def _left_out(
+    lengths: np.ndarray, same: np.ndarray, context: int | None, max_length: int | None
+) -> list[tuple[int, str]]:
+    limit = min((size for size in (context, max_length) if size is not None), default=np.iinfo(np.int64).max)
+    whose = f"the model's context of {limit}" if limit == context else f"--max-length {limit}"
+    found = []
+    for row in np.flatnonzero((lengths > limit) | (lengths == 0) | same).tolist():
+        if lengths[row] == 0:
+            found.append((row, "prompt has no tokens"))
+        elif lengths[row] > limit:
+            found.append((row, f"prompt of {lengths[row]} tokens is longer than {whose}"))
+        else:
+            found.append((row, "chosen and rejected are the same token"))
+    return found
+
+
+def _warnings(joined: _Joined, pairs: _Pairs, kept: np.ndarray, scribe: "_Scribe") -> tuple[str, ...]:
+    total, moved = int(kept.sum()), int(joined.moved[kept].sum())
+    apart = scribe.ids(pairs.words, [False] * len(pairs.words))
+    single = np.asarray([ids[0] if len(ids) == 1 else -1 for ids in apart])
+    differs = joined.moved | (single[pairs.chosen] != joined.chosen) | (single[pairs.rejected] != joined.rejected)
+    found = []
+    if moved:
+        found.append(
+            f"In {moved} of {total} pairs the answer joins with the end of the prompt into other tokens; "
+            "the joint tokens were used. Prompts that end without a space avoid this."
+        )
+    if count := int(differs[kept].sum()):
+        split = [(word, ids) for word, ids in zip(pairs.words, apart, strict=True) if len(ids) > 1]
+        example = f" ({split[0][0]!r} alone is {scribe.pieces(split[0][1])})" if split else ""
+        found.append(
+            f"In {count} of {total} pairs, prompt and answer tokenised apart, as TRL does, give other tokens than "
+            f"together{example}; the reference log-probabilities here are those of the joint form."
+        )
+    return tuple(found)

@@ -1,0 +1,458 @@
+"""Nouns ↔ disk. Atomic writes, checksums, the cache folder, and output folders that are whole or not there.
+
+Nothing here is believed because it exists: every file is checked against the checksum that was written with it, and a
+flipped byte is an error that names the file and what to do.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+
+from prefdyn.data.pairs import LeftOut, PreferenceDataset
+from prefdyn.errors import StoreError
+from prefdyn.features import FeatureSet
+from prefdyn.provenance import Provenance
+from prefdyn.trajectory import Trajectory
+
+SCHEMA = 1
+"""Number of the layout on disk. A file of another number is refused, never guessed at."""
+CACHE_VARIABLE = "PREFDYN_CACHE"
+
+_ZEROS = "0" * 64
+_OURS = ("summary.json", "features.json", "trajectory.json", "claims.json", "config.yaml")
+"""Files that tell an output folder of ours from any other folder."""
+
+
+# the cache -----------------------------------------------------------------------------------------------------------
+
+
+def cache_root() -> Path:
+    """The folder for what can be computed again: `$PREFDYN_CACHE`, `$XDG_CACHE_HOME/prefdyn` or `~/.cache/prefdyn`.
+
+    Raises:
+        StoreError: The folder cannot be made or written.
+    """
+    if named := os.environ.get(CACHE_VARIABLE):
+        root = Path(named).expanduser()
+    elif shared := os.environ.get("XDG_CACHE_HOME"):
+        root = Path(shared) / "prefdyn"
+    else:
+        root = Path("~/.cache/prefdyn").expanduser()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise StoreError(
+            f"the cache folder {root} cannot be written ({error.strerror}); "
+            f"set {CACHE_VARIABLE} to a folder that can be, or extract with cache=False"
+        ) from error
+    return root
+
+
+def is_main_process() -> bool:
+    """Whether this process writes results: true unless `accelerate launch` or torchrun started it as another rank."""
+    return os.environ.get("RANK", "0") == "0" or int(os.environ.get("WORLD_SIZE", "1")) <= 1
+
+
+# files ---------------------------------------------------------------------------------------------------------------
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a file so that its name holds the old content or the whole new one, never a part.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    try:
+        partial = _beside(path, "partial")
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}); free space or choose another folder") from error
+
+
+def _beside(path: Path, what: str) -> Path:
+    """A hidden name of its own in the same folder, so that a rename is all it takes."""
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}.{what}"
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as a safetensors file that holds the sha256 of its own bytes (computed with zeros in its place).
+
+    Example:
+        >>> sorted(unpack(pack({"a": np.arange(3), "b": np.eye(2)}), name="x"))
+        ['a', 'b']
+    """
+    plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    raw = safetensors.numpy.save(plain, metadata={"sha256": _ZEROS})
+    return raw.replace(_ZEROS.encode(), hashlib.sha256(raw).hexdigest().encode(), 1)
+
+
+def unpack(raw: bytes, *, name: str) -> dict[str, np.ndarray]:
+    """Arrays of a file that `pack` made.
+
+    Args:
+        raw: The whole file.
+        name: What to call the file in an error.
+
+    Raises:
+        StoreError: A byte differs from what was written.
+    """
+    mark = b'"sha256":"'
+    start = raw.find(mark) + len(mark)
+    kept = raw[start : start + 64]
+    whole = start >= len(mark) and len(kept) == 64
+    if not whole or hashlib.sha256(raw[:start] + _ZEROS.encode() + raw[start + 64 :]).hexdigest().encode() != kept:
+        raise StoreError(f"{name} is damaged: its bytes do not have the sha256 they were written with; delete it")
+    return safetensors.numpy.load(raw)
+
+
+def read_packed(path: Path) -> dict[str, np.ndarray] | None:
+    """Arrays of a packed file; None where there is no such file.
+
+    Raises:
+        StoreError: The file is damaged or cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); check its permissions or delete it") from error
+    return unpack(raw, name=str(path))
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _canonical(content: Any) -> bytes:
+    return (json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """A JSON file that names the sha256 of each file beside it, and its own; written last, so it vouches for them."""
+    digests = {name: file_sha256(path.parent / name) for name in content["files"]}
+    body = {**content, "schema": SCHEMA, "files": digests}
+    body["sha256"] = hashlib.sha256(_canonical(body)).hexdigest()
+    atomic_write(path, _canonical(body))
+
+
+def _read_manifest(path: Path, *, kind: str, fix: str) -> dict[str, Any]:
+    """The manifest, once it and every file that it names have been checked."""
+    folder = path.parent
+    if not path.is_file():
+        what = "holds no" if folder.is_dir() else "is no folder, so there is no"
+        raise StoreError(f"{folder} {what} {path.name} (it is missing, or was never finished); {fix}")
+    try:
+        raw = path.read_bytes()
+        body = json.loads(raw)
+        claimed = {key: value for key, value in body.items() if key != "sha256"}
+        sound = _canonical(body) == raw and hashlib.sha256(_canonical(claimed)).hexdigest() == body.get("sha256")
+    except (OSError, ValueError, AttributeError):
+        sound = False
+        body = {}
+    if not sound:
+        raise StoreError(f"{path} is damaged: it does not have the sha256 it was written with; {fix}")
+    if body["schema"] != SCHEMA or body["kind"] != kind:
+        raise StoreError(
+            f"{path} is a {body['kind']} file of schema {body['schema']}, but this version reads {kind} files of "
+            f"schema {SCHEMA}; {fix}"
+        )
+    for name, digest in body["files"].items():
+        member = folder / name
+        if not member.is_file():
+            raise StoreError(f"{member} is missing; {fix}")
+        if file_sha256(member) != digest:
+            raise StoreError(f"{member} is damaged: it does not have the sha256 it was written with; {fix}")
+    return body
+
+
+def _mapped(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file as read-only views of the file itself, not copied into memory."""
+    whole = np.memmap(path, dtype=np.uint8, mode="r")
+    start = 8 + int.from_bytes(whole[:8].tobytes(), "little")
+    header = json.loads(whole[8:start].tobytes())
+    found = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            low, high = entry["data_offsets"]
+            flat = np.asarray(whole[start + low : start + high]).view(_DTYPES[entry["dtype"]])
+            found[name] = flat.reshape(entry["shape"])
+    return found
+
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "BOOL": "?", "U8": "u1"}
+
+
+# features ------------------------------------------------------------------------------------------------------------
+
+_NOT_ARRAYS = ("kind", "groups", "tokens", "token_ids", "provenance", "id")
+_EXTRACT_AGAIN = "write the features again with `prefdyn extract --force`"
+
+
+def save_features(feats: FeatureSet, folder: Path) -> Path:
+    """Write a FeatureSet into a folder: `features.safetensors`, `features.parquet` (ids) and `features.json`.
+
+    The JSON names the sha256 of the others and is written last. Equal features give equal bytes.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StoreError: A file cannot be written.
+    """
+    folder = Path(folder)
+    _make(folder)
+    (folder / "features.json").unlink(missing_ok=True)
+    arrays = {
+        item.name: np.ascontiguousarray(value)
+        for item in fields(FeatureSet)
+        if item.name not in _NOT_ARRAYS and (value := getattr(feats, item.name)) is not None
+    }
+    atomic_write(folder / "features.safetensors", safetensors.numpy.save(arrays))
+    _write_table(folder / "features.parquet", pa.table({"id": pa.array(feats.id.tolist(), pa.string())}))
+    content = {
+        "kind": "features",
+        "files": ["features.safetensors", "features.parquet"],
+        "features": {
+            "kind": feats.kind,
+            "groups": list(feats.groups),
+            "tokens": list(feats.tokens),
+            "token_ids": [int(token) for token in feats.token_ids],
+            "provenance": feats.provenance.to_json(),
+        },
+    }
+    _write_manifest(folder / "features.json", content)
+    return folder
+
+
+def load_features(folder: Path) -> FeatureSet:
+    """Read a FeatureSet that `save_features` wrote. Its arrays are views of the file, not copies in memory.
+
+    Raises:
+        StoreError: The folder is missing, unfinished, of another schema, or a byte has changed.
+    """
+    folder = Path(folder)
+    body = _read_manifest(folder / "features.json", kind="features", fix=_EXTRACT_AGAIN)["features"]
+    ids = pq.read_table(folder / "features.parquet")["id"].to_pylist()
+    return FeatureSet(
+        kind=body["kind"],
+        groups=tuple(body["groups"]),
+        tokens=tuple(body["tokens"]),
+        token_ids=tuple(body["token_ids"]),
+        provenance=Provenance(**body["provenance"]),
+        id=np.asarray(ids, dtype=np.str_),
+        **_mapped(folder / "features.safetensors"),
+    )
+
+
+# datasets ------------------------------------------------------------------------------------------------------------
+
+
+def save_dataset(data: PreferenceDataset, folder: Path) -> Path:
+    """Write the texts of a dataset into a folder: `dataset.parquet` and `dataset.json`."""
+    folder = Path(folder)
+    _make(folder)
+    (folder / "dataset.json").unlink(missing_ok=True)
+    _write_table(folder / "dataset.parquet", data.table)
+    content = {
+        "kind": "dataset",
+        "files": ["dataset.parquet"],
+        "dataset": {"name": data.name, "left_out": [item.to_json() for item in data.left_out]},
+    }
+    _write_manifest(folder / "dataset.json", content)
+    return folder
+
+
+def load_dataset_beside(folder: Path) -> PreferenceDataset | None:
+    """The dataset in a folder; None where the folder holds none.
+
+    Raises:
+        StoreError: A byte has changed since it was written.
+    """
+    folder = Path(folder)
+    if not (folder / "dataset.json").exists():
+        return None
+    body = _read_manifest(folder / "dataset.json", kind="dataset", fix=_EXTRACT_AGAIN)["dataset"]
+    table = pq.read_table(folder / "dataset.parquet")
+    return PreferenceDataset(
+        table=table, name=body["name"], left_out=tuple(LeftOut(**item) for item in body["left_out"])
+    )
+
+
+# trajectories --------------------------------------------------------------------------------------------------------
+
+_RUN_AGAIN = "run the command that made it again"
+
+
+def save_trajectory(run: Trajectory, folder: Path) -> Path:
+    """Write a Trajectory into a folder: `trajectory.parquet`, `trajectory.json`, and per-pair values if it has any."""
+    folder = Path(folder)
+    _make(folder)
+    (folder / "trajectory.json").unlink(missing_ok=True)
+    _write_table(folder / "trajectory.parquet", run.table)
+    names = ["trajectory.parquet"]
+    arrays = {f"margins/{step}": np.ascontiguousarray(values) for step, values in run.margins.items()}
+    arrays |= {f"chosen_changes/{step}": np.ascontiguousarray(values) for step, values in run.chosen_changes.items()}
+    if arrays:
+        atomic_write(folder / "trajectory.safetensors", safetensors.numpy.save(arrays))
+        names.append("trajectory.safetensors")
+    body = {"settings": dict(run.settings), "provenance": run.provenance.to_json()}
+    _write_manifest(folder / "trajectory.json", {"kind": "trajectory", "files": names, "trajectory": body})
+    return folder
+
+
+def load_trajectory(folder: Path) -> Trajectory:
+    """Read a Trajectory that `save_trajectory` wrote.
+
+    Raises:
+        StoreError: The folder is missing, unfinished, of another schema, or a byte has changed.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder / "trajectory.json", kind="trajectory", fix=_RUN_AGAIN)
+    body = manifest["trajectory"]
+    kept: dict[str, dict[int, np.ndarray]] = {"margins": {}, "chosen_changes": {}}
+    if "trajectory.safetensors" in manifest["files"]:
+        for name, values in _mapped(folder / "trajectory.safetensors").items():
+            kind, _, step = name.partition("/")
+            kept[kind][int(step)] = values
+    return Trajectory(
+        table=pq.read_table(folder / "trajectory.parquet"),
+        settings=body["settings"],
+        provenance=Provenance(**body["provenance"]),
+        margins=dict(sorted(kept["margins"].items())),
+        chosen_changes=dict(sorted(kept["chosen_changes"].items())),
+    )
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    atomic_write(path, sink.getvalue().to_pybytes())
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the folder {folder} cannot be made ({error.strerror}); choose another place") from error
+
+
+# output folders ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class OutputFolder:
+    """Where a command writes (`path`) and where that will stand when it is done (`final`)."""
+
+    path: Path
+    final: Path
+
+
+@contextlib.contextmanager
+def new_output_folder(out: Path | None, *, command: str, force: bool = False) -> Iterator[OutputFolder]:
+    """A folder to write results into. It appears under its name when the block ends without an error, whole; or never.
+
+    Args:
+        out: Where to; without it, the first free `prefdyn-out/COMMAND-N`.
+        command: Name of the command, for the default folder.
+        force: Replace a folder of ours that stands there.
+
+    Raises:
+        StoreError: The folder exists (without `force`), holds files that are not ours, or cannot be written.
+    """
+    final = first_free(command) if out is None else Path(out)
+    refuse_existing(final, force=force)
+    parent = final.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        partial = _beside(final.absolute(), "partial")
+        partial.mkdir()
+    except OSError as error:
+        raise StoreError(
+            f"the output folder {final} cannot be written ({error.strerror}); name another with --out"
+        ) from error
+    try:
+        folder = OutputFolder(path=partial, final=final)
+        yield folder
+        if out is None:
+            while folder.final.exists():
+                folder.final = first_free(command)
+        try:
+            _put_in_place(partial, folder.final, force=force)
+        except OSError as error:
+            raise StoreError(f"the results cannot be moved to {folder.final} ({error.strerror})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise unless `path` is free, or `force` is set and what stands there may be replaced.
+
+    Raises:
+        StoreError: Something stands there that must not be replaced.
+    """
+    path = Path(path)
+    if not os.path.lexists(path):
+        return
+    if not force:
+        raise StoreError(f"{path} exists already; add --force to replace it, or name another place with --out")
+    if path.is_symlink() or not path.is_dir():
+        if path.is_file() and not path.is_symlink() and path.suffix:
+            return
+        raise StoreError(f"{path} is no folder of results, so --force does not replace it; name another with --out")
+    content = os.listdir(path)
+    if content and not any(name in _OURS for name in content):
+        raise StoreError(
+            f"{path} holds {len(content)} files that prefdyn did not write (such as {sorted(content)[0]!r}), "
+            "so --force does not replace it; name another folder with --out"
+        )
+
+
+def first_free(command: str) -> Path:
+    """The first of `prefdyn-out/COMMAND-1`, `-2`, … that does not exist."""
+    number = 1
+    while (path := Path("prefdyn-out") / f"{command}-{number}").exists():
+        number += 1
+    return path
+
+
+def _put_in_place(partial: Path, final: Path, *, force: bool) -> None:
+    refuse_existing(final, force=force)
+    if not final.exists():
+        os.rename(partial, final)
+        return
+    target = final.absolute()
+    old = _beside(target, "old")
+    os.rename(target, old)
+    try:
+        os.rename(partial, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,445 @@
+"""The store: what is written comes back to the byte; what was changed, cut or never finished is not believed."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefdyn import store
+from prefdyn.data.pairs import LeftOut, PreferenceDataset
+from prefdyn.errors import StoreError
+from prefdyn.features import FeatureSet
+from prefdyn.provenance import Provenance
+from prefdyn.trajectory import Trajectory
+
+
+def features(n=12, *, responses=False):
+    """Some features with every optional field, and names that are hard on files."""
+    rng = np.random.default_rng(0)
+    common = {
+        "group": ["../../x", "<script>", "ä b"] * (n // 3),
+        "id": [f"päir/{at}" for at in range(n)],
+        "held_out": np.arange(n) % 4 == 0,
+        "ref_chosen_logps": -rng.random(n),
+        "ref_rejected_logps": -rng.random(n),
+        "provenance": Provenance(model={"name": "m"}, settings={"left_out": [{"id": "q", "reason": "long"}]}, seed=3),
+    }
+    if responses:
+        first, second = rng.normal(size=(2, n, 6))
+        states = rng.normal(size=(n, 4))
+        return FeatureSet.from_arrays(states, chosen_features=first, rejected_features=second, **common)
+    return FeatureSet.from_arrays(
+        rng.normal(size=(n, 4)),
+        chosen=[" Yes", " No"] * (n // 2),
+        rejected=[" No", " Yes"] * (n // 2),
+        tokens=[" Yes", " No"],
+        token_ids=[5, 7],
+        head=rng.normal(size=(2, 4)),
+        head_bias=rng.normal(size=2),
+        **common,
+    )
+
+
+def trajectory():
+    """A run with a null, per-pair margins and changes."""
+    same = {"run": "joint", "group": "g", "split": "train", "pairs": 3}
+    rows = [{**same, "step": step, "time": step * 0.5, "loss": 0.7 - step / 10} for step in range(3)]
+    return Trajectory.from_rows(
+        rows,
+        settings={"beta": 0.1, "steps": 2},
+        margins={0: np.zeros(3), 2: np.ones(3)},
+        chosen_changes={2: np.full(3, -1.0)},
+    )
+
+
+def flips(path, count=25):
+    """The file's content with one bit flipped, at places spread over the file, the last byte included."""
+    raw = path.read_bytes()
+    for at in np.unique(np.linspace(0, len(raw) - 1, count).astype(int)):
+        yield raw[:at] + bytes([raw[at] ^ (1 << int(at) % 7)]) + raw[at + 1 :]
+
+
+# nouns ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("responses", [False, True])
+def test_features_come_back(tmp_path, responses):
+    """Every array to the byte with its type, every name, the provenance; as views of the file, read-only."""
+    feats = features(responses=responses)
+    back = store.load_features(store.save_features(feats, tmp_path / "f"))
+    for name in FeatureSet.__dataclass_fields__:
+        one, two = getattr(feats, name), getattr(back, name)
+        if isinstance(one, np.ndarray):
+            assert (one.dtype, one.shape) == (two.dtype, two.shape), name
+            np.testing.assert_array_equal(one, two)
+            assert not two.flags.writeable
+        else:
+            assert one == two, name
+    base = back.states
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    assert isinstance(base, np.memmap)
+
+
+def test_equal_features_are_equal_bytes(tmp_path):
+    """Saved twice."""
+    one, two = (store.save_features(features(), tmp_path / name) for name in "ab")
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in two.iterdir()
+    }
+
+
+def test_trajectories_come_back(tmp_path):
+    """Table, settings, provenance and per-pair values by step."""
+    run = trajectory()
+    back = store.load_trajectory(store.save_trajectory(run, tmp_path / "t"))
+    assert back.table == run.table
+    assert (back.settings, back.provenance) == (run.settings, run.provenance)
+    for name in ("margins", "chosen_changes"):
+        one, two = getattr(run, name), getattr(back, name)
+        assert list(one) == list(two)
+        assert all((one[step] == two[step]).all() for step in one)
+    plain = Trajectory.from_rows(run.rows(), settings={})
+    assert store.load_trajectory(store.save_trajectory(plain, tmp_path / "p")).margins == {}
+
+
+def test_datasets_come_back(tmp_path):
+    """Texts, conversations, and what was left out; None where there is none."""
+    turn = [{"role": "user", "content": "hé"}]
+    row = {
+        "prompt": "p",
+        "chosen": " a",
+        "rejected": " b",
+        "conversation": {"prompt": turn, "chosen": turn, "rejected": turn},
+    }
+    data = PreferenceDataset(
+        table=PreferenceDataset.from_rows([row, {"prompt": "q\n", "chosen": "c", "rejected": "d"}], name="d").table,
+        name="d",
+        left_out=(LeftOut(source="f", line=3, field="chosen", reason="empty"),),
+    )
+    assert store.load_dataset_beside(tmp_path) is None
+    back = store.load_dataset_beside(store.save_dataset(data, tmp_path))
+    assert back is not None
+    assert (back.table, back.name, back.left_out, back.sha256) == (data.table, "d", data.left_out, data.sha256)
+
+
+@pytest.mark.parametrize(
+    ("save", "load", "noun"),
+    [
+        (store.save_features, store.load_features, features),
+        (store.save_trajectory, store.load_trajectory, trajectory),
+        (
+            store.save_dataset,
+            store.load_dataset_beside,
+            lambda: PreferenceDataset.from_rows([{"prompt": "p", "chosen": "a", "rejected": "b"}]),
+        ),
+    ],
+)
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path, save, load, noun):
+    """In any file, at any place: the error names the file and what to do."""
+    folder = save(noun(), tmp_path / "n")
+    assert len(list(folder.iterdir())) >= 2
+    for path in sorted(folder.iterdir()):
+        raw = path.read_bytes()
+        for changed in flips(path):
+            path.write_bytes(changed)
+            with pytest.raises(StoreError, match=rf"{path.name} is damaged: .*sha256.*; (write|run) .* again") as info:
+                load(folder)
+            assert str(path) in str(info.value)
+        path.write_bytes(raw)
+    load(folder)
+
+
+def test_an_unfinished_folder_is_not_believed(tmp_path):
+    """Without the manifest, which is written last, nothing is; nor without a file that it names."""
+    folder = store.save_features(features(), tmp_path / "f")
+    manifest = (folder / "features.json").read_bytes()
+    (folder / "features.json").unlink()
+    with pytest.raises(StoreError, match=r"holds no features\.json \(it is missing, or was never finished\)"):
+        store.load_features(folder)
+    (folder / "features.json").write_bytes(manifest)
+    (folder / "features.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"features\.safetensors is missing; write the features again"):
+        store.load_features(folder)
+    with pytest.raises(StoreError, match="is no folder"):
+        store.load_features(tmp_path / "nowhere")
+
+
+def test_saving_again_never_leaves_old_and_new_mixed(tmp_path, monkeypatch):
+    """A save that fails half-way leaves a folder that is refused, not one that is half old."""
+    folder = store.save_features(features(), tmp_path / "f")
+
+    def fails(path, table):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_write_table", fails)
+    with pytest.raises(KeyboardInterrupt):
+        store.save_features(features(6), folder)
+    with pytest.raises(StoreError, match="never finished"):
+        store.load_features(folder)
+
+
+def test_another_schema_or_kind_is_refused(tmp_path, monkeypatch):
+    """A newer layout, and a trajectory renamed to features."""
+    folder = store.save_trajectory(trajectory(), tmp_path / "t")
+    (folder / "trajectory.json").rename(folder / "features.json")
+    with pytest.raises(StoreError, match="is a trajectory file of schema 1, but this version reads features files"):
+        store.load_features(folder)
+    monkeypatch.setattr(store, "SCHEMA", 2)
+    newer = store.save_features(features(), tmp_path / "f")
+    monkeypatch.setattr(store, "SCHEMA", 1)
+    with pytest.raises(StoreError, match="of schema 2, but this version reads features files of schema 1"):
+        store.load_features(newer)
+
+
+def test_manifests_that_are_no_manifests(tmp_path):
+    """Other JSON under the name."""
+    for text in ("[]", "{}", '"x"', "", "\xff"):
+        (tmp_path / "features.json").write_text(text, encoding="latin-1")
+        with pytest.raises(StoreError, match=r"features\.json is damaged"):
+            store.load_features(tmp_path)
+
+
+# files ---------------------------------------------------------------------------------------------------------------
+
+
+@given(st.dictionaries(st.text(st.characters(codec="ascii", categories=["L"]), min_size=1, max_size=5),
+                       st.lists(st.floats(width=32), max_size=6), max_size=4))  # fmt: skip
+def test_packed_arrays_come_back(content):
+    """Any names and values, NaN included; equal content, equal bytes."""
+    arrays = {name: np.asarray(values, dtype=np.float32) for name, values in content.items()}
+    raw = store.pack(arrays)
+    assert raw == store.pack(arrays)
+    back = store.unpack(raw, name="x")
+    assert {name: value.tobytes() for name, value in back.items()} == {
+        name: value.tobytes() for name, value in arrays.items()
+    }
+
+
+def test_every_bit_of_a_packed_file_counts(tmp_path):
+    """All bytes, the checksum itself and the header's padding included; and every cut."""
+    path = tmp_path / "x"
+    path.write_bytes(store.pack({"a": np.arange(5), "bc": np.eye(2)}))
+    raw = path.read_bytes()
+    for at in range(len(raw)):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 16]) + raw[at + 1 :])
+        with pytest.raises(StoreError, match="x is damaged"):
+            store.read_packed(path)
+        path.write_bytes(raw[:at])
+        with pytest.raises(StoreError, match="x is damaged"):
+            store.read_packed(path)
+    assert store.read_packed(tmp_path / "none") is None
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.read_packed(tmp_path)
+
+
+def test_atomic_write_leaves_the_old_content_or_the_new(tmp_path, monkeypatch):
+    """And no third file, whatever fails; permissions as for any new file."""
+    path = tmp_path / "x"
+    store.atomic_write(path, b"old")
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    plain.unlink()
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(StoreError, match=r"x cannot be written \(No space left on device\)"):
+        store.atomic_write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+    monkeypatch.undo()
+    store.atomic_write(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_folders_that_cannot_be_made(tmp_path):
+    """A file stands where the folder should."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="cannot be made"):
+        store.save_features(features(), tmp_path / "file" / "f")
+
+
+# the cache's place ---------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_is_where_the_user_says(tmp_path, monkeypatch):
+    """PREFDYN_CACHE, then XDG_CACHE_HOME, then the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("PREFDYN_CACHE", str(tmp_path / "own"))
+    assert store.cache_root() == tmp_path / "own"
+    monkeypatch.delenv("PREFDYN_CACHE")
+    assert store.cache_root() == tmp_path / "xdg" / "prefdyn"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert store.cache_root() == tmp_path / "home" / ".cache" / "prefdyn"
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    """The variable to set is named."""
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("PREFDYN_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(StoreError, match=r"cannot be written .*set PREFDYN_CACHE to a folder that can be"):
+        store.cache_root()
+
+
+def test_the_main_process(monkeypatch):
+    """Rank 0, or nobody else."""
+    for rank, world, main in ((None, None, True), ("0", "2", True), ("1", "2", False), ("1", "1", True)):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", world)):
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        assert store.is_main_process() is main
+
+
+# output folders ------------------------------------------------------------------------------------------------------
+
+
+def test_an_output_folder_appears_whole(tmp_path):
+    """Not before the end; then under its name, with ordinary permissions."""
+    final = tmp_path / "a" / "out"
+    with store.new_output_folder(final, command="audit") as folder:
+        (folder.path / "summary.json").write_text("{}")
+        assert not final.exists()
+        assert folder.final == final
+    assert os.listdir(final) == ["summary.json"]
+    assert os.listdir(tmp_path / "a") == ["out"]
+    (tmp_path / "plain").mkdir()
+    assert stat.S_IMODE(final.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_output_folder_that_fails_leaves_nothing(tmp_path, error):
+    """Nor does it touch what --force would have replaced."""
+
+    def fail(**options):
+        with store.new_output_folder(tmp_path / "out", command="audit", **options) as folder:
+            (folder.path / "summary.json").write_text("{}")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert os.listdir(tmp_path) == []
+    with store.new_output_folder(tmp_path / "out", command="audit") as folder:
+        (folder.path / "summary.json").write_text("old")
+    with pytest.raises(error):
+        fail(force=True)
+    assert (tmp_path / "out" / "summary.json").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_existing_folders_need_force(tmp_path):
+    """Even empty ones; with it, old content is gone as a whole."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with (
+        pytest.raises(StoreError, match="out exists already; add --force"),
+        store.new_output_folder(out, command="audit"),
+    ):
+        pass
+    with store.new_output_folder(out, command="audit", force=True) as folder:
+        (folder.path / "summary.json").write_text("1")
+        (folder.path / "old.txt").write_text("1")
+    with store.new_output_folder(out, command="audit", force=True) as folder:
+        (folder.path / "summary.json").write_text("2")
+    assert os.listdir(out) == ["summary.json"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_force_replaces_only_what_is_ours(tmp_path):
+    """Not a home folder, not a link, not a file without a suffix."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("years of work")
+    for path, says in (
+        (home, "holds 1 files that prefdyn did not write"),
+        (tmp_path / "link", "is no folder of results"),
+    ):
+        if path.name == "link":
+            path.symlink_to(home)
+        with pytest.raises(StoreError, match=says), store.new_output_folder(path, command="audit", force=True):
+            pass
+    assert (home / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "note").write_text("x")
+    with pytest.raises(StoreError, match="is no folder of results"):
+        store.refuse_existing(tmp_path / "note", force=True)
+    (tmp_path / "report.html").write_text("x")
+    store.refuse_existing(tmp_path / "report.html", force=True)
+    with pytest.raises(StoreError, match="add --force"):
+        store.refuse_existing(tmp_path / "report.html", force=False)
+
+
+def test_something_that_appears_meanwhile_is_not_overwritten(tmp_path):
+    """Two commands with one --out: the second to end says so."""
+    out = tmp_path / "out"
+
+    def overtaken():
+        with store.new_output_folder(out, command="audit") as folder:
+            (folder.path / "a").write_text("")
+            out.mkdir()
+            (out / "b").write_text("")
+
+    with pytest.raises(StoreError, match="exists already"):
+        overtaken()
+    assert os.listdir(out) == ["b"]
+
+
+def test_the_default_folder_is_the_first_free_one(tmp_path, monkeypatch):
+    """The same command can be run twice, also at the same time."""
+    monkeypatch.chdir(tmp_path)
+    assert store.first_free("audit") == Path("prefdyn-out/audit-1")
+    with (
+        store.new_output_folder(None, command="audit") as first,
+        store.new_output_folder(None, command="audit") as second,
+    ):
+        (first.path / "a").write_text("")
+        (second.path / "b").write_text("")
+    assert sorted(os.listdir("prefdyn-out")) == ["audit-1", "audit-2"]
+    assert {first.final, second.final} == {Path("prefdyn-out/audit-1"), Path("prefdyn-out/audit-2")}
+    assert store.first_free("extract") == Path("prefdyn-out/extract-1")
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    """A file among its parents; a rename that fails."""
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(StoreError, match=r"cannot be written .* name another with --out"),
+        store.new_output_folder(tmp_path / "file" / "out", command="audit"),
+    ):
+        pass
+
+    def fails(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "rename", fails)
+    with (
+        pytest.raises(StoreError, match=r"cannot be moved to .*Invalid cross-device link"),
+        store.new_output_folder(tmp_path / "out", command="audit"),
+    ):
+        pass
+
+
+def test_torch_is_not_imported():
+    """The store serves commands that touch no model."""
+    import subprocess
+    import sys
+
+    code = "import sys, prefdyn.store; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_features_json_is_plain(tmp_path):
+    """For people and other programs: what it is, from what, and each file's sha256."""
+    body = json.loads((store.save_features(features(), tmp_path) / "features.json").read_text())
+    assert body["kind"] == "features"
+    assert body["schema"] == 1
+    assert body["files"]["features.safetensors"] == store.file_sha256(tmp_path / "features.safetensors")
+    assert body["features"]["groups"] == ["../../x", "<script>", "ä b"]
