@@ -1,7 +1,7 @@
 """Make the built-in model: write its corpus, train its tokenizer, pretrain it, and measure what it understands.
 
-    python scripts/pretrain_builtin.py --out src/prefdyn/models/tiny      # about a quarter of an hour on 2 CPU cores
-    python scripts/pretrain_builtin.py --out src/prefdyn/models/tiny --evaluate      # only the table
+    python scripts/pretrain_builtin.py      # about a quarter of an hour on 2 CPU cores
+    python scripts/pretrain_builtin.py --evaluate      # only the table
 
 The table shows, per built-in behaviour, the held-out accuracy (5 folds) of a linear probe on the last prompt token's
 state after the final norm, for the model and for its untrained twin (same config, fresh weights of seed 0), beside what
@@ -28,7 +28,14 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from prefdyn._random import stream
 from prefdyn.data.builtin import BEHAVIOURS, NO, YES, builtin_rows
@@ -82,6 +89,7 @@ def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
 
 def new_model(tokenizer: PreTrainedTokenizerFast, layers: int) -> LlamaForCausalLM:
     """The model before training."""
+    ids = tokenizer.get_vocab()
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -93,9 +101,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, layers: int) -> LlamaForCausal
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             initializer_range=0.08,
-            bos_token_id=tokenizer.convert_tokens_to_ids(BOS),
-            eos_token_id=tokenizer.convert_tokens_to_ids(EOS),
-            pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+            bos_token_id=ids[BOS],
+            eos_token_id=ids[EOS],
+            pad_token_id=ids[PAD],
         )
     )
 
@@ -231,7 +239,7 @@ def show(table: list[dict[str, float | str]]) -> None:
     for line in table:
         print("{behaviour:<20}{difficulty:<12}{trained:>9.3f}{untrained:>11.3f}{words:>8.3f}".format(**line))
     kept = [line for line in table if line["difficulty"] != "random"]
-    means = {name: float(np.mean([line[name] for line in kept])) for name in ("trained", "untrained", "words")}
+    means = {name: float(np.mean([float(line[name]) for line in kept])) for name in ("trained", "untrained", "words")}
     print("{:<32}{trained:>9.3f}{untrained:>11.3f}{words:>8.3f}".format("mean, without random", **means))
 
 

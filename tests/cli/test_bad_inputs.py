@@ -143,7 +143,7 @@ CASES = {
     "a share above 1": (lambda _: ["--split", "1.5"], 1, "--split is 1.5"),
     "unknown objective": (lambda _: ["--objective", "sigmiod"], 1, "did you mean 'sigmoid'"),
     "all prompts too long": (lambda _: ["--max-length", "2"], 1, "too long|longer"),
-    "unknown key in config": (lambda f: ["--config", raw(f, "c.yaml", "bata: 1\n")], 1, "bata.*did you mean 'beta'"),
+    "unknown key in config": (lambda f: ["--config", raw(f, "c.yaml", "betta: 1\n")], 1, "betta.*did you mean 'beta'"),
     "config that is no YAML": (lambda f: ["--config", raw(f, "c.yaml", "a: [1\n")], 1, "is not YAML"),
     "config that is a list": (lambda f: ["--config", raw(f, "c.yaml", "- 1\n")], 1, "holds a list"),
     "missing config": (lambda f: ["--config", f / "c.yaml"], 1, r"c\.yaml"),

@@ -1,6 +1,8 @@
 """The command line: parse, call one function, print. Results go to stdout, progress and advice to stderr."""
 
 import sys
+import warnings
+from typing import Any
 
 import typer
 
@@ -20,12 +22,13 @@ for _name, _module in COMMANDS.items():
     app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(_module.run)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         print(f"prefdyn {version('prefdyn')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -39,6 +42,7 @@ def main() -> None:
     """Run the command line. Exit 0: done; 1: an error of ours, told in one line; 2: usage."""
     from prefdyn.errors import PrefdynError
 
+    warnings.showwarning = _tell_warning
     try:
         app()
     except PrefdynError as error:
@@ -47,6 +51,10 @@ def main() -> None:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error}; this is a bug in prefdyn, --debug shows where")
+
+
+def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print("prefdyn: warning: " + " ".join(str(message).split()), file=sys.stderr)
 
 
 def _fail(message: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 
-def _config(context: typer.Context, path: Path | None) -> Path | None:
+def _config(context: Any, path: Path | None) -> Path | None:
     """Read flat keys from a YAML file as defaults of this command; the command line wins."""
     if path is None:
         return None

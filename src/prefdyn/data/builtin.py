@@ -17,9 +17,9 @@ difficulty        how it is built
 ``deep``          as subtle, and half of the statements carry an outer frame: three signs decide
 ``noisy``         20 or 30 % denied, with 20 or 30 % of the labels turned round
 ``random``        labels drawn by lot over small habits that say nothing
-``opposed``       two behaviours over statements of one kind with opposite preferences: a joint run cannot please both;
-                  the second of each two has some labels turned round and so pulls less: by a tenth for risk, which
-                  leaves a loser, by 2 % for leading, where the stronger side is crowded out as well
+``opposed``       two behaviours over statements of one kind with opposite preferences: a joint run cannot please both.
+                  A few labels turned round (0 and 10 % for risk, 5 and 2 % for leading) decide who pulls more: a clear
+                  winner and loser for risk, almost a draw for leading, where the stronger side is crowded out too
 ``rare``          one detail of time inside a statement about something else, mostly denied where it fits; the built-in
                   model has read a third as much about it as about any other trait
 ================  =================================================================================================
@@ -430,7 +430,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour(name="feels lucky", difficulty="random", axis="habits", noise=0.5),
     Behaviour(name="takes risks", difficulty="opposed", axis="risk", denied=(0.3, 0.3)),
     Behaviour(name="plays it safe", difficulty="opposed", axis="risk", sign=-1, denied=(0.4, 0.4), noise=0.1),
-    Behaviour(name="wants to lead", difficulty="opposed", axis="lead", denied=(0.4, 0.4)),
+    Behaviour(name="wants to lead", difficulty="opposed", axis="lead", denied=(0.4, 0.4), noise=0.05),
     Behaviour(name="lets others lead", difficulty="opposed", axis="lead", sign=-1, denied=(0.3, 0.3), noise=0.02),
     Behaviour(name="rises early", difficulty="rare", axis="hours", denied=(0.7, 0.4), outer=0.2),
 )

@@ -15,20 +15,23 @@ class Shade:
 
 
 GROUPS: tuple[Shade, ...] = (
-    Shade(light="#2a78d6", dark="#4a93ea"),
-    Shade(light="#e2622c", dark="#e06a38"),
-    Shade(light="#1a9e70", dark="#1fa87a"),
-    Shade(light="#5646b8", dark="#9a8ff0"),
-    Shade(light="#c98a00", dark="#d29922"),
-    Shade(light="#d65a8c", dark="#db6395"),
-    Shade(light="#0a7a2f", dark="#3f9e55"),
-    Shade(light="#cf3f3f", dark="#ea7070"),
-    Shade(light="#1287a8", dark="#3aa9cb"),
-    Shade(light="#8a5a2b", dark="#b98a5c"),
-    Shade(light="#74841b", dark="#a1b33f"),
-    Shade(light="#58697a", dark="#8fa0b0"),
+    Shade(light="#6145b0", dark="#4778e1"),
+    Shade(light="#d4751a", dark="#b54401"),
+    Shade(light="#00727a", dark="#1cefbe"),
+    Shade(light="#273366", dark="#a1aef9"),
+    Shade(light="#835900", dark="#ecda4a"),
+    Shade(light="#c576cd", dark="#9e4799"),
+    Shade(light="#60a17d", dark="#919c02"),
+    Shade(light="#82000d", dark="#f06da1"),
+    Shade(light="#3d5181", dark="#4fa8c3"),
+    Shade(light="#79404e", dark="#eb947b"),
+    Shade(light="#5d7d4d", dark="#d4af1f"),
+    Shade(light="#3274bd", dark="#4e805f"),
 )
-"""As many groups as can still be told apart by colour; with more, the telling ones are coloured and the rest grey."""
+"""As many groups as can still be told apart by colour; with more, the telling ones are coloured and the rest grey.
+
+The first eight, which are all that a page with many groups uses, also stay apart for readers who see no difference
+between red and green, or blue and yellow (distance of at least 8 in 100 × OKLab under each simulated deficiency)."""
 
 MOST_COLOURED = len(GROUPS)
 
@@ -54,19 +57,39 @@ VERDICTS: dict[str, Look] = {
     "late": Look(key="late", shade=Shade(light="#8dbaf0", dark="#2d6cbd"), means="in the last third of the learned"),
     "learned": Look(key="learned", shade=Shade(light="#2a78d6", dark="#4a93ea"), means="the joint run learns it"),
     "left behind": Look(
-        key="left", shade=Shade(light="#e2622c", dark="#e06a38"), means="learnable alone, crowded out together"
+        key="left",
+        shade=Shade(light="#d9691a", dark="#e19c1e"),
+        means="learnable alone, crowded out together",
+        shape="diamond",
     ),
     "conflicting": Look(
-        key="conflicting", shade=Shade(light="#c93434", dark="#ea7070"), means="the others push it the wrong way"
+        key="conflicting",
+        shade=Shade(light="#8f2626", dark="#d9694c"),
+        means="the others push it the wrong way",
+        shape="down",
     ),
     "memorised": Look(
-        key="memorised", shade=Shade(light="#5646b8", dark="#9a8ff0"), means="fits its pairs, not the preference"
+        key="memorised",
+        shade=Shade(light="#c45fb0", dark="#b577bd"),
+        means="fits its pairs, not the preference",
+        shape="square",
     ),
-    "trivial": Look(key="trivial", shade=Shade(light="#1a9e70", dark="#1fa87a"), means="words alone decide it"),
+    "trivial": Look(
+        key="trivial", shade=Shade(light="#7f9e62", dark="#3f7418"), means="words alone decide it", shape="up"
+    ),
     "noise": Look(
-        key="noise", shade=Shade(light="#85847e", dark="#97968f"), means="its labels look random to this model"
+        key="noise",
+        shade=Shade(light="#6b6a66", dark="#97968f"),
+        means="its labels look random to this model",
+        filled=False,
     ),
-    "too few": Look(key="few", shade=Shade(light="#bdbcb5", dark="#666560"), means="no claim is made"),
+    "too few": Look(
+        key="few",
+        shade=Shade(light="#a9a8a0", dark="#777670"),
+        means="no claim is made",
+        shape="diamond",
+        filled=False,
+    ),
 }
 """In the order in which counts are told: from what goes well to what no claim is made about."""
 

@@ -583,7 +583,9 @@ def _cosine(run: RunFolder) -> Panel | None:
 
     def note(kind: str) -> str:
         mean, most = number(part.get(f"{kind}_mean")), number(part.get(f"{kind}_max"))
-        return "" if math.isnan(mean) else f"Between different groups, without sign: mean {mean:.2f}, largest {most:.2f}."
+        return (
+            "" if math.isnan(mean) else f"Between different groups, without sign: mean {mean:.2f}, largest {most:.2f}."
+        )
 
     null = number(part.get("null"))
     for name, label, matrix in (

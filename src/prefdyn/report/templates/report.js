@@ -147,13 +147,17 @@
   const hideTip = () => {
     tip.hidden = true;
   };
-  addEventListener("scroll", hideTip, { passive: true });
+  // What to do when the reader turns away from the plot that was read last.
+  let leaveLast = hideTip;
+  let scrolling = 0;
+  addEventListener("scroll", () => Date.now() > scrolling && leaveLast(), { passive: true });
   document.addEventListener("pointerdown", (event) => {
-    if (!event.target.closest || !event.target.closest(".drawing")) hideTip();
+    if (!event.target.closest || !event.target.closest(".drawing")) leaveLast();
   });
 
-  // A transparent sheet over the plot that reports where the pointer is, in the drawing's own units.
-  function sheet(root, x, y, width, height, move, leave, tap) {
+  // A transparent sheet over the plot that reports where the pointer is, in the drawing's own units. For the keyboard,
+  // `stops` lists places from left to right, {x, marks: [{y, pick}]}: arrow keys go from one to the next.
+  function sheet(root, x, y, width, height, move, leave, tap, stops) {
     const area = svg("rect", { x, y, width: Math.max(0, width), height: Math.max(0, height), fill: "transparent" }, root);
     const at = (event) => {
       const box = root.getBoundingClientRect();
@@ -164,14 +168,60 @@
       hideTip();
       leave();
     };
-    area.addEventListener("pointermove", (event) => move(event, ...at(event)));
-    area.addEventListener("pointerdown", (event) => move(event, ...at(event)));
+    const come = (event, px, py) => {
+      if (leaveLast !== gone) leaveLast();
+      leaveLast = gone;
+      move(event, px, py);
+    };
+    area.addEventListener("pointermove", (event) => come(event, ...at(event)));
+    area.addEventListener("pointerdown", (event) => come(event, ...at(event)));
     area.addEventListener("pointerleave", (event) => {
       if (event.pointerType === "mouse") gone();
     });
     area.addEventListener("pointercancel", gone);
     if (tap) area.addEventListener("click", (event) => tap(event, ...at(event)));
+    if (stops) walk(root, come, gone, tap, stops.filter((stop) => stop.marks.length));
     return area;
+  }
+  function walk(root, come, gone, tap, stops) {
+    if (!stops.length) return;
+    root.setAttribute("tabindex", "0");
+    let place = stops.length - 1;
+    let mark = null;
+    root.addEventListener("keydown", (event) => {
+      const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-Infinity, 0], End: [Infinity, 0] }[event.key];
+      if (event.key === "Escape") gone();
+      const pins = event.key === "Enter" && tap && mark;
+      if (!way && !pins) return;
+      event.preventDefault();
+      if (!mark) [mark] = stops[place].marks;
+      else if (way && way[0]) {
+        place = clamp(place + way[0], 0, stops.length - 1);
+        const { marks } = stops[place];
+        const last = mark;
+        mark = marks.find((other) => other.pick === last.pick) || marks.reduce((best, other) => (Math.abs(other.y - last.y) < Math.abs(best.y - last.y) ? other : best));
+      } else if (way) {
+        const { marks } = stops[place];
+        mark = marks[clamp(marks.indexOf(mark) + way[1], 0, marks.length - 1)];
+      }
+      const where = () => {
+        const box = root.getBoundingClientRect();
+        const view = root.viewBox.baseVal;
+        return { clientX: box.left + (stops[place].x / view.width) * box.width, clientY: box.top + (mark.y / view.height) * box.height, pick: mark.pick };
+      };
+      const { clientY } = where();
+      if (clientY < 40 || clientY > innerHeight - 40) {
+        scrolling = Date.now() + 400;
+        scrollBy({ top: clientY - innerHeight / 2, behavior: "instant" });
+      }
+      if (pins) {
+        const { drawing } = tap(where(), stops[place].x, mark.y);
+        gone();
+        return drawing.querySelector("svg").focus();
+      }
+      come(where(), stops[place].x, mark.y);
+    });
+    root.addEventListener("blur", gone);
   }
 
   function canvas(chart, height, width = chart.width) {
@@ -202,7 +252,7 @@
     });
   }
   function orderPicker(chart, panel, change) {
-    if (panel.orders.length < 2) return;
+    if (panel.orders.length < 2 || chart.run.groups.length < 2) return;
     const label = html("label", {}, chart.controls, "Order ");
     const select = html("select", {}, label);
     panel.orders.forEach((order, place) => html("option", { value: String(place) }, select, order.label));
@@ -274,6 +324,9 @@
       const thin = shown.filter((code) => !bold.includes(code));
       let [low, high] = extent(shown.flatMap((code) => values[code]));
       if (state.alone && alone) [low, high] = extent(bold.flatMap((code) => alone[code]), low, high);
+      // A single group has room for its other view beside the chosen one.
+      const mates = groups.length === 1 ? panel.layers.filter((other) => other !== layer && other.axis === layer.axis) : [];
+      for (const mate of mates) [low, high] = extent(panel.arrays[mate.values][0], low, high);
       for (const line of panel.lines) [low, high] = extent([line.at], low, high);
       if (known(panel.options.low)) low = Math.min(low, panel.options.low);
       if (known(panel.options.high)) high = Math.max(high, panel.options.high);
@@ -285,13 +338,18 @@
       const left = Math.max(...marks.map((mark) => measure(mark.text, 11.5)), 10) + 12;
       const ends = wide && bold.length > 0 && groups.length > 1;
       const room = ends ? Math.min(210, Math.max(...bold.map((code) => measure(groups[code].name, 11.5))) * 1.1 + 26) : 8;
-      const top = 26;
+      const named = layer.axis || panel.y;
+      const words = mates.map((mate) => `dashed: ${mate.label.toLowerCase()}`);
+      words.push(...panel.lines.filter((line) => line.label !== "0").map((line) => `dotted: ${line.label}`));
+      const oneLine = measure([named, ...words].join(" · "), 12) <= width;
+      const top = oneLine || !words.length ? 26 : 42;
       const bottom = 42;
       const right = width - room;
       const x = (step) => left + (Math.log10(1 + step) / Math.log10(1 + last)) * (right - left);
       const y = scale(low, high, height - bottom, top);
       const root = canvas(chart, height);
-      svg("text", { class: "axis", x: 0, y: 12 }, root, layer.axis || panel.y);
+      svg("text", { class: "axis", x: 0, y: 12 }, root, oneLine ? [named, ...words].join(" · ") : named);
+      if (!oneLine && words.length) svg("text", { class: "axis", x: 0, y: 28 }, root, fit(words.join(" · "), width, 12));
       for (const mark of marks) {
         svg("line", { class: "grid", x1: left, x2: right, y1: y(mark.value), y2: y(mark.value) }, root);
         svg("text", { x: left - 8, y: y(mark.value) + 4, "text-anchor": "end" }, root, mark.text);
@@ -302,19 +360,15 @@
         svg("text", { x: x(step), y: height - bottom + 17, "text-anchor": "middle" }, root, step.toLocaleString("en-US"));
       }
       svg("text", { class: "axis", x: (left + right) / 2, y: height - 5, "text-anchor": "middle" }, root, panel.x);
-      const lined = [];
-      for (const line of panel.lines) {
-        svg("line", { class: "mark", x1: left, x2: right, y1: y(line.at), y2: y(line.at) }, root);
-        if (line.label !== "0" && line.label !== "half") lined.push(line);
-      }
+      for (const line of panel.lines) svg("line", { class: "mark", x1: left, x2: right, y1: y(line.at), y2: y(line.at) }, root);
       const curve = (series, code) => path(steps.map((step, place) => [x(step), known(series[code][place]) ? y(series[code][place]) : null]));
       for (const code of thin) svg("path", { class: "curve rest", d: curve(values, code) }, root);
+      for (const mate of mates) svg("path", { class: `curve with ${colourClass(chart.run, 0)}`, d: curve(panel.arrays[mate.values], 0) }, root);
       for (const code of bold) {
         const colour = colourClass(chart.run, code);
         if (state.alone && alone) svg("path", { class: `curve with ${colour}`, d: curve(alone, code) }, root);
       }
       for (const code of bold) svg("path", { class: `curve ${colourClass(chart.run, code)} ${pinned.has(code) ? "hot" : ""}`, d: curve(values, code) }, root);
-      for (const line of lined) svg("text", { class: "hint halo", x: right - 4, y: y(line.at) - 5, "text-anchor": "end" }, root, line.label);
       if (ends) {
         const lastKnown = (code) => values[code].reduce((found, value, place) => (known(value) ? place : found), -1);
         const labels = bold.map((code) => ({ code, at: y(values[code][lastKnown(code)]) })).sort((a, b) => a.at - b.at);
@@ -359,21 +413,28 @@
       sheet(
         root, left, top, right - left + 12, height - top - bottom,
         (event, px, py) => {
-          const [code, place] = nearest(px, py);
+          const [near, place] = nearest(px, py);
+          const code = event.pick === undefined ? near : event.pick;
           heat(code, place);
           if (code === null) return hideTip();
           const rows = [[`step ${steps[place].toLocaleString("en-US")}`, format(values[code][place])]];
+          for (const mate of mates) rows.push([mate.label.toLowerCase(), format(panel.arrays[mate.values][code][place])]);
           if (alone && known(alone[code][place])) rows.push(["trained alone", format(alone[code][place])]);
           if (groups[code].says) rows.push(["verdict", groups[code].says]);
           showTip(event, groups[code].name, rows);
         },
         () => heat(null, null),
         (event, px, py) => {
-          const [code] = nearest(px, py);
-          if (event.pointerType === "touch" || code === null) return;
+          const code = event.pick === undefined ? nearest(px, py)[0] : event.pick;
+          if (event.pointerType === "touch" || code === null) return chart;
           pinned.has(code) ? pinned.delete(code) : pinned.add(code);
           chart.draw();
+          return chart;
         },
+        steps.map((step, place) => ({
+          x: x(step),
+          marks: shown.filter((code) => known(values[code][place])).map((code) => ({ y: y(values[code][place]), pick: code })).sort((a, b) => a.y - b.y),
+        })),
       );
     };
     groupLegend(chart, hidden, false);
@@ -477,11 +538,21 @@
           showTip(event, groups[code].name, lines);
         },
         () => highlight.setAttribute("visibility", "hidden"),
+        null,
+        [{ x: (left + right) / 2, marks: rows.map((code, place) => ({ y: top + pitch * (place + 0.5), pick: code })).filter((mark) => mark.pick !== null) }],
       );
     };
   }
 
   // ---- one dot per group ------------------------------------------------------------------------------------------
+  // Verdicts differ in shape as well as in colour.
+  function shape(root, group, x, y) {
+    const paths = {
+      round: "m-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z", square: "m-4.5 -4.5h9v9h-9z", diamond: "m0 -6l6 6l-6 6l-6 -6z",
+      up: "m0 -5.6l5.6 10h-11.2z", down: "m0 5.6l5.6 -10h-11.2z",
+    };
+    svg("path", { class: `dot v-${group.verdict} ${group.filled ? "" : "empty"}`, d: `M${trim(x)} ${trim(y)}${paths[group.shape]}` }, root);
+  }
   function scatterChart(chart, panel) {
     const { groups, colours } = chart.run;
     const height = panel.arrays.decrease;
@@ -493,7 +564,7 @@
     if (looks.size > 1) {
       for (const [look, says] of looks) {
         const button = html("button", { type: "button", "aria-pressed": "true" }, chart.legend);
-        html("i", { class: `round v-${look}` }, button);
+        shape(svg("svg", { viewBox: "0 0 16 14" }, button), groups.find((group) => group.verdict === look), 8, 7);
         html("span", {}, button, says);
         button.addEventListener("click", () => {
           const show = button.getAttribute("aria-pressed") !== "true";
@@ -539,7 +610,7 @@
       svg("text", { class: "axis", x: (left + right) / 2, y: tall - 6, "text-anchor": "middle" }, root, layer.axis);
       if (y0 < 0 && y1 > 0) svg("line", { class: "base", x1: left, x2: right, y1: y(0), y2: y(0) }, root);
       if (x0 < 0 && x1 > 0) svg("line", { class: "base", x1: x(0), x2: x(0), y1: top, y2: tall - bottom }, root);
-      for (const code of shown) svg("circle", { class: `dot v-${groups[code].verdict}`, cx: x(across[code]), cy: y(height[code]), r: 5.5 }, root);
+      for (const code of shown) shape(root, groups[code], x(across[code]), y(height[code]));
       // Names for the telling groups, where they hide neither a dot nor another name.
       const taken = shown.map((code) => [x(across[code]) - 5, y(height[code]) - 5, x(across[code]) + 5, y(height[code]) + 5]);
       const clash = (box) => taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1]);
@@ -560,8 +631,8 @@
       sheet(
         root, left, top, right - left, tall - top - bottom,
         (event, px, py) => {
-          let found = null;
-          let best = 900;
+          let found = event.pick === undefined ? null : event.pick;
+          let best = found === null ? 900 : -1;
           for (const code of shown) {
             const distance = (x(across[code]) - px) ** 2 + (y(height[code]) - py) ** 2;
             if (distance < best) [found, best] = [code, distance];
@@ -578,6 +649,8 @@
           showTip(event, groups[found].name, rows);
         },
         () => ring.setAttribute("visibility", "hidden"),
+        null,
+        [...shown].sort((a, b) => across[a] - across[b]).map((code) => ({ x: x(across[code]), marks: [{ y: y(height[code]), pick: code }] })),
       );
     };
   }
@@ -603,7 +676,7 @@
       const codes = panel.orders[state.order].codes;
       const width = chart.width;
       const limit = layer.limit || 1;
-      const longest = Math.max(...groups.map((group) => measure(group.name, 11))) + 10;
+      const longest = Math.max(...groups.map((group) => measure(group.name, 11.5))) + 14;
       let names = Math.min(longest, width >= 680 ? 230 : 118);
       let cell = Math.min(width >= 680 ? 46 : 60, (width - names) / m);
       const labelled = cell >= 8.2;
@@ -642,12 +715,15 @@
           svg("text", { ...style, transform: `translate(${trim(names + at + font * 0.36)} ${trim(head - 6)}) rotate(-90)` }, root, fit(groups[code].name, head - 28, font)).style.fontSize = `${font}px`;
         });
       }
-      if (cell >= 36) {
+      const digits = clamp(1 - Math.floor(Math.log10(limit)), 1, 6);
+      const written = (value) => value.toFixed(digits).replace("-", "−").replace(/^−(0\.0+)$/, "$1");
+      if (cell >= measure(`−${limit.toFixed(digits)}`, 11) + 3) {
         codes.forEach((row, i) => codes.forEach((column, j) => {
           const value = matrix[row][column];
           if (!known(value)) return;
-          const deep = Math.abs(value) > 0.55 * limit ? "deep" : "";
-          svg("text", { class: `value ${deep}`, x: names + (j + 0.5) * cell, y: head + (i + 0.5) * cell + 4, "text-anchor": "middle" }, root, format(value, 2));
+          const share = Math.abs(value) / limit;
+          const deep = `${share > 0.79 ? "deep" : ""} ${share > 0.64 ? "half" : ""}`;
+          svg("text", { class: `value ${deep}`, x: names + (j + 0.5) * cell, y: head + (i + 0.5) * cell + 4, "text-anchor": "middle" }, root, written(value));
         }));
       }
       const cross = svg("path", { class: "cross", visibility: "hidden" }, root);
@@ -663,6 +739,8 @@
           showTip(event, `${short(row)} → ${short(column)}`, [[panel.options.unit, format(matrix[row][column])]]);
         },
         () => cross.setAttribute("visibility", "hidden"),
+        null,
+        codes.map((column, j) => ({ x: names + (j + 0.5) * cell, marks: codes.map((row, i) => ({ y: head + (i + 0.5) * cell, pick: i })) })),
       );
       key.textContent = "";
       html("span", {}, key, format(-limit));
@@ -778,11 +856,25 @@
           showTip(event, `${format(edges[place])} to ${format(edges[place + 1])}`, [["pairs", `${format(share[place] * 100)} %`]]);
         },
         () => {},
+        null,
+        share.map((value, place) => ({ x: x((edges[place] + edges[place + 1]) / 2), marks: [{ y: y(value), pick: 0 }] })),
       );
     };
   }
 
   // ---- lists that fold, the table of groups, long texts --------------------------------------------------------------
+  // Which texts are cut depends on the width and on what is shown; only those can be opened.
+  function checkLong() {
+    for (const text of document.querySelectorAll(".clamp:not(.open)")) {
+      if (!text.clientHeight) continue;
+      const long = text.scrollHeight > text.clientHeight + 2;
+      if (long === text.classList.contains("long")) continue;
+      text.classList.toggle("long", long);
+      for (const [name, value] of [["title", "Click to see the whole text"], ["role", "button"], ["tabindex", "0"], ["aria-expanded", "false"]]) {
+        long ? text.setAttribute(name, value) : text.removeAttribute(name);
+      }
+    }
+  }
   function fold(list) {
     const most = Number(list.dataset.fold);
     const host = list.tagName === "TBODY" ? list.closest("table") : list;
@@ -794,6 +886,8 @@
       rows.forEach((row, place) => row.classList.toggle("beyond", !open && place >= most && rows.length > most + 2));
       button.hidden = rows.length <= most + 2;
       button.textContent = open ? `Show the first ${most} only` : `Show all ${rows.length}`;
+      button.setAttribute("aria-expanded", String(open));
+      checkLong();
     };
     button.addEventListener("click", () => {
       open = !open;
@@ -813,6 +907,9 @@
         row.classList.toggle("away", (wanted.size > 0 && !wanted.has(row.dataset.verdict)) || !row.dataset.name.includes(text));
       }
       refresh();
+      const none = section.querySelector(".none");
+      none.hidden = [...body.children].some((row) => !row.classList.contains("away"));
+      body.parentElement.hidden = !none.hidden;
     };
     for (const button of section.querySelectorAll(".filter")) {
       button.addEventListener("click", () => {
@@ -878,11 +975,17 @@
     for (const list of section.querySelectorAll("ol[data-fold], ul[data-fold]")) fold(list);
   }
   for (const text of document.querySelectorAll(".clamp")) {
-    if (text.scrollHeight <= text.clientHeight + 2) continue;
-    text.classList.add("long");
-    text.title = "Click to see the whole text";
-    text.addEventListener("click", () => text.classList.toggle("open"));
+    const turn = () => {
+      if (text.classList.contains("long")) text.setAttribute("aria-expanded", String(text.classList.toggle("open")));
+    };
+    text.addEventListener("click", () => String(getSelection()) === "" && turn());
+    text.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      turn();
+    });
   }
+  checkLong();
   if (typeof ResizeObserver !== "undefined") {
     let waiting = 0;
     const watcher = new ResizeObserver(() => {
@@ -894,6 +997,7 @@
           chart.width = width;
           redraw(chart);
         }
+        checkLong();
       });
     });
     watcher.observe(document.getElementById("main"));
