@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from prefdyn.errors import StoreError
+from prefdyn.report import figures
 from prefdyn.report.figures import figure_bytes, figure_of, log_ticks, write_figures
 from prefdyn.report.folders import read_folder
 from prefdyn.report.panels import panels
@@ -50,9 +52,24 @@ def test_hostile_names_are_text_in_figures_and_no_part_of_a_file_name(tmp_path):
 def test_the_same_folder_gives_the_same_bytes(tmp_path):
     folder = make_folder(tmp_path / "run", names=6)
     first = [figure_bytes(panel) for panel in drawn(folder)]
+    kept = [figure_bytes(panel, formats=("svg",))["svg"] for panel in drawn(folder)]
+    figures._KEPT.clear()
     second = [figure_bytes(panel) for panel in drawn(folder)]
     assert first == second
+    assert kept == [found["svg"] for found in first]
     assert not any(re.search(rb"20\d\d-\d\d-\d\d", found["svg"]) for found in first)
+
+
+def test_a_drawing_that_was_kept_is_not_given_for_another_panel(tmp_path):
+    first, second = (drawn(make_folder(tmp_path / str(seed), names=4, seed=seed))[0] for seed in (0, 1))
+    assert first.id == second.id
+    assert figure_bytes(first, formats=("svg",)) != figure_bytes(second, formats=("svg",))
+
+
+def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/figures cannot be made \(Not a directory\); give another folder"):
+        write_figures([], tmp_path / "file" / "figures")
 
 
 def test_no_setting_is_left_behind_and_pyplot_is_not_used(tmp_path):

@@ -201,6 +201,123 @@ def test_a_browser_draws_every_chart_of_hostile_data_without_an_error(hostile, t
     assert document.count("<svg") >= 13
 
 
+ACTS = """
+const tip = document.getElementById("tip");
+const said = {};
+const at = (node, kind, x, y) => {
+  const box = node.getBoundingClientRect();
+  const [clientX, clientY] = [box.left + x * box.width, box.top + y * box.height];
+  node.dispatchEvent(new PointerEvent(kind, { clientX, clientY, bubbles: true, pointerType: "mouse" }));
+};
+for (const chart of document.querySelectorAll(".chart")) {
+  const sheet = chart.querySelector(".drawing svg > rect[fill=transparent]");
+  const shown = [];
+  for (let x = 0.025; x < 1; x += 0.05) for (let y = 0.05; y < 1; y += 0.1) {
+    at(sheet, "pointermove", x, y);
+    if (!tip.hidden) shown.push(tip.querySelector("b").textContent);
+  }
+  at(sheet, "pointerleave", 0, 0);
+  const gone = tip.hidden;
+  const svg = chart.querySelector(".drawing svg");
+  svg.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+  const keyed = tip.hidden ? null : tip.querySelector("b").textContent;
+  svg.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+  said[chart.dataset.panel] = { shown, gone, keyed, escaped: tip.hidden };
+}
+const seen = (row) => getComputedStyle(row).display !== "none";
+const rows = () => [...document.querySelectorAll(".verdicts tbody tr")].filter(seen);
+const count = { folded: rows().length };
+document.querySelector(".groups .more").click();
+count.all = rows().length;
+const filter = document.querySelector(".filter");
+filter.click();
+count.filtered = rows().map((row) => row.dataset.verdict);
+count.wanted = filter.dataset.verdict;
+filter.click();
+const sort = document.querySelector(".sort select");
+sort.value = "name";
+sort.dispatchEvent(new Event("change"));
+count.byName = rows().map((row) => row.dataset.name);
+const find = document.querySelector(".find input");
+find.value = "no such group";
+find.dispatchEvent(new Event("input"));
+count.none = rows().length;
+count.says = document.querySelector(".none").hidden ? "" : document.querySelector(".none").textContent;
+const curves = document.querySelector("[data-panel=loss-curves]");
+const lines = () => curves.querySelectorAll(".curve").length;
+count.lines = [lines()];
+const legend = curves.querySelectorAll(".legend button");
+legend[0].click();
+count.lines.push(lines());
+legend[0].click();
+count.lines.push(lines());
+const view = curves.querySelectorAll(".segments button");
+const drawing = () => curves.querySelector(".drawing").innerHTML;
+const first = drawing();
+view[1].click();
+count.other = drawing() !== first;
+view[0].click();
+count.same = drawing() === first;
+const texts = [...document.querySelectorAll(".clamp.long")];
+const size = texts[0].clientHeight;
+texts[0].dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+count.opened = texts[0].clientHeight > size;
+document.body.dataset.said = JSON.stringify({ said, count });
+"""
+
+
+@needs_chromium
+def test_a_reader_can_point_type_filter_sort_and_unfold(tmp_path):
+    folder = make_folder(tmp_path / "run", names=20)
+    run = read_folder(folder)
+    page = tmp_path / "page.html"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render([run], static=False))
+    page.write_text(text.replace("</body>", f"<script>{ACTS}</script></body>"))
+    document, console = browse(page, tmp_path / "profile", "--window-size=1200,900")
+    assert console == []
+    (found,) = re.findall(r'data-said="([^"]*)"', document)
+    found = json.loads(html.unescape(found))
+    names = set(run.labels)
+    for panel, seen in found["said"].items():
+        assert seen["gone"], panel
+        assert seen["escaped"], panel
+        assert seen["shown"], panel
+        if panel == "agreement":
+            assert all(" to " in name for name in seen["shown"])
+        elif panel in {"cosine", "influence"}:
+            assert {part for name in seen["shown"] for part in name.split(" → ")} <= names
+        else:
+            assert set(seen["shown"]) <= names
+            assert len(set(seen["shown"])) > 1, panel
+        assert seen["keyed"] is not None or panel == "embedding", panel
+    count = found["count"]
+    assert (count["folded"], count["all"], count["none"]) == (12, 20, 0)
+    assert count["says"] == "No group matches."
+    assert set(count["filtered"]) == {count["wanted"]}
+    assert len(count["filtered"]) == run.verdicts.count(count["wanted"])
+    assert count["byName"] == sorted(name.lower() for name in names)
+    assert count["lines"] == [20, 19, 20]
+    assert count["other"]
+    assert count["same"]
+    assert count["opened"]
+
+
+def test_a_long_list_of_rows_left_out_is_cut_with_a_count(tmp_path):
+    folder = make_folder(tmp_path / "run", names=2)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["dataset"]["left_out"] = [{"id": f"x{n}", "reason": "too long"} for n in range(4321)]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text = render([read_folder(folder)], static=False)
+    assert text.count(": too long") == 50
+    assert "… and 4,271 more; summary.json lists all 4,321" in text
+
+
+def test_one_group_shows_no_order_and_no_chapter_about_others(tmp_path):
+    text = render([read_folder(make_folder(tmp_path / "run", names=1))], static=False)
+    assert text.count("There is one group") == 1
+    assert "What comes first" not in text
+
+
 @needs_chromium
 def test_the_console_check_can_fail(hostile, tmp_path):
     """A page whose policy forbids an injected script is reported; so would an error of ours be."""

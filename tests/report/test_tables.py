@@ -1,13 +1,12 @@
-"""The verdict table for the terminal, the sentence of counts, and groups.csv."""
+"""The verdict table for the terminal and the sentence of counts."""
 
-import csv
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefdyn.report.tables import groups_csv, verdict_sentence, verdict_table
+from prefdyn.report.tables import verdict_sentence, verdict_table
 from prefdyn.report.text import cells, readable, shorten, visible
 from tests.report.make_folder import HOSTILE, make_folder
 
@@ -65,20 +64,6 @@ def test_counts_add_up_to_the_groups(tmp_path):
     sentence = verdict_sentence(summary)
     counts = [int(part.split()[0]) for part in sentence.removeprefix("Of 40 groups: ").split(", ")]
     assert sum(counts) == 40
-
-
-def test_groups_csv_can_be_read_back(tmp_path):
-    summary = summary_of(make_folder(tmp_path / "run", names=list(HOSTILE), missing=True))
-    path = groups_csv(summary, tmp_path / "groups.csv")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["name"] for row in rows] == list(HOSTILE)
-    for row, group in zip(rows, summary["groups"], strict=True):
-        for key, value in group.items():
-            if isinstance(value, float):
-                assert float(row[key]) == value
-            elif value is None:
-                assert not row[key]
 
 
 @given(st.text(max_size=60), st.integers(1, 40))

@@ -35,9 +35,9 @@ _MARKERS = {"dot": "o", "ring": "o", "tick": "|", "cross": "x", "diamond": "D"}
 _SHAPES = {"round": "o", "diamond": "D", "down": "v", "square": "s", "up": "^"}
 _SERIES = {
     "dot": "#2a78d6",
-    "ring": "#e2622c",
-    "diamond": "#5646b8",
-    "cross": "#74841b",
+    "ring": "#d9691a",
+    "diamond": "#6145b0",
+    "cross": "#5d7d4d",
     "tick": "#1f1f1d",
     "bar": "#2a78d6",
 }

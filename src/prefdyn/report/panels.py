@@ -332,8 +332,8 @@ def _log_probs(run: RunFolder) -> Panel | None:
         "log-prob-curves",
         "What happens to chosen and rejected",
         "Mean change of log-probability since the start, training pairs. A margin can grow because chosen rises "
-        "or because rejected falls faster; where the chosen line goes below 0, training makes the wanted answer itself less "
-        "likely.",
+        "or because rejected falls faster; where the chosen line goes below 0, training makes the wanted answer "
+        "itself less likely.",
         (
             ("chosen", "Chosen", "chosen_change", "train"),
             ("rejected", "Rejected", "rejected_change", "train"),
@@ -631,9 +631,8 @@ def _influence(run: RunFolder) -> Panel | None:
         title="Who pushes whom",
         kind="heat",
         caption="What the first step on the pairs of one group (row) does to the mean margin of another "
-        "(column). Above 0 it "
-        "helps; below 0 the row works against the column. A column with much below 0 belongs to a group that the others "
-        "hold back.",
+        "(column). Above 0 it helps; below 0 the row works against the column. A column with much below 0 belongs to "
+        "a group that the others hold back.",
         x_label="Group whose margin moves",
         y_label="Group whose pairs push",
         arrays={"influence": matrix},

@@ -221,7 +221,7 @@
       }
       come(where(), stops[place].x, mark.y);
     });
-    root.addEventListener("blur", gone);
+    root.addEventListener("blur", () => leaveLast === gone && gone());
   }
 
   function canvas(chart, height, width = chart.width) {
@@ -696,7 +696,11 @@
         const text = named ? `← ${panel.y}` : panel.y;
         svg("text", { class: "axis", "text-anchor": "middle", transform: `translate(12 ${trim(head + side / 2)}) rotate(-90)` }, root, text);
         if (!named) svg("text", { class: "axis", x: names + side / 2, y: 16, "text-anchor": "middle" }, root, panel.x);
-      } else if (named) svg("text", { class: "axis", x: 0, y: head - 6 }, root, fit(`${panel.y} ↓`, names - 6, 12));
+      } else if (named) {
+        const text = `${panel.y} ↓`;
+        const free = names + side / 2 - measure(`${panel.x} →`, 12) / 2 - 16;
+        svg("text", { class: "axis", x: 0, y: measure(text, 12) <= free ? 12 : head - 6 }, root, fit(text, measure(text, 12) <= free ? free : names - 6, 12));
+      }
       const parts = new Map();
       codes.forEach((row, i) => {
         codes.forEach((column, j) => {
