@@ -204,3 +204,14 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_where(prefdyn, monkeypa
     )
     with pytest.raises(RuntimeError, match="the sky fell"):
         prefdyn("data", "--debug")
+
+
+def test_an_interruption_is_one_line_and_leaves_no_output(prefdyn, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prefdyn.cli.common.dataset", interrupt)
+    answer = prefdyn("audit", "--out", "out")
+    assert answer.code == 130
+    assert answer.err == "prefdyn: interrupted; the same command takes up what was extracted so far\n"
+    assert not (tmp_path / "out").exists()

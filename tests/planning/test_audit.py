@@ -154,6 +154,16 @@ def test_the_files_say_what_the_result_says(tmp_path):
     assert str(found).startswith("Audit of 105 pairs in 3 groups: ")
 
 
+def test_a_report_needs_no_folder(tmp_path):
+    """In Python a result can be shown as it is, several on one page."""
+    from prefdyn.report.html import write_report
+
+    found = audit(gaussian_groups(60, groups=3, width=8), steps=5)
+    page = write_report([found, simulate(found.features, steps=5)], tmp_path / "page.html").read_text()
+    assert "group 2" in page
+    assert "simulate" in page
+
+
 def test_no_pair_held_out_is_said_and_nothing_is_ranked_on_what_is_not_there():
     feats = gaussian_groups(60, groups=3, width=8, half_gap=2.0, held_out=0.0)
     found = audit(feats, split=1.0, steps=5)
@@ -178,7 +188,7 @@ def test_same_seed_same_files(tmp_path):
 def test_simulate_gives_the_curves_of_the_audit(tmp_path):
     feats = gaussian_groups(60, groups=3, width=8)
     found, curves = audit(feats, steps=7), simulate(feats, steps=7)
-    assert curves.run.table.equals(found.simulation.table)
+    assert curves.trajectory.table.equals(found.simulation.table)
     curves.write(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["command"] == "simulate"

@@ -22,7 +22,7 @@ def test_distinguishability_and_the_joint_loss_after_50_steps_equal_the_twin(lim
     data = load_dataset(f"persona:{PERSONA}", groups=FIVE, limit=limit).split(0.9, seed=0)
     feats = extract(data, str(CHAT_3M), progress=False)
     beta, rate, steps = 0.1, 0.15, 50
-    run = simulate(feats, DPO(beta=beta), learning_rate=rate, steps=steps, progress=False).run
+    run = simulate(feats, DPO(beta=beta), learning_rate=rate, steps=steps, progress=False).trajectory
     found = separation(feats, permutations=19, bootstraps=5)
 
     rows = data.to_rows()

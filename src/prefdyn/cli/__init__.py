@@ -1,7 +1,9 @@
 """The command line: parse, call one function, print. Results go to stdout, progress and advice to stderr."""
 
+import functools
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -17,9 +19,27 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
 )
+
+
+def _interruptible(run: Callable[..., None]) -> Callable[..., None]:
+    """The command, ending in one line when the user interrupts it."""
+
+    @functools.wraps(run)
+    def command(**options: Any) -> None:
+        try:
+            run(**options)
+        except KeyboardInterrupt:
+            print("prefdyn: interrupted; the same command takes up what was extracted so far", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return command
+
+
 COMMANDS = {module.NAME: module for module in (audit, extract, simulate, data, report)}
 for _name, _module in COMMANDS.items():
-    app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(_module.run)
+    app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
+        _interruptible(_module.run)
+    )
 
 
 def _version(wanted: bool) -> bool:

@@ -177,10 +177,11 @@ def _side_by_side(reader: Reader) -> Iterator[Callable[..., Iterable[Any]]]:
         yield map
         return
     torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads)
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            yield pool.map
+        yield pool.map
     finally:
+        pool.shutdown(cancel_futures=True)  # so that an interruption waits for one batch, not for all that are queued
         torch.set_num_threads(threads)
 
 

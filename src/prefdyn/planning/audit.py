@@ -72,6 +72,11 @@ class Audit:
         shown = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items(), key=lambda kv: -kv[1]))
         return f"Audit of {len(self.features)} pairs in {len(self.judgements)} groups: {shown}"
 
+    @property
+    def trajectory(self) -> Trajectory:
+        """The simulated run."""
+        return self.simulation
+
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group, as in `groups` of summary.json; NaN becomes None."""
         return [plain(row) for row in self._groups()]
@@ -384,8 +389,9 @@ def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """Spearman and Kendall rank correlation over the groups where both numbers are known; NaN under three groups.
 
     Example:
-        >>> rank_agreement(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3]))
-        {'spearman': 0.8, 'kendall': 0.6666666666666669, 'groups': 4}
+        >>> found = rank_agreement(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3]))
+        >>> {name: round(value, 6) for name, value in found.items()}
+        {'spearman': 0.8, 'kendall': 0.666667, 'groups': 4}
     """
     known = np.isfinite(first) & np.isfinite(second)
     count = int(known.sum())

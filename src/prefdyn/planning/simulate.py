@@ -20,7 +20,7 @@ class Simulation:
     """One simulated run with its predictions per group. `rows()` for tables, `write(folder)` for files."""
 
     features: FeatureSet
-    run: Trajectory
+    trajectory: Trajectory
     prioritization: Prioritization
     predicted: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any]
@@ -32,7 +32,7 @@ class Simulation:
 
     def pairs(self) -> pa.Table:
         """One row per pair, as in pairs.parquet."""
-        return pairs_table(self.features, margin=self.run.margins[max(self.run.margins)])
+        return pairs_table(self.features, margin=self.trajectory.margins[max(self.trajectory.margins)])
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
@@ -41,7 +41,7 @@ class Simulation:
 
     def write(self, folder: Path) -> None:
         """Write summary.json, groups.csv, pairs.parquet and trajectory.parquet into an existing folder."""
-        write_files(folder, summary=self.summary(), groups=self.rows(), pairs=self.pairs(), run=self.run)
+        write_files(folder, summary=self.summary(), groups=self.rows(), pairs=self.pairs(), run=self.trajectory)
 
 
 def simulate(
@@ -67,7 +67,7 @@ def simulate(
     run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps], progress=progress)
     return Simulation(
         features=feats,
-        run=run,
+        trajectory=run,
         prioritization=prioritization(feats, beta=objective.beta, learning_rate=run.settings["learning_rate"]),
         predicted=tuple(predictions(feats, run, objective)),
         settings=resolved_settings(feats, run, seed=seed),

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from prefdyn.errors import StoreError
 from prefdyn.report.text import visible
-from prefdyn.trajectory import SCHEMA
+from prefdyn.trajectory import SCHEMA, Trajectory
 
 READS_SCHEMA = 1
 
@@ -98,6 +98,36 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return math.nan
     return float(value)
+
+
+@runtime_checkable
+class Finished(Protocol):
+    """What `audit` and `simulate` return in Python: a result that has not been written to a folder."""
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The simulated run."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        ...
+
+    def pairs(self) -> pa.Table:
+        """The content of pairs.parquet."""
+        ...
+
+
+def run_of(item: Any) -> RunFolder:
+    """A RunFolder from a result of `audit` or `simulate`, or from the path of an output folder."""
+    if isinstance(item, RunFolder):
+        return item
+    if isinstance(item, Finished):
+        summary = item.summary()
+        return RunFolder(
+            path=Path(summary["command"]), summary=summary, trajectory=item.trajectory.table, pairs=item.pairs()
+        )
+    return read_folder(item)
 
 
 def read_folder(path: str | Path) -> RunFolder:

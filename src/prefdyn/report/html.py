@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prefdyn.report.figures import figure_bytes
-from prefdyn.report.folders import RunFolder, number, read_folder
+from prefdyn.report.folders import RunFolder, number, run_of
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS, look
 from prefdyn.report.panels import Panel, panel_json, panels
 from prefdyn.report.tables import by_attention, shown, verdict_sentence
@@ -40,10 +40,11 @@ _SEVERITIES = ("problem", "warning", "note")
 
 
 def write_report(folders: Any, path: str | Path, *, static: bool = True) -> Path:
-    """Write one self-contained HTML page about one or several output folders.
+    """Write one self-contained HTML page about one or several runs.
 
     Args:
-        folders: A RunFolder, a path, or a sequence of either: one section each, with an index on top.
+        folders: The path of an output folder, a RunFolder, what `audit` returned, or a sequence of these: one section
+            each, with an index on top.
         path: The HTML file.
         static: Also embed still pictures, for readers without scripts.
 
@@ -54,7 +55,7 @@ def write_report(folders: Any, path: str | Path, *, static: bool = True) -> Path
         StoreError: A folder cannot be read.
     """
     many = folders if isinstance(folders, Sequence) and not isinstance(folders, str) else [folders]
-    runs = [item if isinstance(item, RunFolder) else read_folder(item) for item in many]
+    runs = [run_of(item) for item in many]
     path = Path(path)
     atomic_write(path, render(runs, static=static).encode("utf-8"))
     return path
