@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefdyn import store
+from prefdyn import _files, store
 from prefdyn.data.pairs import LeftOut, PreferenceDataset
 from prefdyn.errors import StoreError
 from prefdyn.features import FeatureSet
@@ -241,7 +241,7 @@ def test_every_bit_of_a_packed_file_counts(tmp_path):
 def test_atomic_write_leaves_the_old_content_or_the_new(tmp_path, monkeypatch):
     """And no third file, whatever fails; permissions as for any new file."""
     path = tmp_path / "x"
-    store.atomic_write(path, b"old")
+    _files.atomic_write(path, b"old")
     plain = tmp_path / "plain"
     plain.write_bytes(b"")
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
@@ -252,11 +252,11 @@ def test_atomic_write_leaves_the_old_content_or_the_new(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(StoreError, match=r"x cannot be written \(No space left on device\)"):
-        store.atomic_write(path, b"new")
+        _files.atomic_write(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x"]
     monkeypatch.undo()
-    store.atomic_write(path, b"new")
+    _files.atomic_write(path, b"new")
     assert path.read_bytes() == b"new"
 
 

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
+from prefdyn._files import atomic_write, beside
 from prefdyn.data.pairs import LeftOut, PreferenceDataset
 from prefdyn.errors import StoreError
 from prefdyn.features import FeatureSet
@@ -69,33 +69,6 @@ def is_main_process() -> bool:
 
 
 # files ---------------------------------------------------------------------------------------------------------------
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file so that its name holds the old content or the whole new one, never a part.
-
-    Raises:
-        StoreError: The file cannot be written.
-    """
-    try:
-        partial = _beside(path, "partial")
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); free space or choose another folder") from error
-
-
-def _beside(path: Path, what: str) -> Path:
-    """A hidden name of its own in the same folder, so that a rename is all it takes."""
-    return path.parent / f".{path.name}.{secrets.token_hex(6)}.{what}"
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -391,7 +364,7 @@ def new_output_folder(out: Path | None, *, command: str, force: bool = False) ->
     parent = final.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        partial = _beside(final.absolute(), "partial")
+        partial = beside(final.absolute(), "partial")
         partial.mkdir()
     except OSError as error:
         raise StoreError(
@@ -448,7 +421,7 @@ def _put_in_place(partial: Path, final: Path, *, force: bool) -> None:
         os.rename(partial, final)
         return
     target = final.absolute()
-    old = _beside(target, "old")
+    old = beside(target, "old")
     os.rename(target, old)
     try:
         os.rename(partial, target)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prefdyn.data import write as module
+from prefdyn import _files as module
 from prefdyn.data.describe import describe
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
@@ -128,7 +128,7 @@ def test_a_file_is_not_replaced_unless_forced_and_nothing_is_left_behind(tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(module.os, "replace", full)
-        with pytest.raises(StoreError, match="cannot be written: No space left on device"):
+        with pytest.raises(StoreError, match=r"x.jsonl cannot be written \(No space left on device\)"):
             write(data, path, force=True)
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
@@ -145,7 +145,7 @@ def test_a_file_is_not_replaced_unless_forced_and_nothing_is_left_behind(tmp_pat
             ConfigError,
             "ends in no format that can be written; known: .csv, .jsonl, .jsonl.gz, .parquet",
         ),
-        ([PLAIN], "nowhere/x.csv", StoreError, "cannot be written: No such file or directory"),
+        ([PLAIN], "nowhere/x.csv", StoreError, r"cannot be written \(No such file or directory\)"),
         ([PLAIN], "folder.csv", StoreError, "is a folder; give the name of a file"),
         ([TALKED], "x.csv", DataError, "CSV cannot hold 1 conversational pairs"),
         (

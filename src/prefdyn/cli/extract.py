@@ -48,8 +48,7 @@ def run(
     from prefdyn.models.extract import extract, is_main_process
     from prefdyn.store import new_output_folder, save_dataset, save_features
 
-    pairs = common.dataset(options)
-    pairs = pairs if "held_out" in pairs.splits else pairs.split(common.share(split), seed=seed)
+    pairs = common.dataset(options).with_held_out(common.share(split), seed=seed)
     if not is_main_process():
         extract(pairs, model, **common.extraction(options))
         return

@@ -71,8 +71,7 @@ def run(
         if features is not None:
             feats, _ = common.stored_features(features, options)
         else:
-            pairs = common.dataset(options)
-            pairs = pairs if "held_out" in pairs.splits else pairs.split(common.share(split), seed=seed)
+            pairs = common.dataset(options).with_held_out(common.share(split), seed=seed)
             feats = extract(pairs, model, **common.extraction(options))
         summaries, inners = [], []
         for each_objective, each_rate, each_steps in grid:

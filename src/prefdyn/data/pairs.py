@@ -184,6 +184,10 @@ class PreferenceDataset:
         held = held_out_mask(np.array(names, dtype=object)[group], text, fraction, seed)
         return self._with("split", pa.array(np.where(held, HELD_OUT, TRAIN).tolist(), pa.string()))
 
+    def with_held_out(self, fraction: float = 0.9, *, seed: int = 0) -> "PreferenceDataset":
+        """The dataset's own split where it came with one, else `split(fraction, seed=seed)`."""
+        return self if HELD_OUT in self.splits else self.split(fraction, seed=seed)
+
     def select(
         self,
         groups: Iterable[str] | None = None,

@@ -4,8 +4,6 @@ import csv
 import gzip
 import io
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefdyn._checks import nearest
+from prefdyn._files import atomic_write
 from prefdyn.data.pairs import MESSAGES, PreferenceDataset
 from prefdyn.errors import ConfigError, DataError, StoreError
 
@@ -54,21 +53,7 @@ def write(data: PreferenceDataset, path: str | Path, *, force: bool = False) -> 
         content = _json_lines(data, table)
         if suffix == ".jsonl.gz":
             content = gzip.compress(content, compresslevel=6, mtime=0)
-    _replace(path, content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with beside.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}; choose a folder that can be") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    atomic_write(path, content)
 
 
 def _json_lines(data: PreferenceDataset, table: pa.Table) -> bytes:

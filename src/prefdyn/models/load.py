@@ -21,9 +21,10 @@ import transformers
 from jaxtyping import Float
 
 from prefdyn._checks import nearest, one_of
+from prefdyn._files import atomic_write
 from prefdyn.errors import ConfigError, ModelError, StoreError
 from prefdyn.provenance import content_hash
-from prefdyn.store import atomic_write, cache_root, file_sha256
+from prefdyn.store import cache_root, file_sha256
 
 BUILTIN = Path(__file__).parent / "tiny"
 """The folder of the built-in model."""

@@ -20,11 +20,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from prefdyn._files import atomic_write
 from prefdyn.errors import ModelError, StoreError
 from prefdyn.models.forward import Reader, Sequences
 from prefdyn.models.load import LanguageModel, quiet
 from prefdyn.provenance import content_hash
-from prefdyn.store import atomic_write, cache_root, pack, read_packed
+from prefdyn.store import cache_root, pack, read_packed
 
 CACHE_SCHEMA = 1
 """Raised whenever the same inputs would give other numbers, so that old shards are not used."""

@@ -288,7 +288,7 @@ def audit(
                 feats = feats.with_held_out(_hold_out(feats, split, seed))
         else:
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
-            dataset = dataset if "held_out" in dataset.splits else dataset.split(split, seed=seed)
+            dataset = dataset.with_held_out(split, seed=seed)
             feats = extract(dataset, model, progress=progress, **extraction)
             dataset = dataset.select(ids=feats.id)
     _refuse_one_class(feats)

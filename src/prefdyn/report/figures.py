@@ -23,11 +23,11 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from prefdyn._files import atomic_write
 from prefdyn.errors import StoreError
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, VERDICTS, look
 from prefdyn.report.panels import Panel
 from prefdyn.report.text import shorten
-from prefdyn.store import atomic_write
 
 _DPI = 110
 _INK, _SOFT, _FAINT, _REST = "#1f1f1d", "#5d5c57", "#dddcd6", "#c4c3bc"

@@ -12,13 +12,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from prefdyn._files import atomic_write
 from prefdyn.report.figures import figure_bytes
 from prefdyn.report.folders import RunFolder, number, run_of
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS, look
 from prefdyn.report.panels import Panel, panel_json, panels
 from prefdyn.report.tables import by_attention, shown, verdict_sentence
 from prefdyn.report.text import readable, visible
-from prefdyn.store import atomic_write
 
 _HEAT_STEPS = 20
 _LEFT_OUT_SHOWN = 50
