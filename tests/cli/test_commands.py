@@ -61,6 +61,7 @@ def test_audit_extract_simulate_and_report_on_the_built_in_data(prefdyn, tmp_pat
     settings = [summary(tmp_path / "grid" / name)["settings"] for name in inner]
     assert sorted((each["beta"], each["steps"]) for each in settings) == [(0.05, 3), (0.05, 6), (0.1, 3), (0.1, 6)]
 
+    assert prefdyn("report", "grid", "--out", "grid.html").code == 0
     page = prefdyn("report", "first", f"grid/{inner[0]}", "--out", "both.html")
     assert page.code == 0, page.err
     text = (tmp_path / "both.html").read_text()

@@ -65,6 +65,7 @@ def run(
         "seed": seed,
         "embedding_method": embedding,
     }
+    common.check_embedding(embedding)
     with new_output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, options)
@@ -78,4 +79,9 @@ def run(
         common.write_pictures(folder.path)
         summary = found.summary()
     print(json.dumps(summary, ensure_ascii=False) if json_output else verdict_table(summary))
+    for line in summary["warnings"]:
+        common.tell(f"warning: {line}")
+    for finding in summary["findings"]:
+        if finding["severity"] != "note":
+            common.tell(f"{finding['severity']}: {finding['says']}")
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

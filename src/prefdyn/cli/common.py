@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from prefdyn._checks import one_of
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.errors import ConfigError
+from prefdyn.errors import ConfigError, MissingExtra
 from prefdyn.features import FeatureSet
 from prefdyn.store import load_dataset_beside, load_features
 
@@ -66,6 +68,12 @@ def counts(text: str, *, name: str) -> list[int]:
         raise ConfigError(f"{name} {text!r} must be a whole number, or several with commas between") from None
 
 
+def check_embedding(method: str) -> None:
+    """Refuse a picture that cannot be drawn before any work is done."""
+    if one_of(method, ("pca", "umap"), name="--embedding") == "umap" and find_spec("umap") is None:
+        raise MissingExtra("--embedding umap needs umap-learn: pip install 'prefdyn[umap]', or use --embedding pca")
+
+
 def share(split: float) -> float:
     """The training share, above 0 and at most 1."""
     if not 0 < split <= 1:
@@ -73,10 +81,17 @@ def share(split: float) -> float:
     return split
 
 
+_OF_EXTRACTION = (
+    "data", "groups", "limit", "group_column", "template", "skip_bad_rows", "answers", "max_length", "revision",
+    "double_norm", "untrained_twin",
+)  # fmt: skip
+
+
 def stored_features(folder: Path, options: Mapping[str, Any]) -> tuple[FeatureSet, PreferenceDataset | None]:
     """Features that `extract` wrote, with the texts beside them; data and model options make no sense then."""
-    for name in ("data", "groups", "limit", "template", "answers"):
-        if options.get(name):
+    changed = {name: options.get(name) for name in _OF_EXTRACTION} | {"model": options.get("model") != "builtin"}
+    for name, given in changed.items():
+        if given:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} cannot be used with --features; use it with `prefdyn extract` instead")
     return load_features(folder), load_dataset_beside(folder)

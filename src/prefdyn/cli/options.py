@@ -36,7 +36,7 @@ def _config(context: Any, path: Path | None) -> Path | None:
             raise ConfigError(f"--config {path}: {key!r} holds a mapping, but every key must be flat")
         if name in _COMMA_LISTS and isinstance(value, list):
             value = ",".join(str(item) for item in value)
-        values[name] = value
+        values[name] = [value] if name in ("data", "folders") and isinstance(value, str) else value
     context.default_map = {**(context.default_map or {}), **values}
     return path
 

@@ -26,10 +26,18 @@ def run(
 ) -> None:
     """Write the page."""
     from prefdyn.cli import common
+    from prefdyn.report.folders import read_folder
     from prefdyn.report.html import write_report
     from prefdyn.store import refuse_existing
 
+    runs = [read_folder(inner) for folder in folders for inner in _runs_in(folder)]
     refuse_existing(out, force=force)
-    write_report(folders, out)
+    write_report(runs, out)
     print(out)
     common.tell(f"Next: open {out}")
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folder itself, or the runs of a grid that `simulate` wrote into it."""
+    inner = sorted(path.parent for path in folder.glob("*/summary.json"))
+    return inner if inner and not (folder / "summary.json").exists() else [folder]

@@ -20,7 +20,7 @@ from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embeddin
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
 from prefdyn.diagnostics.separation import Separation, separation
 from prefdyn.diagnostics.wording import Wording, wording
-from prefdyn.dynamics.descent import descent
+from prefdyn.dynamics.descent import descent, stable_learning_rate
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
@@ -308,7 +308,8 @@ def audit(
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
         predicted = predictions(feats, run, objective)
     limits = thresholds or Thresholds()
-    settings = resolved_settings(feats, run, seed=seed, split=split, untrained_twin=untrained_twin)
+    trained = round(1 - float(feats.held_out.mean()), 6)  # what the features hold, which may have come with a split
+    settings = resolved_settings(feats, run, seed=seed, split=trained, untrained_twin=untrained_twin)
     return Audit(
         data=dataset,
         features=feats,
@@ -325,7 +326,7 @@ def audit(
         predicted=tuple(predicted),
         thresholds=limits,
         settings=settings,
-        warnings=_warnings(feats),
+        warnings=_warnings(feats, objective, rate),
         timings=timings,
     )
 
@@ -415,8 +416,11 @@ def _hold_out(feats: FeatureSet, split: float, seed: int) -> np.ndarray:
     return held_out_mask(np.asarray([feats.groups[code] for code in feats.group]), feats.text, split, seed)
 
 
-def _warnings(feats: FeatureSet) -> tuple[str, ...]:
+def _warnings(feats: FeatureSet, objective: DPO, rate: float) -> tuple[str, ...]:
     found = list(feats.provenance.settings.get("warnings", []))
+    limit = 2 * stable_learning_rate(feats, objective)
+    if rate > limit:
+        found.append(f"The learning rate {rate:g} is above the largest stable one, {limit:.3g}: curves may oscillate.")
     if not feats.held_out.any():
         found.append(
             "No pair is held out: verdicts on held-out loss are not given, and ranks rest on the training loss."

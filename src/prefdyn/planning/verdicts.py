@@ -169,7 +169,11 @@ def _first_rule(item: Evidence, limits: Thresholds, median: float, ranked: int) 
     if item.one_class:
         return "too few", f"all {item.pairs} pairs choose the same answer"
     if item.null_p > limits.null_p:
-        return "noise", f"shuffled labels do as well: adjusted p {item.null_p:.2g} > {limits.null_p}"
+        probe = f", though a linear probe does better than chance (from {item.probe_low:.2f})"
+        return "noise", (
+            f"shuffled labels give as large a mean gap: adjusted p {item.null_p:.2g} > {limits.null_p}"
+            f"{probe if item.probe_low > item.probe_chance else ''}"
+        )
     if item.probe_low <= item.probe_chance:
         return "noise", (
             f"the held-out probe's 95 % interval starts at {item.probe_low:.3f} and so reaches chance, "
@@ -199,7 +203,13 @@ def _first_rule(item: Evidence, limits: Thresholds, median: float, ranked: int) 
             f"under {limits.memorised_share:g} of that"
         )
     if ranked < limits.ranked_groups or math.isnan(item.rank):
-        return "learned", f"held-out loss falls by {fall:.4f} in the joint run"
+        return "learned", f"in the joint run {_moves(fall)}"
     third = min(2, int(3 * (item.rank - 1) / ranked))
     name: Verdict = ("early", "middle", "late")[third]
-    return name, f"ranks {item.rank:g} of {ranked} by area under the held-out loss, which falls by {fall:.4f}"
+    return name, f"ranks {item.rank:g} of {ranked} by area under its loss; {_moves(fall)}"
+
+
+def _moves(fall: float) -> str:
+    if math.isnan(fall):
+        return "no pair of it is held out"
+    return f"held-out loss falls by {fall:.4f}" if fall > 0 else f"held-out loss does not fall: it rises by {-fall:.4f}"
