@@ -242,6 +242,11 @@ class FeatureSet:
             features = self.states.astype(dtype)
         return PairKernel(answers=answers.astype(dtype), features=features)
 
+    def working_kernel(self) -> PairKernel:
+        """The margin kernel in float64, or in float32 where float64 features would take over 2 GiB."""
+        features = self.states if self.chosen_features is None else self.chosen_features
+        return self.kernel(np.float32 if features.size * 8 > _FLOAT64_BYTES else np.float64)
+
     def signs(self, group: int | str) -> Int[np.ndarray, " size"] | None:
         """+1 / -1 for each pair of a two-answer group, +1 where the first of its two tokens is chosen.
 
@@ -276,6 +281,7 @@ class FeatureSet:
         return logits - (logits[rows, self.chosen] - self.ref_chosen_logps)[:, None]
 
 
+_FLOAT64_BYTES = 2 * 2**30
 _PER_PAIR = (
     "states",
     "group",

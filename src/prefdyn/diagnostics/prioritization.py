@@ -20,8 +20,6 @@ from prefdyn.maths.kernel import PairKernel
 
 _PUSH = 0.5
 r"""$h(0)$ of the sigmoid loss: how hard every pair pulls before the first step."""
-_FLOAT64_BYTES = 2 * 2**30
-"""Features are worked on in float64 up to this size, in float32 beyond it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +95,7 @@ def prioritization(feats: FeatureSet, *, beta: float = 0.1, learning_rate: float
     positive(beta, name="beta")
     positive(learning_rate, name="learning_rate")
     train = _train_rows(feats)
-    kernel = _kernel(feats).rows(train)
+    kernel = feats.working_kernel().rows(train)
     group, weight = feats.group[train], feats.weight[train]
     m = len(feats.groups)
     mass = np.bincount(group, weights=weight, minlength=m)
@@ -168,7 +166,7 @@ def pair_pushes(feats: FeatureSet, *, beta: float, learning_rate: float) -> Pair
     positive(beta, name="beta")
     positive(learning_rate, name="learning_rate")
     train = _train_rows(feats)
-    kernel = _kernel(feats)
+    kernel = feats.working_kernel()
     pull = np.where(feats.held_out, 0.0, feats.weight)
     scale = learning_rate * beta**2 * _PUSH / pull.sum()
     dtype = kernel.features.dtype
@@ -204,11 +202,6 @@ def _train_rows(feats: FeatureSet) -> np.ndarray:
     if len(train) == 0:
         raise DataError(f"all {len(feats)} pairs are held out, so no pair pulls; lower the held-out share")
     return train
-
-
-def _kernel(feats: FeatureSet) -> PairKernel:
-    features = feats.states if feats.chosen_features is None else feats.chosen_features
-    return feats.kernel(np.float32 if features.size * 8 > _FLOAT64_BYTES else np.float64)
 
 
 def _group_gram(

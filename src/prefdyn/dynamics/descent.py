@@ -25,8 +25,6 @@ from prefdyn.maths.objectives import DPO
 from prefdyn.trajectory import Trajectory
 
 SPLITS = ("train", "held_out")
-_FLOAT64_BYTES = 2 * 2**30
-"""Features are worked on in float64 up to this size, in float32 beyond it (margins and losses are always float64)."""
 
 
 def descent(
@@ -130,7 +128,7 @@ def stable_learning_rate(feats: FeatureSet, objective: DPO) -> float:
         >>> round(stable_learning_rate(feats, DPO(beta=1.0)), 9)  # C = 2 I and n = 2, so the limit is 8
         4.0
     """
-    kernel, weight = _kernel(feats), feats.weight
+    kernel, weight = feats.working_kernel(), feats.weight
     train = np.flatnonzero(~feats.held_out)
     runs = [train] + [rows for code in range(len(feats.groups)) if len(rows := train[feats.group[train] == code])]
     limits = []
@@ -190,7 +188,7 @@ class _Problem:
     @classmethod
     def of(cls, feats: FeatureSet) -> "_Problem":
         return cls(
-            kernel=_kernel(feats),
+            kernel=feats.working_kernel(),
             basis=feats.coordinates()[1],
             group=feats.group,
             groups=feats.groups,
@@ -349,8 +347,3 @@ def _measure(
         for place in range(size)
         if pairs[place]
     ]
-
-
-def _kernel(feats: FeatureSet) -> PairKernel:
-    large = feats.states.size * 8 > _FLOAT64_BYTES
-    return feats.kernel(np.float32 if large else np.float64)

@@ -326,7 +326,7 @@ def audit(
         predicted=tuple(predicted),
         thresholds=limits,
         settings=settings,
-        warnings=_warnings(feats, objective, rate),
+        warnings=_warnings(feats, objective, None if learning_rate == "auto" else rate),
         timings=timings,
     )
 
@@ -416,11 +416,12 @@ def _hold_out(feats: FeatureSet, split: float, seed: int) -> np.ndarray:
     return held_out_mask(np.asarray([feats.groups[code] for code in feats.group]), feats.text, split, seed)
 
 
-def _warnings(feats: FeatureSet, objective: DPO, rate: float) -> tuple[str, ...]:
+def _warnings(feats: FeatureSet, objective: DPO, given_rate: float | None) -> tuple[str, ...]:
     found = list(feats.provenance.settings.get("warnings", []))
-    limit = 2 * stable_learning_rate(feats, objective)
-    if rate > limit:
-        found.append(f"The learning rate {rate:g} is above the largest stable one, {limit:.3g}: curves may oscillate.")
+    if given_rate is not None and given_rate > (limit := 2 * stable_learning_rate(feats, objective)):
+        found.append(
+            f"The learning rate {given_rate:g} is above the largest stable one, {limit:.3g}: curves may oscillate."
+        )
     if not feats.held_out.any():
         found.append(
             "No pair is held out: verdicts on held-out loss are not given, and ranks rest on the training loss."
