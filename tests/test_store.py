@@ -54,6 +54,8 @@ def trajectory():
         settings={"beta": 0.1, "steps": 2},
         margins={0: np.zeros(3), 2: np.ones(3)},
         chosen_changes={2: np.full(3, -1.0)},
+        joint_head=np.arange(4.0).reshape(1, 4),
+        alone_heads={"a/b": np.ones((1, 4)), "g": np.zeros((1, 4))},
     )
 
 
@@ -95,7 +97,7 @@ def test_equal_features_are_equal_bytes(tmp_path):
 
 
 def test_trajectories_come_back(tmp_path):
-    """Table, settings, provenance and per-pair values by step."""
+    """Table, settings, provenance, per-pair values by step and heads by group."""
     run = trajectory()
     back = store.load_trajectory(store.save_trajectory(run, tmp_path / "t"))
     assert back.table == run.table
@@ -104,8 +106,13 @@ def test_trajectories_come_back(tmp_path):
         one, two = getattr(run, name), getattr(back, name)
         assert list(one) == list(two)
         assert all((one[step] == two[step]).all() for step in one)
-    plain = Trajectory.from_rows(run.rows(), settings={})
-    assert store.load_trajectory(store.save_trajectory(plain, tmp_path / "p")).margins == {}
+    np.testing.assert_array_equal(back.joint_head, run.joint_head)
+    assert set(back.alone_heads) == set(run.alone_heads)
+    assert all((back.alone_heads[name] == head).all() for name, head in run.alone_heads.items())
+    plain = store.load_trajectory(
+        store.save_trajectory(Trajectory.from_rows(run.rows(), settings={}), tmp_path / "p")
+    )
+    assert (plain.margins, plain.joint_head, plain.alone_heads) == ({}, None, {})
 
 
 def test_datasets_come_back(tmp_path):

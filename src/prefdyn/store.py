@@ -292,6 +292,9 @@ def save_trajectory(run: Trajectory, folder: Path) -> Path:
     names = ["trajectory.parquet"]
     arrays = {f"margins/{step}": np.ascontiguousarray(values) for step, values in run.margins.items()}
     arrays |= {f"chosen_changes/{step}": np.ascontiguousarray(values) for step, values in run.chosen_changes.items()}
+    arrays |= {f"alone_heads/{name}": np.ascontiguousarray(values) for name, values in run.alone_heads.items()}
+    if run.joint_head is not None:
+        arrays["joint_head/"] = np.ascontiguousarray(run.joint_head)
     if arrays:
         atomic_write(folder / "trajectory.safetensors", safetensors.numpy.save(arrays))
         names.append("trajectory.safetensors")
@@ -309,17 +312,23 @@ def load_trajectory(folder: Path) -> Trajectory:
     folder = Path(folder)
     manifest = _read_manifest(folder / "trajectory.json", kind="trajectory", fix=_RUN_AGAIN)
     body = manifest["trajectory"]
-    kept: dict[str, dict[int, np.ndarray]] = {"margins": {}, "chosen_changes": {}}
+    kept: dict[str, dict[str, np.ndarray]] = {"margins": {}, "chosen_changes": {}, "joint_head": {}, "alone_heads": {}}
     if "trajectory.safetensors" in manifest["files"]:
         for name, values in _mapped(folder / "trajectory.safetensors").items():
-            kind, _, step = name.partition("/")
-            kept[kind][int(step)] = values
+            kind, _, key = name.partition("/")
+            kept[kind][key] = values
+
+    def by_step(kind: str) -> dict[int, np.ndarray]:
+        return dict(sorted((int(step), values) for step, values in kept[kind].items()))
+
     return Trajectory(
         table=pq.read_table(folder / "trajectory.parquet"),
         settings=body["settings"],
         provenance=Provenance(**body["provenance"]),
-        margins=dict(sorted(kept["margins"].items())),
-        chosen_changes=dict(sorted(kept["chosen_changes"].items())),
+        margins=by_step("margins"),
+        chosen_changes=by_step("chosen_changes"),
+        joint_head=kept["joint_head"].get(""),
+        alone_heads=kept["alone_heads"],
     )
 
 

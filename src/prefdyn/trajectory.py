@@ -50,6 +50,11 @@ class Trajectory:
     """Step → (n,) margin of every pair in the joint run, where asked for."""
     chosen_changes: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Step → (n,) change of the chosen log-probability in the joint run, where asked for."""
+    joint_head: np.ndarray | None = None
+    r"""(p, d) change $\theta$ of the head at the end of the joint run, in the coordinates of the features' kernel:
+    margin = $\beta\langle\phi, \theta\rangle$. None where the run did not train a head alone."""
+    alone_heads: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Group → the same for the group trained by itself."""
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:

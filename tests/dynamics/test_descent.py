@@ -132,6 +132,17 @@ def test_a_group_alone_is_the_joint_run_of_that_group():
     assert np.abs(joint - only.curve("loss", group="1")[1]).max() > 1e-3  # the control: joint training differs
 
 
+def test_the_heads_that_a_run_ends_with_give_its_margins_and_drifts():
+    """Margins are linear in the head's change, whose norm is the drift: of the joint run and of each group alone."""
+    feats, *_ = random_problem(3)
+    run = descent(feats, DPO(beta=0.3), learning_rate=0.2, steps=7, margins_at=[7])
+    np.testing.assert_allclose(0.3 * feats.kernel().forward(run.joint_head), run.margins[7], rtol=1e-12)
+    assert np.linalg.norm(run.joint_head) == pytest.approx(run.final("drift", group=feats.groups[0]), rel=1e-12)
+    assert set(run.alone_heads) == set(feats.groups)
+    for name, head in run.alone_heads.items():
+        assert np.linalg.norm(head) == pytest.approx(run.final("drift", group=name, run="alone"), rel=1e-12)
+
+
 def test_identical_pairs_follow_the_flow_as_the_step_shrinks():
     """exp(r) + r = 1 + 2 beta^2 |g|^2 t for identical pairs (THEORY 1.4); Euler's error is of first order."""
     beta, norm2, horizon = 0.5, 3.0, 8.0

@@ -88,11 +88,14 @@ def descent(
     problem = _Problem.of(feats)
     joint = _run(problem, "joint", objective, rate, steps, recorded, kept, progress=progress)
     rows = joint.rows
+    heads = {}
     if alone:
         for code in track(range(len(feats.groups)), "Groups alone", unit="groups", shown=progress):
             members = feats.members(code)
             if len(members) and not feats.held_out[members].all():
-                rows += _run(problem.rows(members), "alone", objective, rate, steps, recorded, []).rows
+                by_itself = _run(problem.rows(members), "alone", objective, rate, steps, recorded, [])
+                rows += by_itself.rows
+                heads[feats.groups[code]] = by_itself.head
     settings = {
         "objective": objective.name,
         "beta": objective.beta,
@@ -109,6 +112,8 @@ def descent(
         settings=settings,
         margins=joint.margins,
         chosen_changes=joint.chosen_changes,
+        joint_head=joint.head,
+        alone_heads=heads,
         provenance=feats.provenance,
     )
 
@@ -268,6 +273,7 @@ class _Outcome:
     rows: list[dict[str, Any]]
     margins: dict[int, np.ndarray]
     chosen_changes: dict[int, np.ndarray]
+    head: Float[np.ndarray, "p d"]
 
 
 def _run(
@@ -286,7 +292,9 @@ def _run(
     dtype = problem.kernel.features.dtype
     scale = learning_rate * objective.beta * problem.weight[train] / problem.weight[train].sum()
     theta = np.zeros((problem.basis.shape[1], problem.kernel.features.shape[1]))
-    outcome = _Outcome(rows=[], margins={}, chosen_changes={})
+    rows: list[dict[str, Any]] = []
+    kept_margins: dict[int, np.ndarray] = {}
+    kept_changes: dict[int, np.ndarray] = {}
     measured = set(recorded)
     for step in track(range(steps + 1), "Joint run", unit="steps", shown=progress):
         if step in measured or step in kept:
@@ -299,15 +307,15 @@ def _run(
                     "time": learning_rate * step,
                     "drift": float(np.linalg.norm(theta)),
                 }
-                outcome.rows.extend({**common, **row} for row in _measure(problem, objective, margins, changes))
+                rows.extend({**common, **row} for row in _measure(problem, objective, margins, changes))
             if step in kept:
-                outcome.margins[step] = margins
+                kept_margins[step] = margins
                 if changes is not None:
-                    outcome.chosen_changes[step] = changes[0]
+                    kept_changes[step] = changes[0]
         if step < steps:
             pulled = objective.beta * kernel.forward(theta.astype(dtype)).astype(np.float64)
             theta = theta + kernel.adjoint((scale * objective.push(pulled)).astype(dtype))
-    return outcome
+    return _Outcome(rows=rows, margins=kept_margins, chosen_changes=kept_changes, head=theta)
 
 
 def _measure(

@@ -22,19 +22,23 @@ class Condition:
     Example:
         >>> print(Condition(says="d <= 5 Q", measured=4096, relation="<=", limit=4375))
         holds  d <= 5 Q: 4.1e+03 <= 4.38e+03
+        >>> print(Condition(says="objective", measured="hinge", relation="=", limit="sigmoid"))
+        FAILS  objective: hinge = sigmoid
         >>> Condition(says="features are i.i.d.").holds is None
         True
     """
 
     says: str
     """The condition as the source puts it, in plain letters, such as `eta beta'^2 c_n^2 <= 1/4`."""
-    measured: float = math.nan
+    measured: float | str = math.nan
     relation: Relation = "<="
-    limit: float = math.nan
+    limit: float | str = math.nan
 
     @property
     def holds(self) -> bool | None:
         """Whether it holds; None where nothing in the data can tell (no limit), False where it was not measured."""
+        if isinstance(self.measured, str) or isinstance(self.limit, str):
+            return self.measured == self.limit
         if math.isnan(self.limit):
             return None
         room = _ROUNDING * max(abs(self.limit), abs(self.measured)) if math.isfinite(self.measured) else 0.0
@@ -53,7 +57,7 @@ class Condition:
     @property
     def comparison(self) -> str:
         """`measured relation limit`, three digits each; empty where nothing can be measured."""
-        return "" if self.holds is None else f"{self.measured:.3g} {self.relation} {self.limit:.3g}"
+        return "" if self.holds is None else f"{_number(self.measured)} {self.relation} {_number(self.limit)}"
 
     def __str__(self) -> str:
         word = {True: "holds", False: "FAILS", None: "taken"}[self.holds]
@@ -220,6 +224,6 @@ class Bound:
         }
 
 
-def _number(value: float) -> str:
-    """Three digits, as people write them: `0.05`, `18`, `1.78e+08`."""
-    return f"{value:.3g}"
+def _number(value: float | str) -> str:
+    """Three digits, as people write them: `0.05`, `18`, `1.78e+08`; words as they are."""
+    return value if isinstance(value, str) else f"{value:.3g}"
