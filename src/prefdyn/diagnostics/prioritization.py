@@ -5,7 +5,6 @@ $N = \sum_i w_i$ over the training pairs and $h(0) = \tfrac12$ (the sigmoid loss
 product with a part of that sum, and no n × n matrix is formed.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from prefdyn._checks import positive
 from prefdyn.diagnostics.inference import json_number
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
+from prefdyn.maths.geometry import priority_gaps, priority_levels
 from prefdyn.maths.kernel import PairKernel
 
 _PUSH = 0.5
@@ -108,17 +108,11 @@ def prioritization(feats: FeatureSet, *, beta: float = 0.1, learning_rate: float
     mixed = weighted if _equal(pulling, plain) else _group_gram(kernel, group, pulling, plain, m)
 
     empty = count == 0
-    lengths = np.sqrt(np.maximum(np.diag(weighted), 0.0))
-    square = float(shares @ weighted @ shares)
-    # Rounding leaves a little of a mean that cancels; a mean below it has no direction.
     noise = 1e-12 if kernel.features.dtype == np.float64 else 1e-5
-    vanishing = square <= (noise * float(shares @ lengths)) ** 2
-    level = np.full(m, np.nan)
-    if not vanishing:
-        level = (weighted @ shares) / (math.sqrt(square) * lengths.max())
-        level = np.clip(level, -1.0, 1.0)
+    level = priority_levels(weighted, mass, noise=noise)
+    vanishing = bool(np.isnan(level).all())
     level[empty] = np.nan
-    gap = _pair_gaps(weighted, mass, noise)
+    gap = priority_gaps(weighted, mass, noise=noise)
     influence = learning_rate * beta**2 * _PUSH * shares[:, None] * mixed
     first = influence.sum(axis=0)
     for array in (gap, influence):
@@ -226,18 +220,3 @@ def _sum(kernel: PairKernel, values: Float[np.ndarray, " n"], part: np.ndarray) 
 
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
     return bool(np.all(np.abs(first - second) <= 1e-14 * np.abs(second)))
-
-
-def _pair_gaps(gram: Float[np.ndarray, "m m"], mass: Float[np.ndarray, " m"], noise: float) -> Float[np.ndarray, "m m"]:
-    squares = np.diag(gram)
-    total = mass[:, None] + mass[None, :]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own, other = mass[:, None] / total, mass[None, :] / total
-        along_own = own * squares[:, None] + other * gram
-        along_other = own * gram + other * squares[None, :]
-        square = own**2 * squares[:, None] + other**2 * squares[None, :] + 2 * own * other * gram
-        lengths = np.sqrt(np.maximum(squares, 0.0))
-        largest = np.maximum(lengths[:, None], lengths[None, :])
-        gaps = (along_own - along_other) / (np.sqrt(np.maximum(square, 0.0)) * largest)
-    gaps[~(square > (noise * largest) ** 2)] = np.nan
-    return gaps

@@ -383,3 +383,76 @@ def psi_norm(values: Float[np.ndarray, " n"], alpha: float) -> float:
         return largest * low
     root: Any = brentq(excess, low, high, xtol=1e-15)
     return largest * float(root)
+
+
+# priority -----------------------------------------------------------------------------------------------------------
+
+_CANCELLED = 1e-12
+"""Rounding leaves a little of a mean that cancels; a mean this much shorter than its parts has no direction."""
+
+
+def priority_levels(
+    gram: Float[np.ndarray, "m m"], mass: Float[np.ndarray, " m"], *, noise: float = _CANCELLED
+) -> Float[np.ndarray, " m"]:
+    r"""How much of the first joint step serves each group.
+
+    $P_i = \bar b \cdot b_i / (\lVert \bar b \rVert \max_k \lVert b_k \rVert)$ with
+    $\bar b = \sum_k m_k b_k / \sum_k m_k$. Needs the inner products $b_i \cdot b_k$ only.
+
+    Args:
+        gram: $b_i \cdot b_k$ of the groups' pulls: mean gaps, weighted gaps, or mean pair features.
+        mass: Weight $m_k \ge 0$ of each group, such as its number of pairs.
+        noise: A mean below this share of its parts' lengths counts as cancelled: 1e-12 for float64, 1e-5 for float32.
+
+    Returns:
+        Levels in [-1, 1], without unit. All NaN where the pulls cancel or none pulls.
+
+    Reference:
+        2403.18742, Eq. 5; weighted as in THEORY 2.6.
+
+    Example:
+        >>> b = np.array([[3.0, 0], [0, 1], [-1, 2]])
+        >>> priority_levels(b @ b.T, np.ones(3)).round(6).tolist()
+        [0.5547, 0.27735, 0.3698]
+    """
+    shares = mass / mass.sum()
+    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
+    square = float(shares @ gram @ shares)
+    if square <= (noise * float(shares @ lengths)) ** 2:
+        return np.full(len(gram), np.nan)
+    return np.clip((gram @ shares) / (math.sqrt(square) * lengths.max()), -1.0, 1.0)
+
+
+def priority_gaps(
+    gram: Float[np.ndarray, "m m"], mass: Float[np.ndarray, " m"], *, noise: float = _CANCELLED
+) -> Float[np.ndarray, "m m"]:
+    r"""Level of i minus level of j (`priority_levels`) where only these two train together, for every two groups.
+
+    Args:
+        gram: $b_i \cdot b_k$, as for `priority_levels`.
+        mass: Weight of each group.
+        noise: As for `priority_levels`.
+
+    Returns:
+        An antisymmetric matrix without unit; NaN where two pulls cancel.
+
+    Reference:
+        2403.18742, section 5.1 (pairs of behaviours); THEORY 2.6.
+
+    Example:
+        >>> b = np.array([[3.0, 0], [0, 1]])
+        >>> priority_gaps(b @ b.T, np.ones(2)).round(6).tolist()
+        [[0.0, 0.843274], [-0.843274, 0.0]]
+    """
+    squares = np.diag(gram)
+    total = mass[:, None] + mass[None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own, other = mass[:, None] / total, mass[None, :] / total
+        along_own = own * squares[:, None] + other * gram
+        along_other = own * gram + other * squares[None, :]
+        square = own**2 * squares[:, None] + other**2 * squares[None, :] + 2 * own * other * gram
+        lengths = np.sqrt(np.maximum(squares, 0.0))
+        largest = np.maximum(lengths[:, None], lengths[None, :])
+        gaps = (along_own - along_other) / (np.sqrt(np.maximum(square, 0.0)) * largest)
+    gaps[~(square > (noise * largest) ** 2)] = np.nan
+    return gaps

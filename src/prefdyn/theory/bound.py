@@ -11,6 +11,8 @@ Form = Literal["published", "repaired", "sharper"]
 LOOSE = 10.0
 """A bound this many times what was measured is true, but of no use to anyone who plans by it."""
 
+_TOLD = 3
+"""How many failing conditions a sentence tells; the rest is counted."""
 _ROUNDING = 1e-9
 """Relative room for rounding where a statement holds with equality."""
 
@@ -33,6 +35,11 @@ class Condition:
     measured: float | str = math.nan
     relation: Relation = "<="
     limit: float | str = math.nan
+
+    def __post_init__(self) -> None:
+        for name in ("measured", "limit"):
+            if not isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, float(value))
 
     @property
     def holds(self) -> bool | None:
@@ -109,6 +116,10 @@ class Bound:
     note: str = ""
     """What is wrong with the published form, or what the value leaves out."""
 
+    def __post_init__(self) -> None:
+        for name in ("value", "trivial", "failure", "measured"):  # NumPy's numbers would make comparisons not bool
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     @property
     def failed(self) -> tuple[Condition, ...]:
         """The conditions that do not hold."""
@@ -173,8 +184,9 @@ class Bound:
         match self.standing:
             case "outside":
                 broken = [f"{c.says} ({c.comparison})" for c in self.failed]
-                verb = "condition fails" if len(broken) == 1 else "conditions fail"
-                return f"does not apply, {verb}: {'; '.join(broken)}{seen}"
+                verb = "condition fails" if len(broken) == 1 else f"{len(broken)} conditions fail"
+                more = f"; and {len(broken) - _TOLD} more" if len(broken) > _TOLD else ""
+                return f"does not apply, {verb}: {'; '.join(broken[:_TOLD])}{more}{seen}"
             case "broken":
                 return f"its conditions hold and yet it is false here: {claim}{seen}"
             case "empty" if self.failure >= 1:
@@ -214,6 +226,7 @@ class Bound:
             "measured": self.measured,
             "trivial": self.trivial,
             "failure": self.failure,
+            "looseness": self.looseness,
             "applies": self.applies,
             "vacuous": self.is_vacuous,
             "kept": self.kept,
