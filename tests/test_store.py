@@ -109,9 +109,7 @@ def test_trajectories_come_back(tmp_path):
     np.testing.assert_array_equal(back.joint_head, run.joint_head)
     assert set(back.alone_heads) == set(run.alone_heads)
     assert all((back.alone_heads[name] == head).all() for name, head in run.alone_heads.items())
-    plain = store.load_trajectory(
-        store.save_trajectory(Trajectory.from_rows(run.rows(), settings={}), tmp_path / "p")
-    )
+    plain = store.load_trajectory(store.save_trajectory(Trajectory.from_rows(run.rows(), settings={}), tmp_path / "p"))
     assert (plain.margins, plain.joint_head, plain.alone_heads) == ({}, None, {})
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prefdyn.models.extract import extract
     from prefdyn.planning.audit import audit
     from prefdyn.report.html import write_report
+    from prefdyn.theory.bounds import bounds
     from prefdyn.trajectory import Trajectory
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "PreferenceDataset",
     "Trajectory",
     "audit",
+    "bounds",
     "descent",
     "extract",
     "load_dataset",
@@ -50,6 +52,7 @@ _HOMES = {
     "PreferenceDataset": "prefdyn.data.pairs",
     "Trajectory": "prefdyn.trajectory",
     "audit": "prefdyn.planning.audit",
+    "bounds": "prefdyn.theory.bounds",
     "descent": "prefdyn.dynamics.descent",
     "extract": "prefdyn.models.extract",
     "load_dataset": "prefdyn.data.loaders",

@@ -136,6 +136,7 @@ def test_the_heads_that_a_run_ends_with_give_its_margins_and_drifts():
     """Margins are linear in the head's change, whose norm is the drift: of the joint run and of each group alone."""
     feats, *_ = random_problem(3)
     run = descent(feats, DPO(beta=0.3), learning_rate=0.2, steps=7, margins_at=[7])
+    assert run.joint_head is not None
     np.testing.assert_allclose(0.3 * feats.kernel().forward(run.joint_head), run.margins[7], rtol=1e-12)
     assert np.linalg.norm(run.joint_head) == pytest.approx(run.final("drift", group=feats.groups[0]), rel=1e-12)
     assert set(run.alone_heads) == set(feats.groups)

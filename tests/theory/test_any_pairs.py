@@ -1,5 +1,7 @@
 """The drift bound on any pair features: random tokens, weights and groups, against descent on the whole head."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def problem(seed):
     )
     kernel = feats.kernel()
     dense, share = kernel.dense(), feats.weight / feats.weight.sum()
-    asked = {
+    asked: dict[str, Any] = {
         "mean_feature": float(np.sqrt(max(0.0, share @ dense @ share))),
         "mean_length": float(share @ np.sqrt(np.diag(dense))),
         "smoothness": float(np.linalg.eigvalsh(np.sqrt(np.outer(share, share)) * dense)[-1]),
@@ -57,12 +59,12 @@ def test_two_answers_give_the_bound_of_one_group():
         states, chosen=chosen, rejected=np.where(positive, "No", "Yes"), tokens=["Yes", "No"]
     )
     kernel = feats.kernel()
-    asked = {
+    asked: dict[str, Any] = {
         "mean_feature": float(np.sqrt(kernel.dense().mean())),
         "mean_length": float(np.sqrt(kernel.diagonal()).mean()),
         "smoothness": float(np.linalg.eigvalsh(kernel.dense() / 12)[-1]),
     }
-    settings = {"beta": 0.3, "learning_rate": 0.7, "steps": 9}
+    settings: dict[str, Any] = {"beta": 0.3, "learning_rate": 0.7, "steps": 9}
     one = drift_bound(constants(feats.states.astype(float), positive), **settings)
     any_pairs = pair_drift_bound(**asked, **settings)
     assert any_pairs.value == pytest.approx(one.value, rel=1e-12)
@@ -71,6 +73,6 @@ def test_two_answers_give_the_bound_of_one_group():
 
 
 def test_a_step_beyond_the_stable_one_is_outside():
-    asked = {"mean_feature": 1.0, "mean_length": 1.0, "smoothness": 4.0}
+    asked: dict[str, Any] = {"mean_feature": 1.0, "mean_length": 1.0, "smoothness": 4.0}
     assert pair_drift_bound(**asked, beta=1.0, learning_rate=2.0, steps=1).applies
     assert not pair_drift_bound(**asked, beta=1.0, learning_rate=2.1, steps=1).applies

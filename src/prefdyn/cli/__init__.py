@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from prefdyn.cli import audit, data, extract, report, simulate
+from prefdyn.cli import audit, bounds, data, extract, field, report, simulate
 
 app = typer.Typer(
     name="prefdyn",
@@ -35,7 +35,7 @@ def _interruptible(run: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-COMMANDS = {module.NAME: module for module in (audit, extract, simulate, data, report)}
+COMMANDS = {module.NAME: module for module in (audit, extract, simulate, bounds, field, data, report)}
 for _name, _module in COMMANDS.items():
     app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
         _interruptible(_module.run)

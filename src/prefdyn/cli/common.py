@@ -11,7 +11,9 @@ from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError, MissingExtra
 from prefdyn.features import FeatureSet
+from prefdyn.provenance import Provenance
 from prefdyn.store import load_dataset_beside, load_features
+from prefdyn.trajectory import Trajectory
 
 
 def tell(*lines: str) -> None:
@@ -97,6 +99,19 @@ def stored_features(folder: Path, options: Mapping[str, Any]) -> tuple[FeatureSe
     return load_features(folder), load_dataset_beside(folder)
 
 
+def stored_run(folder: Path) -> tuple[Trajectory, Provenance]:
+    """The run in an output folder, with its settings, and where it came from."""
+    from prefdyn.report.folders import read_folder
+
+    found = read_folder(folder)
+    if found.trajectory is None:
+        raise ConfigError(f"--run {folder} holds no trajectory.parquet; give a folder of audit, simulate or bounds")
+    origin = {name: dict(found.part(part) or {}) for name, part in (("data", "dataset"), ("model", "model"))}
+    versions = dict(found.part("provenance", "versions") or {})
+    run = Trajectory(table=found.trajectory, settings=found.part("settings") or {})
+    return run, Provenance(data=origin["data"], model=origin["model"], versions=versions)
+
+
 def dataset(options: Mapping[str, Any]) -> PreferenceDataset:
     """The dataset that the data options name."""
     specs: Sequence[str] = options["data"] or ["builtin"]
@@ -145,8 +160,11 @@ def write_pictures(folder: Path) -> None:
     from prefdyn.report.folders import read_folder
     from prefdyn.report.html import write_report
     from prefdyn.report.panels import panels
+    from prefdyn.report.proved import drawings, write_drawings
 
-    write_figures(panels(read_folder(folder)), folder / "figures")
+    run = read_folder(folder)
+    write_figures(panels(run), folder / "figures")
+    write_drawings(drawings(run), folder / "figures")
     write_report(folder, folder / "report.html")
 
 

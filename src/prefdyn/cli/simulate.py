@@ -7,7 +7,7 @@ import typer
 from prefdyn.cli import options as o
 
 if TYPE_CHECKING:
-    from prefdyn.maths.objectives import DPO
+    from prefdyn.maths.objectives import Objective
 
 NAME = "simulate"
 SUMMARY = "Learning curves from features; grids of settings."
@@ -32,7 +32,7 @@ def run(
     split: o.Split = 0.9,
     answers: o.Answers = None,
     max_length: o.MaxLength = None,
-    objective: o.Objective = "sigmoid",
+    objective: Annotated[str, typer.Option(help="Loss: sigmoid (DPO), hinge (SLiC) or gpo_ipo.")] = "sigmoid",
     beta: Annotated[str, typer.Option(help="DPO temperature; a comma list makes a grid.")] = "0.1",
     learning_rate: Annotated[str, typer.Option(help="Step size or auto; a comma list makes a grid.")] = "auto",
     steps: Annotated[str, typer.Option(help="Full-batch steps; a comma list makes a grid.")] = "100",
@@ -61,7 +61,7 @@ def run(
     from prefdyn.report.tables import verdict_table
     from prefdyn.store import new_output_folder
 
-    grid: list[tuple[DPO, float | Literal["auto"], int]] = [
+    grid: list[tuple[Objective, float | Literal["auto"], int]] = [
         (by_name(objective, beta=each_beta), each_rate, each_steps)
         for each_beta in common.numbers(beta, name="--beta")
         for each_rate in common.rates(learning_rate)

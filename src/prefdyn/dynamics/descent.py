@@ -9,6 +9,7 @@ For one-token answers this *is* DPO on the unembedding matrix, step by step, and
 longer responses it is first order in the head's movement.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from prefdyn._progress import track
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.kernel import PairKernel
-from prefdyn.maths.objectives import DPO
+from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.trajectory import Trajectory
 
 SPLITS = ("train", "held_out")
@@ -29,7 +30,7 @@ SPLITS = ("train", "held_out")
 
 def descent(
     feats: FeatureSet,
-    objective: DPO | None = None,
+    objective: Objective | None = None,
     *,
     learning_rate: float | Literal["auto"] = "auto",
     steps: int = 100,
@@ -118,14 +119,15 @@ def descent(
     )
 
 
-def stable_learning_rate(feats: FeatureSet, objective: DPO) -> float:
+def stable_learning_rate(feats: FeatureSet, objective: Objective) -> float:
     r"""Half of the largest step that is stable for the joint run and for every group alone.
 
     Full-batch descent on a loss with curvature at most $\kappa$ never increases while
     $\eta \le 2 \sum w / (\kappa \beta^2 \lambda_{\max}(C_w))$ with $C_w = \sqrt{w_i w_j}\, C_{ij}$; for DPO
-    $\kappa = 1/4$, so $8 n / (\beta^2 \lambda_{\max}(C))$ (THEORY 9).
+    $\kappa = 1/4$, so $8 n / (\beta^2 \lambda_{\max}(C))$, for GPO's IPO $\kappa = 2$ (THEORY 9).
 
     Raises:
+        ConfigError: The loss has a kink (SLiC), so that no step is small enough.
         DataError: Every training feature is zero, so no step changes anything.
 
     Example:
@@ -133,6 +135,11 @@ def stable_learning_rate(feats: FeatureSet, objective: DPO) -> float:
         >>> round(stable_learning_rate(feats, DPO(beta=1.0)), 9)  # C = 2 I and n = 2, so the limit is 8
         4.0
     """
+    if math.isinf(objective.curvature):
+        raise ConfigError(
+            f"the loss {objective.name!r} has a kink, so no step is small enough to be stable; give learning_rate a "
+            "number in place of 'auto'"
+        )
     kernel, weight = feats.working_kernel(), feats.weight
     train = np.flatnonzero(~feats.held_out)
     runs = [train] + [rows for code in range(len(feats.groups)) if len(rows := train[feats.group[train] == code])]
@@ -279,7 +286,7 @@ class _Outcome:
 def _run(
     problem: _Problem,
     name: str,
-    objective: DPO,
+    objective: Objective,
     learning_rate: float,
     steps: int,
     recorded: Sequence[int],
@@ -319,7 +326,7 @@ def _run(
 
 
 def _measure(
-    problem: _Problem, objective: DPO, margins: np.ndarray, changes: tuple[np.ndarray, np.ndarray] | None
+    problem: _Problem, objective: Objective, margins: np.ndarray, changes: tuple[np.ndarray, np.ndarray] | None
 ) -> list[Mapping[str, Any]]:
     cell = 2 * problem.group + problem.held_out
     size = 2 * len(problem.groups)

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
 from scipy.optimize import brentq
 
-from prefdyn._checks import between, finite
-from prefdyn.errors import DataError
+from prefdyn._checks import at_least, between, finite
+from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.kernel import PairKernel
 
 # the gap ------------------------------------------------------------------------------------------------------------
@@ -216,6 +216,33 @@ def shared_norm_and_spread(
     if scale == 0:
         return math.nan, math.nan
     return float(np.linalg.norm(np.mean(midpoints, axis=0))) / scale, math.sqrt(np.mean(variances)) / scale
+
+
+def effective_size(rows: int, block: int, correlation: float) -> float:
+    r"""$n/(1 + (m-1)\rho)$: independent rows that are worth as much to a mean as n rows in blocks of m.
+
+    Args:
+        rows: n, at least 1; a multiple of m, or many times it.
+        block: m, the rows in a block, at least 1.
+        correlation: $\rho$ of any two rows of one block, from 0 to 1; 1: copies.
+
+    Returns:
+        The variance of one row over the variance of the mean, between n/m and n.
+
+    Raises:
+        ConfigError: A count is below 1, or the correlation out of range.
+
+    Reference:
+        THEORY 5 (non-iid row); Kish's design effect.
+
+    Example:
+        >>> effective_size(100, 5, 1.0), effective_size(100, 5, 0.25)
+        (20.0, 50.0)
+    """
+    n, m = at_least(rows, 1, name="rows"), at_least(block, 1, name="block")
+    if not 0 <= correlation <= 1:
+        raise ConfigError(f"correlation is {correlation!r}, but must lie between 0 and 1")
+    return n / (1 + (m - 1) * correlation)
 
 
 # exact rotations ----------------------------------------------------------------------------------------------------

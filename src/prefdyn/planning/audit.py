@@ -20,11 +20,12 @@ from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embeddin
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
 from prefdyn.diagnostics.separation import Separation, separation
 from prefdyn.diagnostics.wording import Wording, wording
-from prefdyn.dynamics.descent import descent, stable_learning_rate
-from prefdyn.errors import DataError
+from prefdyn.dynamics.descent import descent, recorded_steps, stable_learning_rate
+from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO
+from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.models.extract import extract
+from prefdyn.planning.bounds import proved_parts
 from prefdyn.planning.summary import (
     header,
     loss_decrease,
@@ -35,6 +36,8 @@ from prefdyn.planning.summary import (
     write_files,
 )
 from prefdyn.planning.verdicts import Evidence, Judgement, Thresholds, judge
+from prefdyn.theory.bound import Bound
+from prefdyn.theory.bounds import bounds
 from prefdyn.trajectory import Trajectory
 
 _SHOWN_PAIRS = 20
@@ -55,6 +58,8 @@ class Audit:
     wording: Wording | None
     pushes: PairPushes
     simulation: Trajectory
+    bounds: tuple[Bound, ...]
+    """What is proved about the simulated run."""
     untrained: Separation | None
     """The same separation for the model's untrained twin, on request."""
     findings: tuple[Finding, ...]
@@ -108,7 +113,7 @@ class Audit:
                 "verdict_thresholds": self.thresholds.rules(),
                 "findings": [item.to_json() for item in self.findings],
                 "examples": {"at_odds": self._at_odds()},
-                "bounds": [],
+                **proved_parts(self.features, self.simulation, self.bounds),
                 "warnings": list(self.warnings),
                 "timings": dict(self.timings),
             }
@@ -242,7 +247,7 @@ def audit(
     data: Any,
     model: Any = "builtin",
     *,
-    objective: DPO | None = None,
+    objective: Objective | None = None,
     learning_rate: float | Literal["auto"] = "auto",
     steps: int = 100,
     split: float = 0.9,
@@ -259,7 +264,7 @@ def audit(
     Args:
         data: A PreferenceDataset, anything that `load_dataset` reads, or a FeatureSet (then `model` is not used).
         model: "builtin", a local folder, a hub id, a LoRA adapter's folder, or a loaded model.
-        objective: The preference objective; `DPO(beta=0.1)` if not given.
+        objective: `DPO(beta=0.1)` if not given. Only DPO: the verdicts' thresholds are nats below log 2.
         learning_rate: Of the simulation; "auto" is half of the largest stable step.
         steps: Full-batch steps of the simulation.
         split: Share of each group to train on; the rest is held out. A dataset or FeatureSet that already holds pairs
@@ -277,9 +282,15 @@ def audit(
 
     Raises:
         DataError: The data cannot be read or means nothing.
+        ConfigError: The objective is not DPO.
         ModelError: The model cannot be read or its head is not covered.
     """
     objective = objective or DPO()
+    if objective.name != DPO.name:
+        raise ConfigError(
+            f"an audit judges by the loss of DPO, whose start is log 2, but the objective is {objective.name!r}; for "
+            "its learning curves use `prefdyn simulate` (`prefdyn.planning.simulate`)"
+        )
     timings: dict[str, float] = {}
     with _timed(timings, "extract_s"):
         if isinstance(data, FeatureSet):
@@ -302,11 +313,20 @@ def audit(
                 extract(dataset, model, untrained=seed, progress=progress, **extraction), seed=seed, progress=progress
             )
     with _timed(timings, "simulate_s"):
-        run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps], progress=progress)
+        run = descent(
+            feats,
+            objective,
+            learning_rate=learning_rate,
+            steps=steps,
+            margins_at=recorded_steps(steps),
+            progress=progress,
+        )
         rate = run.settings["learning_rate"]
         priority = prioritization(feats, beta=objective.beta, learning_rate=rate)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
         predicted = predictions(feats, run, objective)
+    with _timed(timings, "prove_s"):
+        proved = tuple(bounds(feats, run))
     limits = thresholds or Thresholds()
     trained = round(1 - float(feats.held_out.mean()), 6)  # what the features hold, which may have come with a split
     settings = resolved_settings(feats, run, seed=seed, split=trained, untrained_twin=untrained_twin)
@@ -320,6 +340,7 @@ def audit(
         wording=words,
         pushes=pushes,
         simulation=run,
+        bounds=proved,
         untrained=twin,
         findings=() if dataset is None else preflight(dataset),
         judgements=judge(evidence(feats, apart, priority, pushes, words, predicted), limits),
@@ -416,7 +437,7 @@ def _hold_out(feats: FeatureSet, split: float, seed: int) -> np.ndarray:
     return held_out_mask(np.asarray([feats.groups[code] for code in feats.group]), feats.text, split, seed)
 
 
-def _warnings(feats: FeatureSet, objective: DPO, given_rate: float | None) -> tuple[str, ...]:
+def _warnings(feats: FeatureSet, objective: Objective, given_rate: float | None) -> tuple[str, ...]:
     found = list(feats.provenance.settings.get("warnings", []))
     if given_rate is not None and given_rate > (limit := 2 * stable_learning_rate(feats, objective)):
         found.append(

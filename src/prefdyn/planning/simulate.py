@@ -10,7 +10,7 @@ import pyarrow as pa
 from prefdyn.diagnostics.prioritization import Prioritization, prioritization
 from prefdyn.dynamics.descent import descent
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO
+from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.planning.summary import header, pairs_table, plain, predictions, resolved_settings, write_files
 from prefdyn.trajectory import Trajectory
 
@@ -46,7 +46,7 @@ class Simulation:
 
 def simulate(
     feats: FeatureSet,
-    objective: DPO | None = None,
+    objective: Objective | None = None,
     *,
     learning_rate: float | Literal["auto"] = "auto",
     steps: int = 100,

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from prefdyn.features import FeatureSet, describe
-from prefdyn.maths.objectives import DPO, LOG2
+from prefdyn.maths.objectives import LOG2, Objective
 from prefdyn.trajectory import Trajectory
 
 SCHEMA_VERSION = 1
@@ -56,7 +56,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def predictions(feats: FeatureSet, run: Trajectory, objective: DPO) -> list[dict[str, Any]]:
+def predictions(feats: FeatureSet, run: Trajectory, objective: Objective) -> list[dict[str, Any]]:
     """What the joint run does to each group, with the same group alone beside it; NaN where not measurable.
 
     `predicted_rank` orders groups by the area under their held-out loss, smallest first (ties share the better rank);

@@ -29,8 +29,8 @@ from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, VERDICTS, look
 from prefdyn.report.panels import Panel
 from prefdyn.report.text import shorten
 
-_DPI = 110
-_INK, _SOFT, _FAINT, _REST = "#1f1f1d", "#5d5c57", "#dddcd6", "#c4c3bc"
+DPI = 110
+INK, SOFT, FAINT, _REST = "#1f1f1d", "#5d5c57", "#dddcd6", "#c4c3bc"
 _MARKERS = {"dot": "o", "ring": "o", "tick": "|", "cross": "x", "diamond": "D"}
 _SHAPES = {"round": "o", "diamond": "D", "down": "v", "square": "s", "up": "^"}
 _SERIES = {
@@ -42,13 +42,13 @@ _SERIES = {
     "bar": "#2a78d6",
 }
 _DIVERGING = LinearSegmentedColormap.from_list("against_towards", [AGAINST.light, "#f4f3ef", TOWARDS.light], N=41)
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "prefdyn",
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _SOFT,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": SOFT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9.5,
@@ -56,9 +56,9 @@ _SETTINGS: dict[Any, Any] = {
     "axes.titley": 1.0,
     "text.hinting": "none",
     "axes.grid": False,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-    "text.color": _INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "text.color": INK,
     "text.parse_math": False,
     "axes.unicode_minus": True,
     "path.simplify": True,
@@ -99,24 +99,47 @@ def figure_bytes(panel: Panel, *, formats: Sequence[Literal["svg", "png"]] = ("s
     """One panel as the bytes of its files, by format."""
     mark = hashlib.sha256(pickle.dumps(panel)).digest()
     found = {}
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(SETTINGS):
         figure = None
         for kind in formats:
-            if kind == "svg" and mark in _KEPT:
-                found[kind] = _KEPT[mark]
+            if kind == "svg" and (mark, kind) in _KEPT:
+                found[kind] = _KEPT[mark, kind]
                 continue
             figure = figure or figure_of(panel)
             found[kind] = _svg(figure) if kind == "svg" else _png(figure)
             if kind == "svg":
-                _KEPT[mark] = found[kind]
-    while len(_KEPT) > _KEEP:
-        _KEPT.popitem(last=False)
+                _KEPT[mark, kind] = found[kind]
+    _forget()
+    return found
+
+
+def drawing_bytes(
+    draw: Callable[[], Figure], *, formats: Sequence[Literal["svg", "png"]] = ("svg", "png")
+) -> dict[str, bytes]:
+    """Any other figure as the bytes of its files, in the style of the panels: `draw` is called under their settings.
+
+    `draw` is a function of this package with its arguments bound, by whose content the drawing is kept.
+    """
+    mark = hashlib.sha256(pickle.dumps(draw)).digest()
+    missing = [kind for kind in formats if (mark, kind) not in _KEPT]
+    if missing:
+        with matplotlib.rc_context(SETTINGS):
+            figure = draw()
+            for kind in missing:
+                _KEPT[mark, kind] = _svg(figure) if kind == "svg" else _png(figure)
+    found = {kind: _KEPT[mark, kind] for kind in formats}
+    _forget()
     return found
 
 
 _KEEP = 32
-_KEPT: OrderedDict[bytes, bytes] = OrderedDict()
-"""The last SVG drawings by the content of their panels: a page asks for those that were just written as files."""
+_KEPT: OrderedDict[tuple[bytes, str], bytes] = OrderedDict()
+"""The last drawings by content and format: a page asks for those that were just written as files."""
+
+
+def _forget() -> None:
+    while len(_KEPT) > _KEEP:
+        _KEPT.popitem(last=False)
 
 
 def _svg(figure: Figure) -> bytes:
@@ -127,7 +150,7 @@ def _svg(figure: Figure) -> bytes:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.set_dpi(_DPI)
+    figure.set_dpi(DPI)
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return buffer.getvalue()
 
@@ -163,19 +186,20 @@ def _widest(names: Sequence[str], size: float) -> float:
 
 def _figure(panel: Panel, width: float, height: float) -> Figure:
     """An empty figure of that size in inches with the panel's title. Places are computed here, once, not searched."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     title = _plain(panel.title)
     figure.text(0.15 / width, 1 - 0.16 / height, title, va="top", fontsize=12, fontweight="bold")
     return figure
 
 
-def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes at that place, in inches from the lower left corner."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], left: float, top: float, **rest: Any) -> None:
+def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], left: float, top: float, **rest: Any) -> None:
+    """A legend at that place, in inches from the lower left corner."""
     across, up = figure.get_size_inches()
     figure.legend(
         handles,
@@ -205,7 +229,7 @@ def _colour(panel: Panel, code: int) -> str:
 
 
 def _grid(axes: Axes, axis: Literal["x", "y", "both"]) -> None:
-    axes.grid(True, axis=axis, color=_FAINT, linewidth=0.6)
+    axes.grid(True, axis=axis, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
 
@@ -240,7 +264,7 @@ def _draw_lines(panel: Panel) -> Figure:
     ticks = log_ticks(float(steps[-1]))
     axes = None
     for place, layer in enumerate(panel.layers):
-        axes = _place(figure, 0.72 + 4.5 * place, 0.6, wide, height - 1.4)
+        axes = axes_at(figure, 0.72 + 4.5 * place, 0.6, wide, height - 1.4)
         values = panel.arrays[layer.values]
         rest = [np.column_stack((x, values[code])) for code in grey]
         axes.add_collection(LineCollection(rest, colors=_REST, linewidths=0.7, zorder=1))
@@ -251,9 +275,9 @@ def _draw_lines(panel: Panel) -> Figure:
                 axes.plot(x, other, color=_colour(panel, code), linewidth=1, dashes=(4, 2.5), zorder=2)
         axes.autoscale_view()
         for label, at in panel.lines:
-            axes.axhline(at, color=_SOFT, linewidth=0.8, linestyle=":", zorder=0)
+            axes.axhline(at, color=SOFT, linewidth=0.8, linestyle=":", zorder=0)
             axes.annotate(
-                _plain(label), (x[-1], at), (0, 2), textcoords="offset points", ha="right", fontsize=7.5, color=_SOFT
+                _plain(label), (x[-1], at), (0, 2), textcoords="offset points", ha="right", fontsize=7.5, color=SOFT
             )
         axes.set_xticks(np.log10(1 + np.array(ticks)), [f"{tick:,}" for tick in ticks])
         axes.set_title(_plain(layer.label))
@@ -262,8 +286,8 @@ def _draw_lines(panel: Panel) -> Figure:
         _grid(axes, "y")
     handles: list[Any] = [Line2D([], [], color=_colour(panel, code), linewidth=2) for code in coloured]
     handles += [Line2D([], [], color=_REST, linewidth=1)] if grey else []
-    handles += [Line2D([], [], color=_SOFT, linewidth=1, dashes=(4, 2.5))] if alone else []
-    _legend(figure, handles, names, 4.5 * columns, height - 0.8)
+    handles += [Line2D([], [], color=SOFT, linewidth=1, dashes=(4, 2.5))] if alone else []
+    legend(figure, handles, names, 4.5 * columns, height - 0.8)
     return figure
 
 
@@ -274,7 +298,7 @@ def _draw_dots(panel: Panel) -> Figure:
     foot = 0.55 + (0.3 if len(labels) > 1 else 0)
     full = max(left + 5.6, 1.0 + sum(0.45 + _wide(label, 8) for label in labels) if len(labels) > 1 else 0)
     figure = _figure(panel, full, body + foot + 0.55)
-    axes = _place(figure, left, foot, full - left - 0.25, body)
+    axes = axes_at(figure, left, foot, full - left - 0.25, body)
     places = np.arange(len(codes))[::-1]
     handles = []
     for layer in panel.layers:
@@ -300,12 +324,12 @@ def _draw_dots(panel: Panel) -> Figure:
         )
         handles.append(handle)
     for _, at in panel.lines:
-        axes.axvline(at, color=_SOFT, linewidth=0.8)
+        axes.axvline(at, color=SOFT, linewidth=0.8)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.hlines(places, 0, 1, color=_FAINT, linewidth=0.35, transform=axes.get_yaxis_transform(), zorder=0)
+    axes.hlines(places, 0, 1, color=FAINT, linewidth=0.35, transform=axes.get_yaxis_transform(), zorder=0)
     for place, name in zip(places, names, strict=True):
-        axes.text(-0.012, place, name, transform=axes.get_yaxis_transform(), ha="right", va="center", color=_INK)
+        axes.text(-0.012, place, name, transform=axes.get_yaxis_transform(), ha="right", va="center", color=INK)
     axes.set_ylim(-0.7, len(codes) - 0.3)
     if "low" in panel.options:
         axes.set_xlim(left=panel.options["low"])
@@ -314,7 +338,7 @@ def _draw_dots(panel: Panel) -> Figure:
     axes.set_xlabel(panel.x_label)
     _grid(axes, "x")
     if len(handles) > 1:
-        _legend(figure, handles, labels, 0.15, 0.24, ncols=len(handles), columnspacing=1.2, handletextpad=0.2)
+        legend(figure, handles, labels, 0.15, 0.24, ncols=len(handles), columnspacing=1.2, handletextpad=0.2)
     return figure
 
 
@@ -325,7 +349,7 @@ def _draw_scatter(panel: Panel) -> Figure:
     columns = len(panel.layers)
     figure = _figure(panel, 4.5 * columns + 1.5, 4.3)
     for place, layer in enumerate(panel.layers):
-        axes = _place(figure, 0.72 + 4.5 * place, 0.6, 3.7, 2.9)
+        axes = axes_at(figure, 0.72 + 4.5 * place, 0.6, 3.7, 2.9)
         x = panel.arrays[layer.values]
         for verdict in verdicts:
             inside = np.array([found == verdict for found in panel.verdicts])
@@ -356,7 +380,7 @@ def _draw_scatter(panel: Panel) -> Figure:
         )
         for verdict in verdicts
     ]
-    _legend(figure, handles, [_plain(verdict or "no verdict") for verdict in verdicts], 4.5 * columns + 0.1, 3.5)
+    legend(figure, handles, [_plain(verdict or "no verdict") for verdict in verdicts], 4.5 * columns + 0.1, 3.5)
     return figure
 
 
@@ -371,7 +395,7 @@ def _draw_heat(panel: Panel) -> Figure:
     height = 0.85 + size + room
     figure = _figure(panel, stride * columns + 0.1, height)
     for column, layer in enumerate(panel.layers):
-        axes = _place(figure, room + stride * column, room, size, size)
+        axes = axes_at(figure, room + stride * column, room, size, size)
         matrix, limit = panel.arrays[layer.values][np.ix_(codes, codes)], layer.limit or 1.0
         image = axes.imshow(matrix, cmap=_DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
         axes.set_axis_off()
@@ -385,9 +409,9 @@ def _draw_heat(panel: Panel) -> Figure:
         if panel.x_label != panel.y_label:
             middle = 0.5 * (m - 1)
             far = (room - 0.14) / size * m
-            axes.text(middle, m - 0.5 + far, panel.x_label, ha="center", va="center", color=_SOFT)
-            axes.text(-0.5 - far, middle, panel.y_label, ha="center", va="center", rotation=90, color=_SOFT)
-        side = _place(figure, room + stride * column + size + 0.14, room + 0.2 * size, 0.1, 0.6 * size)
+            axes.text(middle, m - 0.5 + far, panel.x_label, ha="center", va="center", color=SOFT)
+            axes.text(-0.5 - far, middle, panel.y_label, ha="center", va="center", rotation=90, color=SOFT)
+        side = axes_at(figure, room + stride * column + size + 0.14, room + 0.2 * size, 0.1, 0.6 * size)
         bar = figure.colorbar(image, cax=side, extend="both")
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
         side.tick_params(length=0, labelsize=7.5)
@@ -400,7 +424,7 @@ def _draw_points(panel: Panel) -> Figure:
     rest = len(panel.groups) - len(coloured)
     names = _names(panel, coloured, 30) + ([f"{rest} other groups"] if rest else [])
     figure = _figure(panel, 7.4 + _widest(names, 8), 5.4)
-    axes = _place(figure, 0.7, 0.6, 6.1, 4.2)
+    axes = axes_at(figure, 0.7, 0.6, 6.1, 4.2)
     owner, sign = panel.arrays["group"].astype(int), panel.arrays["positive"]
     places = np.array(panel.colours)[owner]
     for place in sorted(set(places.tolist())):
@@ -421,7 +445,7 @@ def _draw_points(panel: Panel) -> Figure:
             )
     handles = [Line2D([], [], linestyle="none", marker="o", color=_colour(panel, code)) for code in coloured]
     handles += [Line2D([], [], linestyle="none", marker="o", color=_REST)] if rest else []
-    _legend(figure, handles, names, 6.9, 4.8, handletextpad=0.2)
+    legend(figure, handles, names, 6.9, 4.8, handletextpad=0.2)
     axes.set_xlabel(_plain(panel.x_label))
     axes.set_ylabel(_plain(panel.y_label))
     _grid(axes, "both")
@@ -430,12 +454,12 @@ def _draw_points(panel: Panel) -> Figure:
 
 def _draw_hist(panel: Panel) -> Figure:
     figure = _figure(panel, 7.2, 3.4)
-    axes = _place(figure, 0.8, 0.6, 6.2, 2.3)
+    axes = axes_at(figure, 0.8, 0.6, 6.2, 2.3)
     edges, share = panel.arrays["edges"], panel.arrays["share"]
     middle = (edges[1:] + edges[:-1]) / 2
     colours = np.where(middle < 0, AGAINST.light, TOWARDS.light).tolist()
     axes.bar(middle, share, width=0.92 * np.diff(edges), color=colours)
-    axes.axvline(0, color=_SOFT, linewidth=0.8)
+    axes.axvline(0, color=SOFT, linewidth=0.8)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(panel.x_label)

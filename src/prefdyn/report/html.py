@@ -17,8 +17,9 @@ from prefdyn.report.figures import figure_bytes
 from prefdyn.report.folders import RunFolder, number, run_of
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS, look
 from prefdyn.report.panels import Panel, panel_json, panels
+from prefdyn.report.proved import proved_chapter
 from prefdyn.report.tables import by_attention, shown, verdict_sentence
-from prefdyn.report.text import readable, visible
+from prefdyn.report.text import readable, sentence, visible
 
 _HEAT_STEPS = 20
 _LEFT_OUT_SHOWN = 50
@@ -182,7 +183,11 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "command": visible(run.part("command") or "run"),
         "folder": visible(run.path.name or str(run.path)),
         "dataset": _dataset(run),
+        "heading": "The gradient field of DPO" if run.part("command") == "field" else _dataset(run),
         "model": _model(run),
+        "simulated": run.part("command") != "field",
+        "proved": proved_chapter(run),
+        "leads_with_proved": run.part("command") in {"bounds", "field"},
         "facts": _facts(run),
         "sentence": verdict_sentence(run.summary),
         "bar": _bar(run),
@@ -235,10 +240,7 @@ def _group(row: Mapping[str, Any], code: int) -> dict[str, Any]:
 
 
 def _sentence(text: Any) -> str:
-    text = _MINUS.sub("−", readable(str(text or "")).strip())
-    if not text:
-        return ""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+    return _MINUS.sub("−", sentence(text))
 
 
 def _columns(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefdyn.report.folders import number
 from prefdyn.report.palette import ATTENTION, VERDICTS
-from prefdyn.report.text import cells, cut, padded, shorten, visible
+from prefdyn.report.text import cells, cut, padded, shorten, visible, wrapped
 
 _WRAP_UP_TO = 30
 
@@ -95,21 +95,9 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         row = [
             padded(entries[place], size, right=right) for (_, entries, right), size in zip(columns, sizes, strict=True)
         ]
-        parts = _wrapped(reason, room) if len(groups) <= _WRAP_UP_TO else [cut(reason, room)]
+        parts = wrapped(reason, room) if len(groups) <= _WRAP_UP_TO else [cut(reason, room)]
         lines.append("  ".join([*row, parts[0]]).rstrip())
         lines += [" " * (width - room) + part for part in parts[1:]]
     notes = ["disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run"]
     sentence = verdict_sentence(summary)
     return "\n".join([*lines, "", *notes, *([sentence] if sentence else [])])
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    lines, line = [], ""
-    for word in text.split():
-        word = cut(word, width)
-        if line and cells(line) + 1 + cells(word) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line]

@@ -101,3 +101,32 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
     """The text filled with spaces to `width` columns."""
     space = " " * max(0, width - cells(text))
     return space + text if right else text + space
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` columns; a word that is longer is cut.
+
+    Example:
+        >>> wrapped("the first to be learned", 12)
+        ['the first to', 'be learned']
+    """
+    lines, line = [], ""
+    for word in text.split():
+        word = cut(word, width)
+        if line and cells(line) + 1 + cells(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
+def sentence(text: Any) -> str:
+    """The text with a capital first and a full stop last; nothing stays nothing.
+
+    Example:
+        >>> sentence("true but says nothing"), sentence(None)
+        ('True but says nothing.', '')
+    """
+    text = readable(str(text or "")).strip()
+    return text and text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")

@@ -1,0 +1,67 @@
+"""`prefdyn field`: the gradient field of DPO over the two probability ratios."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prefdyn.cli import options as o
+
+NAME = "field"
+SUMMARY = "Loss surface, gradient field and flow lines over (x1, x2); a run's own path over it."
+HELP = (
+    "Loss surface, gradient field and flow lines over x1 = π(chosen)/reference and x2 = π(rejected)/reference. "
+    "--run lays the path of a run's average pair over it."
+)
+EXAMPLES = """Examples:
+
+prefdyn field
+
+prefdyn field --beta 0.5 --ref-chosen 0.1 --ref-rejected 0.4
+
+prefdyn field --run prefdyn-out/audit-1"""
+
+
+def run(
+    beta: Annotated[float | None, typer.Option(help="DPO temperature.", show_default="0.1, or the run's")] = None,
+    ref_chosen: Annotated[float | None, typer.Option(help="Reference probability of the chosen answer.")] = None,
+    ref_rejected: Annotated[float | None, typer.Option(help="Reference probability of the rejected answer.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Output folder of audit, simulate or bounds.")] = None,
+    out: o.Out = None,
+    force: o.Force = False,
+    json_output: o.Json = False,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Draw the plane and write the folder."""
+    options = dict(locals())
+    import json
+
+    from prefdyn.cli import common
+    from prefdyn.errors import ConfigError
+    from prefdyn.planning.field import field_study
+    from prefdyn.report.statements import field_table, statement_table
+    from prefdyn.store import new_output_folder
+
+    if run is not None and beta is not None:
+        raise ConfigError(f"--beta {beta} cannot be used with --run; the run has a beta of its own")
+    source, origin = common.stored_run(run) if run is not None else (None, None)
+    found = field_study(
+        beta=0.1 if beta is None else beta,
+        ref_chosen=ref_chosen,
+        ref_rejected=ref_rejected,
+        run=source,
+        provenance=origin,
+    )
+    with new_output_folder(out, command=NAME, force=force) as folder:
+        found.write(folder.path)
+        common.save_config(folder.path, options)
+        common.write_pictures(folder.path)
+        summary = found.summary()
+    if json_output:
+        print(json.dumps(summary, ensure_ascii=False))
+    else:
+        print(field_table(summary))
+        if summary["bounds"]:
+            print("\n" + statement_table(summary))
+    common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -1,0 +1,229 @@
+"""The chapter on what is proved: statements with their conditions, and pictures of bounds beside what a run did."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from prefdyn._files import atomic_write
+from prefdyn.report.field_figures import field_plane, field_speeds, field_surface
+from prefdyn.report.figures import drawing_bytes
+from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.statements import STANDINGS, Statement, counted, statements
+from prefdyn.report.tables import shown
+from prefdyn.report.text import visible
+from prefdyn.report.theory_figures import drift_figure, fan_figure, values_figure
+from prefdyn.theory.value_scaling import ClusterModel, scaled_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """One picture that matplotlib alone draws, for the page and as files."""
+
+    id: str
+    """Fixed, never from data; also the name of its files."""
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+def proved_chapter(run: RunFolder) -> dict[str, Any] | None:
+    """What the page shows of the theorems; None where the folder holds nothing about them."""
+    drawn = drawings(run)
+    found = statements(run.part("bounds") or [])
+    if not found and not drawn:
+        return None
+    return {
+        "intro": _intro(found),
+        "statements": [_item(item) for item in found],
+        "pictures": [{"id": one.id, "title": one.title, "caption": one.caption, "src": _source(one)} for one in drawn],
+    }
+
+
+def drawings(run: RunFolder) -> list[Drawing]:
+    """Every picture of the theory that this folder has numbers for."""
+    found = (_drift(run), _fan(run), _values(run), *_field(run))
+    return [drawing for drawing in found if drawing is not None]
+
+
+def write_drawings(drawn: Sequence[Drawing], folder: Path) -> list[Path]:
+    """Every picture as an SVG and a PNG file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for drawing in drawn:
+        for kind, raw in drawing_bytes(drawing.draw).items():
+            path = folder / f"{drawing.id}.{kind}"
+            atomic_write(path, raw)
+            written.append(path)
+    return written
+
+
+def _intro(found: Sequence[Statement]) -> str:
+    if not found:
+        return "The third paper's plane: what one pair's loss pulls on."
+    return (
+        f"{counted(found)} What says something comes first; open a line for its conditions with what was measured. "
+        "A statement whose condition fails may still describe what happens: it does not promise it. Constants are "
+        "measured from the sample (plug-in), where the papers mean those of the distribution."
+    )
+
+
+def _item(item: Statement) -> dict[str, Any]:
+    return {
+        "standing": item.standing if item.standing in STANDINGS else "outside",
+        "word": STANDINGS.get(item.standing, visible(item.standing)),
+        "title": item.title,
+        "quantity": item.quantity,
+        "sentence": item.sentence,
+        "note": item.note,
+        "many": len(item.parts) > 1,
+        "conditions": [
+            {
+                "says": condition.says,
+                "word": condition.word,
+                "fails": condition.fails > 0,
+                "measured": _either(condition.measured),
+                "limit": _either(condition.limit),
+            }
+            for condition in item.conditions
+        ],
+    }
+
+
+def _either(value: Any) -> str:
+    return visible(value) if isinstance(value, str) else shown(value).replace("-", "−")
+
+
+def _source(drawing: Drawing) -> str:
+    """The picture as a data address: SVG, or PNG where that is smaller."""
+    raw = drawing_bytes(drawing.draw)
+    kind = min(raw, key=lambda name: len(raw[name]))
+    media = "image/svg+xml" if kind == "svg" else "image/png"
+    return f"data:{media};base64,{base64.b64encode(raw[kind]).decode()}"
+
+
+def _drift(run: RunFolder) -> Drawing | None:
+    steps, alone = run.steps(), run.curves("drift", run="alone")
+    names = {name: code for code, name in enumerate(run.names)}
+    limits = {key: np.full(len(names), np.nan) for key in ("published", "repaired", "nothing")}
+    joint = None
+    for row in run.part("bounds") or []:
+        if row.get("statement") != "2403.18742, Theorem 4.1":
+            continue
+        code, form = names.get(row.get("group")), row.get("form")
+        if code is not None and form in limits:
+            limits[form][code] = number(row.get("value"))
+            limits["nothing"][code] = number(row.get("trivial"))
+        elif row.get("group") is None and form == "sharper":
+            joint = number(row.get("value"))
+    if len(steps) < 3 or not np.isfinite(limits["repaired"]).any() or not np.isfinite(alone).any():
+        return None
+    together = run.curves("drift")[:1]
+    both = None
+    if joint is not None and np.isfinite(together).all():
+        both = np.append(together[0], joint)
+    return Drawing(
+        id="drift",
+        title="Drift of the head against its bounds",
+        caption="Left: how far the head has moved after each step of one run, and how far it may. Right: the bound "
+        "divided by what was measured, for each group trained alone (line: the middle group; shade: all groups). The "
+        "published bound starts 17 times too high; the repaired one is exact at the first step and loosens as pulls "
+        "fade.",
+        draw=partial(drift_figure, steps, alone, limits, joint=both),
+    )
+
+
+def _fan(run: RunFolder) -> Drawing | None:
+    model = run.part("theory", "values")
+    margins = run.part("theory", "margins")
+    beta, rate = number(run.part("settings", "beta")), number(run.part("settings", "learning_rate"))
+    if not model or not margins or not np.isfinite([beta, rate]).all():
+        return None
+    times = np.array(
+        [
+            scaled_time(
+                int(model["values"]), beta=beta, learning_rate=rate, steps=int(step), half_gap=float(model["half_gap"])
+            )
+            for step in margins["step"]
+        ]
+    )
+    sharing = int(model["sharing"])
+    seen = {key: np.array([number(value) for value in margins[key]]) for key in ("least", "mean", "largest")}
+    return Drawing(
+        id="margin-fan",
+        title="Margins against the lines of Theorem 4.2",
+        caption="Between the orange lines every pair's margin must lie until τ₁ if the theorem's conditions hold; "
+        "between the blue ones with sharper constants, and longer. Black: the margins of this run's training pairs, "
+        "which need not obey where a condition fails. Where the run ends long before τ₁, only "
+        "the time that it covers is drawn.",
+        draw=partial(fan_figure, sharing=sharing, times=times, margins=seen),
+    )
+
+
+def _values(run: RunFolder) -> Drawing | None:
+    model = run.part("theory", "values")
+    if not model:
+        return None
+    fields = ("values", "per_cluster", "width", "noise", "shared_norm", "sharing")
+    try:
+        clusters = ClusterModel(**{key: model[key] for key in fields})
+    except (KeyError, TypeError, ValueError):
+        return None
+    return Drawing(
+        id="values-needed",
+        title="Pairs per cluster that the bound asks for",
+        caption="The error bound of Theorem 4.3 asks for a number of pairs that grows slowly with the number of "
+        "values. The probability with which it is stated to hold asks for far more, and beyond the dotted line its "
+        "own conditions leave no room for more values.",
+        draw=partial(values_figure, model=clusters),
+    )
+
+
+def _field(run: RunFolder) -> list[Drawing]:
+    path, beta = run.part("theory", "path"), number(run.part("settings", "beta"))
+    if path is None and run.part("command") != "field":
+        return []
+    points = None
+    if path:
+        points = np.array([[number(a), number(b)] for a, b in zip(path["x1"], path["x2"], strict=True)])
+        if len(points) < 2 or not np.isfinite(points).all():
+            points = None
+    refs = [number((path or {}).get(key, run.part("settings", key))) for key in ("ref_chosen", "ref_rejected")]
+    known: dict[str, Any] = {"ref_chosen": refs[0], "ref_rejected": refs[1]} if np.isfinite(refs).all() else {}
+    if not np.isfinite(beta):
+        return []
+    found = [
+        Drawing(
+            id="field-plane",
+            title="The plane of probability ratios",
+            caption="Across: how much more likely the chosen answer has become; up: the rejected one. Shade: the loss. "
+            "Arrows: where it pulls, long ones cut short. Training that moved these two ratios themselves would follow "
+            "the circles. "
+            + ("The black line is what this run's pairs did on average. " if points is not None else "")
+            + ("Beyond the dashed line the two probabilities would exceed 1." if known else ""),
+            draw=partial(field_plane, beta=beta, path=points, **known),
+        ),
+        Drawing(
+            id="field-surface",
+            title="The loss over the plane",
+            caption="The same loss as a surface: steep where the rejected answer is nearly gone, flat along the chosen "
+            "one.",
+            draw=partial(field_surface, beta=beta),
+        ),
+    ]
+    if run.part("command") == "field":
+        found.append(
+            Drawing(
+                id="field-speeds",
+                title="The same flow in four coordinate systems",
+                caption="All start at (1, 1). Which of the two probabilities moves faster depends on what training "
+                "moves: ratios, probabilities, their logarithms, or logits.",
+                draw=partial(field_speeds, beta=beta),
+            )
+        )
+    return found

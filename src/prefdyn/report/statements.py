@@ -1,0 +1,238 @@
+"""What the theorems say here: one line per statement, over all groups it was checked on (`bounds` of summary.json)."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefdyn.report.folders import number
+from prefdyn.report.tables import shown
+from prefdyn.report.text import cells, cut, padded, sentence, visible, wrapped
+
+STANDINGS: dict[str, str] = {
+    "broken": "is false here",
+    "informative": "applies",
+    "empty": "says nothing",
+    "outside": "does not apply",
+}
+"""How a statement can stand, in the order in which a reader needs it, and the word for it."""
+
+_STEPS = re.compile(r" after \d+ steps?")
+_NAMED = 3
+"""How many groups a sentence names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionCount:
+    """One condition of a statement over the groups it was measured on."""
+
+    says: str
+    holds: int
+    fails: int
+    measured: Any
+    """Where the statement speaks of one thing: what was measured. Otherwise the worst that a group shows."""
+    limit: Any
+
+    @property
+    def word(self) -> str:
+        """`holds`, `fails`, `fails in 3 of 8` or `taken` (nothing in the data can tell)."""
+        of = self.holds + self.fails
+        if of == 0:
+            return "taken"
+        if self.fails == 0:
+            return "holds"
+        return "fails" if self.holds == 0 else f"fails in {self.fails} of {of}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One statement of a paper as it stands for this run: for the dataset, or over all groups."""
+
+    name: str
+    """Paper and number."""
+    form: str
+    quantity: str
+    standing: str
+    """The best standing it has anywhere: a key of `STANDINGS`."""
+    sentence: str
+    note: str
+    parts: tuple[Mapping[str, Any], ...]
+    """The entries of `bounds` it was made from."""
+    conditions: tuple[ConditionCount, ...]
+
+    @property
+    def title(self) -> str:
+        """Name and form, such as `2403.18742, Theorem 4.1 (repaired)`."""
+        return self.name if self.form == "published" else f"{self.name} ({self.form})"
+
+
+def statements(bounds: Sequence[Mapping[str, Any]]) -> list[Statement]:
+    """One Statement per theorem and form, what says something first, each with one sentence for the reader.
+
+    Args:
+        bounds: As in summary.json.
+
+    Example:
+        >>> common = {"statement": "T", "form": "published", "quantity": "q", "note": "", "conditions": []}
+        >>> one = {**common, "group": "a", "standing": "empty", "meaning": "true but says nothing"}
+        >>> statements([one])[0].sentence
+        'True but says nothing.'
+        >>> statements([one, {**one, "group": "b", "standing": "informative", "looseness": 1.5}])[0].sentence
+        'Applies in 1 of 2 groups (1.5 times the measured); true but says nothing in 1 of 2.'
+    """
+    grouped: dict[tuple[str, str, str, bool], list[Mapping[str, Any]]] = {}
+    for row in bounds:
+        words = [str(row.get(key, "")) for key in ("statement", "form", "direction")]
+        grouped.setdefault((words[0], words[1], words[2], row.get("group") is None), []).append(row)
+    order = list(STANDINGS)
+    found = []
+    for (name, form, _, _), rows in grouped.items():
+        quantities = {str(row.get("quantity", "")) for row in rows}
+        quantity = min(quantities) if len(quantities) == 1 else _STEPS.sub("", min(quantities))
+        standing = min((str(row.get("standing")) for row in rows), key=lambda word: _place(order, word))
+        told = visible(rows[0].get("meaning", "")) if len(rows) == 1 else _over_groups(rows)
+        found.append(
+            Statement(
+                name=visible(name),
+                form=visible(form),
+                quantity=visible(quantity),
+                standing=standing,
+                sentence=sentence(told),
+                note=visible(rows[0]["note"]) if rows[0].get("note") else "",
+                parts=tuple(rows),
+                conditions=_conditions(rows),
+            )
+        )
+    return sorted(found, key=lambda item: _place(order, item.standing))
+
+
+def statement_table(summary: Mapping[str, Any], *, width: int = 110, each: bool = False) -> str:
+    """The statements as plain text: standing, name, and the sentence below it, what says something first.
+
+    Args:
+        summary: The content of summary.json.
+        width: Columns to fit into, at least 80.
+        each: Also one line per group below each statement that was checked per group.
+
+    Returns:
+        Lines joined by newlines, the counts last.
+    """
+    width = max(width, 80)
+    found = statements(summary.get("bounds") or [])
+    if not found:
+        return "No statements."
+    size = max(len(word) for word in STANDINGS.values())
+    lines = []
+    for item in found:
+        lines.append(f"{STANDINGS.get(item.standing, item.standing):<{size}}  {item.title}: {item.quantity}")
+        lines += [" " * (size + 2) + part for part in wrapped(item.sentence, width - size - 2)]
+        if each and len(item.parts) > 1:
+            lines += _per_group(item, size + 4, width)
+    return "\n".join([*lines, "", counted(found)])
+
+
+def counted(found: Sequence[Statement]) -> str:
+    """How many statements stand how, in one sentence."""
+    counts = Counter(item.standing for item in found)
+    told = ", ".join(f"{counts[key]} {word}" for key, word in _PLURAL.items() if counts[key])
+    return f"Of {len(found)} statements: {told}."
+
+
+_PLURAL = {
+    "broken": "false here although their conditions hold",
+    "informative": "apply and say something",
+    "empty": "true but empty",
+    "outside": "outside their conditions",
+}
+
+
+def _per_group(item: Statement, indent: int, width: int) -> list[str]:
+    names = [visible(row.get("group") or "all") for row in item.parts]
+    size = min(max(map(cells, names)), 40)
+    lines = []
+    for name, row in zip(names, item.parts, strict=True):
+        value, measured = shown(row.get("value")), shown(row.get("measured"))
+        failed = [str(c.get("says")) for c in row.get("conditions") or [] if c.get("holds") is False]
+        why = f"  fails: {'; '.join(map(visible, failed))}" if failed else ""
+        text = f"{padded(cut(name, size), size)}  {row.get('direction', '')} {value}, measured {measured}{why}"
+        lines.append(" " * indent + cut(text, width - indent))
+    return lines
+
+
+def _place(order: Sequence[str], word: str) -> int:
+    return order.index(word) if word in order else len(order)
+
+
+def _over_groups(rows: Sequence[Mapping[str, Any]]) -> str:
+    by = {key: [row for row in rows if row.get("standing") == key] for key in STANDINGS}
+    of = len(rows)
+    parts = []
+    if by["broken"]:
+        names = [visible(row.get("group") or "all") for row in by["broken"]]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        where = ", ".join(names[:_NAMED]) + more
+        parts.append(f"false in {len(names)} of {of} groups although its conditions hold there ({where})")
+    if by["informative"]:
+        parts.append(f"applies in {len(by['informative'])} of {of} groups{_looseness(by['informative'])}")
+    if by["empty"]:
+        parts.append(f"true but says nothing in {len(by['empty'])} of {of}{_looseness(by['empty'])}")
+    if by["outside"]:
+        failed = Counter(
+            str(condition.get("says"))
+            for row in by["outside"]
+            for condition in row.get("conditions") or []
+            if condition.get("holds") is False
+        )
+        why = "; ".join(f"{says} fails in {count}" for says, count in failed.most_common(_NAMED))
+        parts.append(f"does not apply in {len(by['outside'])} of {of}: {why}")
+    return "; ".join(parts)
+
+
+def _looseness(rows: Sequence[Mapping[str, Any]]) -> str:
+    ratios = sorted(ratio for row in rows if not math.isnan(ratio := number(row.get("looseness"))))
+    if not ratios:
+        return ""
+    low, high = f"{ratios[0]:.2g}", f"{ratios[-1]:.2g}"
+    times = f"{low} times" if low == high else f"{low} to {high} times"
+    return f" (measured is {times} the bound)" if rows[0].get("direction") == "at least" else f" ({times} the measured)"
+
+
+def _conditions(rows: Sequence[Mapping[str, Any]]) -> tuple[ConditionCount, ...]:
+    seen: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        for condition in row.get("conditions") or []:
+            seen.setdefault(str(condition.get("says")), []).append(condition)
+    counted = []
+    for says, each in seen.items():
+        failing = [condition for condition in each if condition.get("holds") is False]
+        telling = (failing or each)[0]
+        counted.append(
+            ConditionCount(
+                says=visible(says),
+                holds=sum(condition.get("holds") is True for condition in each),
+                fails=len(failing),
+                measured=telling.get("measured"),
+                limit=telling.get("limit"),
+            )
+        )
+    return tuple(counted)
+
+
+def field_table(summary: Mapping[str, Any]) -> str:
+    """The plane of the third paper as plain text: along its circle from (1, 1), and at its edges."""
+    titles = ("x1/x2", "x1", "x2", "loss", "pull on x1", "pull on x2", "flow time")
+    keys = ("ratio", "x1", "x2", "loss", "pull_chosen", "pull_rejected", "time")
+    field = summary.get("field") or {}
+    lines = ["  ".join(f"{title:>10}" for title in titles)]
+    lines += ["  ".join(f"{shown(row.get(key)):>10}" for key in keys) for row in field.get("rows") or []]
+    lines += ["", f"{'edge':<10}  {'dL/dx1 tends to':<36}  dL/dx2 tends to"]
+    for row in field.get("edges") or []:
+        cell = [visible(row.get(key, "")) for key in ("edge", "dx1", "dx2")]
+        lines.append(f"{cell[0]:<10}  {cell[1]:<36}  {cell[2]}")
+    time = field.get("extinction_time")
+    end = f"in time {shown(time)}" if time is not None else "never"
+    beta = shown((summary.get("settings") or {}).get("beta"))
+    lines += ["", f"beta {beta}: from (1, 1) the flow raises x1 to 1.41 and brings x2 to 0 {end}."]
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""2404.04626, the gradient field of the DPO loss over two probability ratios: what it says, and what it cannot say."""
+
+from prefdyn.theory.gradient_field.displacement import (
+    LogProbRates,
+    chosen_falls,
+    hidden_state_rates,
+    log_prob_rates,
+    own_rates,
+)
+from prefdyn.theory.gradient_field.flow import (
+    COORDINATES,
+    Coordinates,
+    conserved,
+    flow_point,
+    largest_mass,
+    largest_preferred_ratio,
+    leaves_simplex,
+    leaving_point,
+    speed_ratio,
+)
+from prefdyn.theory.gradient_field.plane import (
+    EdgeLimit,
+    edge_limits,
+    feasible,
+    feasible_boundary,
+    field_gradient,
+    field_loss,
+    gradient_norm,
+    gradient_ratio,
+    probability_sensitivity,
+)
+from prefdyn.theory.gradient_field.statements import (
+    circle_statement,
+    displacement_forecast,
+    displacement_statement,
+    feasibility_statement,
+    own_speed_statement,
+    ratio_statement,
+    speed_statement,
+)
+from prefdyn.theory.gradient_field.times import (
+    extinction_time,
+    flow_time,
+    gradient_descent_drift,
+    log_flow_margin,
+)
+
+__all__ = [
+    "COORDINATES",
+    "Coordinates",
+    "EdgeLimit",
+    "LogProbRates",
+    "chosen_falls",
+    "circle_statement",
+    "conserved",
+    "displacement_forecast",
+    "displacement_statement",
+    "edge_limits",
+    "extinction_time",
+    "feasibility_statement",
+    "feasible",
+    "feasible_boundary",
+    "field_gradient",
+    "field_loss",
+    "flow_point",
+    "flow_time",
+    "gradient_descent_drift",
+    "gradient_norm",
+    "gradient_ratio",
+    "hidden_state_rates",
+    "largest_mass",
+    "largest_preferred_ratio",
+    "leaves_simplex",
+    "leaving_point",
+    "log_flow_margin",
+    "log_prob_rates",
+    "own_rates",
+    "own_speed_statement",
+    "probability_sensitivity",
+    "ratio_statement",
+    "speed_ratio",
+    "speed_statement",
+]
