@@ -204,8 +204,8 @@ def _field(run: RunFolder) -> list[Drawing]:
             caption="Across: how much more likely the chosen answer has become; up: the rejected one. Shade: the loss. "
             "Arrows: where it pulls, long ones cut short. Training that moved these two ratios themselves would follow "
             "the circles. "
-            + ("The black line is what this run's pairs did on average. " if points is not None else "")
-            + ("Beyond the dashed line the two probabilities would exceed 1." if known else ""),
+            + ("The violet line is what this run's pairs did on average. " if points is not None else "")
+            + ("In the hatched corner the two probabilities would exceed 1 together." if known else ""),
             draw=partial(field_plane, beta=beta, path=points, **known),
         ),
         Drawing(
