@@ -78,7 +78,7 @@ def test_numbers_of_numpy_give_plain_truths():
         ({"direction": "at least", "trivial": 0.5}, "empty", "true but says nothing"),
         ({"direction": "equal to", "measured": 0.2001}, "informative", "applies: the error equal to 0.2"),
         ({"direction": "equal to", "measured": 0.25}, "broken", "its conditions hold"),
-        ({"value": math.nan}, "empty", "true but says nothing"),
+        ({"value": math.nan}, "empty", "says nothing: the error cannot be bounded from so few data"),
         (
             {"conditions": (Condition(says="d <= 5", measured=6, limit=5),), "measured": 0.9},
             "outside",

@@ -64,14 +64,14 @@ def run(
     from prefdyn.report.statements import statement_table
     from prefdyn.store import new_output_folder
 
-    rate, share = common.rate(learning_rate), common.share(split)
+    objective, rate, share = DPO(beta=beta), common.rate(learning_rate), common.share(split)
     with new_output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, _ = common.stored_features(features, options)
         else:
             pairs = common.dataset(options).with_held_out(share, seed=seed)
             feats = extract(pairs, model, **common.extraction(options))
-        found = check_bounds(feats, DPO(beta=beta), learning_rate=rate, steps=steps, seed=seed)
+        found = check_bounds(feats, objective, learning_rate=rate, steps=steps, seed=seed)
         found.write(folder.path)
         common.save_config(folder.path, options)
         summary = found.summary()

@@ -1,6 +1,7 @@
 """The chapter on what is proved: statements with their conditions, and pictures of bounds beside what a run did."""
 
 import base64
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -139,21 +140,16 @@ def _drift(run: RunFolder) -> Drawing | None:
 
 
 def _fan(run: RunFolder) -> Drawing | None:
-    model = run.part("theory", "values")
-    margins = run.part("theory", "margins")
+    model, half_gap = _model(run), number(run.part("theory", "values", "half_gap"))
     beta, rate = number(run.part("settings", "beta")), number(run.part("settings", "learning_rate"))
-    if not model or not margins or not np.isfinite([beta, rate]).all():
+    steps = _numbers(run, "margins", "step")
+    seen = {key: _numbers(run, "margins", key) for key in ("least", "mean", "largest")}
+    margins = {key: array for key, array in seen.items() if array is not None}
+    if model is None or steps is None or len(margins) < 3 or {len(array) for array in margins.values()} != {len(steps)}:
         return None
-    times = np.array(
-        [
-            scaled_time(
-                int(model["values"]), beta=beta, learning_rate=rate, steps=int(step), half_gap=float(model["half_gap"])
-            )
-            for step in margins["step"]
-        ]
-    )
-    sharing = int(model["sharing"])
-    seen = {key: np.array([number(value) for value in margins[key]]) for key in ("least", "mean", "largest")}
+    if not (beta > 0 and rate > 0 and half_gap > 0):
+        return None
+    times = scaled_time(model.values, beta=beta, learning_rate=rate, steps=steps, half_gap=half_gap)
     return Drawing(
         id="margin-fan",
         title="Margins against the lines of Theorem 4.2",
@@ -161,18 +157,13 @@ def _fan(run: RunFolder) -> Drawing | None:
         "between the blue ones with sharper constants, and longer. Black: the margins of this run's training pairs, "
         "which need not obey where a condition fails. Where the run ends long before τ₁, only "
         "the time that it covers is drawn.",
-        draw=partial(fan_figure, sharing=sharing, times=times, margins=seen),
+        draw=partial(fan_figure, sharing=model.sharing, times=times, margins=margins),
     )
 
 
 def _values(run: RunFolder) -> Drawing | None:
-    model = run.part("theory", "values")
-    if not model:
-        return None
-    fields = ("values", "per_cluster", "width", "noise", "shared_norm", "sharing")
-    try:
-        clusters = ClusterModel(**{key: model[key] for key in fields})
-    except (KeyError, TypeError, ValueError):
+    model = _model(run)
+    if model is None:
         return None
     return Drawing(
         id="values-needed",
@@ -180,23 +171,50 @@ def _values(run: RunFolder) -> Drawing | None:
         caption="The error bound of Theorem 4.3 asks for a number of pairs that grows slowly with the number of "
         "values. The probability with which it is stated to hold asks for far more, and beyond the dotted line its "
         "own conditions leave no room for more values.",
-        draw=partial(values_figure, model=clusters),
+        draw=partial(values_figure, model=model),
     )
 
 
+def _model(run: RunFolder) -> ClusterModel | None:
+    """The dataset as clusters; None where the folder does not hold them, or something else in their place."""
+
+    def read(name: str) -> float:
+        return number(run.part("theory", "values", name))
+
+    counts = [read(name) for name in ("values", "per_cluster", "width", "sharing")]
+    if not (all(value >= 1 and value.is_integer() for value in counts) and read("noise") > 0 <= read("shared_norm")):
+        return None
+    values, per_cluster, width, sharing = map(int, counts)
+    return ClusterModel(
+        values=values,
+        per_cluster=per_cluster,
+        width=width,
+        noise=read("noise"),
+        shared_norm=read("shared_norm"),
+        sharing=sharing,
+    )
+
+
+def _numbers(run: RunFolder, *keys: str) -> np.ndarray | None:
+    """A list of finite numbers in the `theory` part; None where it is anything else, or empty."""
+    found = run.part("theory", *keys)
+    values = np.array([number(value) for value in found]) if isinstance(found, list) else np.zeros(0)
+    return values if len(values) and np.isfinite(values).all() else None
+
+
 def _field(run: RunFolder) -> list[Drawing]:
-    path, beta = run.part("theory", "path"), number(run.part("settings", "beta"))
-    if path is None and run.part("command") != "field":
-        return []
+    beta = number(run.part("settings", "beta"))
+    first, second = _numbers(run, "path", "x1"), _numbers(run, "path", "x2")
     points = None
-    if path:
-        points = np.array([[number(a), number(b)] for a, b in zip(path["x1"], path["x2"], strict=True)])
-        if len(points) < 2 or not np.isfinite(points).all():
-            points = None
-    refs = [number((path or {}).get(key, run.part("settings", key))) for key in ("ref_chosen", "ref_rejected")]
-    known: dict[str, Any] = {"ref_chosen": refs[0], "ref_rejected": refs[1]} if np.isfinite(refs).all() else {}
-    if not np.isfinite(beta):
+    if first is not None and second is not None and len(first) == len(second) > 1 and min(*first, *second) > 0:
+        points = np.column_stack((first, second))
+    if not beta > 0 or (points is None and run.part("command") != "field"):
         return []
+    refs = [number(run.part("settings", key)) for key in ("ref_chosen", "ref_rejected")]
+    if any(map(math.isnan, refs)):
+        refs = [number(run.part("theory", "path", key)) for key in ("ref_chosen", "ref_rejected")]
+    possible = min(refs) > 0 and sum(refs) <= 1
+    known: dict[str, Any] = {"ref_chosen": refs[0], "ref_rejected": refs[1]} if possible else {}
     found = [
         Drawing(
             id="field-plane",

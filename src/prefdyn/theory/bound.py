@@ -193,6 +193,8 @@ class Bound:
                 return (
                     f"says nothing: it may fail with probability {_number(self.failure)}, which is no probability{seen}"
                 )
+            case "empty" if math.isnan(self.value):
+                return f"says nothing: {self.quantity} cannot be bounded from so few data{seen}"
             case "empty" if self.is_vacuous:
                 return f"true but says nothing: {claim}, and {_number(self.trivial)} holds of anything{seen}"
             case "empty":
@@ -238,5 +240,7 @@ class Bound:
 
 
 def _number(value: float | str) -> str:
-    """Three digits, as people write them: `0.05`, `18`, `1.78e+08`; words as they are."""
-    return value if isinstance(value, str) else f"{value:.3g}"
+    """Three digits, as people write them: `0.05`, `18`, `1.78e+08`; words as they are, NaN as `unknown`."""
+    if isinstance(value, str):
+        return value
+    return "unknown" if math.isnan(value) else f"{value:.3g}"

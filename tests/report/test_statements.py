@@ -1,0 +1,115 @@
+"""Statements over groups: what is counted, what leads, and that text from elsewhere stays text."""
+
+import math
+
+import pytest
+
+from prefdyn.report.statements import STANDINGS, counted, field_table, statement_table, statements
+from prefdyn.theory.bound import Bound, Condition
+from tests.report.make_folder import HOSTILE
+
+
+def row(group=None, *, name="P, Theorem 1", form="published", measured=0.1, value=0.2, fails=(), **changes):
+    """One entry of `bounds`, by the class that writes it."""
+    conditions = tuple(Condition(says=says, measured=2, limit=1) for says in fails)
+    bound = Bound(
+        statement=name,
+        quantity="the error after 7 steps",
+        direction="at most",
+        value=value,
+        trivial=1.0,
+        conditions=(*conditions, Condition(says="taken for granted"), Condition(says="d <= 9", measured=3, limit=9)),
+        form=form,
+        measured=measured,
+        group=group,
+        **changes,
+    )
+    return bound.as_dict()
+
+
+def test_groups_of_one_statement_are_one_line_with_counts():
+    rows = [
+        row("a"),
+        row("b", measured=0.05),
+        row("c", measured=0.002),
+        row("d", fails=("n is even", "t is small")),
+        row("e", fails=("n is even",)),
+        row("f", measured=0.5),
+    ]
+    (found,) = statements(rows)
+    assert found.standing == "broken"
+    assert found.sentence == (
+        "False in 1 of 6 groups although its conditions hold there (f); applies in 2 of 6 groups (2 to 4 times the "
+        "measured); true but says nothing in 1 of 6 (1e+02 times the measured); does not apply in 2 of 6: n is even "
+        "fails in 2; t is small fails in 1."
+    )
+    words = {condition.says: condition.word for condition in found.conditions}
+    assert words == {
+        "taken for granted": "taken",
+        "d <= 9": "holds",
+        "n is even": "fails",
+        "t is small": "fails",
+    }
+
+
+def test_what_says_something_leads_and_forms_stand_apart():
+    rows = [
+        row(name="A", fails=("x",)),
+        row(name="B", value=1.0),
+        row(name="C"),
+        row(name="C", form="repaired", measured=0.3),
+    ]
+    found = statements(rows)
+    assert [(item.title, item.standing) for item in found] == [
+        ("C (repaired)", "broken"),
+        ("C", "informative"),
+        ("B", "empty"),
+        ("A", "outside"),
+    ]
+    assert counted(found) == (
+        "Of 4 statements: 1 false here although their conditions hold, 1 apply and say something, 1 true but empty, "
+        "1 outside their conditions."
+    )
+
+
+def test_steps_that_differ_are_not_told_in_the_title():
+    later = row("b") | {"quantity": "the error after 9 steps"}
+    (found,) = statements([row("a"), later])
+    assert found.quantity == "the error"
+    assert statements([row("a"), row("b")])[0].quantity == "the error after 7 steps"
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_the_table_fits_and_hides_no_control_characters(each):
+    rows = [row(name, fails=(name,)) | {"note": name} for name in HOSTILE] + [row(name=HOSTILE[0] + HOSTILE[2])]
+    text = statement_table({"bounds": rows}, width=90, each=each)
+    assert not any(ord(character) < 32 and character != "\n" for character in text)
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert (max(map(len, lines[1:-2])) <= 240) or not each
+    assert lines[-1].startswith("Of 2 statements")
+    assert statement_table({"bounds": []}) == "No statements."
+
+
+def test_every_group_is_listed_when_asked():
+    text = statement_table({"bounds": [row("a"), row("b", fails=("n is even",))]}, each=True)
+    assert "a  at most 0.2, measured 0.1" in text
+    assert "b  at most 0.2, measured 0.1  fails: n is even" in text
+    assert set(STANDINGS) == {"broken", "informative", "empty", "outside"}
+
+
+def test_rows_that_others_wrote_do_not_break_the_table():
+    odd = [{"statement": "S"}, {"statement": "S", "group": "a", "conditions": None, "looseness": "x"}]
+    assert "S" in statement_table({"bounds": odd}, each=True)
+
+
+def test_the_field_is_told_with_its_end():
+    rows = [{"ratio": 1.0, "x1": 1.0, "x2": 1.0, "loss": math.log(2), "pull_chosen": 0.05, "pull_rejected": -0.05}]
+    edges = [{"edge": "x1 -> 0", "dx1": "-beta/x1 -> -inf", "dx2": "beta/x2"}]
+    summary = {"settings": {"beta": 0.1}, "field": {"rows": rows, "edges": edges, "extinction_time": 10.37}}
+    text = field_table(summary)
+    assert "0.693" in text
+    assert "x1 -> 0" in text
+    assert "to 0 in time 10.4" in text
+    never = field_table({"settings": {"beta": 2.0}, "field": {"rows": [], "edges": [], "extinction_time": None}})
+    assert "to 0 never" in never
