@@ -48,7 +48,9 @@ def test_every_picture_is_there_and_the_statements_lead_the_page(checked):
     names = [drawing.id for drawing in drawings(run)]
     assert names == ["drift", "margin-fan", "values-needed", "field-plane", "field-surface"]
     page = render([run])
-    assert page.count('<li class="statement') == len(proved_chapter(run)["statements"]) > 20
+    chapter = proved_chapter(run)
+    assert chapter is not None
+    assert page.count('<li class="statement') == len(chapter["statements"]) > 20
     assert page.index("What is proved about this run") < page.index('id="r0-groups"')
     assert page.count("data:image/") > len(names)
 

@@ -1,6 +1,7 @@
 """Statements over groups: what is counted, what leads, and that text from elsewhere stays text."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from prefdyn.theory.bound import Bound, Condition
 from tests.report.make_folder import HOSTILE
 
 
-def row(group=None, *, name="P, Theorem 1", form="published", measured=0.1, value=0.2, fails=(), **changes):
+def row(group=None, *, name="P, Theorem 1", form: Any = "published", measured=0.1, value=0.2, fails=(), **changes):
     """One entry of `bounds`, by the class that writes it."""
     conditions = tuple(Condition(says=says, measured=2, limit=1) for says in fails)
     bound = Bound(
