@@ -64,7 +64,7 @@ def test_field_alone_needs_nothing(prefdyn, tmp_path):
     again = prefdyn("field", "--config", folder / "config.yaml", "--out", "again")
     assert again.code == 0, again.err
     assert again.out == found.out
-    assert "to 0 never" in prefdyn("field", "--beta", "2").out
+    assert "never brings x2 to 0" in prefdyn("field", "--beta", "2").out
 
 
 @pytest.mark.parametrize(

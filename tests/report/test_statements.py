@@ -40,9 +40,10 @@ def test_groups_of_one_statement_are_one_line_with_counts():
     (found,) = statements(rows)
     assert found.standing == "broken"
     assert found.sentence == (
-        "False in 1 of 6 groups although its conditions hold there (f); applies in 2 of 6 groups (2 to 4 times the "
-        "measured); true but says nothing in 1 of 6 (1e+02 times the measured); does not apply in 2 of 6: n is even "
-        "fails in 2; t is small fails in 1."
+        "False in 1 of 6 groups although its conditions hold there (f); applies in 2 of 6 groups (at most 0.2, "
+        "measured 0.05 to 0.1, 2 to 4 times apart); true but says nothing in 1 of 6 (at most 0.2, measured 0.002, 100 "
+        "times apart); does not apply in 2 of 6 (at most 0.2, measured 0.1, 2 times apart): n is even fails in 2; "
+        "t is small fails in 1."
     )
     words = {condition.says: condition.word for condition in found.conditions}
     assert words == {
@@ -73,11 +74,12 @@ def test_what_says_something_leads_and_forms_stand_apart():
     )
 
 
-def test_steps_that_differ_are_not_told_in_the_title():
+def test_the_title_tells_steps_that_differ_and_who_was_trained():
     later = row("b") | {"quantity": "the error after 9 steps"}
     (found,) = statements([row("a"), later])
-    assert found.quantity == "the error"
-    assert statements([row("a"), row("b")])[0].quantity == "the error after 7 steps"
+    assert found.quantity == "the error after 7 to 9 steps, each group trained alone"
+    assert statements([row("a")])[0].quantity == "the error after 7 steps, a trained alone"
+    assert statements([row()])[0].quantity == "the error after 7 steps"
 
 
 @pytest.mark.parametrize("each", [False, True])
@@ -113,4 +115,4 @@ def test_the_field_is_told_with_its_end():
     assert "x1 -> 0" in text
     assert "to 0 in time 10.4" in text
     never = field_table({"settings": {"beta": 2.0}, "field": {"rows": [], "edges": [], "extinction_time": None}})
-    assert "to 0 never" in never
+    assert "never brings x2 to 0" in never

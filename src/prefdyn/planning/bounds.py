@@ -81,16 +81,30 @@ def check_bounds(
         margins_at=recorded_steps(steps),
         progress=progress,
     )
-    warnings = ()
+    found = tuple(bounds(feats, run))
+    warnings = _left_out(feats, found)
     if learning_rate != "auto" and learning_rate > (limit := 2 * stable_learning_rate(feats, objective)):
-        warnings = (f"The learning rate {learning_rate:g} is above the largest stable one, {limit:.3g}.",)
+        warnings += (f"The learning rate {learning_rate:g} is above the largest stable one, {limit:.3g}.",)
     return BoundsCheck(
         features=feats,
         trajectory=run,
-        bounds=tuple(bounds(feats, run)),
+        bounds=found,
         predicted=tuple(predictions(feats, run, objective)),
         settings=resolved_settings(feats, run, seed=seed),
         warnings=warnings,
+    )
+
+
+def _left_out(feats: FeatureSet, found: Sequence[Bound]) -> tuple[str, ...]:
+    """Which groups the statements on two classes do not speak of."""
+    spoken = {bound.group for bound in found if bound.form == "published"}
+    missing = [name for name in feats.groups if name not in spoken]
+    if not missing:
+        return ()
+    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return (
+        f"{len(missing)} of {len(feats.groups)} groups ({shown}) have no two classes of training pairs: "
+        "of them only the drift bound on any pairs speaks.",
     )
 
 

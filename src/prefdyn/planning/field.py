@@ -69,6 +69,12 @@ class FieldStudy:
             for edge in plane.edge_limits(self.beta)
         ]
 
+    def leaves(self) -> bool | None:
+        """Whether the flow from (1, 1) passes a point where both probabilities sum to more than 1; None if unknown."""
+        if self.ref_chosen is None or self.ref_rejected is None:
+            return None
+        return plane.leaves_simplex(ref_chosen=self.ref_chosen, ref_rejected=self.ref_rejected)
+
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         settings: Mapping[str, Any] = {
@@ -89,6 +95,7 @@ class FieldStudy:
                 "field": {
                     "rows": self.rows(),
                     "edges": self.edges(),
+                    "leaves": self.leaves(),
                     "extinction_time": plane.extinction_time(self.beta),
                 },
                 "bounds": [item.as_dict() for item in self.bounds],

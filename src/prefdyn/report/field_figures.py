@@ -76,7 +76,7 @@ def field_plane(
             Line2D([], [], color=INK, marker="o", markerfacecolor="white", linestyle="none"),
         ]
         names = ["downhill, −∇L", "flow lines, x₁² + x₂² kept", "start: policy = reference"]
-        if ref_chosen is not None and ref_rejected is not None:
+        if ref_chosen is not None and ref_rejected is not None and far * (ref_chosen + ref_rejected) > 1:
             _infeasible(axes, far, ref_chosen, ref_rejected)
             handles.append(_impossible())
             names.append(_impossible_name(ref_chosen, ref_rejected))
@@ -154,9 +154,9 @@ def field_speeds(*, beta: float, ref_chosen: float = 0.1, ref_rejected: float = 
     steps = np.geomspace(1, 30, 160)
     with matplotlib.rc_context(SETTINGS):
         caption = (
-            f"One pair, reference probabilities {ref_chosen:g} and {ref_rejected:g}. Dots: x₁/x₂ = 9, where all four "
-            "have the same loss. “Rejected falls faster than chosen rises” holds in the paper's plane; elsewhere it "
-            "depends on what is trained."
+            f"One pair, reference probabilities {ref_chosen:.3g} and {ref_rejected:.3g}. Dots: x₁/x₂ = 9, where all "
+            "four have the same loss. “Rejected falls faster than chosen rises” holds in the paper's plane; elsewhere "
+            "it depends on what is trained."
         )
         figure, axes = _sheet("One loss, four answers to “which side moves faster?”", caption, side=2.6)
         lines = {name: field.flow_point(name, ratio=steps, **known) for name in _FLOWS}

@@ -188,7 +188,7 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "simulated": run.part("command") != "field",
         "proved": proved_chapter(run),
         "leads_with_proved": run.part("command") in {"bounds", "field"},
-        "facts": _facts(run),
+        "facts": _facts(run) if run.part("command") != "field" else _field_facts(run),
         "sentence": verdict_sentence(run.summary),
         "bar": _bar(run),
         "groups": [groups[code] for code in order],
@@ -299,6 +299,11 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
     facts += [("Learning rate", _number(rate))] if rate is not None else []
     facts += [("Beta", _number(beta))] if beta is not None else []
     return facts
+
+
+def _field_facts(run: RunFolder) -> list[tuple[str, str]]:
+    named = (("Beta", "beta"), ("Reference, chosen", "ref_chosen"), ("Reference, rejected", "ref_rejected"))
+    return [(label, _number(value)) for label, key in named if (value := run.part("settings", key)) is not None]
 
 
 def _absent(run: RunFolder, chapter: str, names: Sequence[str]) -> str:

@@ -21,6 +21,27 @@ from prefdyn.report.text import visible
 from prefdyn.report.theory_figures import drift_figure, fan_figure, values_figure
 from prefdyn.theory.value_scaling import ClusterModel, scaled_time
 
+LETTERS = (
+    ("n, n_+, n_-", "training pairs of the group, and those in which its first or its second answer is chosen"),
+    ("d", "width of the features"),
+    ("D = d^Delta", "distance between the mean features of the two classes, and its exponent"),
+    ("b_w", "that gap with every pair counted once; the same where the classes are of one size"),
+    ("c_v, v", "largest variance in any direction, in the units of 2403.18742; v is its exponent in Theorem 4.2"),
+    ("c_n, c_n'", "length of a mean feature plus its spread, over the square root of d, and over D"),
+    ("beta', gamma", "beta times the square root of d; n over the square root of d"),
+    ("eta, t", "learning rate; steps"),
+    ("phi, S", "cosine between the head's boundary (first answer's row minus second's) and the gap, before and now"),
+    ("C, lambda_max", "inner products of the pairs' gradients in the head, and their largest eigenvalue"),
+    ("K, Q", "values, here groups; pairs in each of a value's two clusters, here the smallest"),
+    ("l_b, v", "in 2408.03459: length of what all groups share, and noise of one coordinate, in half gaps"),
+    ("Z", "the most groups that use one answer token"),
+    ("eps, delta", "how far inner products may stray; how far the groups' directions are from orthogonal"),
+    ("tau, tau_1", "one over the learning rate; the time for which Theorem 4.2 speaks"),
+    ("r", "reward margin, beta included"),
+    ("x1, x2", "probability of the chosen and of the rejected answer over their reference"),
+)
+"""What the statements' symbols stand for, in the order of the papers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
@@ -40,7 +61,9 @@ def proved_chapter(run: RunFolder) -> dict[str, Any] | None:
     if not found and not drawn:
         return None
     return {
+        "heading": "What is proved about this run" if found else "The plane of two probability ratios",
         "intro": _intro(found),
+        "letters": LETTERS,
         "statements": [_item(item) for item in found],
         "pictures": [{"id": one.id, "title": one.title, "caption": one.caption, "src": _source(one)} for one in drawn],
     }
@@ -69,6 +92,7 @@ def _intro(found: Sequence[Statement]) -> str:
         return "The third paper's plane: what one pair's loss pulls on."
     return (
         f"{counted(found)} What says something comes first; open a line for its conditions with what was measured. "
+        "The statements of 2403.18742 are about one group: they are checked for each group trained alone. "
         "A statement whose condition fails may still describe what happens: it does not promise it. Constants are "
         "measured from the sample (plug-in), where the papers mean those of the distribution."
     )
@@ -133,8 +157,7 @@ def _drift(run: RunFolder) -> Drawing | None:
         title="Drift of the head against its bounds",
         caption="Left: how far the head has moved after each step of one run, and how far it may. Right: the bound "
         "divided by what was measured, for each group trained alone (line: the middle group; shade: all groups). The "
-        "published bound starts 17 times too high; the repaired one is exact at the first step and loosens as pulls "
-        "fade.",
+        "repaired bound is exact at the first step and loosens as pulls fade; the published one is loose at once.",
         draw=partial(drift_figure, steps, alone, limits, joint=both),
     )
 
@@ -153,10 +176,10 @@ def _fan(run: RunFolder) -> Drawing | None:
     return Drawing(
         id="margin-fan",
         title="Margins against the lines of Theorem 4.2",
-        caption="Between the orange lines every pair's margin must lie until τ₁ if the theorem's conditions hold; "
-        "between the blue ones with sharper constants, and longer. Black: the margins of this run's training pairs, "
-        "which need not obey where a condition fails. Where the run ends long before τ₁, only "
-        "the time that it covers is drawn.",
+        caption=f"{_standing(run)} Between the orange lines every pair's margin must lie until τ₁ where the conditions "
+        "hold; between the blue ones with sharper constants, and longer. Dotted: the exact course without noise. "
+        "Black: the margins of this run's training pairs, their mean and their range. Where the run ends long before "
+        "τ₁, only the time that it covers is drawn.",
         draw=partial(fan_figure, sharing=model.sharing, times=times, margins=margins),
     )
 
@@ -168,11 +191,21 @@ def _values(run: RunFolder) -> Drawing | None:
     return Drawing(
         id="values-needed",
         title="Pairs per cluster that the bound asks for",
-        caption="The error bound of Theorem 4.3 asks for a number of pairs that grows slowly with the number of "
-        "values. The probability with which it is stated to hold asks for far more, and beyond the dotted line its "
-        "own conditions leave no room for more values.",
+        caption=f"{_standing(run)} The error bound of Theorem 4.3 asks for a number of pairs that grows slowly with "
+        "the number of values. The probability with which it is stated to hold asks for far more, and beyond the dotted "
+        "line its own conditions leave no room for more values. It is a statement about the theorem, no advice on data "
+        "that fail its conditions.",
         draw=partial(values_figure, model=model),
     )
+
+
+def _standing(run: RunFolder) -> str:
+    """Whether Theorem 4.2, whose conditions Theorem 4.3 shares, applies to this run."""
+    rows = [row for row in run.part("bounds") or [] if str(row.get("statement")).startswith("2408.03459, Theorem 4.2")]
+    failed = max((sum(c.get("holds") is False for c in row.get("conditions") or []) for row in rows), default=0)
+    if not failed:
+        return "Its conditions hold here as far as data can show."
+    return f"It does not apply here: up to {failed} of its conditions fail."
 
 
 def _model(run: RunFolder) -> ClusterModel | None:
@@ -223,14 +256,14 @@ def _field(run: RunFolder) -> list[Drawing]:
             "Arrows: where it pulls, long ones cut short. Training that moved these two ratios themselves would follow "
             "the circles. "
             + ("The violet line is what this run's pairs did on average. " if points is not None else "")
-            + ("In the hatched corner the two probabilities would exceed 1 together." if known else ""),
+            + ("Where it is hatched the two probabilities would exceed 1 together." if known else ""),
             draw=partial(field_plane, beta=beta, path=points, **known),
         ),
         Drawing(
             id="field-surface",
             title="The loss over the plane",
-            caption="The same loss as a surface: steep where the rejected answer is nearly gone, flat along the chosen "
-            "one.",
+            caption="The same loss as a surface; "
+            + ("steep towards both edges." if beta < 1 else "steep where the chosen answer is nearly gone."),
             draw=partial(field_surface, beta=beta),
         ),
     ]
@@ -240,8 +273,9 @@ def _field(run: RunFolder) -> list[Drawing]:
                 id="field-speeds",
                 title="The same flow in four coordinate systems",
                 caption="All start at (1, 1). Which of the two probabilities moves faster depends on what training "
-                "moves: ratios, probabilities, their logarithms, or logits.",
-                draw=partial(field_speeds, beta=beta),
+                "moves: ratios, probabilities, their logarithms, or logits"
+                + ("." if known else ", here from reference probabilities of 0.1 and 0.4, since none were given."),
+                draw=partial(field_speeds, beta=beta, **known),
             )
         )
     return found

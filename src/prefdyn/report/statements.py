@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ STANDINGS: dict[str, str] = {
 }
 """How a statement can stand, in the order in which a reader needs it, and the word for it."""
 
-_STEPS = re.compile(r" after \d+ steps?")
+_STEPS = re.compile(r" after (\d+) steps?")
 _NAMED = 3
 """How many groups a sentence names."""
 
@@ -75,12 +75,13 @@ def statements(bounds: Sequence[Mapping[str, Any]]) -> list[Statement]:
         bounds: As in summary.json.
 
     Example:
-        >>> common = {"statement": "T", "form": "published", "quantity": "q", "note": "", "conditions": []}
+        >>> common = {"statement": "T", "form": "published", "quantity": "q", "direction": "at most"}
         >>> one = {**common, "group": "a", "standing": "empty", "meaning": "true but says nothing"}
         >>> statements([one])[0].sentence
         'True but says nothing.'
-        >>> statements([one, {**one, "group": "b", "standing": "informative", "looseness": 1.5}])[0].sentence
-        'Applies in 1 of 2 groups (1.5 times the measured); true but says nothing in 1 of 2.'
+        >>> two = {**one, "group": "b", "standing": "informative", "value": 3.0, "measured": 2.0, "looseness": 1.5}
+        >>> statements([one, two])[0].sentence
+        'Applies in 1 of 2 groups (at most 3, measured 2, 1.5 times apart); true but says nothing in 1 of 2.'
     """
     grouped: dict[tuple[str, str, str, bool], list[Mapping[str, Any]]] = {}
     for row in bounds:
@@ -90,9 +91,13 @@ def statements(bounds: Sequence[Mapping[str, Any]]) -> list[Statement]:
     found = []
     for (name, form, _, _), rows in grouped.items():
         quantities = {str(row.get("quantity", "")) for row in rows}
-        quantity = min(quantities) if len(quantities) == 1 else _STEPS.sub("", min(quantities))
+        quantity = min(quantities) if len(quantities) == 1 else _over_steps(quantities)
         standing = min((str(row.get("standing")) for row in rows), key=lambda word: _place(order, word))
         told = visible(rows[0].get("meaning", "")) if len(rows) == 1 else _over_groups(rows)
+        if rows[0].get("group") is not None:
+            quantity += (
+                ", each group trained alone" if len(rows) > 1 else f", {visible(rows[0]['group'])} trained alone"
+            )
         found.append(
             Statement(
                 name=visible(name),
@@ -186,17 +191,36 @@ def _over_groups(rows: Sequence[Mapping[str, Any]]) -> str:
             if condition.get("holds") is False
         )
         why = "; ".join(f"{says} fails in {count}" for says, count in failed.most_common(_NAMED))
-        parts.append(f"does not apply in {len(by['outside'])} of {of}: {why}")
+        parts.append(f"does not apply in {len(by['outside'])} of {of}{_looseness(by['outside'])}: {why}")
     return "; ".join(parts)
 
 
 def _looseness(rows: Sequence[Mapping[str, Any]]) -> str:
-    ratios = sorted(ratio for row in rows if not math.isnan(ratio := number(row.get("looseness"))))
-    if not ratios:
+    """Bounds, what was measured, and how far they are apart, each from the least to the largest."""
+    bounds, measured, ratios = (
+        sorted(value for row in rows if not math.isnan(value := number(row.get(key))))
+        for key in ("value", "measured", "looseness")
+    )
+    if not bounds:
         return ""
-    low, high = f"{ratios[0]:.2g}", f"{ratios[-1]:.2g}"
-    times = f"{low} times" if low == high else f"{low} to {high} times"
-    return f" (measured is {times} the bound)" if rows[0].get("direction") == "at least" else f" ({times} the measured)"
+    told = [f"{visible(rows[0].get('direction', ''))} {_span(bounds)}".strip()]
+    told += [f"measured {_span(measured)}"] if measured else []
+    told += [f"{_span(ratios)} times apart"] if ratios else []
+    return f" ({', '.join(told)})"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{values[0]:.3g}", f"{values[-1]:.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _over_steps(quantities: Collection[str]) -> str:
+    """One name for quantities that differ in their step alone: `drift after 1 to 2 steps`."""
+    steps = sorted({int(step) for text in quantities for step in _STEPS.findall(text)})
+    first = min(quantities)
+    if not steps:
+        return first
+    return _STEPS.sub(f" after {steps[0]} to {steps[-1]} steps", first)
 
 
 def _conditions(rows: Sequence[Mapping[str, Any]]) -> tuple[ConditionCount, ...]:
@@ -232,7 +256,15 @@ def field_table(summary: Mapping[str, Any]) -> str:
         cell = [visible(row.get(key, "")) for key in ("edge", "dx1", "dx2")]
         lines.append(f"{cell[0]:<10}  {cell[1]:<36}  {cell[2]}")
     time = field.get("extinction_time")
-    end = f"in time {shown(time)}" if time is not None else "never"
-    beta = shown((summary.get("settings") or {}).get("beta"))
-    lines += ["", f"beta {beta}: from (1, 1) the flow raises x1 to 1.41 and brings x2 to 0 {end}."]
+    end = f"brings x2 to 0 in time {shown(time)}" if time is not None else "never brings x2 to 0"
+    settings = summary.get("settings") or {}
+    lines += ["", f"beta {shown(settings.get('beta'))}: from (1, 1) the flow raises x1 to 1.41 and {end}."]
+    if field.get("leaves") is not None:
+        way = "leaves" if field["leaves"] else "stays within"
+        refs = f"{shown(settings.get('ref_chosen'))} and {shown(settings.get('ref_rejected'))}"
+        lines.append(f"With reference probabilities {refs} that path {way} what two probabilities allow.")
+    path = (summary.get("theory") or {}).get("path")
+    if path:
+        ends = f"({shown(path['x1'][-1])}, {shown(path['x2'][-1])})"
+        lines.append(f"The run's average pair (geometric mean) went from (1, 1) to {ends} in {path['step'][-1]} steps.")
     return "\n".join(lines)

@@ -51,7 +51,7 @@ def shown(value: Any, digits: int = 3) -> str:
     value = number(value)
     if math.isnan(value):
         return "–"
-    if abs(value) >= 10**digits:
+    if 10**digits <= abs(value) < 1e7:
         return f"{value:.0f}"
     return f"{value:.{digits}g}"
 

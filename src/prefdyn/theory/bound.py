@@ -186,7 +186,8 @@ class Bound:
                 broken = [f"{c.says} ({c.comparison})" for c in self.failed]
                 verb = "condition fails" if len(broken) == 1 else f"{len(broken)} conditions fail"
                 more = f"; and {len(broken) - _TOLD} more" if len(broken) > _TOLD else ""
-                return f"does not apply, {verb}: {'; '.join(broken[:_TOLD])}{more}{seen}"
+                promise = "" if math.isnan(self.value) else f"; it would say {self.direction} {_number(self.value)}"
+                return f"does not apply, {verb}: {'; '.join(broken[:_TOLD])}{more}{promise}{seen}"
             case "broken":
                 return f"its conditions hold and yet it is false here: {claim}{seen}"
             case "empty" if self.failure >= 1:
@@ -203,7 +204,9 @@ class Bound:
                 return f"true but says nothing: {side} {_number(self.looseness)} times {other} ({claim}{seen})"
             case _:
                 sure = f", with probability at least {1 - self.failure:.3g}" if self.failure > 1e-3 else ""
-                return f"applies: {claim}{sure}{seen}"
+                taken = [condition.says for condition in self.conditions if condition.holds is None]
+                granted = f"; taken for granted: {'; '.join(taken)}" if taken else ""
+                return f"applies: {claim}{sure}{seen}{granted}"
 
     def __str__(self) -> str:
         subject = "" if self.group is None else f" [{self.group}]"

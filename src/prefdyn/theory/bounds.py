@@ -15,6 +15,7 @@ from prefdyn.theory import learning_dynamics as head
 from prefdyn.theory import value_scaling as scaling
 from prefdyn.theory.bound import Bound, Condition
 from prefdyn.theory.measured import (
+    Answers,
     Setting,
     answers_of,
     boundary,
@@ -75,25 +76,31 @@ def _under(conditions: Sequence[Condition], found: Sequence[Bound]) -> list[Boun
 
 
 def _one_group(feats: FeatureSet, run: Trajectory, setting: Setting, code: int) -> list[Bound]:
+    """The statements on two classes; where there are none, or pairs differ in weight, the one on any pairs."""
     name = feats.groups[code]
     rows = feats.members(code)
     rows = rows[~feats.held_out[rows]]
     answers = answers_of(feats, rows)
-    if answers is None or not 0 < answers.positive.sum() < len(rows):
-        return (
-            [_any_pairs(feats, setting, rows, run.final("drift", group=name, run="alone"), name)] if len(rows) else []
-        )
+    classes = answers is not None and 0 < answers.positive.sum() < len(rows)
+    found = _two_classes(feats, run, setting, name, rows, answers) if answers is not None and classes else []
+    if len(rows) and (setting.unequal or not classes):
+        found.append(_any_pairs(feats, setting, rows, run.final("drift", group=name, run="alone"), name))
+    return found
+
+
+def _two_classes(
+    feats: FeatureSet, run: Trajectory, setting: Setting, name: str, rows: Int[np.ndarray, " size"], answers: Answers
+) -> list[Bound]:
     states = feats.states[rows].astype(np.float64)
     c = head.constants(states, answers.positive)
     steps: dict[str, Any] = {"beta": setting.beta, "learning_rate": setting.learning_rate, "steps": setting.steps}
     drift = run.final("drift", group=name, run="alone")
     straight, drift_there = _straight(c, run, setting, name)
-    early: dict[str, Any] = steps | {"steps": straight}
     found = [
         head.published_drift_bound(c, **steps, measured=drift, group=name),
         head.drift_bound(c, **steps, measured=drift, group=name),
         head.population_drift_bound(without_noise(c), **steps, measured=drift, group=name),
-        head.drift_at_least(c, **early, measured=drift_there, group=name),
+        head.drift_at_least(c, **(steps | {"steps": straight}), measured=drift_there, group=name),
     ]
     start = boundary(feats, answers)
     if start is None:
@@ -117,15 +124,14 @@ def _one_group(feats: FeatureSet, run: Trajectory, setting: Setting, code: int) 
             boundary_norm=length,
             phi=cosine(start, weighted),
             group=name,
-            **early,
-            measured=angle(weighted) if straight == setting.steps else math.nan,
+            **steps,
+            measured=angle(weighted),
         ),
         head.accuracy_bound(
             c,
             **begun,
             beta=setting.beta,
             learning_rate=setting.learning_rate,
-            measured=run.final("policy_accuracy", group=name, run="alone"),
         ),
     ]
     if end is not None:

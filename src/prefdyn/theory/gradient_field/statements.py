@@ -37,11 +37,11 @@ def ratio_statement(x1: float, x2: float, *, measured: float = math.nan, group: 
 
     Example:
         >>> print(ratio_statement(2.0, 0.5))
-        2404.04626, Theorem 1 and Corollary 1: pull on the chosen ratio over pull on the rejected one equal to 0.25
+        2404.04626, Theorem 1 and Corollary 1: pull on x1 over pull on x2 at (2, 0.5) equal to 0.25
     """
     return Bound(
         statement="2404.04626, Theorem 1 and Corollary 1",
-        quantity="pull on the chosen ratio over pull on the rejected one",
+        quantity=f"pull on x1 over pull on x2 at ({x1:.3g}, {x2:.3g})",
         direction="equal to",
         value=float(gradient_ratio(x1, x2)),
         trivial=math.nan,
@@ -218,7 +218,7 @@ def displacement_statement(*, pairs: int, measured: float = math.nan, group: str
     """
     return Bound(
         statement="2404.04626, Theorem 1 (chosen only rises)",
-        quantity="share of pairs whose chosen probability falls",
+        quantity="share of pairs whose chosen probability ends lower",
         direction="at most",
         value=0.0,
         trivial=1.0,
@@ -252,7 +252,7 @@ def displacement_forecast(rates: LogProbRates, *, measured: float = math.nan, gr
     """
     return Bound(
         statement="2404.04626, Theorem 1 (chosen only rises)",
-        quantity="share of pairs whose chosen probability falls",
+        quantity="share of pairs whose chosen probability starts to fall",
         direction="equal to",
         value=float(np.mean(rates.chosen < 0)),
         trivial=math.nan,

@@ -150,7 +150,9 @@ def accuracy_bound(
         failure=published_drift_failure(c, alpha=alpha, tail_constant=tail_constant, variance_exponent=v),
         measured=measured,
         group=group,
-        note=f"asks for a margin of {needed:.4g}, but no state it covers has more than {margin_ceiling(c):.4g}",
+        note=f"asks for a margin of {needed:.4g}, but no state it covers has more than {margin_ceiling(c):.4g}"
+        if needed > 0
+        else "",
     )
 
 

@@ -114,10 +114,10 @@ def alignment_bound(
         >>> bound = alignment_bound(c, boundary_norm=1.0, phi=-0.5, beta=0.01, learning_rate=0.01, steps=3,
         ...                         variance_exponent=0.34)
         >>> [condition.says for condition in bound.failed]
-        ['phi >= 0 (THEORY X-22)']
+        ['phi >= 0']
     """
     v = largest_variance_exponent(c) if variance_exponent is None else variance_exponent
-    start = Condition(says="phi >= 0 (THEORY X-22)", measured=phi, relation=">=", limit=0.0)
+    start = Condition(says="phi >= 0", measured=phi, relation=">=", limit=0.0)
     return Bound(
         statement=THEOREM,
         quantity=alignment_quantity(steps),
@@ -147,7 +147,7 @@ def alignment_bound(
         form="repaired",
         measured=measured,
         group=group,
-        note="promises a small part of what happens; sharp_alignment_bound promises more",
+        note="promises a small part of what happens; the sharper form promises more",
     )
 
 

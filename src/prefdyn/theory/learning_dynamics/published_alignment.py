@@ -232,7 +232,7 @@ def published_alignment_bound(
         failure=published_drift_failure(c, alpha=alpha, tail_constant=tail_constant, variance_exponent=v),
         measured=measured,
         group=group,
-        note="false for a boundary that starts against the gap, or class means that are noisy; use alignment_bound",
+        note="false for a boundary that starts against the gap, or class means that are noisy; see the repaired form",
     )
 
 

@@ -171,7 +171,7 @@ def published_drift_bound(
         measured=measured,
         group=group,
         note="false where the class means are noisy (d/n large): D must be the true gap, not the measured one; "
-        "use drift_bound",
+        "see the repaired form",
     )
 
 

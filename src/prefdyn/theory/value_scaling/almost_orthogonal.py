@@ -163,8 +163,8 @@ def almost_orthogonal_guarantee(
     Example:
         >>> low, _ = almost_orthogonal_guarantee(
         ...     ClusterModel.at_the_limits(10, 2000), delta=0.0156, beta=0.1, learning_rate=1.0, steps=200)
-        >>> low.meaning()
-        'does not apply, condition fails: delta <= min(eps v/8, 1/4) (0.0156 <= 0.0026)'
+        >>> low.failed[0].comparison
+        '0.0156 <= 0.0026'
     """
     s = float(scaled_time(model.values, beta=beta, learning_rate=learning_rate, steps=steps, half_gap=half_gap))
     last = horizon(model.values, beta=beta, learning_rate=learning_rate, half_gap=half_gap)

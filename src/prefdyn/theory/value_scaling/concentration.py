@@ -307,7 +307,7 @@ def kernel_concentration(
     known = constant is None
     return Bound(
         statement="2408.03459, Lemma B.1",
-        quantity="distance of a kernel entry from its centre, in radii,",
+        quantity="distance of a kernel entry from its centre (in radii)",
         direction="at most",
         value=1.0,
         trivial=math.nan,

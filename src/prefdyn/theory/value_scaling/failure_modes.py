@@ -142,7 +142,7 @@ def flip_statement(
         conditions=conditions,
         measured=measured,
         group=group,
-        note="At the horizon real margins are near 0.208, not log 3: about five times as many nats cannot be made up.",
+        note="without noise margins are 0.208 at the horizon, not log 3: leads a fifth as large stand as well",
     )
 
 

@@ -398,7 +398,7 @@ def irreducible_error_bound(
         form="repaired",
         measured=measured,
         group=group,
-        note="The published bound goes to 0 with Q and excludes shared answers. This floor holds for any linear head.",
+        note="the published bound goes to 0 with Q and excludes shared answers; this floor holds for any linear head",
     )
 
 
