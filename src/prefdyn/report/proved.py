@@ -192,8 +192,8 @@ def _values(run: RunFolder) -> Drawing | None:
         id="values-needed",
         title="Pairs per cluster that the bound asks for",
         caption=f"{_standing(run)} The error bound of Theorem 4.3 asks for a number of pairs that grows slowly with "
-        "the number of values. The probability with which it is stated to hold asks for far more, and beyond the dotted "
-        "line its own conditions leave no room for more values. It is a statement about the theorem, no advice on data "
+        "the number of values. The probability with which it is stated to hold asks for far more, and beyond the "
+        "dotted line its own conditions leave no room for more values. It is a statement about the theorem, no advice on data "
         "that fail its conditions.",
         draw=partial(values_figure, model=model),
     )
