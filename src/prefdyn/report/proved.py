@@ -193,8 +193,8 @@ def _values(run: RunFolder) -> Drawing | None:
         title="Pairs per cluster that the bound asks for",
         caption=f"{_standing(run)} The error bound of Theorem 4.3 asks for a number of pairs that grows slowly with "
         "the number of values. The probability with which it is stated to hold asks for far more, and beyond the "
-        "dotted line its own conditions leave no room for more values. It is about the theorem, no advice on data that fail "
-        "its conditions.",
+        "dotted line its own conditions leave no room for more values. It is about the theorem, no advice on data "
+        "that fail its conditions.",
         draw=partial(values_figure, model=model),
     )
 
