@@ -59,6 +59,9 @@ def test_field_alone_needs_nothing(prefdyn, tmp_path):
     assert found.code == 0, found.err
     assert "x1/x2" in found.out
     assert "to 0 in time 2.49" in found.out
+    assert "With reference probabilities 0.1 and 0.4 that path stays within what two probabilities allow." in found.out
+    likely = prefdyn("field", "--ref-chosen", "0.7", "--ref-rejected", "0.3", "--out", "likely")
+    assert "0.7 and 0.3 that path leaves what two probabilities allow." in likely.out
     folder = tmp_path / "prefdyn-out" / "field-1"
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "figures", "report.html", "summary.json"}
     again = prefdyn("field", "--config", folder / "config.yaml", "--out", "again")
@@ -113,3 +116,5 @@ def test_odd_data_still_gets_a_table(prefdyn, tmp_path, rows):
     assert found.code == 0, found.err
     assert "Of " in found.out
     assert "nan" not in found.out
+    if len(rows) == 60:
+        assert "warning: 1 of 2 groups (g) have no two classes of training pairs" in found.err

@@ -212,6 +212,9 @@ def test_a_run_of_another_kind_fails_its_conditions_by_name():
     (joint,) = [b for b in found if b.statement == "2403.18742, Theorem 4.1" and b.group is None]
     assert joint.applies
     assert joint.kept
+    alone = [b for b in found if b.form == "sharper" and b.group and b.statement == "2403.18742, Theorem 4.1"]
+    assert [b.group for b in alone] == list(weighted.groups)  # the statement on any pairs takes their place
+    assert all(b.applies and b.kept for b in alone)
     others = [b for b in found if b.form == "published" and b.statement[:4] == "2403"]
     assert all(any("weigh the same" in c.says for c in bound.failed) for bound in others)
 
