@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from prefdyn.diagnostics.separation import separation
     from prefdyn.diagnostics.wording import wording
     from prefdyn.dynamics.descent import descent
+    from prefdyn.dynamics.flow import flow
+    from prefdyn.dynamics.pair_statistics import pair_statistics
+    from prefdyn.dynamics.sweep import sweep
     from prefdyn.features import FeatureSet
     from prefdyn.maths.objectives import DPO
     from prefdyn.models.extract import extract
@@ -37,6 +40,9 @@ __all__ = [
     "bounds",
     "descent",
     "extract",
+    "flow",
+    "pair_statistics",
+    "sweep",
     "load_dataset",
     "orthogonality",
     "preflight",
@@ -55,6 +61,9 @@ _HOMES = {
     "bounds": "prefdyn.theory.bounds",
     "descent": "prefdyn.dynamics.descent",
     "extract": "prefdyn.models.extract",
+    "flow": "prefdyn.dynamics.flow",
+    "pair_statistics": "prefdyn.dynamics.pair_statistics",
+    "sweep": "prefdyn.dynamics.sweep",
     "load_dataset": "prefdyn.data.loaders",
     "orthogonality": "prefdyn.diagnostics.orthogonality",
     "preflight": "prefdyn.data.preflight",

@@ -56,13 +56,18 @@ def test_audit_extract_simulate_and_report_on_the_built_in_data(prefdyn, tmp_pat
 
     grid = prefdyn("simulate", "--features", "features", "--beta", "0.05,0.1", "--steps", "3,6", "--out", "grid")
     assert grid.code == 0, grid.err
-    inner = sorted(path.name for path in (tmp_path / "grid").iterdir() if path.is_dir())
-    assert len(inner) == 4
-    settings = [summary(tmp_path / "grid" / name)["settings"] for name in inner]
-    assert sorted((each["beta"], each["steps"]) for each in settings) == [(0.05, 3), (0.05, 6), (0.1, 3), (0.1, 6)]
+    assert names(tmp_path / "grid") == WRITTEN - {"groups.csv", "pairs.parquet"} | {"cells.csv"}
+    cells = summary(tmp_path / "grid")["grid"]["cells"]
+    assert sorted((each["beta"], each["steps"]) for each in cells) == [(0.05, 3), (0.05, 6), (0.1, 3), (0.1, 6)]
+    assert "Take " in grid.out
+    one = prefdyn("simulate", "--features", "features", "--optimizer", "adam", "--learning-rate", "0.01", "--steps", 6,
+                  "--batch-size", "32", "--schedule", "cosine", "--out", "one")  # fmt: skip
+    assert one.code == 0, one.err
+    assert names(tmp_path / "one") == WRITTEN
+    assert summary(tmp_path / "one")["settings"]["schedule"] == "cosine"
 
     assert prefdyn("report", "grid", "--out", "grid.html").code == 0
-    page = prefdyn("report", "first", f"grid/{inner[0]}", "--out", "both.html")
+    page = prefdyn("report", "first", "grid", "--out", "both.html")
     assert page.code == 0, page.err
     text = (tmp_path / "both.html").read_text()
     assert "http://" not in text.replace("http://www.w3.org", "")

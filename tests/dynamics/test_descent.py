@@ -185,7 +185,8 @@ def test_margins_depend_on_rate_beta_and_scale_only_together(seed, scale, beta):
         return descent(feats, DPO(beta=b), learning_rate=rate, steps=5, margins_at=[5]).margins[5]
 
     start = path(1.0, beta, 0.3)
-    np.testing.assert_allclose(path(scale, beta, 0.3 / scale**2), start, rtol=2e-5, atol=1e-9)
+    room = 2e-6 * np.abs(start).max()  # scaled states are rounded to float32 anew, and a margin near 0 is a difference
+    np.testing.assert_allclose(path(scale, beta, 0.3 / scale**2), start, rtol=2e-5, atol=room)
     np.testing.assert_allclose(path(1.0, scale * beta, 0.3 / scale**2), start, rtol=1e-9, atol=1e-12)
 
 

@@ -10,9 +10,10 @@ from prefdyn.dynamics.descent import descent, recorded_steps
 from prefdyn.maths.objectives import DPO
 from prefdyn.planning.bounds import check_bounds
 from prefdyn.planning.field import field_study
+from prefdyn.report.drawings import write_drawings
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
-from prefdyn.report.proved import drawings, proved_chapter, write_drawings
+from prefdyn.report.proved import drawings, proved_chapter
 from prefdyn.report.theory_figures import drift_figure, fan_figure, values_figure
 from prefdyn.synthetic import gaussian_groups
 from prefdyn.theory.value_scaling import ClusterModel, horizon, sharp_margin_lines

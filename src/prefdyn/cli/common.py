@@ -70,6 +70,30 @@ def counts(text: str, *, name: str) -> list[int]:
         raise ConfigError(f"{name} {text!r} must be a whole number, or several with commas between") from None
 
 
+def schedules(text: str) -> list[Any]:
+    """A comma list of schedules."""
+    from prefdyn.maths.optimizers import SCHEDULES
+
+    return [one_of(part, SCHEDULES, name="--schedule") for part in words(text) or []]
+
+
+def batch_sizes(text: str | int) -> list[int | Literal["full"]]:
+    """A comma list of batch sizes: whole numbers of at least 1, or full."""
+    found: list[int | Literal["full"]] = []
+    for part in words(str(text)) or []:
+        if part != "full" and not (part.isdigit() and int(part) > 0):
+            raise ConfigError(f"--batch-size {part!r} must be a whole number above 0, or full")
+        found.append("full" if part == "full" else int(part))
+    return found
+
+
+def some_of_each(**lists: Sequence[Any]) -> None:
+    """Refuse a comma list with nothing in it."""
+    for name, values in lists.items():
+        if not values:
+            raise ConfigError(f"--{name.replace('_', '-')} names nothing; give at least one value")
+
+
 def check_embedding(method: str) -> None:
     """Refuse a picture that cannot be drawn before any work is done."""
     if one_of(method, ("pca", "umap"), name="--embedding") == "umap" and find_spec("umap") is None:
@@ -156,15 +180,17 @@ def save_config(folder: Path, options: Mapping[str, Any]) -> None:
 
 def write_pictures(folder: Path) -> None:
     """Figures and report of a folder that holds a run's other files."""
+    from prefdyn.report.drawings import write_drawings
     from prefdyn.report.figures import write_figures
     from prefdyn.report.folders import read_folder
+    from prefdyn.report.grid import grid_drawings
     from prefdyn.report.html import write_report
     from prefdyn.report.panels import panels
-    from prefdyn.report.proved import drawings, write_drawings
+    from prefdyn.report.proved import drawings
 
     run = read_folder(folder)
     write_figures(panels(run), folder / "figures")
-    write_drawings(drawings(run), folder / "figures")
+    write_drawings([*drawings(run), *grid_drawings(run)], folder / "figures")
     write_report(folder, folder / "report.html")
 
 

@@ -41,7 +41,9 @@ def _config(context: Any, path: Path | None) -> Path | None:
     return path
 
 
-_COMMA_LISTS = ("groups", "answers", "beta", "learning_rate", "steps")
+_COMMA_LISTS = (
+    "groups", "answers", "objective", "beta", "learning_rate", "optimizer", "schedule", "batch_size", "steps",
+)  # fmt: skip
 
 Config = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from prefdyn.cli import options as o
 
 NAME = "report"
 SUMMARY = "One HTML page from any set of output folders."
-HELP = "One HTML page from any set of output folders of audit and simulate."
+HELP = "One HTML page from any set of output folders."
 EXAMPLES = """Examples:
 
 prefdyn report prefdyn-out/audit-1
@@ -30,14 +30,8 @@ def run(
     from prefdyn.report.html import write_report
     from prefdyn.store import refuse_existing
 
-    runs = [read_folder(inner) for folder in folders for inner in _runs_in(folder)]
+    runs = [read_folder(folder) for folder in folders]
     refuse_existing(out, force=force)
     write_report(runs, out)
     print(out)
     common.tell(f"Next: open {out}")
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    """The folder itself, or the runs of a grid that `simulate` wrote into it."""
-    inner = sorted(path.parent for path in folder.glob("*/summary.json"))
-    return inner if inner and not (folder / "summary.json").exists() else [folder]

@@ -10,22 +10,29 @@ longer responses it is first order in the head's movement.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from prefdyn._checks import at_least, positive
 from prefdyn._progress import track
+from prefdyn._random import stream
+from prefdyn.dynamics.engine import DIVERGED, Run, solve
+from prefdyn.dynamics.measure import Member, Outcome, log_rest, reads, shifts, table
+from prefdyn.dynamics.problem import Pairs, compute_dtype
+from prefdyn.dynamics.routes import build, cheapest
+from prefdyn.dynamics.streaming import HELD_BYTES
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.kernel import PairKernel
 from prefdyn.maths.objectives import DPO, Objective
+from prefdyn.maths.optimizers import SGD
 from prefdyn.trajectory import Trajectory
-
-SPLITS = ("train", "held_out")
 
 
 def descent(
@@ -86,18 +93,22 @@ def descent(
     if kept and kept[-1] > steps:
         raise ConfigError(f"margins_at asks for step {kept[-1]}, but the run ends at step {steps}")
 
-    problem = _Problem.of(feats)
-    joint = _run(problem, "joint", objective, rate, steps, recorded, kept, progress=progress)
-    rows = joint.rows
-    heads = {}
+    pairs = Pairs.of(feats)
+    joint, route = _alone(feats, pairs, objective, rate, steps, recorded, kept, progress=progress)
+    tables, heads = [table(joint, pairs, run="joint", learning_rate=rate)], {}
+    diverged = [("the joint run", joint)] if joint.stop_reason == DIVERGED else []
     if alone:
         for code in track(range(len(feats.groups)), "Groups alone", unit="groups", shown=progress):
             members = feats.members(code)
             if len(members) and not feats.held_out[members].all():
-                by_itself = _run(problem.rows(members), "alone", objective, rate, steps, recorded, [])
-                rows += by_itself.rows
-                heads[feats.groups[code]] = by_itself.head
-    settings = {
+                part = pairs.rows(members)
+                by_itself, _ = _alone(feats, part, objective, rate, steps, recorded, [])
+                tables.append(table(by_itself, part, run="alone", learning_rate=rate))
+                if by_itself.head is not None:
+                    heads[feats.groups[code]] = by_itself.head
+                if by_itself.stop_reason == DIVERGED:
+                    diverged.append((f"group {feats.groups[code]!r} alone", by_itself))
+    settings: dict[str, Any] = {
         "objective": objective.name,
         "beta": objective.beta,
         "learning_rate": float(rate),
@@ -106,10 +117,20 @@ def descent(
         "schedule": "constant",
         "batch_size": "full",
         "steps": steps,
-        "compute_dtype": str(problem.kernel.features.dtype),
+        "compute_dtype": str(compute_dtype(feats)),
+        "route": route,
     }
-    return Trajectory.from_rows(
-        rows,
+    if diverged:
+        name, outcome = diverged[0]
+        settings["diverged_at"] = outcome.stopped_at
+        warnings.warn(
+            f"{name} diverged at step {outcome.stopped_at} with learning rate {rate:g}; on this data "
+            f"{allowed(feats, objective)}. Lower the rate",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return Trajectory(
+        table=pa.concat_tables(tables).combine_chunks(),
         settings=settings,
         margins=joint.margins,
         chosen_changes=joint.chosen_changes,
@@ -117,6 +138,36 @@ def descent(
         alone_heads=heads,
         provenance=feats.provenance,
     )
+
+
+def _alone(
+    feats: FeatureSet,
+    pairs: Pairs,
+    objective: Objective,
+    rate: float,
+    steps: int,
+    recorded: Sequence[int],
+    kept: Sequence[int],
+    *,
+    progress: bool = False,
+) -> tuple[Outcome, str]:
+    """One full-batch run, and the route it took."""
+    dtype, sft = compute_dtype(feats), reads(objective) == "log_probs"
+    width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
+    name = cheapest(
+        pairs,
+        width,
+        linear=not sft,
+        runs=1,
+        steps=steps,
+        batch=None,
+        itemsize=dtype.itemsize,
+        streamed=len(pairs) * width * dtype.itemsize > HELD_BYTES,
+    )
+    run = Run(objective=objective, learning_rate=rate, optimizer=SGD(), members=(Member(objective=objective),))
+    route = build(feats, pairs, name, dtype=dtype, sft=sft)
+    found = solve(route, pairs, [run], steps=steps, recorded=recorded, kept=kept, label="Joint run", progress=progress)
+    return found[0][0], name
 
 
 def stable_learning_rate(feats: FeatureSet, objective: Objective) -> float:
@@ -135,26 +186,90 @@ def stable_learning_rate(feats: FeatureSet, objective: Objective) -> float:
         >>> round(stable_learning_rate(feats, DPO(beta=1.0)), 9)  # C = 2 I and n = 2, so the limit is 8
         4.0
     """
+    if reads(objective) == "log_probs":
+        raise ConfigError(
+            f"no stable step follows from the features alone for {objective.name!r}; give learning_rate a number in "
+            "place of 'auto'"
+        )
     if math.isinf(objective.curvature):
         raise ConfigError(
             f"the loss {objective.name!r} has a kink, so no step is small enough to be stable; give learning_rate a "
             "number in place of 'auto'"
         )
-    kernel, weight = feats.working_kernel(), feats.weight
-    train = np.flatnonzero(~feats.held_out)
-    runs = [train] + [rows for code in range(len(feats.groups)) if len(rows := train[feats.group[train] == code])]
-    limits = []
-    for rows in runs:
-        part = kernel.rows(rows)
-        scaled = PairKernel(
-            answers=part.answers * np.sqrt(weight[rows])[:, None].astype(part.answers.dtype), features=part.features
-        )
-        largest = scaled.largest_eigenvalue()
-        if largest > 0:
-            limits.append(2 * weight[rows].sum() / (objective.curvature * objective.beta**2 * largest))
+    subsets = [
+        None,
+        *((name,) for code, name in enumerate(feats.groups) if not feats.held_out[feats.group == code].all()),
+    ]
+    limits = [limit for names in subsets if (limit := stability(feats, objective, names)) is not None]
     if not limits:
         raise DataError("every training feature is zero, so no step changes anything; check the model's weights")
     return float(min(limits) / 2)
+
+
+def stability(feats: FeatureSet, objective: Objective, groups: Sequence[str] | None = None) -> float | None:
+    r"""The largest step at which full-batch descent is sure to be stable.
+
+    It is $2 \sum w / (\kappa \beta^2 \lambda_{\max}(C_w))$; see `stable_learning_rate`.
+
+    Args:
+        feats: Features of either kind.
+        objective: The loss of the margin.
+        groups: The groups trained on; None: all.
+
+    Returns:
+        The step; None where the loss has a kink or no feature moves anything, so that there is no such limit.
+
+    Example:
+        >>> feats = FeatureSet.from_arrays([[1.0, 0], [0, 1]], chosen=[0, 1], rejected=[1, 0])
+        >>> round(stability(feats, DPO(beta=1.0)), 9)
+        8.0
+    """
+    curvature = float(np.asarray(objective.curvature))
+    if math.isinf(curvature):
+        return None
+    inside = ~feats.held_out
+    if groups is not None:
+        inside = inside & np.isin(feats.group, [feats.groups.index(name) for name in groups])
+    largest = _largest(feats, np.flatnonzero(inside))
+    if largest <= 0:
+        return None
+    return float(2 * feats.weight[inside].sum() / (curvature * objective.beta**2 * largest))
+
+
+def allowed(feats: FeatureSet, objective: Objective, groups: Sequence[str] | None = None) -> str:
+    """The largest stable rate of plain descent on this data, in words."""
+    if reads(objective) == "log_probs":
+        return "no stable rate is known for SFT"
+    limit = stability(feats, objective, groups)
+    if limit is None:
+        return f"no rate is sure to be stable, because the loss {objective.name!r} has a kink"
+    return f"full-batch descent is stable up to a rate of {limit:.4g}"
+
+
+def _largest(feats: FeatureSet, rows: Int[np.ndarray, " trained"]) -> float:
+    """Largest eigenvalue of the weighted kernel of some pairs; of features beyond memory by passes over the file."""
+    features = feats.states if feats.chosen_features is None else feats.chosen_features
+    dtype = compute_dtype(feats)
+    if len(rows) * features.shape[1] * dtype.itemsize <= HELD_BYTES:
+        part = feats.select(rows)
+        answers = feats.coordinates()[0][rows] * np.sqrt(feats.weight[rows])[:, None]
+        taken = part.states if part.chosen_features is None else part.chosen_features.astype(dtype)
+        if part.rejected_features is not None:
+            taken = taken - part.rejected_features
+        return PairKernel(answers=answers.astype(dtype), features=taken.astype(dtype)).largest_eigenvalue()
+    pairs = Pairs.of(feats).rows(rows)
+    route = build(feats, pairs, "weights", dtype=dtype)
+    shape = route.start(1).shape
+
+    def matvec(vector: np.ndarray) -> np.ndarray:
+        state = vector.reshape(shape)
+        return -route.gradient(state, lambda ratios, where: ratios * weight[where, :], None).reshape(-1)
+
+    weight = pairs.weight[:, None].astype(dtype)
+    size = int(np.prod(shape))
+    operator = LinearOperator((size, size), matvec=matvec, dtype=np.dtype(np.float64))  # pyright: ignore[reportCallIssue]
+    start = stream(0, "kernel", "lanczos").normal(size=size)
+    return float(eigsh(operator, k=1, v0=start, tol=1e-4, return_eigenvectors=False)[0])  # pyright: ignore[reportArgumentType]
 
 
 def recorded_steps(steps: int, record: Literal["log", "all"] | Sequence[int] = "log") -> list[int]:
@@ -176,76 +291,6 @@ def recorded_steps(steps: int, record: Literal["log", "all"] | Sequence[int] = "
     return asked
 
 
-# one run ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Problem:
-    """Everything a run needs of its pairs, as arrays."""
-
-    kernel: PairKernel
-    basis: Float[np.ndarray, "k p"]
-    group: Int[np.ndarray, " n"]
-    groups: tuple[str, ...]
-    held_out: np.ndarray
-    weight: Float[np.ndarray, " n"]
-    chosen: np.ndarray | None
-    rejected: np.ndarray | None
-    answer_log_probs: Float[np.ndarray, "n k"] | None
-    ref_chosen: Float[np.ndarray, " n"] | None
-    ref_rejected: Float[np.ndarray, " n"] | None
-    chosen_features: np.ndarray | None
-    rejected_features: np.ndarray | None
-
-    @classmethod
-    def of(cls, feats: FeatureSet) -> "_Problem":
-        return cls(
-            kernel=feats.working_kernel(),
-            basis=feats.coordinates()[1],
-            group=feats.group,
-            groups=feats.groups,
-            held_out=feats.held_out,
-            weight=feats.weight,
-            chosen=feats.chosen,
-            rejected=feats.rejected,
-            answer_log_probs=feats.answer_log_probs(),
-            ref_chosen=feats.ref_chosen_logps,
-            ref_rejected=feats.ref_rejected_logps,
-            chosen_features=feats.chosen_features,
-            rejected_features=feats.rejected_features,
-        )
-
-    def rows(self, index: np.ndarray) -> "_Problem":
-        def pick(value: np.ndarray | None) -> np.ndarray | None:
-            return None if value is None else value[index]
-
-        return _Problem(
-            kernel=self.kernel.rows(index),
-            basis=self.basis,
-            group=self.group[index],
-            groups=self.groups,
-            held_out=self.held_out[index],
-            weight=self.weight[index],
-            chosen=pick(self.chosen),
-            rejected=pick(self.rejected),
-            answer_log_probs=pick(self.answer_log_probs),
-            ref_chosen=pick(self.ref_chosen),
-            ref_rejected=pick(self.ref_rejected),
-            chosen_features=pick(self.chosen_features),
-            rejected_features=pick(self.rejected_features),
-        )
-
-    def log_prob_changes(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Change of log-probability of the chosen and of the rejected response, nats; None if not measurable."""
-        if self.chosen_features is not None and self.rejected_features is not None:
-            flat = theta[0].astype(self.chosen_features.dtype)
-            return self.chosen_features @ flat, self.rejected_features @ flat
-        if self.answer_log_probs is None or self.chosen is None or self.rejected is None:
-            return None
-        logits = self.kernel.features @ (self.basis @ theta).T.astype(self.kernel.features.dtype)
-        return answer_log_prob_changes(logits.astype(np.float64), self.answer_log_probs, self.chosen, self.rejected)
-
-
 def answer_log_prob_changes(
     logit_changes: Float[np.ndarray, "n k"],
     log_probs: Float[np.ndarray, "n k"],
@@ -265,100 +310,6 @@ def answer_log_prob_changes(
     Returns:
         $\Delta z - \Delta \log Z$ for the chosen and for the rejected token, nats.
     """
-    rest = np.clip(1.0 - np.exp(log_probs).sum(axis=1), 0.0, 1.0)
-    with np.errstate(divide="ignore"):  # log 0 = -inf is right: these tokens hold all the mass
-        log_rest = np.log(rest)
-    normaliser = np.logaddexp(log_rest, np.logaddexp.reduce(log_probs + logit_changes, axis=1))
-    before = np.logaddexp(log_rest, np.logaddexp.reduce(log_probs, axis=1))
+    shift = shifts(logit_changes[:, None, :], log_rest(log_probs), log_probs)[:, 0]
     rows = np.arange(len(chosen))
-    shift = normaliser - before
     return logit_changes[rows, chosen] - shift, logit_changes[rows, rejected] - shift
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    rows: list[dict[str, Any]]
-    margins: dict[int, np.ndarray]
-    chosen_changes: dict[int, np.ndarray]
-    head: Float[np.ndarray, "p d"]
-
-
-def _run(
-    problem: _Problem,
-    name: str,
-    objective: Objective,
-    learning_rate: float,
-    steps: int,
-    recorded: Sequence[int],
-    kept: Sequence[int],
-    *,
-    progress: bool = False,
-) -> _Outcome:
-    train = np.flatnonzero(~problem.held_out)
-    kernel = problem.kernel if len(train) == len(problem.held_out) else problem.kernel.rows(train)
-    dtype = problem.kernel.features.dtype
-    scale = learning_rate * objective.beta * problem.weight[train] / problem.weight[train].sum()
-    theta = np.zeros((problem.basis.shape[1], problem.kernel.features.shape[1]))
-    rows: list[dict[str, Any]] = []
-    kept_margins: dict[int, np.ndarray] = {}
-    kept_changes: dict[int, np.ndarray] = {}
-    measured = set(recorded)
-    for step in track(range(steps + 1), "Joint run", unit="steps", shown=progress):
-        if step in measured or step in kept:
-            margins = objective.beta * problem.kernel.forward(theta.astype(dtype)).astype(np.float64)
-            changes = problem.log_prob_changes(theta)
-            if step in measured:
-                common = {
-                    "run": name,
-                    "step": step,
-                    "time": learning_rate * step,
-                    "drift": float(np.linalg.norm(theta)),
-                }
-                rows.extend({**common, **row} for row in _measure(problem, objective, margins, changes))
-            if step in kept:
-                kept_margins[step] = margins
-                if changes is not None:
-                    kept_changes[step] = changes[0]
-        if step < steps:
-            pulled = objective.beta * kernel.forward(theta.astype(dtype)).astype(np.float64)
-            theta = theta + kernel.adjoint((scale * objective.push(pulled)).astype(dtype))
-    return _Outcome(rows=rows, margins=kept_margins, chosen_changes=kept_changes, head=theta)
-
-
-def _measure(
-    problem: _Problem, objective: Objective, margins: np.ndarray, changes: tuple[np.ndarray, np.ndarray] | None
-) -> list[Mapping[str, Any]]:
-    cell = 2 * problem.group + problem.held_out
-    size = 2 * len(problem.groups)
-    pairs = np.bincount(cell, minlength=size)
-
-    def mean(values: np.ndarray | None) -> np.ndarray | None:
-        if values is None:
-            return None
-        return np.bincount(cell, weights=values, minlength=size) / np.maximum(pairs, 1)
-
-    policy = chosen_log_prob = rejected_log_prob = falling = None
-    if problem.ref_chosen is not None and problem.ref_rejected is not None:
-        policy = (margins / objective.beta + problem.ref_chosen - problem.ref_rejected > 0).astype(float)
-        if changes is not None:
-            chosen_log_prob = problem.ref_chosen + changes[0]
-            rejected_log_prob = problem.ref_rejected + changes[1]
-    if changes is not None:
-        falling = (changes[0] < 0).astype(float)
-    quantities = {
-        "loss": mean(objective.loss(margins)),
-        "margin": mean(margins),
-        "reward_accuracy": mean((margins > 0).astype(float)),
-        "policy_accuracy": mean(policy),
-        "chosen_log_prob": mean(chosen_log_prob),
-        "rejected_log_prob": mean(rejected_log_prob),
-        "chosen_change": mean(None if changes is None else changes[0]),
-        "rejected_change": mean(None if changes is None else changes[1]),
-        "chosen_falling": mean(falling),
-    }
-    return [
-        {"group": problem.groups[place // 2], "split": SPLITS[place % 2], "pairs": int(pairs[place])}
-        | {name: None if values is None else float(values[place]) for name, values in quantities.items()}
-        for place in range(size)
-        if pairs[place]
-    ]

@@ -1,13 +1,25 @@
 r"""Preference objectives: a loss of the reward margin, with its derivative and curvature.
 
-Names follow TRL's `loss_type`. Every formula takes margins $r$ with $\beta$ inside (THEORY 1.1).
+Names follow TRL's `loss_type`. Every formula takes margins $r$ with $\beta$ inside (THEORY 1.1), of any shape, from
+NumPy or torch, and keeps their dtype. `beta` may be an array along the last axis of the margins, so that R runs in R
+columns are one call. Weights of pairs are no part of an objective.
+
+| name | $f(r)$ | $h = -f'$ | largest $f''$ |
+|---|---|---|---|
+| `sigmoid` | $\log(1 + e^{-r})$ | $\sigma(-r)$ | 1/4 |
+| `sigmoid`, smoothed (cDPO) | $\log(1 + e^{-r}) + \varepsilon r$ | $\sigma(-r) - \varepsilon$ | 1/4 |
+| `robust`, $c = \varepsilon / (1 - 2 \varepsilon)$ | $\log(1 + e^{-r}) - c r$ | $\sigma(-r) + c$ | 1/4 |
+| `ipo` | $(r - 1/2)^2 / \beta^2$ | $(1 - 2 r) / \beta^2$ | $2 / \beta^2$ |
+| `hinge` | $\max(0, 1 - r)$ | 1 below 1, else 0 | none: a kink |
+| `gpo_ipo` | $(r - 1)^2$ | $2 (1 - r)$ | 2 |
+| `sft` | $-\log \pi(\text{chosen})$, no margin | | 1/2, in logits |
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device, is_array_api_obj
 from jaxtyping import Float
 
 from prefdyn._checks import nearest, positive
@@ -16,16 +28,30 @@ from prefdyn.errors import ConfigError
 LOG2 = math.log(2)
 """Loss of every pair before the first step, nats: all margins are 0."""
 
-SPELLINGS = {"sigmoid": "sigmoid", "dpo": "sigmoid", "hinge": "hinge", "slic": "hinge", "gpo_ipo": "gpo_ipo"}
-"""Accepted spellings of each objective. `gpo_ipo` is 2408.03459's IPO, which is not TRL's `ipo`."""
+SPELLINGS = {
+    "sigmoid": "sigmoid",
+    "dpo": "sigmoid",
+    "robust": "robust",
+    "ipo": "ipo",
+    "hinge": "hinge",
+    "slic": "hinge",
+    "gpo_ipo": "gpo_ipo",
+    "sft": "sft",
+}
+"""Accepted spellings of each objective. `ipo` is TRL's; `gpo_ipo` is 2408.03459's IPO, another loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DPO:
-    r"""Direct preference optimisation: $f(r) = \log(1 + e^{-r})$, TRL's `sigmoid`.
+    r"""Direct preference optimisation: $f(r) = \log(1 + e^{-r})$, TRL's `sigmoid`; with smoothing, cDPO.
+
+    With smoothing $\varepsilon$ the label is taken to be wrong with that probability,
+    $f(r) = (1 - \varepsilon) \log(1 + e^{-r}) + \varepsilon \log(1 + e^{r}) = \log(1 + e^{-r}) + \varepsilon r$: every
+    pair aims at the finite margin $\log((1 - \varepsilon) / \varepsilon)$ and is pulled back beyond it.
 
     Reference:
         Rafailov et al. (2023), arXiv:2305.18290, Eq. 7; margin form as in 2403.18742, Eq. 4 and 6.
+        Smoothing: Mitchell (2023), "A note on DPO with noisy preferences". TRL 1.16 ignores smoothing here.
 
     Example:
         >>> import numpy as np
@@ -33,26 +59,131 @@ class DPO:
         array([0.693147])
         >>> DPO(beta=0.1).push(np.array([-1.0, 0.0, 0.5])).round(10)
         array([0.73105858, 0.5       , 0.37754067])
+        >>> DPO(beta=0.1, label_smoothing=0.1).push(np.array([0.0, np.log(3.0)])).round(12).tolist()
+        [0.4, 0.15]
     """
 
     name: ClassVar[str] = "sigmoid"
+    reads: ClassVar[str] = "margins"
     curvature: ClassVar[float] = 0.25
     r"""Largest $f''$, reached at $r = 0$; sets the largest stable step (THEORY 9)."""
 
-    beta: float = 0.1
+    beta: float | Float[Any, " R"] = 0.1
+    label_smoothing: float = 0.0
+    """Probability that a label is wrong, from 0 to below 1/2."""
 
     def __post_init__(self) -> None:
-        positive(self.beta, name="beta", fix="TRL's default is 0.1")
+        _check_beta(self.beta)
+        _check_smoothing(self.label_smoothing)
+
+    @property
+    def start_push(self) -> float:
+        """Push of every pair before the first step."""
+        return 0.5 - self.label_smoothing
 
     def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
         r"""$f(r)$ per pair, in nats. No overflow for any finite margin."""
-        xp = array_namespace(margins)
-        return xp.logaddexp(xp.zeros_like(margins), -margins)
+        loss = _softplus(-margins)
+        return loss + self.label_smoothing * margins if self.label_smoothing else loss
 
     def push(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
-        r"""$h(r) = -f'(r) = \sigma(-r)$ per pair, in (0, 1): how hard the pair still pulls. Exact in both tails."""
-        xp = array_namespace(margins)
-        return xp.exp(-xp.logaddexp(xp.zeros_like(margins), margins))
+        r"""$h(r) = -f'(r) = \sigma(-r) - \varepsilon$ per pair: how hard it still pulls. Exact in both tails."""
+        push = _sigmoid(-margins)
+        return push - self.label_smoothing if self.label_smoothing else push
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobustDPO:
+    r"""DPO made unbiased under labels that are wrong with probability $\varepsilon$, TRL's `robust`.
+
+    $f(r) = \big[(1 - \varepsilon) \log(1 + e^{-r}) - \varepsilon \log(1 + e^{r})\big] / (1 - 2 \varepsilon)$, which is
+    DPO's loss less $\varepsilon r / (1 - 2 \varepsilon)$: on top of DPO every pair pulls with a constant that no margin
+    wears off. The loss falls below 0 and has no least value; its curvature is that of DPO.
+
+    Reference:
+        Chowdhury, Kini and Natarajan (2024), "Provably robust DPO", arXiv:2403.00409; TRL, `DPOTrainer`.
+
+    Example:
+        >>> import numpy as np
+        >>> RobustDPO(label_smoothing=0.1).push(np.array([-40.0, 0.0, 40.0])).round(9).tolist()
+        [1.125, 0.625, 0.125]
+    """
+
+    name: ClassVar[str] = "robust"
+    reads: ClassVar[str] = "margins"
+    curvature: ClassVar[float] = 0.25
+
+    beta: float | Float[Any, " R"] = 0.1
+    label_smoothing: float = 0.0
+    """Probability that a label is wrong, from 0 to below 1/2. TRL's default is 0, which is DPO."""
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+        _check_smoothing(self.label_smoothing)
+
+    @property
+    def start_push(self) -> float:
+        """Push of every pair before the first step."""
+        return 0.5 + self._constant
+
+    @property
+    def _constant(self) -> float:
+        return self.label_smoothing / (1 - 2 * self.label_smoothing)
+
+    def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
+        r"""$f(r)$ per pair, in nats; may be below 0."""
+        return _softplus(-margins) - self._constant * margins
+
+    def push(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
+        r"""$\sigma(-r) + \varepsilon / (1 - 2 \varepsilon)$ per pair, never 0."""
+        return _sigmoid(-margins) + self._constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IPO:
+    r"""Identity preference optimisation as TRL's `ipo`: $f(r) = (r/\beta - 1/(2\beta))^2$, the target $r = 1/2$.
+
+    In the plain log-ratio $h = r / \beta$ this is the paper's $(h - 1/(2\tau))^2$ with $\tau = \beta$. TRL divides the
+    log-probability of each answer by its number of tokens first; that is a matter of the features (of one-token
+    answers the average is the sum), not of this formula.
+
+    Reference:
+        Azar et al. (2023), arXiv:2310.12036, Eq. 17; TRL, `DPOTrainer`, `loss_type="ipo"`.
+    Found:
+        It is `gpo_ipo` at twice the beta with the loss divided by 4 beta². Its pull starts at 1/beta², at beta 0.1
+        two hundred times that of DPO.
+
+    Example:
+        >>> import numpy as np
+        >>> IPO(beta=0.5).push(np.array([-1.0, 0.0, 0.5, 1.0])).tolist()
+        [12.0, 4.0, 0.0, -4.0]
+    """
+
+    name: ClassVar[str] = "ipo"
+    reads: ClassVar[str] = "margins"
+
+    beta: float | Float[Any, " R"] = 0.1
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    @property
+    def curvature(self) -> Any:
+        r"""$f'' = 2/\beta^2$, everywhere; an array where beta is one."""
+        return 2 / self.beta**2
+
+    @property
+    def start_push(self) -> Any:
+        r"""$1/\beta^2$; an array where beta is one."""
+        return 1 / self.beta**2
+
+    def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
+        r"""$(r/\beta - 1/(2\beta))^2$ per pair."""
+        return ((margins - 0.5) / _like(self.beta, margins)) ** 2
+
+    def push(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
+        r"""$(1 - 2r)/\beta^2$ per pair; below 0 beyond the target."""
+        return (1 - 2 * margins) / _like(self.beta, margins) ** 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +205,15 @@ class SLiC:
     """
 
     name: ClassVar[str] = "hinge"
+    reads: ClassVar[str] = "margins"
     curvature: ClassVar[float] = math.inf
     r"""$f'$ jumps at $r = 1$: there is no largest stable step."""
+    start_push: ClassVar[float] = 1.0
 
-    beta: float = 0.1
+    beta: float | Float[Any, " R"] = 0.1
 
     def __post_init__(self) -> None:
-        positive(self.beta, name="beta", fix="TRL's default is 0.1")
+        _check_beta(self.beta)
 
     def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
         r"""$\max(0, 1 - r)$ per pair."""
@@ -88,9 +221,9 @@ class SLiC:
         return xp.maximum(xp.zeros_like(margins), 1 - margins)
 
     def push(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
-        """1 where the margin is below 1, else 0."""
+        """1 where the margin is below 1, else 0; NaN stays NaN."""
         xp = array_namespace(margins)
-        return xp.astype(margins < 1, margins.dtype)
+        return xp.astype(margins < 1, margins.dtype) + 0 * margins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +245,14 @@ class GPOIPO:
     """
 
     name: ClassVar[str] = "gpo_ipo"
+    reads: ClassVar[str] = "margins"
     curvature: ClassVar[float] = 2.0
+    start_push: ClassVar[float] = 2.0
 
-    beta: float = 0.1
+    beta: float | Float[Any, " R"] = 0.1
 
     def __post_init__(self) -> None:
-        positive(self.beta, name="beta", fix="TRL's default is 0.1")
+        _check_beta(self.beta)
 
     def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
         r"""$(r - 1)^2$ per pair."""
@@ -128,17 +263,63 @@ class GPOIPO:
         return 2 * (1 - margins)
 
 
-Objective = DPO | SLiC | GPOIPO
-"""Any of them: a name, a beta, a largest curvature, a loss of the margin and its push."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFT:
+    r"""Supervised fine-tuning on the chosen answers, the baseline without preferences: $-\log \pi(\text{chosen})$.
 
-_BY_NAME = {cls.name: cls for cls in (DPO, SLiC, GPOIPO)}
+    Not a function of the margin: it raises the chosen answer against all others, not against the rejected one. `beta`
+    has no part in training; it scales the margins that are reported, so that they compare with those of a preference
+    run.
+
+    Reference:
+        TRL, `DPOTrainer`, `loss_type="sft"`, for one-token answers; of longer ones TRL averages over all tokens.
+
+    Example:
+        >>> import numpy as np
+        >>> SFT().loss(np.log([0.25, 0.5])).round(6).tolist()
+        [1.386294, 0.693147]
+    """
+
+    name: ClassVar[str] = "sft"
+    reads: ClassVar[str] = "log_probs"
+    curvature: ClassVar[float] = 0.5
+    r"""Largest eigenvalue of $\operatorname{diag}(p) - p p^\top$, the second derivative in the logits, over all p."""
+
+    beta: float | Float[Any, " R"] = 0.1
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    def loss(self, log_probs: Float[Any, "*n"]) -> Float[Any, "*n"]:
+        """Minus the log-probability of each chosen answer, nats."""
+        return -log_probs
+
+    def push(self, margins: Float[Any, "*n"]) -> NoReturn:
+        """None: raises a ConfigError, so that nothing takes SFT for a loss of the margin."""
+        raise ConfigError(
+            "the loss 'sft' reads log-probabilities of the chosen answer, so it has no pull on a margin; "
+            f"choose one of {', '.join(name for name, each in OBJECTIVES.items() if each.reads == 'margins')}"
+        )
 
 
-def objective(name: str, *, beta: float) -> Objective:
+Objective = DPO | RobustDPO | IPO | SLiC | GPOIPO | SFT
+"""Any of them: a name, a beta, a largest curvature, a loss and its push."""
+
+OBJECTIVES: dict[str, type[Objective]] = {each.name: each for each in (DPO, RobustDPO, IPO, SLiC, GPOIPO, SFT)}
+"""Class by name."""
+
+
+def objective(name: str, *, beta: float | Float[Any, " R"], label_smoothing: float = 0.0) -> Objective:
     """The objective of that name, by TRL's spelling or an accepted one.
 
+    Args:
+        name: One of `SPELLINGS`.
+        beta: Above 0; or an array, one per run.
+        label_smoothing: Probability that a label is wrong, from 0 to below 1/2; for `sigmoid` and `robust` alone.
+
     Raises:
-        ConfigError: The name is unknown; the message names the nearest.
+        ConfigError: The name is unknown (the message names the nearest), beta or the smoothing is out of range, or
+            the objective knows no smoothing.
 
     Example:
         >>> objective("dpo", beta=0.1) == DPO(beta=0.1)
@@ -146,4 +327,48 @@ def objective(name: str, *, beta: float) -> Objective:
     """
     if name not in SPELLINGS:
         raise ConfigError(f"objective {name!r} is unknown{nearest(name, SPELLINGS)}")
-    return _BY_NAME[SPELLINGS[name]](beta=beta)
+    kind = OBJECTIVES[SPELLINGS[name]]
+    if kind is DPO or kind is RobustDPO:
+        return kind(beta=beta, label_smoothing=label_smoothing)
+    if label_smoothing:
+        raise ConfigError(
+            f"label_smoothing means nothing to {name!r}, but is {label_smoothing!r}; set it to 0, or choose "
+            "'sigmoid' or 'robust'"
+        )
+    return kind(beta=beta)
+
+
+def _softplus(values: Any) -> Any:
+    """log(1 + e^x), for any finite x and with few roundings in both tails."""
+    xp = array_namespace(values)
+    return xp.maximum(values, xp.zeros_like(values)) + xp.log1p(xp.exp(-xp.abs(values)))
+
+
+def _sigmoid(values: Any) -> Any:
+    """1 / (1 + e^-x), exact in both tails; two exponentials of what is never above 0 beat `logaddexp` tenfold."""
+    xp = array_namespace(values)
+    return xp.exp(xp.minimum(values, xp.zeros_like(values))) / (1 + xp.exp(-xp.abs(values)))
+
+
+def _like(value: Any, margins: Any) -> Any:
+    """A number as it is, an array in the library, dtype and place of the margins."""
+    if not is_array_api_obj(value):
+        return float(value)
+    return array_namespace(margins).asarray(value, dtype=margins.dtype, device=device(margins))
+
+
+def _check_beta(beta: Any) -> None:
+    fix = "TRL's default is 0.1"
+    if not hasattr(beta, "tolist"):
+        positive(beta, name="beta", fix=fix)
+        return
+    for each in beta.tolist():
+        positive(each, name="beta", fix=fix)
+
+
+def _check_smoothing(smoothing: float) -> None:
+    if not 0 <= smoothing < 0.5:
+        raise ConfigError(
+            f"label_smoothing is {smoothing!r}, but must be at least 0 and below 0.5: the probability that a label is "
+            "wrong"
+        )

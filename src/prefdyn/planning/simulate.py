@@ -9,8 +9,11 @@ import pyarrow as pa
 
 from prefdyn.diagnostics.prioritization import Prioritization, prioritization
 from prefdyn.dynamics.descent import descent
+from prefdyn.dynamics.sweep import sweep
+from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective
+from prefdyn.maths.optimizers import SGD, Optimizer, Schedule
 from prefdyn.planning.summary import header, pairs_table, plain, predictions, resolved_settings, write_files
 from prefdyn.trajectory import Trajectory
 
@@ -49,26 +52,73 @@ def simulate(
     objective: Objective | None = None,
     *,
     learning_rate: float | Literal["auto"] = "auto",
+    optimizer: Optimizer | None = None,
+    schedule: Schedule | None = None,
+    batch_size: int | Literal["full"] = "full",
+    scheme: str = "epochs",
     steps: int = 100,
     seed: int = 0,
     progress: bool = True,
 ) -> Simulation:
-    """`descent` with its predictions per group, ready to be written.
+    """One simulated run, jointly and each group alone, with its predictions per group, ready to be written.
 
     Args:
         feats: Features of either kind, with their split.
         objective: The preference objective; `DPO(beta=0.1)` if not given.
-        learning_rate: Step size, or "auto": half of the largest stable step.
-        steps: Full-batch steps.
-        seed: Recorded with the settings; full-batch descent draws nothing at random.
+        learning_rate: Step size, or "auto": half of the largest stable step (plain descent alone).
+        optimizer: Plain gradient descent if not given.
+        schedule: Constant if not given.
+        batch_size: Pairs per step. Of a group with fewer training pairs, its run alone takes all of them each step.
+        scheme: How minibatches are drawn.
+        steps: Steps of the run.
+        seed: Of the minibatches; full batches draw nothing.
         progress: Show bars on stderr where it is a terminal.
     """
     objective = objective or DPO()
-    run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps], progress=progress)
+    plain_descent = optimizer in (None, SGD()) and schedule is None and batch_size == "full"
+    if plain_descent and getattr(objective, "reads", "margins") == "margins":
+        run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps], progress=progress)
+    else:
+        if isinstance(learning_rate, str):
+            raise ConfigError(
+                "the learning rate 'auto' is half of the largest stable step of full-batch gradient descent on a loss "
+                "of the margin; give a number here, such as 0.01"
+            )
+        common: dict[str, Any] = {"objective": objective, "learning_rate": learning_rate, "schedule": schedule}
+        common |= {"optimizer": optimizer or SGD(), "scheme": scheme, "seed": seed, "steps": steps}
+        run = _joint_and_alone(feats, batch_size, common, progress=progress)
     return Simulation(
         features=feats,
         trajectory=run,
         prioritization=prioritization(feats, beta=objective.beta, learning_rate=run.settings["learning_rate"]),
         predicted=tuple(predictions(feats, run, objective)),
         settings=resolved_settings(feats, run, seed=seed),
+    )
+
+
+def _joint_and_alone(
+    feats: FeatureSet, batch_size: int | Literal["full"], common: dict[str, Any], *, progress: bool
+) -> Trajectory:
+    """The joint run and one of each group by itself, in one Trajectory."""
+    steps = common["steps"]
+    joint = sweep(feats, **common, batch_size=batch_size, margins_at=[steps], progress=progress)[0]
+    tables, heads = [joint.table], {}
+    for code, name in enumerate(feats.groups):
+        members = feats.members(code)
+        count = int((~feats.held_out[members]).sum())
+        if count:
+            size = batch_size if batch_size == "full" or batch_size <= count else "full"
+            alone = sweep(feats, **common, batch_size=size, groups=[[name]])[0]
+            place = alone.table.schema.get_field_index("run")
+            tables.append(alone.table.set_column(place, "run", pa.array(["alone"] * alone.table.num_rows)))
+            if alone.joint_head is not None:
+                heads[name] = alone.joint_head
+    return Trajectory(
+        table=pa.concat_tables(tables),
+        settings=joint.settings,
+        margins=joint.margins,
+        chosen_changes=joint.chosen_changes,
+        joint_head=joint.joint_head,
+        alone_heads=heads,
+        provenance=joint.provenance,
     )

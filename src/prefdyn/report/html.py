@@ -15,6 +15,7 @@ from markupsafe import Markup
 from prefdyn._files import atomic_write
 from prefdyn.report.figures import figure_bytes
 from prefdyn.report.folders import RunFolder, number, run_of
+from prefdyn.report.grid import grid_chapter
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS, look
 from prefdyn.report.panels import Panel, panel_json, panels
 from prefdyn.report.proved import proved_chapter
@@ -150,9 +151,9 @@ def _model(run: RunFolder) -> str:
 def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
     drawn = {panel.id: panel for panel in panels(run)}
     pictures = {name: _picture(panel, static=static) for name, panel in drawn.items()}
-    groups = [_group(row, code) for code, row in enumerate(run.groups)]
+    groups = [] if run.part("grid") is not None else [_group(row, code) for code, row in enumerate(run.groups)]
     order = sorted(range(len(groups)), key=lambda code: (*by_attention(run.groups[code]), code))
-    single = len(groups) == 1
+    single, command = len(groups) == 1, run.part("command")
     chapters = [
         {
             "id": key,
@@ -185,17 +186,20 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "dataset": _dataset(run),
         "heading": "The gradient field of DPO" if run.part("command") == "field" else _dataset(run),
         "model": _model(run),
-        "simulated": run.part("command") != "field",
+        "simulated": run.part("command") != "field" and run.part("grid") is None,
         "proved": proved_chapter(run),
+        "grid": grid_chapter(run),
         "leads_with_proved": run.part("command") in {"bounds", "field"},
-        "facts": _facts(run) if run.part("command") != "field" else _field_facts(run),
+        "facts": (_field_facts if command == "field" else _facts if run.part("grid") is None else _grid_facts)(run),
         "sentence": verdict_sentence(run.summary),
         "bar": _bar(run),
         "groups": [groups[code] for code in order],
         "columns": _columns(groups),
         "has_verdicts": any(run.verdicts),
         "single": single,
-        "chapters": [chapter for chapter in chapters if chapter["pictures"] or chapter["absent"]],
+        "chapters": [
+            chapter for chapter in chapters if (chapter["pictures"] or chapter["absent"]) and run.part("grid") is None
+        ],
         "agreement": pictures.get("agreement"),
         "at_odds": [_example(row) for row in run.part("examples", "at_odds") or []],
         "findings": _findings(run),
@@ -299,6 +303,13 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
     facts += [("Learning rate", _number(rate))] if rate is not None else []
     facts += [("Beta", _number(beta))] if beta is not None else []
     return facts
+
+
+def _grid_facts(run: RunFolder) -> list[tuple[str, str]]:
+    """The facts of a run without its one setting, and how many settings there are."""
+    facts = [fact for fact in _facts(run) if fact[0] not in {"Steps", "Learning rate", "Beta"}]
+    counts = (("Settings", "runs"), ("Different runs", "solved"))
+    return facts + [(label, visible(value)) for label, key in counts if (value := run.part("settings", key))]
 
 
 def _field_facts(run: RunFolder) -> list[tuple[str, str]]:

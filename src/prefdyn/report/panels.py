@@ -80,7 +80,7 @@ def panels(run: RunFolder) -> list[Panel]:
     Returns:
         Panels. One whose numbers are missing, or that means nothing for a single group, is left out.
     """
-    if not run.groups:
+    if not run.groups or run.part("grid") is not None:
         return []
     found = (
         _loss_curves(run),

@@ -1,19 +1,14 @@
 """The chapter on what is proved: statements with their conditions, and pictures of bounds beside what a run did."""
 
-import base64
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from prefdyn._files import atomic_write
+from prefdyn.report.drawings import Drawing, picture
 from prefdyn.report.field_figures import field_plane, field_speeds, field_surface
-from prefdyn.report.figures import drawing_bytes
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.statements import STANDINGS, Statement, counted, statements
 from prefdyn.report.tables import shown
@@ -43,17 +38,6 @@ LETTERS = (
 """What the statements' symbols stand for, in the order of the papers."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
-    """One picture that matplotlib alone draws, for the page and as files."""
-
-    id: str
-    """Fixed, never from data; also the name of its files."""
-    title: str
-    caption: str
-    draw: Callable[[], Figure]
-
-
 def proved_chapter(run: RunFolder) -> dict[str, Any] | None:
     """What the page shows of the theorems; None where the folder holds nothing about them."""
     drawn = drawings(run)
@@ -65,7 +49,7 @@ def proved_chapter(run: RunFolder) -> dict[str, Any] | None:
         "intro": _intro(found),
         "letters": LETTERS,
         "statements": [_item(item) for item in found],
-        "pictures": [{"id": one.id, "title": one.title, "caption": one.caption, "src": _source(one)} for one in drawn],
+        "pictures": [picture(one) for one in drawn],
     }
 
 
@@ -73,18 +57,6 @@ def drawings(run: RunFolder) -> list[Drawing]:
     """Every picture of the theory that this folder has numbers for."""
     found = (_drift(run), _fan(run), _values(run), *_field(run))
     return [drawing for drawing in found if drawing is not None]
-
-
-def write_drawings(drawn: Sequence[Drawing], folder: Path) -> list[Path]:
-    """Every picture as an SVG and a PNG file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for drawing in drawn:
-        for kind, raw in drawing_bytes(drawing.draw).items():
-            path = folder / f"{drawing.id}.{kind}"
-            atomic_write(path, raw)
-            written.append(path)
-    return written
 
 
 def _intro(found: Sequence[Statement]) -> str:
@@ -122,14 +94,6 @@ def _item(item: Statement) -> dict[str, Any]:
 
 def _either(value: Any) -> str:
     return visible(value) if isinstance(value, str) else shown(value).replace("-", "−")
-
-
-def _source(drawing: Drawing) -> str:
-    """The picture as a data address: SVG, or PNG where that is smaller."""
-    raw = drawing_bytes(drawing.draw)
-    kind = min(raw, key=lambda name: len(raw[name]))
-    media = "image/svg+xml" if kind == "svg" else "image/png"
-    return f"data:{media};base64,{base64.b64encode(raw[kind]).decode()}"
 
 
 def _drift(run: RunFolder) -> Drawing | None:

@@ -1,0 +1,223 @@
+"""Pictures of grids say what the numbers say, keep their words apart, and are the same bytes each time."""
+
+import io
+import itertools
+import sys
+import xml.etree.ElementTree as ET
+from functools import partial
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from matplotlib.patches import Rectangle
+from scipy.stats import spearmanr
+
+from prefdyn.errors import DataError
+from prefdyn.report import figures
+from prefdyn.report.figures import drawing_bytes
+from prefdyn.report.grid_figures import (
+    learning_order_figure,
+    order_stability_figure,
+    rank_correlations,
+    steps_figure,
+)
+from tests.report.test_field_figures import word_boxes
+
+BETAS = [0.01, 0.03, 0.1, 0.3, 1.0]
+RATES = [1e-3, 0.0123, 0.1, 1.0, 12.5, 1.25e-05]
+SETTINGS = [f"sigmoid, β={beta:g}, η={rate:g}" for beta in BETAS for rate in RATES[:4]]
+GROUPS = ["agreeableness", "desire-for-no-human-monitoring", "openness", "risk", "日本の価値", "W" * 60, "a", "b"]
+
+
+def grid():
+    steps = np.round(1 + 40 / (np.array(BETAS)[:, None] ** 2 * np.array(RATES)[None, :]))
+    steps[steps > 5e6] = np.nan
+    diverged = np.zeros(steps.shape, dtype=bool)
+    diverged[-1, 3:5] = True
+    return steps, diverged
+
+
+def some_ranks(groups, settings, *, gaps=True, seed=0):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(groups, 1)) + 0.4 * np.cumsum(rng.normal(size=(groups, settings)), axis=1)
+    ranks = scores.argsort(axis=0).argsort(axis=0) + 1.0
+    if gaps:
+        ranks[groups // 2, -1] = np.nan
+        ranks[0, 1 % settings] = np.nan
+    return ranks
+
+
+STEPS = partial(
+    steps_figure,
+    grid()[0],
+    BETAS,
+    RATES,
+    target="held-out loss 0.35 nats",
+    diverged=grid()[1],
+    best=(3, 4),
+    reason="fewest steps among the settings whose held-out loss is within 1 % of the lowest",
+)
+
+
+def cell_words(figure):
+    return {(round(text.get_position()[1]), round(text.get_position()[0])): text for text in figure.axes[0].texts}
+
+
+def test_every_cell_says_its_steps_or_why_it_has_none():
+    steps, diverged = grid()
+    words = cell_words(STEPS())
+    assert len(words) == steps.size
+    for place in np.ndindex(steps.shape):
+        said = words[place].get_text()
+        if diverged[place]:
+            assert said == "div."
+        elif np.isnan(steps[place]):
+            assert said == "–"
+        else:
+            value = float(said.translate(str.maketrans("", "", ",kM"))) * {"k": 1e3, "M": 1e6}.get(said[-1], 1)
+            assert value == pytest.approx(steps[place], rel=6e-3)
+
+
+def test_diverged_cells_are_hatched_and_the_best_is_framed():
+    patches = [patch for patch in STEPS().axes[0].patches if isinstance(patch, Rectangle)]
+    hatched = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)) for p in patches if p.get_hatch()}
+    assert hatched == set(zip(*np.nonzero(grid()[1]), strict=True))
+    frames = [p for p in patches if p.get_linewidth() > 2]
+    assert [(p.get_y() + 0.5, p.get_x() + 0.5) for p in frames] == [(3, 4)]
+    plain = steps_figure(grid()[0], BETAS, RATES, target="x").axes[0]
+    assert not any(p.get_linewidth() > 2 or p.get_hatch() for p in plain.patches)
+
+
+def test_fewer_steps_are_darker():
+    steps, diverged = grid()
+    patches: list[Any] = [p for p in STEPS().axes[0].patches if not p.get_hatch() and p.get_linewidth() < 2]
+    shade = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): sum(p.get_facecolor()[:3]) for p in patches}
+    known = sorted((steps[place], shade[place]) for place in np.ndindex(steps.shape) if np.isfinite(steps[place])
+                   and not diverged[place])  # fmt: skip
+    assert all(first[1] <= second[1] + 1e-9 for first, second in itertools.pairwise(known))
+    assert known[-1][1] > known[0][1] + 0.5
+
+
+def test_captions_tell_the_target_the_counts_and_the_reason():
+    words = " ".join(" ".join(text.get_text().split()) for text in STEPS().texts)
+    assert "Until held-out loss 0.35 nats" in words
+    assert "diverged (2 of 30)" in words
+    assert f"not reached within the run ({int(np.isnan(grid()[0]).sum())})" in words
+    assert "the predicted best, β = 0.3, learning rate 12.5: fewest steps" in words
+    nothing = steps_figure(np.full((1, 2), np.nan), [0.1], [1.0, 2.0], target="accuracy 0.9")
+    assert "No setting reaches accuracy 0.9." in " ".join(text.get_text() for text in nothing.texts)
+    assert len(nothing.axes) == 1  # no colour bar without a number
+
+
+def test_rank_correlations_are_spearmans_over_shared_groups():
+    ranks = some_ranks(9, 6)
+    found = rank_correlations(ranks)
+    for one, other in itertools.product(range(6), repeat=2):
+        both = np.isfinite(ranks[:, one]) & np.isfinite(ranks[:, other])
+        assert found[one, other] == pytest.approx(spearmanr(ranks[both, one], ranks[both, other])[0], abs=1e-12)
+    assert np.isnan(rank_correlations(np.array([[1.0, 2.0], [2.0, 1.0]]))).all()
+    assert np.isnan(rank_correlations(np.ones((4, 2)))).all()
+
+
+def test_stability_shows_each_correlation_and_sums_them_up():
+    ranks = some_ranks(9, 6)
+    found = rank_correlations(ranks)
+    figure = order_stability_figure(ranks, SETTINGS[:6])
+    for (row, column), text in cell_words(figure).items():
+        assert text.get_text() == f"{found[row, column]:.2f}".replace("-", "−")
+    off = found[~np.eye(6, dtype=bool)]
+    caption = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
+    assert f"median {np.median(off):.2f}, lowest {off.min():.2f}" in caption.replace("−", "-")
+    two = " ".join(order_stability_figure(np.array([[1.0, 2.0], [2.0, 1.0]]), ["a", "b"]).texts[1].get_text().split())
+    assert "Empty: 1 pair of settings" in two
+
+
+def test_lines_of_groups_pass_through_their_places_and_break_where_unlearned():
+    ranks = some_ranks(8, 5)
+    axes = learning_order_figure(ranks, GROUPS, SETTINGS[:5]).axes[0]
+    drawn = [line.get_ydata() for line in axes.get_lines() if line.get_marker() == "o"]
+    for row in ranks:
+        assert any(np.array_equal(row, line, equal_nan=True) for line in drawn)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first learned on top
+
+
+def test_with_many_groups_the_most_moving_are_named():
+    ranks = some_ranks(40, 6, gaps=False)
+    names = [f"group-{row}" for row in range(40)]
+    figure = learning_order_figure(ranks, names, SETTINGS[:6])
+    named = {text.get_text() for text in figure.axes[0].texts}
+    spread = np.ptp(ranks, axis=1)
+    assert len(named) == 12
+    least = min(spread[int(name.removeprefix("group-"))] for name in named)
+    assert all(spread[row] <= least for row, name in enumerate(names) if name not in named)
+    assert "the 12 of 40 groups whose place varies most" in " ".join(figure.texts[1].get_text().split())
+
+
+ALL = [f"{setting} {row}" for row in range(4) for setting in SETTINGS][:64]
+DRAWN = {
+    "steps": STEPS,
+    "one cell": partial(steps_figure, np.array([[5.0]]), [0.1], [1.0], target="accuracy 0.9", best=(0, 0)),
+    "none": partial(steps_figure, np.full((2, 3), np.nan), [0.1, 0.2], [1.0, 2.0, 3.0], target="accuracy 0.9"),
+    "near": partial(steps_figure, np.array([[5.0, 6.0], [7.0, 7.5]]), [0.1, 0.2], [1.0, 2e-5], target="x"),
+    "wide": partial(
+        steps_figure,
+        np.geomspace(1, 1e6, 400).reshape(20, 20),
+        np.geomspace(1e-3, 9, 20).tolist(),
+        np.geomspace(1.11e-5, 1, 20).tolist(),
+        target="x",
+    ),
+    "stability": partial(order_stability_figure, some_ranks(9, 12), SETTINGS[:12]),
+    "stability, 2": partial(order_stability_figure, some_ranks(2, 2, gaps=False), SETTINGS[:2]),
+    "stability, 20": partial(order_stability_figure, some_ranks(20, 20), SETTINGS),
+    "stability, 64": partial(order_stability_figure, some_ranks(20, 64), ALL),
+    "order": partial(learning_order_figure, some_ranks(8, 12), GROUPS, SETTINGS[:12]),
+    "order, 1": partial(learning_order_figure, some_ranks(2, 1, gaps=False), GROUPS[:2], SETTINGS[:1]),
+    "order, many": partial(learning_order_figure, some_ranks(60, 64), [f"group {i}" for i in range(60)], ALL),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_words_lie_on_others_or_leave_the_picture(name):
+    figure = DRAWN[name]()
+    with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
+        boxes = word_boxes(figure)
+    assert len(boxes) > 4
+    width, height = figure.get_size_inches() * figure.get_dpi()
+    for words, box, _ in boxes:
+        assert box.x0 >= -1, words
+        assert box.y0 >= -1, words
+        assert box.x1 <= width + 1, words
+        assert box.y1 <= height + 1, words
+    for (one, first, _), (other, second, _) in itertools.combinations(boxes, 2):
+        across = min(first.x1, second.x1) - max(first.x0, second.x0)
+        up = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert not (across > 1.5 and up > 1.5), (one, other)
+    assert width <= 16 * figure.get_dpi()
+
+
+@pytest.mark.parametrize("name", ["steps", "stability", "order"])
+def test_files_are_readable_the_same_each_time_and_leave_nothing_behind(name):
+    before, pyplot = dict(matplotlib.rcParams), "matplotlib.pyplot" in sys.modules
+    first = drawing_bytes(DRAWN[name])
+    figures._KEPT.clear()
+    assert drawing_bytes(DRAWN[name]) == first
+    said = "".join(ET.fromstring(first["svg"]).itertext())
+    assert {"steps": "div.", "stability": "Spearman", "order": "agreeableness"}[name] in said
+    assert np.ptp(imread(io.BytesIO(first["png"]))[..., :3]) > 0.5
+    assert dict(matplotlib.rcParams) == before
+    assert ("matplotlib.pyplot" in sys.modules) == pyplot
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(DataError, match=r"steps has shape \(1, 2\), diverged \(1, 1\)"):
+        steps_figure(np.ones((1, 2)), [0.1], [1.0], target="x")
+    with pytest.raises(DataError, match="steps holds 0, but a target is reached after more than 0"):
+        steps_figure(np.zeros((1, 1)), [0.1], [1.0], target="x")
+    with pytest.raises(DataError, match=r"best is \(1, 0\), outside a grid of 1 betas and 1 learning rates"):
+        steps_figure(np.ones((1, 1)), [0.1], [1.0], target="x", best=(1, 0))
+    with pytest.raises(DataError, match=r"ranks has shape \(3, 2\) for 1 settings"):
+        order_stability_figure(np.ones((3, 2)), ["a"])
+    with pytest.raises(DataError, match="groups has 1 names for 3 rows of ranks"):
+        learning_order_figure(np.ones((3, 2)), ["a"], ["b", "c"])
