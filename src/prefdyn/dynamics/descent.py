@@ -252,7 +252,7 @@ def _largest(feats: FeatureSet, rows: Int[np.ndarray, " trained"]) -> float:
     dtype = compute_dtype(feats)
     if len(rows) * features.shape[1] * dtype.itemsize <= HELD_BYTES:
         part = feats.select(rows)
-        answers = feats.coordinates()[0][rows] * np.sqrt(feats.weight[rows])[:, None]
+        answers = part.coordinates()[0] * np.sqrt(part.weight)[:, None]  # any basis gives the same kernel
         taken = part.states if part.chosen_features is None else part.chosen_features.astype(dtype)
         if part.rejected_features is not None:
             taken = taken - part.rejected_features
