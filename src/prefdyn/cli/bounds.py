@@ -59,7 +59,6 @@ def run(
 
     from prefdyn.cli import common
     from prefdyn.maths.objectives import DPO
-    from prefdyn.models.extract import extract
     from prefdyn.planning.bounds import check_bounds
     from prefdyn.report.statements import statement_table
     from prefdyn.store import new_output_folder
@@ -67,18 +66,20 @@ def run(
     objective, rate, share = DPO(beta=beta), common.rate(learning_rate), common.share(split)
     with new_output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
-            feats, _ = common.stored_features(features, options)
+            feats, _ = common.stored_features(features, options, texts=False)
         else:
+            from prefdyn.models.extract import extract  # a framework, which features do not need
+
             pairs = common.dataset(options).with_held_out(share, seed=seed)
             feats = extract(pairs, model, **common.extraction(options))
         found = check_bounds(feats, objective, learning_rate=rate, steps=steps, seed=seed)
-        found.write(folder.path)
-        common.save_config(folder.path, options)
         summary = found.summary()
         each = each or len(feats.groups) <= _FEW
         print(
             json.dumps(summary, ensure_ascii=False) if json_output else statement_table(summary, each=each), flush=True
         )
+        found.write(folder.path)
+        common.save_config(folder.path, options)
         common.write_pictures(folder.path)
     for line in summary["warnings"]:
         common.tell(f"warning: {line}")

@@ -113,14 +113,16 @@ _OF_EXTRACTION = (
 )  # fmt: skip
 
 
-def stored_features(folder: Path, options: Mapping[str, Any]) -> tuple[FeatureSet, PreferenceDataset | None]:
-    """Features that `extract` wrote, with the texts beside them; data and model options make no sense then."""
+def stored_features(
+    folder: Path, options: Mapping[str, Any], *, texts: bool = True
+) -> tuple[FeatureSet, PreferenceDataset | None]:
+    """Features that `extract` wrote, and the texts beside them if wanted; data and model options make no sense then."""
     changed = {name: options.get(name) for name in _OF_EXTRACTION} | {"model": options.get("model") != "builtin"}
     for name, given in changed.items():
         if given:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} cannot be used with --features; use it with `prefdyn extract` instead")
-    return load_features(folder), load_dataset_beside(folder)
+    return load_features(folder), load_dataset_beside(folder) if texts else None
 
 
 def stored_run(folder: Path) -> tuple[Trajectory, Provenance]:

@@ -77,7 +77,6 @@ def run(
     from prefdyn.maths.objectives import objective as by_name
     from prefdyn.maths.optimizers import Schedule
     from prefdyn.maths.optimizers import optimizer as optimizer_by_name
-    from prefdyn.models.extract import extract
     from prefdyn.planning.grid import grid
     from prefdyn.planning.simulate import simulate
     from prefdyn.report.grid import grid_table
@@ -103,6 +102,8 @@ def run(
         if features is not None:
             feats, _ = common.stored_features(features, options)
         else:
+            from prefdyn.models.extract import extract  # a framework, which features do not need
+
             pairs = common.dataset(options).with_held_out(share, seed=seed)
             feats = extract(pairs, model, **common.extraction(options))
         if runs == 1:
