@@ -10,7 +10,7 @@ Two kinds, one algebra (see `prefdyn.maths.kernel`):
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,14 @@ from prefdyn.provenance import Provenance
 Kind = Literal["answers", "responses"]
 ArrayLike = Any
 """An array, or a (nested) sequence that NumPy can make one of."""
+
+
+class Answers(NamedTuple):
+    """The two answers of some pairs: indices of their tokens, and which of the pairs chooses the first."""
+
+    low: int
+    high: int
+    positive: Bool[np.ndarray, " size"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,24 +250,33 @@ class FeatureSet:
             features = self.states.astype(dtype)
         return PairKernel(answers=answers.astype(dtype), features=features)
 
-    def working_kernel(self) -> PairKernel:
-        """The margin kernel in float64, or in float32 where float64 features would take over 2 GiB."""
+    @property
+    def working_dtype(self) -> np.dtype:
+        """float64, or float32 where float64 features would take over 2 GiB."""
         features = self.states if self.chosen_features is None else self.chosen_features
-        return self.kernel(np.float32 if features.size * 8 > _FLOAT64_BYTES else np.float64)
+        return np.dtype(np.float32 if features.size * 8 > _FLOAT64_BYTES else np.float64)
+
+    def working_kernel(self) -> PairKernel:
+        """The margin kernel in `working_dtype`."""
+        return self.kernel(self.working_dtype)
+
+    def two_answers(self, rows: Int[np.ndarray, " size"]) -> "Answers | None":
+        """The two answers among some rows; None where there are more, or none (`responses`), or no rows."""
+        if self.chosen is None or self.rejected is None or len(rows) == 0:
+            return None
+        chosen, rejected = self.chosen[rows], self.rejected[rows]
+        low, high = np.minimum(chosen, rejected), np.maximum(chosen, rejected)
+        if (low != low[0]).any() or (high != high[0]).any():
+            return None
+        return Answers(int(low[0]), int(high[0]), chosen == low[0])
 
     def signs(self, group: int | str) -> Int[np.ndarray, " size"] | None:
         """+1 / -1 for each pair of a two-answer group, +1 where the first of its two tokens is chosen.
 
         None where the group has more than two answers, or none (`responses`).
         """
-        if self.chosen is None or self.rejected is None:
-            return None
-        rows = self.members(group)
-        chosen, rejected = self.chosen[rows], self.rejected[rows]
-        low, high = np.minimum(chosen, rejected), np.maximum(chosen, rejected)
-        if len(rows) == 0 or (low != low[0]).any() or (high != high[0]).any():
-            return None
-        return np.where(chosen == low[0], 1, -1)
+        answers = self.two_answers(self.members(group))
+        return None if answers is None else np.where(answers.positive, 1, -1)
 
     def answer_log_probs(self) -> Float[np.ndarray, "n k"] | None:
         """Reference log-probability of every answer token that occurs; None where it cannot be known.

@@ -23,13 +23,12 @@ from prefdyn._checks import at_least, positive
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.dynamics.engine import DIVERGED, Run, solve
-from prefdyn.dynamics.measure import Member, Outcome, log_rest, reads, shifts, table
-from prefdyn.dynamics.problem import Pairs, compute_dtype
+from prefdyn.dynamics.measure import Member, Outcome, log_rest, shifts, table
+from prefdyn.dynamics.problem import Pairs
 from prefdyn.dynamics.routes import build, cheapest
 from prefdyn.dynamics.streaming import HELD_BYTES
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.kernel import PairKernel
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.maths.optimizers import SGD
 from prefdyn.trajectory import Trajectory
@@ -89,9 +88,7 @@ def descent(
     rate = stable_learning_rate(feats, objective) if learning_rate == "auto" else learning_rate
     positive(rate, name="learning_rate", fix="give a number above 0 or 'auto'")
     recorded = recorded_steps(steps, record)
-    kept = sorted({at_least(step, 0, name="margins_at") for step in margins_at})
-    if kept and kept[-1] > steps:
-        raise ConfigError(f"margins_at asks for step {kept[-1]}, but the run ends at step {steps}")
+    kept = kept_steps(steps, margins_at)
 
     pairs = Pairs.of(feats)
     joint, route = _alone(feats, pairs, objective, rate, steps, recorded, kept, progress=progress)
@@ -117,7 +114,7 @@ def descent(
         "schedule": "constant",
         "batch_size": "full",
         "steps": steps,
-        "compute_dtype": str(compute_dtype(feats)),
+        "compute_dtype": str(feats.working_dtype),
         "route": route,
     }
     if diverged:
@@ -152,7 +149,7 @@ def _alone(
     progress: bool = False,
 ) -> tuple[Outcome, str]:
     """One full-batch run, and the route it took."""
-    dtype, sft = compute_dtype(feats), reads(objective) == "log_probs"
+    dtype, sft = feats.working_dtype, objective.reads == "log_probs"
     width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
     name = cheapest(
         pairs,
@@ -186,7 +183,7 @@ def stable_learning_rate(feats: FeatureSet, objective: Objective) -> float:
         >>> round(stable_learning_rate(feats, DPO(beta=1.0)), 9)  # C = 2 I and n = 2, so the limit is 8
         4.0
     """
-    if reads(objective) == "log_probs":
+    if objective.reads == "log_probs":
         raise ConfigError(
             f"no stable step follows from the features alone for {objective.name!r}; give learning_rate a number in "
             "place of 'auto'"
@@ -238,7 +235,7 @@ def stability(feats: FeatureSet, objective: Objective, groups: Sequence[str] | N
 
 def allowed(feats: FeatureSet, objective: Objective, groups: Sequence[str] | None = None) -> str:
     """The largest stable rate of plain descent on this data, in words."""
-    if reads(objective) == "log_probs":
+    if objective.reads == "log_probs":
         return "no stable rate is known for SFT"
     limit = stability(feats, objective, groups)
     if limit is None:
@@ -249,14 +246,9 @@ def allowed(feats: FeatureSet, objective: Objective, groups: Sequence[str] | Non
 def _largest(feats: FeatureSet, rows: Int[np.ndarray, " trained"]) -> float:
     """Largest eigenvalue of the weighted kernel of some pairs; of features beyond memory by passes over the file."""
     features = feats.states if feats.chosen_features is None else feats.chosen_features
-    dtype = compute_dtype(feats)
+    dtype = feats.working_dtype
     if len(rows) * features.shape[1] * dtype.itemsize <= HELD_BYTES:
-        part = feats.select(rows)
-        answers = part.coordinates()[0] * np.sqrt(part.weight)[:, None]  # any basis gives the same kernel
-        taken = part.states if part.chosen_features is None else part.chosen_features.astype(dtype)
-        if part.rejected_features is not None:
-            taken = taken - part.rejected_features
-        return PairKernel(answers=answers.astype(dtype), features=taken.astype(dtype)).largest_eigenvalue()
+        return feats.select(rows).kernel(dtype).weighted(feats.weight[rows]).largest_eigenvalue()
     pairs = Pairs.of(feats).rows(rows)
     route = build(feats, pairs, "weights", dtype=dtype)
     shape = route.start(1).shape
@@ -289,6 +281,25 @@ def recorded_steps(steps: int, record: Literal["log", "all"] | Sequence[int] = "
     if asked[-1] > steps:
         raise ConfigError(f"record asks for step {asked[-1]}, but the run ends at step {steps}")
     return asked
+
+
+def kept_steps(steps: int, margins_at: Iterable[int]) -> list[int]:
+    """The steps at which every pair's margin is kept, sorted, each once.
+
+    Raises:
+        ConfigError: One is below 0 or beyond the last step.
+    """
+    kept = sorted({at_least(step, 0, name="margins_at") for step in margins_at})
+    if kept and kept[-1] > steps:
+        raise ConfigError(f"margins_at asks for step {kept[-1]}, but the run ends at step {steps}")
+    return kept
+
+
+def beyond_stable(feats: FeatureSet, objective: Objective, learning_rate: float | str) -> str | None:
+    """A warning where a given learning rate is above the largest stable one; None where it is not, or "auto"."""
+    if isinstance(learning_rate, str) or learning_rate <= (limit := 2 * stable_learning_rate(feats, objective)):
+        return None
+    return f"The learning rate {learning_rate:g} is above the largest stable one, {limit:.3g}: curves may oscillate."
 
 
 def answer_log_prob_changes(

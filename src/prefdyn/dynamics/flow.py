@@ -25,7 +25,7 @@ from prefdyn._checks import positive
 from prefdyn.dynamics.flow_events import Event, crossings
 from prefdyn.dynamics.flow_solver import KINK_WIDTH, FlowSolver
 from prefdyn.dynamics.measure import Member, Outcome, measure, table
-from prefdyn.dynamics.problem import Pairs, compute_dtype
+from prefdyn.dynamics.problem import Pairs
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective, SLiC
@@ -118,7 +118,7 @@ def flow(
         "kink_width": kink_width if isinstance(trained, SLiC) else None,
         "evaluations": joint.solver.evaluations,
         "route": joint.route,
-        "compute_dtype": str(compute_dtype(feats)),
+        "compute_dtype": str(feats.working_dtype),
         "events": sorted(happened, key=lambda row: row["time"]),
     }
     return Trajectory(
@@ -151,7 +151,7 @@ def recorded_times(
 
 def checked(objective: Any, feats: FeatureSet) -> Any:
     """The objective, if a margin flow exists for it and the features leave pairs to train on."""
-    if getattr(objective, "reads", "margins") != "margins":
+    if objective.reads != "margins":
         raise ConfigError(
             f"objective {objective.name!r} is no function of the margin, so it has no margin flow; use descent with a "
             "small learning rate"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.integrate import DOP853
 
 from prefdyn._checks import at_least, positive
-from prefdyn.dynamics.problem import Pairs, compute_dtype
+from prefdyn.dynamics.problem import Pairs
 from prefdyn.dynamics.routes import Route, build, cheapest
 from prefdyn.dynamics.streaming import HELD_BYTES
 from prefdyn.errors import ConfigError
@@ -40,7 +40,7 @@ class FlowSolver:
         kink_width: float,
         max_evaluations: int,
     ) -> None:
-        dtype = compute_dtype(feats)
+        dtype = feats.working_dtype
         floor = _FLOAT32_TOLERANCE if dtype == np.float32 else 0.0
         self.rtol = max(positive(rtol, name="rtol"), floor, 100 * np.finfo(np.float64).eps)
         self.atol = max(positive(atol, name="atol"), floor)

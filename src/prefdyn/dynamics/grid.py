@@ -9,7 +9,6 @@ import numpy as np
 
 from prefdyn._checks import at_least, one_of, positive
 from prefdyn.dynamics.engine import Stop
-from prefdyn.dynamics.measure import reads
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
@@ -63,7 +62,7 @@ class Setting:
         kind = repr(replace(self.objective, beta=1.0))
         schedule = None if self.schedule is None else repr(self.schedule)
         strength: Any = (float(self.objective.beta), float(self.learning_rate))
-        if reads(self.objective) == "log_probs":
+        if self.objective.reads == "log_probs":
             strength = (float(self.learning_rate), None if stop.margin is None else float(self.objective.beta))
         elif self.optimizer.linear:
             scale = self.learning_rate * self.objective.beta**2
@@ -146,7 +145,7 @@ def grid(
 
 def _check_needs(feats: FeatureSet, settings: Sequence[Setting]) -> None:
     """Refuse what these features cannot give."""
-    if any(reads(setting.objective) == "log_probs" for setting in settings):
+    if any(setting.objective.reads == "log_probs" for setting in settings):
         if feats.chosen is None:
             raise DataError("SFT on the head needs one-token answers; for longer responses train the model itself")
         if feats.ref_chosen_logps is None or (len(feats.tokens) > 2 and feats.head is None):
@@ -160,7 +159,7 @@ def _check_needs(feats: FeatureSet, settings: Sequence[Setting]) -> None:
                 f"weight_decay is {setting.optimizer.weight_decay!r}, which pulls the head itself towards "
                 "0, and these features carry no head rows; extract them from a model, or set weight_decay to 0"
             )
-        if decays(setting) and reads(setting.objective) == "log_probs":
+        if decays(setting) and setting.objective.reads == "log_probs":
             raise ConfigError(
                 "weight decay moves every row of the head, which SFT's normaliser would need; set it to 0"
             )

@@ -9,9 +9,6 @@ from jaxtyping import Bool, Float, Int
 
 from prefdyn.features import FeatureSet
 
-FLOAT64_BYTES = 2 * 2**30
-"""Features that would take more than this in float64 are worked on in float32, as `FeatureSet.working_kernel` does."""
-
 _BLOCK_ROWS = 8192
 
 Arrays = Callable[[np.ndarray], Any]
@@ -113,9 +110,3 @@ def _log_probs(feats: FeatureSet) -> np.ndarray | None:
             return None
         parts.append(part)
     return np.concatenate(parts)
-
-
-def compute_dtype(feats: FeatureSet) -> np.dtype:
-    """float64, or float32 where float64 features would take over 2 GiB."""
-    features = feats.states if feats.chosen_features is None else feats.chosen_features
-    return np.dtype(np.float32 if features.size * 8 > FLOAT64_BYTES else np.float64)

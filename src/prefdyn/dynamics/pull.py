@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from prefdyn.dynamics.measure import log_rest, reads, shifts, slices
+from prefdyn.dynamics.measure import log_rest, shifts, slices
 from prefdyn.dynamics.problem import Arrays, Pairs
 
 
@@ -36,7 +36,7 @@ class Columns:
 
         train, objectives = pairs.train, [objective for objective, _ in runs]
         rest = probs = chosen = rejected = None
-        if reads(objectives[0]) == "log_probs":
+        if objectives[0].reads == "log_probs":
             assert pairs.log_probs is not None
             differences = pairs.differences()[train]
             rest, probs = put(log_rest(pairs.log_probs[train])), put(pairs.log_probs[train])

@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 
 from prefdyn._checks import at_least, one_of
-from prefdyn.dynamics.descent import allowed, recorded_steps
+from prefdyn.dynamics.descent import allowed, kept_steps, recorded_steps
 from prefdyn.dynamics.engine import DIVERGED, Run, Stop, solve
 from prefdyn.dynamics.grid import Setting, decays, grid, optimizer_name
-from prefdyn.dynamics.measure import Member, Outcome, final_means, reads, table
-from prefdyn.dynamics.problem import Arrays, Pairs, compute_dtype
+from prefdyn.dynamics.measure import Member, Outcome, final_means, table
+from prefdyn.dynamics.problem import Arrays, Pairs
 from prefdyn.dynamics.routes import ROUTES, build, cheapest
 from prefdyn.dynamics.sampling import batches
 from prefdyn.dynamics.streaming import HELD_BYTES
@@ -156,14 +156,12 @@ def sweep(
     """
     steps = at_least(steps, 1, name="steps")
     recorded = recorded_steps(steps, record)
-    kept = sorted({at_least(step, 0, name="margins_at") for step in margins_at})
-    if kept and kept[-1] > steps:
-        raise ConfigError(f"margins_at asks for step {kept[-1]}, but the run ends at step {steps}")
+    kept = kept_steps(steps, margins_at)
     if route != "auto":
         one_of(route, ROUTES, name="route")
     settings = grid(feats, objective, beta, learning_rate, optimizer, schedule, batch_size, scheme, groups, seed)
     pairs = Pairs.of(feats)
-    used = np.dtype(dtype) if dtype is not None else compute_dtype(feats)
+    used = np.dtype(dtype) if dtype is not None else feats.working_dtype
     stop = stop or Stop()
     solver = _Solver(feats, pairs, steps, recorded, kept, stop, route, used, arrays, progress)
 
@@ -212,7 +210,7 @@ class _Solver:
         piles: dict[Any, list[int]] = {}
         for place in places:
             setting = settings[place]
-            sft = reads(setting.objective) == "log_probs"
+            sft = setting.objective.reads == "log_probs"
             full = setting.batch_size == "full"
             key = (sft, setting.optimizer.linear, decays(setting), full or setting.data)
             piles.setdefault(key, []).append(place)
@@ -258,7 +256,7 @@ class _Solver:
         subsets = list(dict.fromkeys(settings[place].groups for place in places))
         index = self._members(subsets)
         pairs = self.pairs if len(index) == len(self.pairs) else self.pairs.rows(index)
-        sft = reads(one.objective) == "log_probs"
+        sft = one.objective.reads == "log_probs"
         batch = None if one.batch_size == "full" else int(one.batch_size)
         name = self._route(one, pairs, len(places), batch, sft=sft)
         members = [[place for place, first in enumerate(same_as) if first == solved] for solved in places]

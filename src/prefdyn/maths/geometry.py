@@ -99,6 +99,17 @@ def null_root_mean_square(states: Float[np.ndarray, "n d"], positives: int) -> f
     return math.sqrt(covariance_trace(states) * (1 / positives + 1 / (n - positives)))
 
 
+def cosine(first: Float[np.ndarray, " d"], second: Float[np.ndarray, " d"]) -> float:
+    """Cosine of the angle between two vectors; NaN where one of them vanishes.
+
+    Example:
+        >>> cosine(np.array([1.0, 0.0]), np.array([3.0, 4.0]))
+        0.6
+    """
+    lengths = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
+    return float(first @ second) / lengths if lengths > 0 else math.nan
+
+
 # spread -------------------------------------------------------------------------------------------------------------
 
 

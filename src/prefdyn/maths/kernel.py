@@ -41,6 +41,12 @@ class PairKernel:
         """The kernel of some pairs, by slice, mask or integer index."""
         return PairKernel(answers=self.answers[index], features=self.features[index])
 
+    def weighted(self, weight: Float[Any, " n"]) -> "PairKernel":
+        r"""The kernel $\sqrt{w_i w_j}\, C_{ij}$, whose largest eigenvalue sets the stable step of a weighted loss."""
+        xp = array_namespace(self.features)
+        scale = xp.astype(xp.sqrt(weight), self.answers.dtype)
+        return PairKernel(answers=self.answers * scale[:, None], features=self.features)
+
     def forward(self, weights: Float[Any, "p d"]) -> Float[Any, " n"]:
         r"""$\langle \phi_i, \theta \rangle$ for every pair: its log-ratio change under head weights $\theta$."""
         xp = array_namespace(self.features)

@@ -20,7 +20,7 @@ from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embeddin
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
 from prefdyn.diagnostics.separation import Separation, separation
 from prefdyn.diagnostics.wording import Wording, wording
-from prefdyn.dynamics.descent import descent, recorded_steps, stable_learning_rate
+from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective
@@ -347,7 +347,7 @@ def audit(
         predicted=tuple(predicted),
         thresholds=limits,
         settings=settings,
-        warnings=_warnings(feats, objective, None if learning_rate == "auto" else rate),
+        warnings=_warnings(feats, objective, learning_rate),
         timings=timings,
     )
 
@@ -437,12 +437,10 @@ def _hold_out(feats: FeatureSet, split: float, seed: int) -> np.ndarray:
     return held_out_mask(np.asarray([feats.groups[code] for code in feats.group]), feats.text, split, seed)
 
 
-def _warnings(feats: FeatureSet, objective: Objective, given_rate: float | None) -> tuple[str, ...]:
+def _warnings(feats: FeatureSet, objective: Objective, learning_rate: float | str) -> tuple[str, ...]:
     found = list(feats.provenance.settings.get("warnings", []))
-    if given_rate is not None and given_rate > (limit := 2 * stable_learning_rate(feats, objective)):
-        found.append(
-            f"The learning rate {given_rate:g} is above the largest stable one, {limit:.3g}: curves may oscillate."
-        )
+    if (told := beyond_stable(feats, objective, learning_rate)) is not None:
+        found.append(told)
     if not feats.held_out.any():
         found.append(
             "No pair is held out: verdicts on held-out loss are not given, and ranks rest on the training loss."

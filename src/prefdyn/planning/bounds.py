@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from prefdyn.dynamics.descent import descent, recorded_steps, stable_learning_rate
+from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
 from prefdyn.planning.summary import header, pairs_table, plain, predictions, resolved_settings, write_files
@@ -82,16 +82,14 @@ def check_bounds(
         progress=progress,
     )
     found = tuple(bounds(feats, run))
-    warnings = _left_out(feats, found)
-    if learning_rate != "auto" and learning_rate > (limit := 2 * stable_learning_rate(feats, objective)):
-        warnings += (f"The learning rate {learning_rate:g} is above the largest stable one, {limit:.3g}.",)
+    told = beyond_stable(feats, objective, learning_rate)
     return BoundsCheck(
         features=feats,
         trajectory=run,
         bounds=found,
         predicted=tuple(predictions(feats, run, objective)),
         settings=resolved_settings(feats, run, seed=seed),
-        warnings=warnings,
+        warnings=(*_left_out(feats, found), *([] if told is None else [told])),
     )
 
 

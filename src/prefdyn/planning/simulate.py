@@ -76,7 +76,7 @@ def simulate(
     """
     objective = objective or DPO()
     plain_descent = optimizer in (None, SGD()) and schedule is None and batch_size == "full"
-    if plain_descent and getattr(objective, "reads", "margins") == "margins":
+    if plain_descent and objective.reads == "margins":
         run = descent(feats, objective, learning_rate=learning_rate, steps=steps, margins_at=[steps], progress=progress)
     else:
         if isinstance(learning_rate, str):

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from prefdyn.errors import DataError
-from prefdyn.report.figures import DPI, FAINT, INK, SETTINGS, SOFT, axes_at, legend
+from prefdyn.report.figures import DPI, FAINT, INK, SETTINGS, SOFT, axes_at, heading, legend
 from prefdyn.report.palette import AGAINST, GROUPS
 from prefdyn.theory import gradient_field as field
 
@@ -104,7 +104,7 @@ def field_surface(*, beta: float) -> Figure:
     """
     with matplotlib.rc_context({**SETTINGS, "grid.color": FAINT}):
         figure = Figure(figsize=(7.2, 5.9), dpi=DPI, facecolor="white")
-        _heading(figure, "The loss of one pair over its two probability ratios")
+        heading(figure, "The loss of one pair over its two probability ratios")
         axes: Any = figure.add_axes((0.03, 0.13, 0.94, 0.83), projection="3d")
         side = 2 * np.linspace(0.046, 1, 33) ** 1.5  # finer where the loss bends
         x1, x2 = np.meshgrid(side, side)
@@ -214,14 +214,9 @@ def _checked(path: Float[np.ndarray, "steps 2"]) -> Float[np.ndarray, "steps 2"]
 def _sheet(title: str, caption: str, *, side: float) -> tuple[Figure, Axes]:
     """A figure with a square plot on the left, room for a key on the right, and a caption below."""
     figure = Figure(figsize=(6.6 + side, 6.6), dpi=DPI, facecolor="white")
-    _heading(figure, title)
+    heading(figure, title)
     _caption(figure, caption, 0.55)
     return figure, axes_at(figure, 0.75, 1.2, 4.8, 4.8)
-
-
-def _heading(figure: Figure, title: str) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(0.15 / width, 1 - 0.16 / height, title, va="top", fontsize=12, fontweight="bold")
 
 
 def _caption(figure: Figure, text: str, top: float) -> None:

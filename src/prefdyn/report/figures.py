@@ -187,9 +187,14 @@ def _widest(names: Sequence[str], size: float) -> float:
 def _figure(panel: Panel, width: float, height: float) -> Figure:
     """An empty figure of that size in inches with the panel's title. Places are computed here, once, not searched."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    title = _plain(panel.title)
-    figure.text(0.15 / width, 1 - 0.16 / height, title, va="top", fontsize=12, fontweight="bold")
+    heading(figure, _plain(panel.title))
     return figure
+
+
+def heading(figure: Figure, title: str) -> None:
+    """The title of a picture, in its upper left corner."""
+    width, height = figure.get_size_inches()
+    figure.text(0.15 / width, 1 - 0.16 / height, title, va="top", fontsize=12, fontweight="bold")
 
 
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

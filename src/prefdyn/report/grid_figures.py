@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from scipy.stats import rankdata
 
 from prefdyn.errors import DataError
-from prefdyn.report.figures import DPI, FAINT, INK, SETTINGS, SOFT, _plain, _widest, axes_at
+from prefdyn.report.figures import DPI, FAINT, INK, SETTINGS, SOFT, _plain, _widest, axes_at, heading
 from prefdyn.report.palette import AGAINST, GROUPS, MOST_COLOURED, TOWARDS
 
 _FEW_IS_DARK = LinearSegmentedColormap.from_list("steps", ["#2f68ad", "#8fb5e0", "#e6eef8"])
@@ -244,7 +244,7 @@ def _sheet(title: str, caption: str, width: float, height: float) -> tuple[Figur
     bottom = 0.2 + 0.165 * len(lines)
     figure = Figure(figsize=(width, bottom + height + 0.5), dpi=DPI, facecolor="white")
     tall = figure.get_figheight()
-    figure.text(0.15 / width, 1 - 0.16 / tall, title, va="top", fontsize=12, fontweight="bold")
+    heading(figure, title)
     figure.text(0.15 / width, 0.1 / tall, "\n".join(lines), va="bottom", fontsize=8, color=SOFT, linespacing=1.35)
     return figure, bottom
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from prefdyn.report.figures import FAINT, SOFT
+from prefdyn.report.figures import FAINT, SOFT, heading
 from prefdyn.theory.value_scaling import (
     ClusterModel,
     horizon,
@@ -39,7 +39,7 @@ def drift_figure(
     figure = Figure(figsize=(9.6, 4.3), facecolor="white")
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1, 1.15)})
     figure.subplots_adjust(left=0.085, right=0.985, bottom=0.14, top=0.84, wspace=0.24)
-    figure.text(0.012, 0.955, "How far the head moves, and how far it may", fontsize=12, fontweight="bold", va="center")
+    heading(figure, "How far the head moves, and how far it may")
     shown = steps[steps > 0].astype(float)
     last = float(steps[-1])
 
@@ -104,7 +104,7 @@ def fan_figure(
     """
     figure = Figure(figsize=(8.4, 4.6), facecolor="white")
     axes = figure.add_axes((0.085, 0.125, 0.62, 0.73))
-    figure.text(0.014, 0.955, "The margins that Theorem 4.2 promises", fontsize=12, fontweight="bold", va="center")
+    heading(figure, "The margins that Theorem 4.2 promises")
     unit: Any = {"values": 1, "beta": 1.0, "learning_rate": 1.0}  # one step is one unit of scaled time
     end, sharp_end = horizon(**unit), sharp_horizon(**unit, sharing=sharing)
     grid, sharp = np.linspace(0, end, 60), np.linspace(0, sharp_end, 160)
@@ -195,7 +195,7 @@ def values_figure(*, model: ClusterModel | None = None) -> Figure:
     """
     figure = Figure(figsize=(9.2, 4.6), facecolor="white")
     axes = figure.add_axes((0.095, 0.125, 0.535, 0.73))
-    figure.text(0.014, 0.955, "How much data each value needs, as proved", fontsize=12, fontweight="bold", va="center")
+    heading(figure, "How much data each value needs, as proved")
     values = np.unique(np.geomspace(1, 20_000, 60).round().astype(int))
     for error, colour, dashes in ((0.05, REPAIRED, (1, 0)), (0.99, REPAIRED, (5, 2.5))):
         label = "error bound below 5 %" if error < 0.5 else "error bound below 1 (says anything)"

@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from prefdyn.features import FeatureSet
-from prefdyn.maths.kernel import PairKernel
+from prefdyn.features import Answers, FeatureSet
+from prefdyn.maths.geometry import cosine
 from prefdyn.theory import gradient_field as plane
 from prefdyn.theory import learning_dynamics as head
 from prefdyn.theory import value_scaling as scaling
 from prefdyn.theory.bound import Bound, Condition
 from prefdyn.theory.measured import (
-    Answers,
     Setting,
-    answers_of,
     boundary,
     boundary_change,
-    cosine,
     first_step_rates,
     plane_path,
     values_found,
@@ -80,7 +77,7 @@ def _one_group(feats: FeatureSet, run: Trajectory, setting: Setting, code: int) 
     name = feats.groups[code]
     rows = feats.members(code)
     rows = rows[~feats.held_out[rows]]
-    answers = answers_of(feats, rows)
+    answers = feats.two_answers(rows)
     classes = answers is not None and 0 < answers.positive.sum() < len(rows)
     found = _two_classes(feats, run, setting, name, rows, answers) if answers is not None and classes else []
     if len(rows) and (setting.unequal or not classes):
@@ -172,11 +169,10 @@ def _any_pairs(
     kernel, weight = feats.working_kernel().rows(rows), feats.weight[rows]
     share = weight / weight.sum()
     dtype = kernel.features.dtype
-    scaled = PairKernel(answers=kernel.answers * np.sqrt(share)[:, None].astype(dtype), features=kernel.features)
     return head.pair_drift_bound(
         mean_feature=float(np.linalg.norm(kernel.adjoint(share.astype(dtype)))),
         mean_length=float(share @ np.sqrt(kernel.diagonal())),
-        smoothness=scaled.largest_eigenvalue(),
+        smoothness=kernel.weighted(share).largest_eigenvalue(),
         beta=setting.beta,
         learning_rate=setting.learning_rate,
         steps=setting.steps,

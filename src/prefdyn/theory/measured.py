@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prefdyn.errors import DataError
-from prefdyn.features import FeatureSet
+from prefdyn.features import Answers, FeatureSet
 from prefdyn.maths import geometry
 from prefdyn.maths.kernel import PairKernel, preference_sharing
 from prefdyn.theory.bound import Condition
@@ -161,25 +161,6 @@ def without_noise(c: Constants) -> Constants:
     )
 
 
-class Answers(NamedTuple):
-    """The two answers of a group: indices of its tokens, and which of the rows chooses the first."""
-
-    low: int
-    high: int
-    positive: Bool[np.ndarray, " size"]
-
-
-def answers_of(feats: FeatureSet, rows: Int[np.ndarray, " size"]) -> Answers | None:
-    """The two answers among some rows; None where there are more, or none (`responses`), or no rows."""
-    if feats.chosen is None or feats.rejected is None or len(rows) == 0:
-        return None
-    chosen, rejected = feats.chosen[rows], feats.rejected[rows]
-    low, high = np.minimum(chosen, rejected), np.maximum(chosen, rejected)
-    if (low != low[0]).any() or (high != high[0]).any():
-        return None
-    return Answers(int(low[0]), int(high[0]), chosen == low[0])
-
-
 def boundary(feats: FeatureSet, answers: Answers) -> Float[np.ndarray, " d"] | None:
     """$W_B$, the head row of the first answer minus that of the second; None where the features carry no head."""
     if feats.head is None:
@@ -192,12 +173,6 @@ def boundary_change(
 ) -> Float[np.ndarray, " d"]:
     """How far training moved the boundary, $2w(t)$ for a group alone; `basis` is that of `FeatureSet.coordinates`."""
     return (basis[answers.low] - basis[answers.high]) @ head
-
-
-def cosine(first: Float[np.ndarray, " d"], second: Float[np.ndarray, " d"]) -> float:
-    """NaN where one of the two vanishes."""
-    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return float(first @ second) / lengths if lengths > 0 else math.nan
 
 
 # all groups ---------------------------------------------------------------------------------------------------------
@@ -237,7 +212,7 @@ def values_found(feats: FeatureSet) -> ValuesFound | None:
     tokens, counts, gaps, middles = [], [], [], []
     for code in np.unique(group):
         inside = np.flatnonzero(group == code)
-        answers = answers_of(feats, train[inside])
+        answers = feats.two_answers(train[inside])
         if answers is None or min(answers.positive.sum(), (~answers.positive).sum()) < 2:
             return None
         positive[inside] = answers.positive

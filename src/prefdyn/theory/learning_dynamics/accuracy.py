@@ -9,6 +9,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Num
 
+from prefdyn.maths.geometry import cosine
 from prefdyn.theory.bound import Bound, Condition
 from prefdyn.theory.learning_dynamics.conditions import IID, power
 from prefdyn.theory.learning_dynamics.constants import Constants
@@ -190,10 +191,10 @@ def certified_share(
         >>> round(certified_share(states, signs, np.array([2.0, 1.0]), np.array([1.0, 0.0])), 4)
         0.6667
     """
-    cosine = _cosine(boundary, gap)
-    if not cosine > 0:
+    alignment = cosine(boundary, gap)
+    if not alignment > 0:
         return 0.0
-    across = math.sqrt(max(0.0, 1 - cosine**2))
+    across = math.sqrt(max(0.0, 1 - alignment**2))
     margins = signs * (states @ (gap / np.linalg.norm(gap)))
     # Rounding must not certify a pair on the edge.
     certain = margins > (across + 1e-12) * np.linalg.norm(states, axis=1)
@@ -242,15 +243,10 @@ def accuracy_certificate(
         value=certified_share(states, signs, boundary, gap),
         trivial=0.0,
         conditions=(
-            Condition(says="S = cos(W_B(t), gap) > 0", measured=_cosine(boundary, gap), relation=">", limit=0.0),
+            Condition(says="S = cos(W_B(t), gap) > 0", measured=cosine(boundary, gap), relation=">", limit=0.0),
         ),
         form="repaired",
         measured=measured,
         group=group,
         note="uses the measured cosine, not the bound on it",
     )
-
-
-def _cosine(first: Float[np.ndarray, " d"], second: Float[np.ndarray, " d"]) -> float:
-    lengths = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
-    return float(first @ second) / lengths if lengths > 0 else math.nan
