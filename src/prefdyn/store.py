@@ -295,6 +295,9 @@ def save_trajectory(run: Trajectory, folder: Path) -> Path:
     arrays |= {f"alone_heads/{name}": np.ascontiguousarray(values) for name, values in run.alone_heads.items()}
     if run.joint_head is not None:
         arrays["joint_head/"] = np.ascontiguousarray(run.joint_head)
+    if run.modules is not None:
+        _write_table(folder / "modules.parquet", run.modules)
+        names.append("modules.parquet")
     if arrays:
         atomic_write(folder / "trajectory.safetensors", safetensors.numpy.save(arrays))
         names.append("trajectory.safetensors")
@@ -329,6 +332,7 @@ def load_trajectory(folder: Path) -> Trajectory:
         chosen_changes=by_step("chosen_changes"),
         joint_head=kept["joint_head"].get(""),
         alone_heads=kept["alone_heads"],
+        modules=pq.read_table(folder / "modules.parquet") if "modules.parquet" in manifest["files"] else None,
     )
 
 

@@ -32,11 +32,22 @@ SCHEMA = pa.schema(
         ("rejected_change", pa.float64()),
         ("chosen_falling", pa.float64()),
         ("drift", pa.float64()),
+        ("gradient_norm", pa.float64()),
+        ("distinguishability", pa.float64()),
+        ("concentration", pa.float64()),
+        ("trace", pa.float64()),
     ]
 )
 """`time` = learning rate × step. `loss` and log-probabilities in nats, means over the group's pairs of that split.
 `margin` includes beta. `drift`: Frobenius norm of the head's change, the same for every group of one joint run.
-`run`: "joint", or "alone" for each group trained by itself. `split`: "train" or "held_out". Null: not measurable."""
+`run`: "joint", or "alone" for each group trained by itself. `split`: "train" or "held_out". Null: not measured.
+
+Training alone measures the rest. `drift` is then that of all trained weights together. `gradient_norm`: Frobenius norm
+of the gradient of the group's mean loss in the head. `distinguishability`, `concentration` (largest eigenvalue of a
+class covariance) and `trace` describe the group's states at that step, as `separation` does those of the features."""
+
+MODULES = pa.schema([("step", pa.int64()), ("module", pa.string()), ("drift", pa.float64()), ("norm", pa.float64())])
+"""`drift`: Frobenius norm of a module's change since step 0. `norm`: that of its weights at step 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +66,8 @@ class Trajectory:
     margin = $\beta\langle\phi, \theta\rangle$. None where the run did not train a head alone."""
     alone_heads: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Group → the same for the group trained by itself."""
+    modules: pa.Table | None = None
+    """Drift of every trained module, with the columns of `MODULES`. None where the run was simulated."""
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
@@ -63,6 +76,8 @@ class Trajectory:
                 f"a trajectory needs the columns {SCHEMA.names}, but got {self.table.schema.names}; "
                 "build it with Trajectory.from_rows"
             )
+        if self.modules is not None and self.modules.schema != MODULES:
+            raise DataError(f"modules need the columns {MODULES.names}, but got {self.modules.schema.names}")
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], **rest: Any) -> "Trajectory":

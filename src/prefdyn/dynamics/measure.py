@@ -127,7 +127,7 @@ def measure(
         changes = _changes(seen, pairs, columns, scales) if wanted else None
         quantities: list[Any] = [np.empty_like(part), part, part > 0, None, None, None, None]
         for where, objective in parts:
-            if reads(objective) == "log_probs":
+            if objective.reads == "log_probs":
                 quantities[0][:, where] = _negative_log_probs(pairs, places, changes, where)
             else:
                 quantities[0][:, where] = objective.loss(part[:, where])
@@ -154,11 +154,6 @@ def measure(
         margins=margins,
         chosen_changes=moved if known else None,
     )
-
-
-def reads(objective: Any) -> str:
-    """What the loss is a function of: "margins", or "log_probs" for SFT."""
-    return getattr(objective, "reads", "margins")
 
 
 def shifts(logits: Any, rest: Any, log_probs: Any) -> Any:
@@ -242,13 +237,13 @@ def table(outcome: Outcome, pairs: Pairs, *, run: str, learning_rate: float) -> 
     for name, reference in (("chosen", pairs.ref_chosen), ("rejected", pairs.ref_rejected)):
         base = np.nan if reference is None else _cell_means(reference, pairs)[cells]
         columns[f"{name}_log_prob"] = (means[:, SUMMED.index(f"{name}_change")] + base).reshape(-1)
-    return pa.table(
-        [
-            pa.array(columns[entry.name], type=entry.type, from_pandas=_nullable(columns[entry.name]))
-            for entry in SCHEMA
-        ],
-        schema=SCHEMA,
-    )
+    arrays = [
+        pa.array(columns[entry.name], type=entry.type, from_pandas=_nullable(columns[entry.name]))
+        if entry.name in columns
+        else pa.nulls(len(steps), entry.type)
+        for entry in SCHEMA
+    ]
+    return pa.table(arrays, schema=SCHEMA)
 
 
 def _cell_means(values: Float[np.ndarray, " n"], pairs: Pairs) -> Float[np.ndarray, " cells"]:
