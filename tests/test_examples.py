@@ -16,6 +16,7 @@ EXAMPLES = {
     "empty_theorem_4_3.py": ["at least 0%", "97.8%"],
     "field_coordinates.py": ["the two probability ratios", "a property of the coordinates, not of DPO"],
     "more_values.py": ["1.13x", "not 1.5x", "5974"],
+    "trl_groups.py": ["the same bytes", "TRL says: margin 0.8", "under 1e-4"],
 }
 
 

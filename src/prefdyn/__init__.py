@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefdyn.diagnostics.prioritization import prioritization
     from prefdyn.diagnostics.separation import separation
     from prefdyn.diagnostics.wording import wording
+    from prefdyn.dynamics.compare import compare
     from prefdyn.dynamics.descent import descent
     from prefdyn.dynamics.flow import flow
     from prefdyn.dynamics.pair_statistics import pair_statistics
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from prefdyn.features import FeatureSet
     from prefdyn.maths.objectives import DPO
     from prefdyn.models.extract import extract
+    from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
+    from prefdyn.training.train import train
     from prefdyn.trajectory import Trajectory
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "Trajectory",
     "audit",
     "bounds",
+    "compare",
     "descent",
     "extract",
     "flow",
@@ -47,7 +51,9 @@ __all__ = [
     "orthogonality",
     "preflight",
     "prioritization",
+    "score",
     "separation",
+    "train",
     "wording",
     "write_report",
 ]
@@ -59,6 +65,7 @@ _HOMES = {
     "Trajectory": "prefdyn.trajectory",
     "audit": "prefdyn.planning.audit",
     "bounds": "prefdyn.theory.bounds",
+    "compare": "prefdyn.dynamics.compare",
     "descent": "prefdyn.dynamics.descent",
     "extract": "prefdyn.models.extract",
     "flow": "prefdyn.dynamics.flow",
@@ -68,7 +75,9 @@ _HOMES = {
     "orthogonality": "prefdyn.diagnostics.orthogonality",
     "preflight": "prefdyn.data.preflight",
     "prioritization": "prefdyn.diagnostics.prioritization",
+    "score": "prefdyn.models.score",
     "separation": "prefdyn.diagnostics.separation",
+    "train": "prefdyn.training.train",
     "wording": "prefdyn.diagnostics.wording",
     "write_report": "prefdyn.report.html",
 }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from prefdyn.errors import StoreError
 
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file so that its name holds the old content or the whole new one, never a part.
@@ -33,3 +35,16 @@ def atomic_write(path: Path, data: bytes) -> None:
 def beside(path: Path, what: str) -> Path:
     """A hidden name of its own in the same folder, so that a rename is all it takes."""
     return path.parent / f".{path.name}.{secrets.token_hex(6)}.{what}"
+
+
+def shown_bytes(count: float) -> str:
+    """A number of bytes with three digits and its unit.
+
+    Example:
+        >>> shown_bytes(512), shown_bytes(3 << 20), shown_bytes(5.43e9)
+        ('512 bytes', '3 MiB', '5.06 GiB')
+    """
+    power = 0
+    while count >= 999.5 and power < len(_UNITS) - 1:
+        count, power = count / 1024, power + 1
+    return f"{count:.3g} {_UNITS[power]}"

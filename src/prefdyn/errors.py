@@ -5,6 +5,7 @@ PrefdynError
 │   └── TokenError                 an answer that is not one token of this model
 ├── ConfigError (ValueError)       an unknown or out-of-range setting; names the nearest known one
 ├── ModelError (RuntimeError)      a model that cannot be read, or whose head the theory does not cover
+├── TrainingError (RuntimeError)   a run that cannot go on, such as one whose loss is no longer finite
 ├── StoreError (RuntimeError)      a file or folder that cannot be written, read back or believed
 └── MissingExtra (ImportError)     an optional library that is not installed; says what to install
 
@@ -30,6 +31,10 @@ class ConfigError(PrefdynError, ValueError):
 
 class ModelError(PrefdynError, RuntimeError):
     """A model that cannot be read, or whose head the theory does not cover."""
+
+
+class TrainingError(PrefdynError, RuntimeError):
+    """A training run that cannot go on."""
 
 
 class StoreError(PrefdynError, RuntimeError):

@@ -233,6 +233,11 @@ class FeatureSet:
         """The same features under another split."""
         return replace(self, held_out=np.asarray(held_out, dtype=bool))
 
+    def flipped(self) -> "FeatureSet":
+        """The same pairs with chosen and rejected changed over."""
+        states = -self.states if self.kind == "responses" else self.states  # those are chosen minus rejected
+        return replace(self, states=states, **{name: getattr(self, _SIDES[name]) for name in _SIDES})
+
     # algebra ----------------------------------------------------------------------------------------------------
 
     def coordinates(self) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "k p"]]:
@@ -315,6 +320,17 @@ _PER_PAIR = (
     "chosen_features",
     "rejected_features",
 )
+_SIDES = {
+    "chosen": "rejected",
+    "rejected": "chosen",
+    "chosen_features": "rejected_features",
+    "rejected_features": "chosen_features",
+    "chosen_length": "rejected_length",
+    "rejected_length": "chosen_length",
+    "ref_chosen_logps": "ref_rejected_logps",
+    "ref_rejected_logps": "ref_chosen_logps",
+}
+"""What a pair has on either side, and its place on the other."""
 _ARRAYS = (*_PER_PAIR, "head", "head_bias")
 
 

@@ -127,16 +127,33 @@ def _canonical(content: Any) -> bytes:
     return (json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _write_manifest(path: Path, content: Mapping[str, Any]) -> None:
-    """A JSON file that names the sha256 of each file beside it, and its own; written last, so it vouches for them."""
+def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file with the sha256 of each file beside it, and its own; written last, so it vouches for them.
+
+    Args:
+        path: Of the JSON file, in the folder of the files that it vouches for.
+        content: What it holds; `kind` says what the folder is, `files` names the files.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
     digests = {name: file_sha256(path.parent / name) for name in content["files"]}
     body = {**content, "schema": SCHEMA, "files": digests}
     body["sha256"] = hashlib.sha256(_canonical(body)).hexdigest()
     atomic_write(path, _canonical(body))
 
 
-def _read_manifest(path: Path, *, kind: str, fix: str) -> dict[str, Any]:
-    """The manifest, once it and every file that it names have been checked."""
+def read_manifest(path: Path, *, kind: str, fix: str) -> dict[str, Any]:
+    """The manifest, once it and every file that it names have been checked.
+
+    Args:
+        path: What `write_manifest` wrote.
+        kind: What the folder must be.
+        fix: What to do where it is not sound, for the error.
+
+    Raises:
+        StoreError: It is missing, of another kind or schema, or a byte of it or of a file that it names has changed.
+    """
     folder = path.parent
     if not path.is_file():
         what = "holds no" if folder.is_dir() else "is no folder, so there is no"
@@ -220,7 +237,7 @@ def save_features(feats: FeatureSet, folder: Path) -> Path:
             "provenance": feats.provenance.to_json(),
         },
     }
-    _write_manifest(folder / "features.json", content)
+    write_manifest(folder / "features.json", content)
     return folder
 
 
@@ -231,7 +248,7 @@ def load_features(folder: Path) -> FeatureSet:
         StoreError: The folder is missing, unfinished, of another schema, or a byte has changed.
     """
     folder = Path(folder)
-    body = _read_manifest(folder / "features.json", kind="features", fix=_EXTRACT_AGAIN)["features"]
+    body = read_manifest(folder / "features.json", kind="features", fix=_EXTRACT_AGAIN)["features"]
     ids = pq.read_table(folder / "features.parquet")["id"].to_pylist()
     return FeatureSet(
         kind=body["kind"],
@@ -258,7 +275,7 @@ def save_dataset(data: PreferenceDataset, folder: Path) -> Path:
         "files": ["dataset.parquet"],
         "dataset": {"name": data.name, "left_out": [item.to_json() for item in data.left_out]},
     }
-    _write_manifest(folder / "dataset.json", content)
+    write_manifest(folder / "dataset.json", content)
     return folder
 
 
@@ -271,7 +288,7 @@ def load_dataset_beside(folder: Path) -> PreferenceDataset | None:
     folder = Path(folder)
     if not (folder / "dataset.json").exists():
         return None
-    body = _read_manifest(folder / "dataset.json", kind="dataset", fix=_EXTRACT_AGAIN)["dataset"]
+    body = read_manifest(folder / "dataset.json", kind="dataset", fix=_EXTRACT_AGAIN)["dataset"]
     table = pq.read_table(folder / "dataset.parquet")
     return PreferenceDataset(
         table=table, name=body["name"], left_out=tuple(LeftOut(**item) for item in body["left_out"])
@@ -302,7 +319,7 @@ def save_trajectory(run: Trajectory, folder: Path) -> Path:
         atomic_write(folder / "trajectory.safetensors", safetensors.numpy.save(arrays))
         names.append("trajectory.safetensors")
     body = {"settings": dict(run.settings), "provenance": run.provenance.to_json()}
-    _write_manifest(folder / "trajectory.json", {"kind": "trajectory", "files": names, "trajectory": body})
+    write_manifest(folder / "trajectory.json", {"kind": "trajectory", "files": names, "trajectory": body})
     return folder
 
 
@@ -313,7 +330,7 @@ def load_trajectory(folder: Path) -> Trajectory:
         StoreError: The folder is missing, unfinished, of another schema, or a byte has changed.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder / "trajectory.json", kind="trajectory", fix=_RUN_AGAIN)
+    manifest = read_manifest(folder / "trajectory.json", kind="trajectory", fix=_RUN_AGAIN)
     body = manifest["trajectory"]
     kept: dict[str, dict[str, np.ndarray]] = {"margins": {}, "chosen_changes": {}, "joint_head": {}, "alone_heads": {}}
     if "trajectory.safetensors" in manifest["files"]:

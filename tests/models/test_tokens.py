@@ -98,10 +98,10 @@ def test_a_prompt_that_joins_with_one_answer_only_is_refused(pieces, sides):
 
 
 def test_apart_is_counted_where_it_differs(pieces):
-    """SentencePiece puts a stray piece before an answer tokenised alone, as TRL does."""
+    """SentencePiece puts a stray piece before an answer tokenised alone, as older TRL does."""
     found = tokenize_answers(yes_no(6, yes="Yes", no="No"), pieces)
     assert pieces.tokenizer.convert_ids_to_tokens(found.token_ids) == ["Yes", "No"]
-    assert "In 6 of 6 pairs, prompt and answer tokenised apart, as TRL does" in found.warnings[0]
+    assert "In 6 of 6 pairs, prompt and answer tokenised apart, as older TRL does" in found.warnings[0]
     assert "['▁', 'Yes']" in found.warnings[0]
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
-from prefdyn.trajectory import SCHEMA
+from prefdyn.trajectory import MODULES, SCHEMA
 
 LOG2 = math.log(2)
 
@@ -369,3 +370,160 @@ def make_folder(
         folder / "pairs.parquet",
     )
     return folder
+
+
+def make_trained_folder(
+    folder: Path,
+    *,
+    names: list[str] | int = 5,
+    seed: int = 0,
+    tune: str = "lora",
+    steps: int = 300,
+    layers: int = 4,
+    held_out: bool = True,
+    speed: float = 1.0,
+) -> Path:
+    """What `prefdyn train` leaves behind but its model: groups learned at unlike pace, states that move."""
+    rng = np.random.default_rng(seed)
+    names = names_for(names) if isinstance(names, int) else list(names)
+    folder.mkdir(parents=True, exist_ok=True)
+    at = sorted({0, 1, 2, 3, 4, 5, 6, 8, *np.geomspace(9, steps, 18).round().astype(int).tolist()})
+    splits = ("train", "held_out") if held_out else ("train",)
+    gap = np.linspace(2.2, 0.4, len(names)) * rng.uniform(0.9, 1.1, len(names))
+    head = tune == "last-layer"
+    rows, groups = [], []
+    for code, name in enumerate(names):
+        pairs = int(rng.integers(120, 900))
+        counts = {"train": pairs - pairs // 10, "held_out": pairs // 10}
+        final = {}
+        for split in splits:
+            for step in at:
+                margin = (
+                    2.0 * (1 - math.exp(-speed * gap[code] ** 2 * step / 150)) * (0.8 if split == "held_out" else 1)
+                )
+                ratio = margin / 0.1
+                values = {
+                    "run": "joint",
+                    "step": step,
+                    "time": 1e-4 * step,
+                    "group": name,
+                    "split": split,
+                    "pairs": min(counts[split], 200),
+                    "loss": math.log1p(math.exp(-margin)),
+                    "margin": margin,
+                    "reward_accuracy": 0.0 if step == 0 else float(np.clip(0.55 + margin / 4, 0, 0.97)),
+                    "policy_accuracy": float(np.clip(0.5 + margin / 5, 0, 0.95)),
+                    "chosen_log_prob": -3 + 0.3 * ratio,
+                    "rejected_log_prob": -3 - 0.7 * ratio,
+                    "chosen_change": 0.3 * ratio,
+                    "rejected_change": -0.7 * ratio,
+                    "chosen_falling": 0.0 if step == 0 else 0.2,
+                    "drift": 0.15 * math.log1p(step),
+                    "gradient_norm": 0.4 * gap[code] / (1 + margin),
+                    "distinguishability": gap[code] * (1 if head else 1 + 0.5 * margin),
+                    "concentration": 0.6,
+                    "trace": 3.1 * (1 if head else 1 - 0.1 * margin),
+                }
+                rows.append(values)
+                final[split] = values
+        row = {"name": name, "pairs": pairs, "held_out_pairs": counts["held_out"] if held_out else 0, "rank": code + 1}
+        keys = {"loss": "final_loss", "margin": "final_margin"}
+        keys |= {key: key for key in ("reward_accuracy", "policy_accuracy")}
+        keys |= {key: key for key in ("chosen_change", "rejected_change", "chosen_falling")}
+        for prefix, split in (("", "train"), ("held_out_", "held_out")):
+            row |= {f"{prefix}{new}": final.get(split, {}).get(old) for old, new in keys.items()}
+        for key in ("distinguishability", "concentration", "trace"):
+            own = [each[key] for each in rows if each["group"] == name and each["split"] == "train"]
+            row |= {f"{key}_before": own[0], key: own[-1]}
+        groups.append(row)
+    settings = {
+        "tune": tune,
+        "objective": "sigmoid",
+        "beta": 0.1,
+        "optimizer": "sgd" if head else "adamw",
+        "learning_rate": 1e-4,
+        "learning_rate_rule": "default",
+        "schedule": "constant",
+        "steps": steps,
+        "batch_size": 32,
+        "precision": "float32",
+        "flip": False,
+        "seed": seed,
+        "start_margin": 0.0,
+    }
+    summary = {
+        "schema": 1,
+        "command": "train",
+        "provenance": {
+            "data": {"name": "persona", "pairs": 70321, "sha256": "3f" * 32},
+            "model": {"name": "tinystories-chat-3M-gptneo", "sha256": "a9" * 32},
+            "settings": settings,
+            "seed": seed,
+            "versions": {"python": "3.12.1", "prefdyn": "0.1.0"},
+        },
+        "dataset": {
+            "name": "persona",
+            "pairs": sum(row["pairs"] for row in groups),
+            "groups": len(names),
+            "sha256": "3f" * 32,
+            "left_out": [],
+        },
+        "model": {"name": "tinystories-chat-3M-gptneo", "hidden_size": 128, "vocabulary": 14019, "tied_head": True},
+        "features": {"kind": "answers"},
+        "settings": settings,
+        "groups": groups,
+        "bounds": [],
+        "training": {"first_batch": {}, "last_batch": {}, "trained_pairs": 2000, "model": "model"},
+        "warnings": [],
+        "timings": {"train_s": 12.5},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, allow_nan=False), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "trajectory.parquet")
+    pq.write_table(_modules(rng, tune, layers, at), folder / "modules.parquet")
+    updates = np.arange(1, steps + 1)
+    csv.write_csv(
+        pa.table(
+            {
+                "step": updates,
+                "learning_rate": np.full(steps, 1e-4),
+                "pairs": np.full(steps, 32),
+                "loss": 0.69 - 0.4 * (1 - np.exp(-updates / 90)) + rng.normal(0, 0.05, steps),
+                "grad_norm": 1.5 * np.exp(-updates / 200) + rng.gamma(2, 0.1, steps),
+                "rewards/margins": 2 * (1 - np.exp(-updates / 90)),
+            }
+        ),
+        folder / "steps.csv",
+    )
+    ids = [f"p{n}" for n in range(20 * len(names))]
+    owner = [names[n % len(names)] for n in range(len(ids))]
+    pq.write_table(
+        pa.table(
+            {
+                "id": ids,
+                "group": pa.array(owner, pa.string()),
+                "split": ["train"] * len(ids),
+                "chosen_tokens": pa.array([1] * len(ids), pa.int32()),
+                "agreement": pa.nulls(len(ids), pa.float64()),
+                "margin": rng.normal(1, 1, len(ids)),
+            }
+        ),
+        folder / "pairs.parquet",
+    )
+    return folder
+
+
+def _modules(rng, tune, layers, at):
+    """Drift of a head alone, of adapters (without norms), or of every weight of a GPT-Neo."""
+    kinds = ("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj", "mlp.c_fc", "mlp.c_proj")
+    if tune == "last-layer":
+        found = ["lm_head"]
+    elif tune == "lora":
+        found = [f"base_model.model.transformer.h.{k}.{kind}" for k in range(layers) for kind in kinds]
+    else:
+        found = ["transformer.wte", "transformer.wpe", "transformer.ln_f"]
+        found += [f"transformer.h.{k}.{kind}" for k in range(layers) for kind in (*kinds, "ln_1")]
+    rows = []
+    for name in found:
+        size, norm = rng.gamma(2, 0.05), None if tune == "lora" else float(rng.uniform(3, 30))
+        rows += [{"step": s, "module": name, "drift": size * math.sqrt(s), "norm": norm} for s in at]
+    return pa.Table.from_pylist(rows, schema=MODULES)

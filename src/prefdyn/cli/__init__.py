@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from prefdyn.cli import audit, bounds, data, extract, field, report, simulate
+from prefdyn.cli import audit, bounds, compare, data, extract, field, report, score, simulate, train
 
 app = typer.Typer(
     name="prefdyn",
@@ -35,7 +35,9 @@ def _interruptible(run: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-COMMANDS = {module.NAME: module for module in (audit, extract, simulate, bounds, field, data, report)}
+COMMANDS = {
+    module.NAME: module for module in (audit, extract, simulate, bounds, field, train, compare, score, data, report)
+}
 for _name, _module in COMMANDS.items():
     app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
         _interruptible(_module.run)

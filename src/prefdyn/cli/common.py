@@ -70,6 +70,15 @@ def counts(text: str, *, name: str) -> list[int]:
         raise ConfigError(f"{name} {text!r} must be a whole number, or several with commas between") from None
 
 
+def pair_count(text: str | None, *, name: str) -> int | Literal["all"] | None:
+    """A number of pairs, or "all"; None where nothing was typed."""
+    if text is None or text == "all":
+        return text
+    if not (text.isdigit() and int(text) > 0):
+        raise ConfigError(f"{name} {text!r} must be a whole number above 0, or all")
+    return int(text)
+
+
 def schedules(text: str) -> list[Any]:
     """A comma list of schedules."""
     from prefdyn.maths.optimizers import SCHEDULES
@@ -130,11 +139,9 @@ def stored_run(folder: Path) -> tuple[Trajectory, Provenance]:
     from prefdyn.report.folders import read_folder
 
     found = read_folder(folder)
-    if found.trajectory is None:
-        raise ConfigError(f"--run {folder} holds no trajectory.parquet; give a folder of audit, simulate or bounds")
+    run = found.run()
     origin = {name: dict(found.part(part) or {}) for name, part in (("data", "dataset"), ("model", "model"))}
     versions = dict(found.part("provenance", "versions") or {})
-    run = Trajectory(table=found.trajectory, settings=found.part("settings") or {})
     return run, Provenance(data=origin["data"], model=origin["model"], versions=versions)
 
 
@@ -182,6 +189,7 @@ def save_config(folder: Path, options: Mapping[str, Any]) -> None:
 
 def write_pictures(folder: Path) -> None:
     """Figures and report of a folder that holds a run's other files."""
+    from prefdyn.report.compare import compare_drawings
     from prefdyn.report.drawings import write_drawings
     from prefdyn.report.figures import write_figures
     from prefdyn.report.folders import read_folder
@@ -189,10 +197,12 @@ def write_pictures(folder: Path) -> None:
     from prefdyn.report.html import write_report
     from prefdyn.report.panels import panels
     from prefdyn.report.proved import drawings
+    from prefdyn.report.training import training_drawings
 
     run = read_folder(folder)
     write_figures(panels(run), folder / "figures")
-    write_drawings([*drawings(run), *grid_drawings(run)], folder / "figures")
+    drawn = [*drawings(run), *grid_drawings(run), *compare_drawings(run), *training_drawings(run)]
+    write_drawings(drawn, folder / "figures")
     write_report(folder, folder / "report.html")
 
 

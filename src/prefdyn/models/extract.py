@@ -1,20 +1,18 @@
 """extract: a preference dataset and a model in, the FeatureSet out."""
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from prefdyn._checks import at_least
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
 from prefdyn.models.forward import Reader, Sequences
 from prefdyn.models.load import LanguageModel, load_model, untrained_twin
 from prefdyn.models.shards import load_shard, plan, read_shards, settle_prefix
+from prefdyn.models.team import Team
 from prefdyn.models.tokens import AnsweredPrompts, tokenize_answers
 from prefdyn.provenance import Provenance, versions
 from prefdyn.store import is_main_process
@@ -76,7 +74,7 @@ def extract(
         at_least(batch_tokens, 1, name="batch_tokens")
     if max_length is not None:
         at_least(max_length, 1, name="max_length")
-    team = _Team(device, cache=cache)
+    team = Team(device, cache=cache)
     lm = model
     if not isinstance(lm, LanguageModel):
         place = team.device(device)
@@ -207,29 +205,3 @@ def _codes(names: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     place: dict[str, int] = {}
     codes = np.asarray([place.setdefault(name, len(place)) for name in names], dtype=np.int32)
     return codes, tuple(place)
-
-
-class _Team:
-    """The processes that `accelerate launch` or torchrun started; alone unless they did."""
-
-    def __init__(self, device: str, *, cache: bool) -> None:
-        self.state: Any = None
-        self.share = (0, 1)
-        self.main = is_main_process()
-        if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or "MASTER_ADDR" not in os.environ:
-            return
-        if not cache:
-            raise ConfigError("several processes share their work through the cache; use cache=True, or one process")
-        from accelerate import PartialState
-
-        self.state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
-        self.share = (self.state.process_index, self.state.num_processes)
-
-    def device(self, device: str) -> str:
-        """The device of this process."""
-        return str(self.state.device) if self.state is not None and device in ("auto", "cuda") else device
-
-    def wait(self) -> None:
-        """Until every process has done its share."""
-        if self.state is not None:
-            self.state.wait_for_everyone()

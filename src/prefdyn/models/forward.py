@@ -71,6 +71,9 @@ class Sequences:
 class Reader:
     """Reads final states with one model, a prefix of all sequences being encoded once where it pays."""
 
+    doing = "reading prompts"
+    measured = "state at the end of"
+
     def __init__(self, lm: LanguageModel, *, double_norm: bool = False, batch_tokens: int | None = None) -> None:
         """Args: the model; whether to apply its final RMSNorm once more; tokens per forward pass (None: by device)."""
         if double_norm and lm.final_norm is None:
@@ -81,7 +84,7 @@ class Reader:
         self.lm = lm
         self.double_norm = double_norm
         self.kind = torch.device(lm.device).type
-        self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.kind, 4096)
+        self.batch_tokens, self.pass_cost = batch_room(self.kind, batch_tokens)
         self.prefix = 0
         self.cache: Any = None
 
@@ -148,21 +151,14 @@ class Reader:
 
         A run goes on into the next length only where the padding that this adds costs less than one more pass.
         """
-        lengths, counts = np.unique(sequences.lengths[start:stop] - self.prefix, return_counts=True)
-        row = first = start
-        longest = 0
-        for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
-            padding = (row - first) * (length - longest)
-            if row > first and padding > _PASS_COST.get(self.kind, 256):
-                yield np.arange(first, row)
-                first = row
-            longest = length
-            for _ in range(count):
-                if row > first and (row - first + 1) * length > self.batch_tokens:
-                    yield np.arange(first, row)
-                    first = row
-                row += 1
-        yield np.arange(first, row)
+        lengths = sequences.lengths[start:stop] - self.prefix
+        for rows in runs(lengths, budget=self.batch_tokens, pass_cost=self.pass_cost):
+            yield rows + start
+
+    def read(self, sequences: Sequences, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """States (len(rows), d) in float32 and log-normalisers (len(rows),) of some sequences."""
+        states = self.states(sequences, rows)
+        return {"states": states.float().cpu().numpy(), "log_normalisers": self.log_normalisers(states)}
 
     def states(self, sequences: Sequences, rows: np.ndarray) -> torch.Tensor:
         """Final states (len(rows), d) of some sequences, in the model's dtype, on its device.
@@ -221,6 +217,38 @@ class Reader:
                 assert total is not None
                 found.append(total)
             return torch.cat(found).double().cpu().numpy()
+
+
+def batch_room(kind: str, batch_tokens: int | None = None) -> tuple[int, int]:
+    """Tokens per forward pass on a kind of device, unless given; and the padding that costs as much as one more."""
+    return batch_tokens or _BATCH_TOKENS.get(kind, 4096), _PASS_COST.get(kind, 256)
+
+
+def runs(lengths: Int[np.ndarray, " n"], *, budget: int, pass_cost: int) -> Iterator[np.ndarray]:
+    """Ascending lengths in runs of consecutive rows, each within a budget of tokens, padding included.
+
+    Args:
+        lengths: Tokens of each row, ascending.
+        budget: Most tokens in a run of more than one row.
+        pass_cost: Tokens of padding that cost as much as one more run.
+
+    Example:
+        >>> [rows.tolist() for rows in runs(np.asarray([2, 2, 3, 90]), budget=100, pass_cost=10)]
+        [[0, 1, 2], [3]]
+    """
+    row = first = longest = 0
+    for length, count in zip(*(part.tolist() for part in np.unique(lengths, return_counts=True)), strict=True):
+        padding = (row - first) * (length - longest)
+        if row > first and padding > pass_cost:
+            yield np.arange(first, row)
+            first = row
+        longest = length
+        for _ in range(count):
+            if row > first and (row - first + 1) * length > budget:
+                yield np.arange(first, row)
+                first = row
+            row += 1
+    yield np.arange(first, row)
 
 
 class _SharedLayer(DynamicLayer):

@@ -1,7 +1,7 @@
-"""Final states of many sequences, in shards that are cached by content, so that a killed extraction resumes.
+"""What a model gives to many texts, in shards that are cached by content, so that killed work resumes.
 
-Which sequence is in which shard follows from the sequences and the model alone. A shard is written atomically with
-its own checksum; one that is damaged is told, computed again and replaced.
+Which text is in which shard follows from the texts and the model alone. A shard is written atomically with its own
+checksum; one that is damaged is told, computed again and replaced. Several processes share the shards out.
 """
 
 import contextlib
@@ -9,11 +9,11 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,14 +36,51 @@ _SHARD = {"cpu": (2048, 65536), "cuda": (65536, 1 << 20)}
 _SMALL_MODEL = 100_000_000
 """Up to this many parameters one batch gives a CPU's threads too little to share."""
 LONG = 600.0
-"""Seconds from which an extraction counts as long."""
+"""Seconds from which work counts as long."""
+
+
+@runtime_checkable
+class Items(Protocol):
+    """Texts in an order of their own, the shortest first."""
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Tokens before each text, and in all (n + 1,)."""
+        ...
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each (n,)."""
+        ...
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """What one model is asked of each text."""
+
+    lm: LanguageModel
+    kind: str
+    """Of the device: cpu or cuda."""
+    doing: str
+    """What the bar says, such as "reading prompts"."""
+    measured: str
+    """What is no number where a result is not finite, such as "state at the end of"."""
+
+    def batches(self, items: Any, start: int, stop: int, /) -> Iterator[np.ndarray]:
+        """Rows start to stop in batches."""
+        ...
+
+    def read(self, items: Any, rows: np.ndarray, /) -> Mapping[str, np.ndarray]:
+        """The same arrays for every batch, one row per text. Called from several threads at once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is to be read, in which shards, and where they are kept."""
 
-    sequences: Sequences
+    items: Any
+    """`Items`."""
     bounds: tuple[tuple[int, int], ...]
     """First and last-plus-one sorted row of each shard."""
     key: str
@@ -57,27 +94,44 @@ class Plan:
 
 
 def plan(lm: LanguageModel, sequences: Sequences, *, double_norm: bool, cache: bool) -> Plan:
-    """Cut sorted sequences into shards and name their place in the cache."""
+    """Cut sorted sequences, whose final states are wanted, into shards and name their place in the cache."""
+    digest = hashlib.sha256(sequences.offsets.astype("<i8").tobytes() + sequences.flat.astype("<i4").tobytes())
+    return cut(
+        lm, sequences, "states", settings=f"double_norm={double_norm}", content=[digest.hexdigest()], cache=cache
+    )
+
+
+def cut(lm: LanguageModel, items: Items, what: str, *, settings: str, content: Sequence[str], cache: bool) -> Plan:
+    """Cut sorted texts into shards and name their place in the cache.
+
+    Args:
+        lm: The model.
+        items: The texts.
+        what: What is wanted of them, which is the name of a folder of the cache.
+        settings: Everything else that the numbers depend on.
+        content: Digests of the texts.
+        cache: Keep what is computed on disk.
+
+    Raises:
+        StoreError: The cache's folder cannot be made.
+    """
     parameters = sum(part.numel() for part in lm.model.parameters())
     least, most = _SHARD["cpu" if lm.device == "cpu" else "cuda"]
     size = int(np.clip(_WORK / max(1, parameters), least, most))
-    cuts = np.unique(np.searchsorted(sequences.offsets, np.arange(0, int(sequences.offsets[-1]), size)))
-    edges = np.unique(np.concatenate([cuts, [len(sequences)]]))
-    digest = hashlib.sha256(
-        sequences.offsets.astype("<i8").tobytes() + sequences.flat.astype("<i4").tobytes()
-    ).hexdigest()
+    cuts = np.unique(np.searchsorted(items.offsets, np.arange(0, int(items.offsets[-1]), size)))
+    edges = np.unique(np.concatenate([cuts, [len(items.offsets) - 1]]))
     key = content_hash(
         [
-            f"states {CACHE_SCHEMA}",
+            f"{what} {CACHE_SCHEMA}",
             lm.fingerprint,
             lm.dtype,
             lm.device.partition(":")[0],
             lm.attention,
-            f"double_norm={double_norm} shard={size}",
-            digest,
+            f"{settings} shard={size}",
+            *content,
         ]
     )
-    folder = cache_root() / "states" / key if cache else None
+    folder = cache_root() / what / key if cache else None
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -86,10 +140,7 @@ def plan(lm: LanguageModel, sequences: Sequences, *, double_norm: bool, cache: b
                 f"the cache folder {folder} cannot be made ({error.strerror}); set PREFDYN_CACHE"
             ) from error
     return Plan(
-        sequences=sequences,
-        bounds=tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)),
-        key=key,
-        folder=folder,
+        items=items, bounds=tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)), key=key, folder=folder
     )
 
 
@@ -104,19 +155,19 @@ def settle_prefix(reader: Reader, work: Plan) -> tuple[int, str | None]:
         with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
             known = json.loads(path.read_text(encoding="utf-8"))
             length, reason = int(known["prefix"]), known["reason"]
-            if 0 <= length <= work.sequences.shared_prefix() and known["key"] == work.key:
+            if 0 <= length <= work.items.shared_prefix() and known["key"] == work.key:
                 if length:
-                    reader.use_prefix(work.sequences.one(0)[:length])
+                    reader.use_prefix(work.items.one(0)[:length])
                 return length, reason
     with quiet():
-        reason = reader.share_prefix(work.sequences)
+        reason = reader.share_prefix(work.items)
     if path is not None:
         atomic_write(path, json.dumps({"key": work.key, "prefix": reader.prefix, "reason": reason}).encode())
     return reader.prefix, reason
 
 
 def read_shards(
-    reader: Reader,
+    worker: Worker,
     work: Plan,
     *,
     name: Callable[[int], str],
@@ -127,27 +178,28 @@ def read_shards(
     """Compute every missing shard of this process's share.
 
     Args:
-        reader: The model.
+        worker: The model, and what is asked of it.
         work: What to read.
         name: Sorted row → how to call it in an error.
         share: This process's number and how many there are.
         progress: Show a bar, where stderr is a terminal, and advice.
-        limit: Fraction of the work that takes ten minutes → the advice to give for a long extraction.
+        limit: Fraction of the work that takes ten minutes → the advice to give for long work.
 
     Returns:
         Shards by number if nothing is kept on disk, else nothing: read them with `load_shard`.
 
     Raises:
-        ModelError: A state is not finite.
+        ModelError: A result is not finite.
     """
     mine = [shard for shard in range(len(work.bounds)) if shard % share[1] == share[0]]
     todo = [shard for shard in mine if work.folder is None or not _is_sound(work, shard)]
     found: dict[int, Mapping[str, np.ndarray]] = {}
-    offsets = work.sequences.offsets
+    offsets = work.items.offsets
     total = sum(int(offsets[high] - offsets[low]) for low, high in (work.bounds[shard] for shard in todo))
-    with quiet(), _side_by_side(reader) as each, _Bar(total, shown=progress, limit=limit) as bar:
+    bar = _Bar(total, shown=progress, limit=limit, doing=worker.doing)
+    with quiet(), _side_by_side(worker) as each, bar:
         for shard in reversed(todo):  # the longest first: memory runs out early or not at all
-            arrays = _compute(reader, work, shard, name, bar, each)
+            arrays = _compute(worker, work, shard, name, bar, each)
             if work.folder is None:
                 found[shard] = arrays
             else:
@@ -168,13 +220,13 @@ def load_shard(work: Plan, shard: int) -> Mapping[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _side_by_side(reader: Reader) -> Iterator[Callable[..., Iterable[Any]]]:
+def _side_by_side(worker: Worker) -> Iterator[Callable[..., Iterable[Any]]]:
     """A `map` over batches: on a CPU, small models read one batch per thread, which beats all threads on one batch.
 
     Each batch is then worked on by one thread, so the numbers do not depend on how many there are.
     """
     threads = torch.get_num_threads()
-    if reader.kind != "cpu" or reader.lm.describe()["parameters"] > _SMALL_MODEL:
+    if worker.kind != "cpu" or worker.lm.describe()["parameters"] > _SMALL_MODEL:
         yield map
         return
     torch.set_num_threads(1)
@@ -187,7 +239,7 @@ def _side_by_side(reader: Reader) -> Iterator[Callable[..., Iterable[Any]]]:
 
 
 def _compute(
-    reader: Reader,
+    worker: Worker,
     work: Plan,
     shard: int,
     name: Callable[[int], str],
@@ -196,24 +248,20 @@ def _compute(
 ) -> Mapping[str, np.ndarray]:
     low, high = work.bounds[shard]
 
-    def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        states = reader.states(work.sequences, rows)
-        return states.float().cpu().numpy(), reader.log_normalisers(states)
-
-    batches = list(reader.batches(work.sequences, low, high))
-    parts = []
-    for rows, part in zip(batches, each(read, batches), strict=True):
+    batches = list(worker.batches(work.items, low, high))
+    parts: list[Mapping[str, np.ndarray]] = []
+    for rows, part in zip(batches, each(lambda rows: worker.read(work.items, rows), batches), strict=True):
         parts.append(part)
-        bar.add(int(work.sequences.lengths[rows].sum()), reader.kind)
-    values, normalisers = (np.concatenate(side) for side in zip(*parts, strict=True))
-    sound = np.isfinite(values).all(axis=1) & np.isfinite(normalisers)
+        bar.add(int(work.items.lengths[rows].sum()), worker.kind)
+    arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    sound = np.logical_and.reduce([np.isfinite(part).reshape(high - low, -1).all(axis=1) for part in arrays.values()])
     if not sound.all():
         bad = int(np.flatnonzero(~sound)[0])
         raise ModelError(
-            f"the model's state at the end of {name(low + bad)} is NaN or infinite (as are {int((~sound).sum()) - 1} "
-            f"others of {len(sound)}); {reader.lm.dtype} may overflow in this model: try --dtype float32"
+            f"the model's {worker.measured} {name(low + bad)} is NaN or infinite (as are {int((~sound).sum()) - 1} "
+            f"others of {len(sound)}); {worker.lm.dtype} may overflow in this model: try --dtype float32"
         )
-    return {"states": values, "log_normalisers": normalisers}
+    return arrays
 
 
 def _is_sound(work: Plan, shard: int) -> bool:
@@ -223,13 +271,15 @@ def _is_sound(work: Plan, shard: int) -> bool:
     except StoreError as error:
         warnings.warn(f"{error}; it is computed again", RuntimeWarning, stacklevel=4)
         return False
-    return arrays is not None and len(arrays["states"]) == high - low
+    return bool(arrays) and all(len(part) == high - low for part in arrays.values())
 
 
 class _Bar:
     """Progress on stderr: tokens per second and time left. Says nothing where stderr is no terminal, but for advice."""
 
-    def __init__(self, total: int, *, shown: bool, limit: Callable[[float], str] | None) -> None:
+    def __init__(
+        self, total: int, *, shown: bool, limit: Callable[[float], str] | None, doing: str = Reader.doing
+    ) -> None:
         self.total, self.done, self.limit = total, 0, limit if shown else None
         self.console = Console(stderr=True)
         self.started = time.perf_counter()
@@ -237,7 +287,7 @@ class _Bar:
         if shown and total and self.console.is_terminal:
             self.bar = Progress(
                 SpinnerColumn(),
-                TextColumn("reading prompts"),
+                TextColumn(doing),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %  {task.fields[rate]}"),
                 TimeElapsedColumn(),

@@ -5,7 +5,7 @@ Tokenised apart, SentencePiece models would put a stray piece before the answer.
 boundary moves a token of the prompt, the difference is counted and told.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError, TokenError
 from prefdyn.models.load import LanguageModel
+from prefdyn.models.texts import SIDES, Texts, pair_name
 
 _POSITIVE = frozenset((
     "yes", "y", "true", "t", "agree", "agreed", "agrees", "correct", "right", "good", "positive", "pos", "accept",
@@ -75,15 +76,37 @@ def tokenize_answers(
         DataError: Responses are longer than one token, or no prompt is short enough.
         ModelError: The tokenizer cannot do what the data needs, or does not belong to the model.
     """
-    if len(data) == 0:
-        raise DataError(f"dataset {data.name!r} has no pairs; give at least one")
-    scribe = _Scribe(lm)
-    prompts, chosen, rejected, templated = _texts(data, lm)
+    try:
+        return one_token_answers(Texts(data, lm), answers=answers, max_length=max_length)
+    except NotOneToken as error:
+        raise error.error from None
+
+
+class NotOneToken(Exception):
+    """An answer is not one token, or not the same token boundary for both: not an error where texts are welcome."""
+
+    def __init__(self, error: DataError, advice: str = "") -> None:
+        """Args: what to raise where answers must be one token; how two answers could be, such as "--answers Yes,No"."""
+        super().__init__(str(error))
+        self.error, self.advice = error, advice
+
+
+def one_token_answers(
+    texts: Texts, *, answers: Sequence[str] | None = None, max_length: int | None = None
+) -> AnsweredPrompts:
+    """As `tokenize_answers`, for texts that were rendered before.
+
+    Raises:
+        NotOneToken: Instead of the `TokenError` or `DataError` that says so.
+    """
+    data, lm = texts.data, texts.lm
+    scribe = Scribe(lm)
+    prompts, chosen, rejected = _as_read(texts)
     mapping: dict[str, str] = {}
     if answers is not None:
-        mapping = _mapping(answers, sorted({word.strip() for word in (*chosen, *rejected)}))
+        mapping = answer_mapping(answers, (*chosen, *rejected))
         chosen, rejected = ([mapping[word.strip()] for word in side] for side in (chosen, rejected))
-    pairs = _Pairs.of(prompts, chosen, rejected, templated)
+    pairs = _Pairs.of(prompts, chosen, rejected, [talk is not None for talk in texts.talks])
     joined = _join(pairs, scribe, data, mapping)
 
     lengths = np.asarray([len(ids) for ids in joined.prompts])[pairs.prompt]
@@ -97,7 +120,7 @@ def tokenize_answers(
         )
     used, sequence = np.unique(pairs.prompt[kept], return_inverse=True)
     sequences = tuple(joined.prompts[row] for row in used.tolist())
-    _refuse_foreign(lm, max(max(ids) for ids in sequences), int(max(joined.chosen.max(), joined.rejected.max())))
+    refuse_foreign(lm, max(max(ids) for ids in sequences), int(max(joined.chosen.max(), joined.rejected.max())))
     token_ids, names = _order(joined, pairs, kept, first=next(iter(mapping.values())) if mapping else None)
     place = np.full(len(data), -1)
     place[kept] = sequence
@@ -161,7 +184,7 @@ class _Joined:
     """Whether an answer of the pair changed the prompt's own tokens."""
 
 
-def _join(pairs: _Pairs, scribe: "_Scribe", data: PreferenceDataset, mapping: Mapping[str, str]) -> _Joined:
+def _join(pairs: _Pairs, scribe: "Scribe", data: PreferenceDataset, mapping: Mapping[str, str]) -> _Joined:
     count = len(pairs.words)
     combos = np.unique(np.concatenate([pairs.prompt * count + side for side in (pairs.chosen, pairs.rejected)]))
     token = np.empty(len(combos), dtype=np.int64)
@@ -182,7 +205,7 @@ def _join(pairs: _Pairs, scribe: "_Scribe", data: PreferenceDataset, mapping: Ma
             if ids[:-1] != before:
                 moved[start + at] = True
                 if not scribe.is_one_token(ids, before, pairs.texts[row], texts[at], pairs.special[row]):
-                    raise _not_single(data, scribe, pairs, row, cols[at], ids[_agree(ids, before) :], mapping)
+                    raise _not_single(data, scribe, pairs, row, cols[at], ids[agree(ids, before) :], mapping)
             token[start + at] = ids[-1]
             if row in seen and prompts[row] != ids[:-1]:
                 differs.add(row)
@@ -191,21 +214,29 @@ def _join(pairs: _Pairs, scribe: "_Scribe", data: PreferenceDataset, mapping: Ma
         start += len(part)
     if differs:
         first = int(np.flatnonzero(pairs.prompt == min(differs))[0])
-        raise TokenError(
+        error = TokenError(
             f"{len(differs)} prompts join with one answer but not the other in {scribe.lm.name} (the first is pair "
-            f"{_pair_name(data, first)}), so the two answers do not continue the same tokens; end the prompts without "
+            f"{pair_name(data, first)}), so the two answers do not continue the same tokens; end the prompts without "
             "a space, or use other --answers"
         )
+        raise NotOneToken(error)
     won, lost = (np.searchsorted(combos, pairs.prompt * count + side) for side in (pairs.chosen, pairs.rejected))
     return _Joined(prompts=prompts, chosen=token[won], rejected=token[lost], moved=moved[won] | moved[lost])
 
 
-def _agree(one: Sequence[int], two: Sequence[int]) -> int:
+def agree(one: Sequence[int], two: Sequence[int]) -> int:
     """How many tokens two sequences begin with alike."""
+    if tuple(two[: len(one)]) == tuple(one):
+        return len(one)
     return next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
 
 
-def _refuse_foreign(lm: LanguageModel, highest: int, highest_answer: int) -> None:
+def refuse_foreign(lm: LanguageModel, highest: int, highest_answer: int) -> None:
+    """Refuse token ids of prompts and of answers that the model has no row for.
+
+    Raises:
+        ModelError: One is too high.
+    """
     rows = lm.model.get_input_embeddings().weight.shape[0]
     if highest >= rows or highest_answer >= lm.vocabulary:
         raise ModelError(
@@ -217,8 +248,8 @@ def _refuse_foreign(lm: LanguageModel, highest: int, highest_answer: int) -> Non
 # the tokenizer -------------------------------------------------------------------------------------------------------
 
 
-class _Scribe:
-    """A tokenizer as this module needs it: lists of texts to tuples of ids, its end tokens taken off."""
+class Scribe:
+    """A tokenizer as this room needs it: lists of texts to tuples of ids, its end tokens taken off unless wanted."""
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm, self.tokenizer = lm, lm.tokenizer
@@ -232,21 +263,21 @@ class _Scribe:
         found = self.tokenizer(texts, add_special_tokens=special, **options, **more)
         return found if more else found["input_ids"]
 
-    def ids(self, texts: Sequence[str], special: Sequence[bool]) -> list[tuple[int, ...]]:
-        """Token ids of each text, with the tokenizer's own special tokens where `special`."""
+    def ids(self, texts: Sequence[str], special: Sequence[bool], *, tail: bool = False) -> list[tuple[int, ...]]:
+        """Token ids of each text, with its tokenizer's special tokens where `special`, at the end only if `tail`."""
         found: list[tuple[int, ...]] = [()] * len(texts)
         for wanted in (True, False):
             rows = [row for row, flag in enumerate(special) if flag is wanted]
             for start in range(0, len(rows), _CHUNK):
                 part = rows[start : start + _CHUNK]
-                cut = -self.tail if wanted and self.tail else None
+                cut = -self.tail if wanted and self.tail and not tail else None
                 for row, ids in zip(part, self._call([texts[row] for row in part], special=wanted), strict=True):
                     found[row] = tuple(ids[:cut])
         return found
 
     def is_one_token(self, ids: Sequence[int], before: Sequence[int], prompt: str, text: str, special: bool) -> bool:
         """Whether the last token of the joint text holds the whole answer, though the prompt's own tokens moved."""
-        if _agree(ids, before) == len(ids) - 1:
+        if agree(ids, before) == len(ids) - 1:
             return True
         if not getattr(self.tokenizer, "is_fast", False) or len(ids) < 2:
             return False
@@ -258,49 +289,22 @@ class _Scribe:
         """The tokens as the tokenizer spells them."""
         return [str(piece) for piece in self.tokenizer.convert_ids_to_tokens(list(ids))]
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The tokens as the text they stand for."""
+        return str(self.tokenizer.decode(list(ids)))
 
-def _texts(data: PreferenceDataset, lm: LanguageModel) -> tuple[list[str], list[str], list[str], list[bool]]:
-    """Prompt, chosen and rejected of every row as the model reads them, and whether a chat template made them."""
-    table = data.table
-    prompts, chosen, rejected = (table[name].to_pylist() for name in ("prompt", "chosen", "rejected"))
-    conversations = table["conversation"].to_pylist() if table["conversation"].null_count < len(table) else []
-    templated = [talk is not None for talk in conversations] or [False] * len(prompts)
-    if not any(templated):
-        return prompts, chosen, rejected, templated
-    if getattr(lm.tokenizer, "chat_template", None) is None:
-        row = templated.index(True)
-        raise ModelError(
-            f"pair {_pair_name(data, row)} is a conversation, but the tokenizer of {lm.name} has no chat template; use "
-            "a chat model, or give the prompt as plain text"
-        )
-    seen: dict[str, str] = {}
-    for row, talk in enumerate(conversations):
+
+def _as_read(texts: Texts) -> tuple[list[str], list[str], list[str]]:
+    """Prompt, chosen and rejected of every row as the model reads them."""
+    prompts, chosen, rejected = list(texts.prompts), list(texts.chosen), list(texts.rejected)
+    for row, talk in enumerate(texts.talks):
         if talk is None:
             continue
-        key = repr(talk["prompt"])
-        if key not in seen:
-            seen[key] = _rendered(lm, data, row, talk["prompt"], add_generation_prompt=True)
-        prompts[row] = seen[key]
-        for side, texts in (("chosen", chosen), ("rejected", rejected)):
-            reply = talk[side]
-            if len(reply) != 1:
-                continue  # several turns: the plain rendering, which is no single token either
-            full = repr((key, reply))
-            if full not in seen:
-                whole = _rendered(lm, data, row, [*talk["prompt"], *reply], add_generation_prompt=False)
-                seen[full] = _reply_text(whole, prompts[row], reply[0]["content"])
-            texts[row] = seen[full]
-    return prompts, chosen, rejected, templated
-
-
-def _rendered(lm: LanguageModel, data: PreferenceDataset, row: int, messages: Any, **options: Any) -> str:
-    try:
-        return lm.tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"the chat template of {lm.name} refuses pair {_pair_name(data, row)} ({said}); fix its turns"
-        ) from error
+        prompts[row] = texts.prompt(row)
+        for side, found in zip(SIDES, (chosen, rejected), strict=True):
+            if len(talk[side]) == 1:  # several turns: the plain rendering, which is no single token either
+                found[row] = _reply_text(texts.whole(row, side), prompts[row], talk[side][0]["content"])
+    return prompts, chosen, rejected
 
 
 def _reply_text(whole: str, prompt: str, content: str) -> str:
@@ -310,11 +314,6 @@ def _reply_text(whole: str, prompt: str, content: str) -> str:
         if rest.startswith(spelling):
             return spelling
     return content.strip()
-
-
-def _pair_name(data: PreferenceDataset, row: int) -> str:
-    one = data.table.slice(row, 1).to_pylist()[0]
-    return f"{one['id']!r} ({one['source']}:{one['line']})" if one.get("source") else repr(one["id"])
 
 
 # answers -------------------------------------------------------------------------------------------------------------
@@ -331,8 +330,20 @@ def polarity(word: str) -> int:
     return int(plain in _POSITIVE) - int(plain in _NEGATIVE)
 
 
+def answer_mapping(answers: Sequence[str], words: Iterable[str]) -> dict[str, str]:
+    """The dataset's two answers → the words to use instead, positive first.
+
+    Args:
+        answers: Positive and negative word, or each as "OLD=NEW".
+        words: Every answer of the dataset; blanks around it do not count.
+
+    Raises:
+        TokenError: There are not two answers on either side, or which is which cannot be told.
+    """
+    return _mapping(answers, sorted({word.strip() for word in words}))
+
+
 def _mapping(answers: Sequence[str], given: list[str]) -> dict[str, str]:
-    """The dataset's two answers → the words to use instead, positive first."""
     if len(answers) != 2:
         raise TokenError(f"answers {list(answers)!r} must be two words, positive then negative, such as Yes,No")
     if len(given) != 2:
@@ -383,13 +394,13 @@ def _order(
 
 def _not_single(
     data: PreferenceDataset,
-    scribe: "_Scribe",
+    scribe: "Scribe",
     pairs: _Pairs,
     prompt: int,
     word: int,
     tokens: Sequence[int],
     mapping: Mapping[str, str],
-) -> DataError:
+) -> NotOneToken:
     """The error for an answer that is not one token: for two-answer data with spellings that are."""
     answer, pieces = pairs.words[word], scribe.pieces(tokens)
     if pairs.two_answers:
@@ -401,21 +412,24 @@ def _not_single(
             list(mapping) or pairs.words,
         )
         shown = f"{answer!r} is {len(pieces)} tokens {pieces}" if pieces else f"{answer!r} is no token of its own"
+        options = " or ".join(f"--answers {_quoted(pair)}" for pair in found[:4])
         if found:
-            advice = "single tokens here: " + " or ".join(f"--answers {_quoted(pair)}" for pair in found[:4])
+            fix = f"single tokens here: {options}"
         else:
-            advice = "no usual spelling is one token in this model; choose another model"
-        return TokenError(f"answer {shown} after these prompts in {scribe.lm.name}, but must be one; {advice}")
+            fix = "no usual spelling is one token in this model; choose another model"
+        error = TokenError(f"answer {shown} after these prompts in {scribe.lm.name}, but must be one; {fix}")
+        return NotOneToken(error, options)
     hit = int(np.flatnonzero(((pairs.chosen == word) | (pairs.rejected == word)) & (pairs.prompt == prompt))[0])
     side = "chosen" if pairs.chosen[hit] == word else "rejected"
-    return DataError(
-        f"pair {_pair_name(data, hit)}: its {side} answer {_short(answer)!r} is {len(pieces)} tokens, and long answers "
+    error = DataError(
+        f"pair {pair_name(data, hit)}: its {side} answer {_short(answer)!r} is {len(pieces)} tokens, and long answers "
         "are not audited yet; use data whose chosen and rejected are one token each, such as Yes/No"
     )
+    return NotOneToken(error)
 
 
 def single_spellings(
-    scribe: "_Scribe", prompts: Sequence[str], special: Sequence[bool], given: Sequence[str]
+    scribe: "Scribe", prompts: Sequence[str], special: Sequence[bool], given: Sequence[str]
 ) -> list[tuple[str, str]]:
     """Pairs of answer spellings (positive, negative) that are one token each after all of these prompts."""
     old = sorted({word.strip() for word in given}, key=lambda word: (-polarity(word), word))
@@ -471,7 +485,7 @@ def _left_out(
     return found
 
 
-def _warnings(joined: _Joined, pairs: _Pairs, kept: np.ndarray, scribe: "_Scribe") -> tuple[str, ...]:
+def _warnings(joined: _Joined, pairs: _Pairs, kept: np.ndarray, scribe: "Scribe") -> tuple[str, ...]:
     total, moved = int(kept.sum()), int(joined.moved[kept].sum())
     apart = scribe.ids(pairs.words, [False] * len(pairs.words))
     single = np.asarray([ids[0] if len(ids) == 1 else -1 for ids in apart])
@@ -486,7 +500,7 @@ def _warnings(joined: _Joined, pairs: _Pairs, kept: np.ndarray, scribe: "_Scribe
         split = [(word, ids) for word, ids in zip(pairs.words, apart, strict=True) if len(ids) > 1]
         example = f" ({split[0][0]!r} alone is {scribe.pieces(split[0][1])})" if split else ""
         found.append(
-            f"In {count} of {total} pairs, prompt and answer tokenised apart, as TRL does, give other tokens than "
-            f"together{example}; the reference log-probabilities here are those of the joint form."
+            f"In {count} of {total} pairs, prompt and answer tokenised apart, as older TRL does, give other tokens "
+            f"than together{example}; the reference log-probabilities here are those of the joint form."
         )
     return tuple(found)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from prefdyn.dynamics.order import learning_area, places
 from prefdyn.features import FeatureSet, describe
 from prefdyn.maths.objectives import LOG2, Objective
 from prefdyn.trajectory import Trajectory
@@ -73,7 +74,7 @@ def predictions(feats: FeatureSet, run: Trajectory, objective: Objective) -> lis
         if last is not None and held_out.sum() > 1:
             losses = objective.loss(run.margins[last][held_out])
             errors = float(losses.std(ddof=1) / math.sqrt(len(losses)))
-        areas.append(_area(run, name, split))
+        areas.append(learning_area(run, name, split=split))
         rows.append(
             {
                 "name": name,
@@ -93,18 +94,9 @@ def predictions(feats: FeatureSet, run: Trajectory, objective: Objective) -> lis
                 "predicted_chosen_falling": run.final("chosen_falling", group=name),
             }
         )
-    for row, area in zip(rows, areas, strict=True):
-        if not math.isnan(area):
-            row["predicted_rank"] = 1 + sum(other < area for other in areas if not math.isnan(other))
+    for row, rank in zip(rows, places(np.array(areas)).tolist(), strict=True):
+        row["predicted_rank"] = rank if math.isnan(rank) else int(rank)
     return rows
-
-
-def _area(run: Trajectory, group: str, split: str) -> float:
-    found = run.where(run="joint", group=group, split=split)
-    if found.num_rows < 2:
-        return math.nan
-    steps, losses = found["step"].to_numpy(), found["loss"].to_numpy()
-    return float(np.trapezoid(losses, steps) / (steps[-1] - steps[0]))
 
 
 def loss_decrease(row: Mapping[str, Any]) -> float:
@@ -122,29 +114,47 @@ def pairs_table(
     findings: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
     """pairs.parquet: one row per pair, in the order of the features. What was not measured is null."""
+    return pairs_columns(
+        ids=[str(name) for name in feats.id],
+        groups=[feats.groups[code] for code in feats.group],
+        held_out=feats.held_out,
+        chosen_tokens=feats.chosen_length,
+        rejected_tokens=feats.rejected_length,
+        ref_chosen_logps=feats.ref_chosen_logps,
+        ref_rejected_logps=feats.ref_rejected_logps,
+        agreement=agreement,
+        group_agreement=group_agreement,
+        chosen_push=chosen_push,
+        margin=margin,
+        findings=findings,
+    )
 
-    def numbers(values: np.ndarray | None) -> pa.Array:
-        if values is None:
-            return pa.nulls(len(feats), pa.float64())
-        return pa.array(values, pa.float64(), from_pandas=True)
 
-    ids = [str(name) for name in feats.id]
-    columns = {
-        "id": pa.array(ids),
-        "group": pa.array([feats.groups[code] for code in feats.group], pa.string()),
-        "split": pa.array(np.where(feats.held_out, "held_out", "train").tolist(), pa.string()),
-        "chosen_tokens": pa.array(feats.chosen_length, pa.int32()),
-        "rejected_tokens": pa.array(feats.rejected_length, pa.int32()),
-        "ref_chosen_logps": numbers(feats.ref_chosen_logps),
-        "ref_rejected_logps": numbers(feats.ref_rejected_logps),
-        "agreement": numbers(agreement),
-        "group_agreement": numbers(group_agreement),
-        "chosen_push": numbers(chosen_push),
-        "ches": numbers(None),
-        "margin": numbers(margin),
+def pairs_columns(
+    *,
+    ids: Sequence[str],
+    groups: Sequence[str],
+    held_out: np.ndarray,
+    chosen_tokens: np.ndarray,
+    rejected_tokens: np.ndarray,
+    findings: Mapping[str, Sequence[str]] | None = None,
+    **numbers: np.ndarray | None,
+) -> pa.Table:
+    """The same from columns; those of `PAIRS` that are not given, or None, are null."""
+    columns: dict[str, Any] = {
+        "id": pa.array(ids, pa.string()),
+        "group": pa.array(groups, pa.string()),
+        "split": pa.array(np.where(held_out, "held_out", "train").tolist(), pa.string()),
+        "chosen_tokens": pa.array(chosen_tokens, pa.int32()),
+        "rejected_tokens": pa.array(rejected_tokens, pa.int32()),
         "findings": pa.array([list((findings or {}).get(name, ())) for name in ids], pa.list_(pa.string())),
     }
-    return pa.table(columns, schema=PAIRS)
+    for name in PAIRS.names:
+        if name not in columns:
+            values = numbers.get(name)
+            nothing = pa.nulls(len(ids), pa.float64())
+            columns[name] = nothing if values is None else pa.array(values, pa.float64(), from_pandas=True)
+    return pa.table({name: columns[name] for name in PAIRS.names}, schema=PAIRS)
 
 
 def header(

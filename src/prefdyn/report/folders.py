@@ -10,12 +10,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
-from prefdyn.errors import StoreError
+from prefdyn.errors import ConfigError, StoreError
+from prefdyn.provenance import Provenance
 from prefdyn.report.text import visible
-from prefdyn.trajectory import SCHEMA, Trajectory
+from prefdyn.trajectory import MODULES, SCHEMA, Trajectory
 
 READS_SCHEMA = 1
+_SEVERAL = {"grid": "a grid of settings", "comparison": "a comparison"}
+"""Parts of a summary that more than one run belongs to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,31 @@ class RunFolder:
     """None where the folder has none."""
     pairs: pa.Table | None
     """None where the folder has none."""
+    modules: pa.Table | None = None
+    """Drift of every trained module; None where nothing was trained."""
+    updates: pa.Table | None = None
+    """One row per update of a training run, with TRL's names of metrics; None where nothing was trained."""
+
+    def run(self) -> Trajectory:
+        """The run as a Trajectory, with its settings and where it came from.
+
+        Raises:
+            ConfigError: The folder holds no run, or several.
+        """
+        several = [what for key, what in _SEVERAL.items() if self.part(key) is not None]
+        if self.trajectory is None or several:
+            raise ConfigError(
+                f"{self.path} holds {several[0] if several else 'no trajectory.parquet'}; give a folder of audit, "
+                "simulate, bounds or train with one run"
+            )
+        origin = self.part("provenance") or {}
+        parts = {name: dict(origin.get(name) or {}) for name in ("data", "model", "settings", "versions")}
+        return Trajectory(
+            table=self.trajectory,
+            settings=self.part("settings") or {},
+            modules=self.modules,
+            provenance=Provenance(seed=origin.get("seed"), **parts),
+        )
 
     @property
     def groups(self) -> Sequence[Mapping[str, Any]]:
@@ -65,6 +94,10 @@ class RunFolder:
     def column(self, key: str) -> np.ndarray:
         """(m,) one number per group; NaN where missing or null."""
         return np.array([number(row.get(key)) for row in self.groups], dtype=np.float64)
+
+    def rank(self) -> np.ndarray:
+        """(m,) place of each group in the order of learning, predicted or trained; NaN where it is not known."""
+        return self.column("rank" if self.part("command") == "train" else "predicted_rank")
 
     def steps(self) -> np.ndarray:
         """(s,) steps measured in the joint run, ascending; empty where there is no trajectory."""
@@ -131,10 +164,11 @@ def run_of(item: Any) -> RunFolder:
 
 
 def read_folder(path: str | Path) -> RunFolder:
-    """Read an output folder of `audit` or `simulate`.
+    """Read an output folder.
 
     Args:
-        path: The folder, with summary.json and, where the command writes them, trajectory.parquet and pairs.parquet.
+        path: The folder, with summary.json and, where the command writes them, trajectory.parquet, pairs.parquet,
+            modules.parquet and steps.csv.
 
     Returns:
         A RunFolder.
@@ -144,10 +178,14 @@ def read_folder(path: str | Path) -> RunFolder:
     """
     path = Path(path)
     if not path.is_dir():
-        raise StoreError(f"{path} is no folder; give an output folder of audit, simulate, bounds or field")
+        raise StoreError(
+            f"{path} is no folder; give an output folder of audit, simulate, bounds, train, compare or field"
+        )
     source = path / "summary.json"
     if not source.is_file():
-        raise StoreError(f"{path} holds no summary.json; give an output folder of audit, simulate, bounds or field")
+        raise StoreError(
+            f"{path} holds no summary.json; give an output folder of audit, simulate, bounds, train, compare or field"
+        )
     try:
         summary = json.loads(source.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -160,7 +198,24 @@ def read_folder(path: str | Path) -> RunFolder:
         raise StoreError(f"{source} lists groups without a name; run the command that wrote it again")
     trajectory = _table(path / "trajectory.parquet", needs=tuple(SCHEMA.names))
     pairs = _table(path / "pairs.parquet", needs=("id", "group", "split"))
-    return RunFolder(path=path, summary=summary, trajectory=trajectory, pairs=pairs)
+    modules = _table(path / "modules.parquet", needs=tuple(MODULES.names))
+    return RunFolder(
+        path=path,
+        summary=summary,
+        trajectory=trajectory,
+        pairs=pairs,
+        modules=modules,
+        updates=_updates(path / "steps.csv"),
+    )
+
+
+def _updates(path: Path) -> pa.Table | None:
+    if not path.is_file():
+        return None
+    try:
+        return csv.read_csv(path)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} cannot be read as CSV ({error}); run the command that wrote it again") from error
 
 
 def _table(path: Path, *, needs: tuple[str, ...]) -> pa.Table | None:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prefdyn._files import atomic_write
+from prefdyn.report.compare import compare_chapter
 from prefdyn.report.figures import figure_bytes
 from prefdyn.report.folders import RunFolder, number, run_of
 from prefdyn.report.grid import grid_chapter
@@ -21,6 +22,7 @@ from prefdyn.report.panels import Panel, panel_json, panels
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.tables import by_attention, shown, verdict_sentence
 from prefdyn.report.text import readable, sentence, visible
+from prefdyn.report.training import reading_chapter, training_pictures
 
 _HEAT_STEPS = 20
 _LEFT_OUT_SHOWN = 50
@@ -36,7 +38,18 @@ _CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Margins and probabilities",
         ("margin-curves", "accuracy-curves", "log-prob-curves", "chosen-falling"),
     ),
+    ("weights", "Weights, gradients and states", ("gradient-norm", "state-curves")),
 )
+_FACTS = {
+    "tune": "Tuned", "objective": "Objective", "optimizer": "Optimizer", "steps": "Steps", "batch_size": "Batch",
+    "learning_rate": "Learning rate", "beta": "Beta", "flip": "Labels flipped",
+}  # fmt: skip
+"""Settings of a training run that stand on top of its page."""
+_GROUP_KEYS = ("distinguishability", "probe_accuracy", "priority", "predicted_held_out_loss", "predicted_rank")
+_TRAINED_KEYS = (
+    "final_loss", "held_out_final_loss", "final_margin", "held_out_reward_accuracy", "held_out_policy_accuracy",
+    "chosen_change", "rank",
+)  # fmt: skip
 _VERDICT_ORDER = tuple(VERDICTS)
 _SEVERITIES = ("problem", "warning", "note")
 
@@ -154,6 +167,9 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
     groups = [] if run.part("grid") is not None else [_group(row, code) for code, row in enumerate(run.groups)]
     order = sorted(range(len(groups)), key=lambda code: (*by_attention(run.groups[code]), code))
     single, command = len(groups) == 1, run.part("command")
+    compared, trained = compare_chapter(run), command == "train"
+    groups = [] if compared else groups
+    order = order if groups else []
     chapters = [
         {
             "id": key,
@@ -162,7 +178,7 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
             "absent": _absent(run, key, [name for name in names if name not in pictures]),
         }
         for key, heading, names in _CHAPTERS
-        if not (single and key == "first")
+        if not (single and key == "first") and not compared
     ]
     data = {
         "groups": [
@@ -184,13 +200,17 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "command": visible(run.part("command") or "run"),
         "folder": visible(run.path.name or str(run.path)),
         "dataset": _dataset(run),
-        "heading": "The gradient field of DPO" if run.part("command") == "field" else _dataset(run),
+        "heading": _heading(run, compared),
         "model": _model(run),
-        "simulated": run.part("command") != "field" and run.part("grid") is None,
+        "learned": command != "field",
+        "simulated": command != "field" and not trained and not compared and run.part("grid") is None,
+        "compared": compared,
+        "reading": reading_chapter(run),
+        "training": training_pictures(run),
         "proved": proved_chapter(run),
         "grid": grid_chapter(run),
         "leads_with_proved": run.part("command") in {"bounds", "field"},
-        "facts": (_field_facts if command == "field" else _facts if run.part("grid") is None else _grid_facts)(run),
+        "facts": _facts_of(run),
         "sentence": verdict_sentence(run.summary),
         "bar": _bar(run),
         "groups": [groups[code] for code in order],
@@ -227,7 +247,6 @@ def _picture(panel: Panel, *, static: bool) -> dict[str, Any]:
 
 def _group(row: Mapping[str, Any], code: int) -> dict[str, Any]:
     verdict = row.get("verdict")
-    keys = ("distinguishability", "probe_accuracy", "priority", "predicted_held_out_loss", "predicted_rank")
     return {
         "code": code,
         "name": visible(row.get("name", "")),
@@ -238,7 +257,10 @@ def _group(row: Mapping[str, Any], code: int) -> dict[str, Any]:
         "look": look(verdict).key,
         "because": _sentence(row.get("verdict_because")),
         "advice": _sentence(row.get("advice")),
-        "numbers": {key: None if np.isnan(number(row.get(key))) else number(row.get(key)) for key in keys},
+        "numbers": {
+            key: None if np.isnan(number(row.get(key))) else number(row.get(key))
+            for key in (*_GROUP_KEYS, *_TRAINED_KEYS)
+        },
         "attention": by_attention(row)[0],
     }
 
@@ -254,12 +276,19 @@ def _columns(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         ("priority", "Priority", "falling", ".3f"),
         ("predicted_held_out_loss", "Held-out loss", "rising", ".3f"),
         ("predicted_rank", "Rank", "rising", ".0f"),
+        ("final_loss", "Training loss", "rising", ".3f"),
+        ("held_out_final_loss", "Held-out loss", "rising", ".3f"),
+        ("final_margin", "Margin", "falling", ".3f"),
+        ("held_out_reward_accuracy", "Reward accuracy", "falling", ".3f"),
+        ("held_out_policy_accuracy", "Policy accuracy", "falling", ".3f"),
+        ("chosen_change", "Chosen, nats", "falling", ".2f"),
+        ("rank", "Rank", "rising", ".0f"),
     )
     return [
         {"key": key, "label": label, "plain": label.replace("\u00ad", ""), "way": way, "form": form}
         for key, label, way, form in every
         if any(group["numbers"][key] is not None for group in groups)
-        and (len(groups) > 1 or key not in {"priority", "predicted_rank"})
+        and (len(groups) > 1 or key not in {"priority", "predicted_rank", "rank"})
     ]
 
 
@@ -288,6 +317,34 @@ def _bar(run: RunFolder) -> list[dict[str, Any]]:
     return parts
 
 
+def _heading(run: RunFolder, compared: Mapping[str, Any] | None) -> str:
+    if run.part("command") == "field":
+        return "The gradient field of DPO"
+    if compared:
+        told = " against ".join(compared["names"])
+        return told[0].upper() + told[1:]
+    return _dataset(run)
+
+
+def _facts_of(run: RunFolder) -> list[tuple[str, str]]:
+    if run.part("command") == "field":
+        return _field_facts(run)
+    if run.part("comparison") is not None:
+        return _compared_facts(run)
+    return _facts(run) if run.part("grid") is None else _grid_facts(run)
+
+
+def _compared_facts(run: RunFolder) -> list[tuple[str, str]]:
+    """What the two folders are, and what they share."""
+    part = run.part("comparison")
+    names, folders, commands = (part.get(key) or ["", ""] for key in ("names", "folders", "commands"))
+    facts = [
+        (visible(name), f"{visible(command)}, {visible(folder)}")
+        for name, command, folder in zip(names, commands, folders, strict=False)
+    ]
+    return [*facts, ("Data", _dataset(run)), ("Groups compared", f"{len(run.groups):,}")]
+
+
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
     pairs, groups = run.part("dataset", "pairs"), len(run.groups)
     facts = [("Pairs", f"{pairs:,}" if isinstance(pairs, int) else "–"), ("Groups", f"{groups:,}")]
@@ -298,6 +355,13 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
     if kind:
         answers = [visible(repr(text)) for text in run.part("features", "answers") or []]
         facts.append(("Answers", " / ".join(answers[:4]) if answers and kind == "answers" else visible(kind)))
+    if run.part("command") == "train":
+        given = [(label, run.part("settings", key)) for key, label in _FACTS.items()]
+        return facts + [
+            (label, _number(value) if isinstance(value, float) else "yes" if value is True else visible(value))
+            for label, value in given
+            if value is not None and value is not False
+        ]
     steps, rate, beta = (run.part("settings", key) for key in ("steps", "learning_rate", "beta"))
     facts += [("Steps", visible(steps))] if steps is not None else []
     facts += [("Learning rate", _number(rate))] if rate is not None else []
@@ -322,6 +386,8 @@ def _absent(run: RunFolder, chapter: str, names: Sequence[str]) -> str:
         return ""
     if run.part("command") != "audit" and chapter in {"apart", "first", "together"}:
         return ""
+    if run.part("command") != "train" and chapter == "weights":
+        return ""
     if len(run.groups) == 1 and chapter == "together":
         return (
             "There is one group, so nothing is said about an order or about groups and each other. With a group "
@@ -340,6 +406,8 @@ def _absent(run: RunFolder, chapter: str, names: Sequence[str]) -> str:
         "chosen-falling": "the share of falling chosen answers",
         "margin-curves": "margins",
         "accuracy-curves": "accuracies",
+        "gradient-norm": "gradients per group",
+        "state-curves": "what becomes of the states (they stay as they are where the head alone is trained)",
     }
     return "Not measured in this run: " + ", ".join(words[name] for name in names) + "."
 
@@ -413,7 +481,7 @@ def _says(run: RunFolder) -> dict[str, list[str]]:
         "It says nothing about what is generated: no text is sampled, and no behaviour outside these pairs is "
         "measured.",
         "The agreement between this prediction and a real run has not been measured here. Train on a part of the "
-        "data, and compare the two orders before relying on this one.",
+        "data, and hold the two against each other with `prefdyn compare` before relying on this one.",
     ]
     if settings.get("learning_rate_rule"):
         rate = _number(settings.get("learning_rate"))
@@ -488,5 +556,6 @@ def _files(run: RunFolder) -> list[str]:
     listed = run.part("files")
     if isinstance(listed, list) and listed:
         return [visible(name) for name in listed]
-    beside = ("summary.json", "groups.csv", "trajectory.parquet", "pairs.parquet", "config.yaml", "figures")
+    beside = ("summary.json", "groups.csv", "trajectory.parquet", "pairs.parquet", "modules.parquet", "steps.csv",
+              "config.yaml", "figures", "checkpoints", "model")  # fmt: skip
     return [f"{name}/" if (run.path / name).is_dir() else name for name in beside if (run.path / name).exists()]

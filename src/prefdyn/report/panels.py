@@ -9,6 +9,7 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
+from prefdyn.dynamics.order import rank_correlation
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.palette import MOST_COLOURED
 from prefdyn.report.text import visible
@@ -80,24 +81,13 @@ def panels(run: RunFolder) -> list[Panel]:
     Returns:
         Panels. One whose numbers are missing, or that means nothing for a single group, is left out.
     """
-    if not run.groups or run.part("grid") is not None:
+    if not run.groups or run.part("grid") is not None or run.part("comparison") is not None:
         return []
-    found = (
-        _loss_curves(run),
-        _accuracy_curves(run),
-        _distinguishability(run),
-        _probe(run),
-        _priority(run),
-        _order(run),
-        _cosine(run),
-        _influence(run),
-        _embedding(run),
-        _margins(run),
-        _log_probs(run),
-        _falling(run),
-        _agreement(run),
-    )
-    return [panel for panel in found if panel is not None]
+    diagnosed = (_distinguishability, _probe, _priority, _order, _cosine, _influence, _embedding)
+    trained = (_trained_order, _gradients, _states)
+    between = trained if run.part("command") == "train" else diagnosed
+    found = (_loss_curves, _accuracy_curves, *between, _margins, _log_probs, _falling, _agreement)
+    return [panel for draw in found if (panel := draw(run)) is not None]
 
 
 def telling(run: RunFolder, most: int = _TELLING) -> tuple[int, ...]:
@@ -108,7 +98,7 @@ def telling(run: RunFolder, most: int = _TELLING) -> tuple[int, ...]:
     m = len(run.groups)
     if m <= MOST_COLOURED:
         return tuple(range(m))
-    rank, loss = run.column("predicted_rank"), run.column("predicted_held_out_loss")
+    rank, loss = run.rank(), run.column("predicted_held_out_loss")
     verdicts = run.verdicts
     known = [int(code) for code in np.argsort(rank, kind="stable") if not math.isnan(rank[code])]
     learned = [code for code in known if verdicts[code] in {"early", "middle", "late", "learned", None}]
@@ -277,7 +267,7 @@ def _loss_curves(run: RunFolder) -> Panel | None:
         caption += "Where the two part, the run fits its pairs rather than the preference."
     if m > MOST_COLOURED:
         some = " and some of each verdict that asks for a look" if any(run.verdicts) else ""
-        known = np.isfinite(run.column("predicted_rank")).any()
+        known = np.isfinite(run.rank()).any()
         which = f": the first and the last learned{some}" if known else ""
         caption += f" Of {m} groups, {len(telling(run))} are coloured{which}."
     return _lines(
@@ -292,6 +282,8 @@ def _loss_curves(run: RunFolder) -> Panel | None:
 
 
 def _accuracy_curves(run: RunFolder) -> Panel | None:
+    judged = np.isfinite(run.curves("reward_accuracy", split="held_out")).any()
+    split, word = ("held_out", "held out") if judged else ("train", "training pairs")
     return _lines(
         run,
         "accuracy-curves",
@@ -300,8 +292,8 @@ def _accuracy_curves(run: RunFolder) -> Panel | None:
         "right way (margin above 0); policy accuracy, whether the model itself now gives the chosen answer the "
         "higher probability.",
         (
-            ("reward_held_out", "Reward, held out", "reward_accuracy", "held_out"),
-            ("policy_held_out", "Policy, held out", "policy_accuracy", "held_out"),
+            (f"reward_{split}", f"Reward, {word}", "reward_accuracy", split),
+            (f"policy_{split}", f"Policy, {word}", "policy_accuracy", split),
         ),
         (("half", 0.5),),
         axes={
@@ -362,8 +354,88 @@ def _falling(run: RunFolder) -> Panel | None:
     )
 
 
+def _gradients(run: RunFolder) -> Panel | None:
+    return _lines(
+        run,
+        "gradient-norm",
+        "Gradient of each group",
+        "Norm of the gradient that a group's mean loss has in the head, whatever else is trained. It is large while "
+        "margins are small and the states of the two answers lie apart, and fades as pairs are learned; near 0 from "
+        "the start, the group pulls on nothing.",
+        (
+            ("train", "Training pairs", "gradient_norm", "train"),
+            ("held_out", "Held-out pairs", "gradient_norm", "held_out"),
+        ),
+        (),
+        axes={"gradient_norm": "Gradient norm in the head"},
+        low=0.0,
+    )
+
+
+def _states(run: RunFolder) -> Panel | None:
+    """Distinguishability and spread along the run; in a run of the head alone the states stay as they are."""
+    steps, gap = run.steps().astype(np.float64), run.curves("distinguishability")
+    known = np.isfinite(gap)
+    if len(steps) < 2 or not known.any():
+        return None
+    first, last = (gap[:, known.any(axis=0)][:, place] for place in (0, -1))
+    if np.allclose(first, last, rtol=1e-6, equal_nan=True):
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.where(gap > 0, run.curves("trace") / gap**2, math.nan)
+    arrays = {"step": steps, "gap": gap, "spread": spread}
+    layers = [Layer(label="Distinguishability", values="gap", axis="Distinguishability (feature units)")]
+    if np.isfinite(spread).any():
+        layers.append(Layer(label="Spread", values="spread", axis="Spread (trace / distinguishability²)"))
+    else:
+        del arrays["spread"]
+    return Panel(
+        id="state-curves",
+        title="What training makes of the states",
+        kind="lines",
+        caption="Distance between the mean final states of the two answers, on training pairs, and the variance of "
+        "a class over that distance squared. Where the distance grows and the spread falls, training pulls the "
+        "answers apart in the representation, and not in the head alone.",
+        x_label="Step (logarithmic)",
+        y_label=layers[0].axis,
+        arrays=arrays,
+        layers=tuple(layers),
+        options={"low": 0.0},
+        **_base(run),
+    )
+
+
+def _trained_order(run: RunFolder) -> Panel | None:
+    """What the states were at the start against how far the loss fell."""
+    loss = run.curves("loss")
+    gap = run.column("distinguishability_before")
+    if len(run.groups) < 3 or loss.shape[1] < 2 or not np.isfinite(gap).any():
+        return None
+    fall = loss[:, 0] - loss[:, -1]
+    found = rank_correlation(gap, fall)
+    return Panel(
+        id="order",
+        title="Does distinguishability at the start say what is learned?",
+        kind="scatter",
+        caption="One mark per group: how far apart the two answers' states were before training, against how far the "
+        "group's training loss fell.",
+        x_label="Distinguishability at the start (feature units)",
+        y_label="Decrease of training loss (nats)",
+        arrays={"decrease": fall, "distinguishability": gap},
+        layers=(
+            Layer(
+                label="Distinguishability",
+                values="distinguishability",
+                axis="Distinguishability at the start (feature units)",
+                note=f"Rank correlation {found}.",
+            ),
+        ),
+        **_base(run),
+    )
+
+
 def _rank_orders(run: RunFolder, label: str, values: np.ndarray) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    rank = run.column("predicted_rank")
+    rank = run.rank()
     orders = [(label, sorted_codes(values))]
     if np.isfinite(rank).any():
         orders.append(("first learned", sorted_codes(rank, falling=False)))
@@ -565,7 +637,7 @@ def _limit(matrix: np.ndarray) -> float:
 
 def _heat_orders(run: RunFolder, structure: np.ndarray) -> tuple[tuple[str, tuple[int, ...]], ...]:
     orders = [("similar together", similar_together(structure))]
-    rank = run.column("predicted_rank")
+    rank = run.rank()
     if np.isfinite(rank).any():
         orders.append(("first learned", sorted_codes(rank, falling=False)))
     orders.append(("as in the data", tuple(range(len(structure)))))

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefdyn.report.folders import number
@@ -34,7 +34,7 @@ def verdict_sentence(summary: Mapping[str, Any]) -> str:
 def by_attention(row: Mapping[str, Any]) -> tuple[int, float]:
     """Sort key: what asks most of the reader first, then first learned first."""
     verdict = row.get("verdict")
-    rank = number(row.get("predicted_rank"))
+    rank = number(row.get("predicted_rank", row.get("rank")))
     return (
         ATTENTION.index(verdict) if verdict in ATTENTION else len(ATTENTION),
         math.inf if math.isnan(rank) else rank,
@@ -101,3 +101,76 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     notes = ["disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run"]
     sentence = verdict_sentence(summary)
     return "\n".join([*lines, "", *notes, *([sentence] if sentence else [])])
+
+
+def trained_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
+    """What a training run did to each group, as aligned plain text, first learned first.
+
+    Args:
+        summary: The content of summary.json of `prefdyn train`.
+        width: Columns to fit into; names are cut to what is left.
+    """
+    groups = sorted(
+        summary.get("groups") or [], key=lambda row: (math.isnan(number(row.get("rank"))), number(row.get("rank")))
+    )
+    if not groups:
+        return "No groups."
+    columns: list[tuple[str, str, str]] = [
+        ("pairs", "pairs", ".0f"),
+        ("loss", "final_loss", ".3f"),
+        ("margin", "final_margin", ".3f"),
+        ("reward acc.", "reward_accuracy", ".2f"),
+        ("held-out loss", "held_out_final_loss", ".3f"),
+        ("held-out acc.", "held_out_reward_accuracy", ".2f"),
+        ("chosen", "chosen_change", "+.2f"),
+        ("rejected", "rejected_change", "+.2f"),
+        ("falling", "chosen_falling", ".0%"),
+    ]
+    lines = _aligned(groups, columns, width)
+    settings = summary.get("settings") or {}
+    note = (
+        "chosen, rejected: change of the mean log-probability, nats · falling: share of pairs whose chosen answer lost"
+    )
+    start = settings.get("start_margin")
+    told = [] if start is None else [f"Before the first step the largest margin was {shown(start)} (it should be 0)."]
+    return "\n".join([*lines, "", note, *told])
+
+
+def score_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
+    """What a model gives to each group's responses, as aligned plain text, in the order of the data.
+
+    Args:
+        summary: The content of summary.json of `prefdyn score`.
+        width: Columns to fit into; names are cut to what is left.
+    """
+    columns = [
+        ("pairs", "pairs", ".0f"),
+        ("tokens", "chosen_tokens", ".1f"),
+        ("rejected", "rejected_tokens", ".1f"),
+        ("log p chosen", "chosen_logps", ".2f"),
+        ("rejected", "rejected_logps", ".2f"),
+        ("per token", "chosen_logps_per_token", ".3f"),
+        ("rejected", "rejected_logps_per_token", ".3f"),
+        ("chosen first", "policy_accuracy", ".0%"),
+    ]
+    note = "means over the pairs of a group, nats · chosen first: share of pairs whose chosen response is more likely"
+    return "\n".join([*_aligned(summary["groups"], columns, width), "", note])
+
+
+def _aligned(groups: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]], width: int) -> list[str]:
+    """Lines of a table: a name per group, then columns of (title, key, format), those without a number left out."""
+    known = [
+        (title, [format(number(row.get(key)), form).replace("nan%", "–").replace("nan", "–") for row in groups])
+        for title, key, form in columns
+    ]
+    known = [column for column in known if any("–" not in cell for cell in column[1])]
+    sizes = [max(cells(title), *map(cells, entries)) for title, entries in known]
+    room = max(12, min(40, width - sum(sizes) - 2 * len(sizes)))
+    names = [shorten(visible(row.get("name", "")), room) for row in groups]
+    first = max(cells("group"), *map(cells, names))
+    titles = (padded(title, size, right=True) for (title, _), size in zip(known, sizes, strict=True))
+    lines = ["  ".join([padded("group", first), *titles]), "  ".join("─" * size for size in [first, *sizes])]
+    for place, name in enumerate(names):
+        entries = (padded(column[1][place], size, right=True) for column, size in zip(known, sizes, strict=True))
+        lines.append("  ".join([padded(name, first), *entries]))
+    return lines

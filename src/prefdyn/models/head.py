@@ -1,0 +1,201 @@
+"""Log-probabilities of a few tokens per state, by a head of any size, without the logits of the whole vocabulary.
+
+logit(y) = scale · (state · W[y] + bias[y]), log-probability = logit(y) − log Σ_v exp(logit(v)). Logits exist for one
+block of states at a time, in float32 or better whatever the dtypes of states and head, and never in the backward of a
+head that is frozen: its slopes are found beside the log-normaliser, while the block is there.
+"""
+
+from typing import Any
+
+import torch
+
+_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Numbers in one block of logits: on a CPU about what its caches hold, on a GPU what keeps it busy."""
+_COLUMNS = 16384
+"""Rows of a half-precision head that are turned to float32 at a time."""
+
+
+def head_log_probs(
+    states: torch.Tensor,
+    targets: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    scale: float = 1.0,
+    *,
+    normaliser_gradient: bool = True,
+) -> torch.Tensor:
+    """Log-probabilities of some tokens at each of some states.
+
+    Args:
+        states: Final states (n, d).
+        targets: Tokens (n, k) whose log-probabilities are wanted at each state.
+        weight: The head (V, d).
+        bias: Its bias (V,).
+        scale: Constant factor on its logits.
+        normaliser_gradient: Whether gradients flow through the log-normaliser. Where only differences between the k
+            tokens of one state matter it cancels, and without it the whole head is read once, and written never.
+
+    Returns:
+        (n, k), nats, float32, or float64 for states in float64. Gradients reach states, weight and bias, exactly.
+
+    Example:
+        >>> states, weight = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+        >>> head_log_probs(states, torch.tensor([[0, 1]]), weight).exp()
+        tensor([[0.0474, 0.9526]])
+    """
+    wanted = torch.is_grad_enabled()
+    found: Any = _HeadLogProbs.apply(states, weight, bias, targets, float(scale), normaliser_gradient, wanted)
+    return found
+
+
+class _HeadLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        scale: float,
+        through: bool,
+        wanted: bool,
+    ) -> torch.Tensor:
+        kind = torch.promote_types(states.dtype, torch.float32)
+        trained = wanted and any(ctx.needs_input_grad[1:3])
+        slopes_now = wanted and ctx.needs_input_grad[0] and not trained
+        with torch.autocast(states.device.type, enabled=False):
+            given = states.detach().to(kind)
+            rows = torch.nn.functional.embedding(targets, weight.detach()).to(kind)
+            logits = torch.einsum("nd,nkd->nk", given, rows)
+            if bias is not None:
+                logits += bias.detach()[targets].to(kind)
+            logits *= scale
+            pulls = torch.empty_like(given) if slopes_now and through else None
+            normalisers = given.new_empty(len(given))
+            for low, high, block in _blocks(given, weight, bias, scale):
+                top = block.amax(1, keepdim=True)
+                total = block.sub_(top).exp_().sum(1)
+                normalisers[low:high] = top[:, 0] + total.log()
+                if pulls is not None:
+                    _times(block, weight, out=pulls[low:high])
+                    pulls[low:high] /= total[:, None]
+            if slopes_now:
+                slopes = rows if pulls is None else rows - pulls[:, None]
+                ctx.save_for_backward(slopes)
+            elif trained:
+                ctx.save_for_backward(states, weight, bias, targets, normalisers)
+        ctx.scale, ctx.through, ctx.trained = scale, through, trained
+        return logits - normalisers[:, None]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (grad,) = grads
+        with torch.autocast(grad.device.type, enabled=False):
+            if not ctx.trained:
+                (slopes,) = ctx.saved_tensors
+                return torch.einsum("nk,nkd->nd", grad * ctx.scale, slopes), None, None, None, None, None, None
+            states, weight, bias, targets, normalisers = ctx.saved_tensors
+            found = _through if ctx.through else _rows_only
+            parts = found(grad, states, weight, bias, targets, normalisers, ctx.scale, ctx.needs_input_grad)
+        kept = [
+            part.to(like.dtype) if part is not None else None
+            for part, like in zip(parts, (states, weight, bias), strict=True)
+        ]
+        return *kept, None, None, None, None
+
+
+def _rows_only(
+    grad: torch.Tensor,
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    normalisers: torch.Tensor,
+    scale: float,
+    needed: tuple[bool, ...],
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of the target logits alone."""
+    given = states.to(grad.dtype)
+    grad = grad * scale
+    by_states = by_weight = by_bias = None
+    if needed[0]:
+        by_states = torch.einsum("nk,nkd->nd", grad, torch.nn.functional.embedding(targets, weight).to(grad.dtype))
+    if needed[1]:
+        by_weight = _scattered(grad[..., None] * given[:, None], targets, len(weight))
+    if bias is not None and needed[2]:
+        by_bias = _scattered(grad[..., None], targets, len(weight))[:, 0]
+    return by_states, by_weight, by_bias
+
+
+def _through(
+    grad: torch.Tensor,
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    normalisers: torch.Tensor,
+    scale: float,
+    needed: tuple[bool, ...],
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of target logits and log-normaliser: blocks of logits are formed again, and turned into slopes."""
+    given = states.to(grad.dtype)
+    by_states = torch.empty_like(given) if needed[0] else None
+    by_weight = torch.zeros_like(weight, dtype=grad.dtype) if needed[1] else None
+    by_bias = torch.zeros_like(bias, dtype=grad.dtype) if bias is not None and needed[2] else None
+    totals = grad.sum(1, keepdim=True)
+    for low, high, block in _blocks(given, weight, bias, scale):
+        block.sub_(normalisers[low:high, None]).exp_()
+        block *= -totals[low:high]
+        block.scatter_add_(1, targets[low:high], grad[low:high])
+        if scale != 1.0:
+            block *= scale
+        if by_states is not None:
+            _times(block, weight, out=by_states[low:high])
+        if by_weight is not None:
+            by_weight.addmm_(block.T, given[low:high])
+        if by_bias is not None:
+            by_bias += block.sum(0)
+    return by_states, by_weight, by_bias
+
+
+# blocks --------------------------------------------------------------------------------------------------------------
+
+
+def _blocks(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scale: float) -> Any:
+    """First and last-plus-one state and logits of each block; the next one overwrites the last."""
+    numbers = _LOGITS.get(given.device.type, _LOGITS["cpu"])
+    size = max(1, min(len(given), numbers // max(1, len(weight))))
+    room = given.new_empty(size, len(weight))
+    head = weight.detach()
+    for low in range(0, len(given), size):
+        high = min(low + size, len(given))
+        block = room[: high - low]
+        for first, columns in _columns(head, given.dtype):
+            torch.mm(given[low:high], columns.T, out=block[:, first : first + len(columns)])
+        if bias is not None:
+            block += bias.detach().to(given.dtype)
+        if scale != 1.0:
+            block *= scale
+        yield low, high, block
+
+
+def _times(block: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> None:
+    """Block @ weight, into `out`."""
+    out.zero_()
+    for first, columns in _columns(weight.detach(), block.dtype):
+        out.addmm_(block[:, first : first + len(columns)], columns)
+
+
+def _columns(weight: torch.Tensor, kind: torch.dtype) -> Any:
+    """The head in `kind`, whole where it is so already, else part by part."""
+    if weight.dtype == kind:
+        yield 0, weight
+        return
+    for first in range(0, len(weight), _COLUMNS):
+        yield first, weight[first : first + _COLUMNS].to(kind)
+
+
+def _scattered(rows: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:
+    """Rows (n, k, d) added up by target into (size, d), in an order that does not change from run to run."""
+    return torch.ops.aten.embedding_dense_backward(rows, targets, size, -1, False)

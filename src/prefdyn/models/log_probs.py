@@ -1,0 +1,318 @@
+"""Log-probabilities of preference pairs under a model, differentiable, at the least cost that is exact.
+
+Answers of one token need one pass over the prompt for both. Longer responses follow their prompt one after the other,
+each blind to the other, so that the prompt is read once. Pairs are packed into rows, which begin with what all prompts
+begin with, so that little is padding and a template is read once per row. Only states that predict a token of a
+response reach the head.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from prefdyn.errors import ModelError
+from prefdyn.models.head import head_log_probs
+from prefdyn.models.load import LanguageModel
+from prefdyn.models.packing import CHOSEN, REJECTED, Layout, Text, common_prefix, lay_out, row_length
+from prefdyn.models.token_pairs import TokenPairs
+
+_LOOSE = {"float64": 1e-5, "float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
+"""Relative deviation from the plain way up to which packed rows are believed, by dtype of the model. Models that are
+float64 still compute norms and softmax in float32."""
+
+
+class PairScores(NamedTuple):
+    """What a model gives to each of b pairs."""
+
+    chosen: torch.Tensor
+    """Log-probability (b,) of the chosen response, summed over its tokens, nats; float32, or float64 of such models."""
+    rejected: torch.Tensor
+    states: torch.Tensor
+    """(b, d), detached. Answers: final state at the last prompt token. Responses: mean state that predicts the chosen
+    tokens minus the mean state that predicts the rejected ones."""
+
+
+class PairScorer(torch.nn.Module):
+    """Scores pairs with one model; differentiable where gradients are enabled and parameters want them.
+
+    Where dropout is active, pairs share no tokens with each other, as each draws its own; the two responses of a pair
+    still share their prompt, and so its draws.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, pairs: TokenPairs, *, share: bool = True, normaliser_gradient: bool = False
+    ) -> None:
+        """Check on a few pairs that packed rows give what the plain way gives, and choose.
+
+        Args:
+            lm: The model, with its adapters if any. Its parameters become this module's, under `model`.
+            pairs: What can be scored.
+            share: Pack pairs into rows and read shared tokens once. False: the plain way, every response in a padded
+                row with its prompt (one-token answers: every prompt in a padded row).
+            normaliser_gradient: Whether the log-normaliser of one-token answers carries a gradient. It cancels from
+                chosen − rejected, so that only objectives that look at one of them alone need it. Of longer responses
+                it always does.
+
+        Raises:
+            ModelError: The head carries an adapter.
+        """
+        super().__init__()
+        self.model = lm.model
+        self.lm = lm
+        self.pairs = pairs
+        self.normaliser_gradient = normaliser_gradient
+        self.answers = pairs.kind == "answers"
+        if hasattr(lm.model.get_output_embeddings(), "base_layer"):
+            raise ModelError(
+                f"the head of {lm.name} carries an adapter, which its log-probabilities would miss; leave the head out "
+                "of the adapter's target modules"
+            )
+        self.why_not: str | None = "share is off"
+        """Why tokens are not shared, where they are not."""
+        self._room = 0
+        """Tokens of the longest row that was checked."""
+        self._dropouts = _dropouts(self.model)
+        if share:
+            self._check()
+
+    @property
+    def shared(self) -> bool:
+        """Whether pairs are packed into rows and share tokens."""
+        return self.why_not is None
+
+    def forward(self, rows: np.ndarray) -> PairScores:
+        """Scores of some pairs.
+
+        Args:
+            rows: Their places in `pairs` (b,), at least one.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        texts = _texts(self.pairs, rows)
+        if self.shared and max(map(len, texts)) <= self._room:
+            alike = not any(module.training for module in self._dropouts)
+            layout = lay_out(
+                texts, width=self.lm.hidden_size, room=self._room, share_prefix=alike, answers=self.answers
+            )
+            return self._packed(rows, layout)
+        return self._plain(rows)
+
+    def _packed(self, rows: np.ndarray, layout: Layout) -> PairScores:
+        batch = self._moved(
+            {
+                "ids": layout.ids,
+                "places": layout.places,
+                "owner": layout.owner,
+                "part": layout.part,
+                "index": layout.index,
+                **_targets(self.pairs, rows),
+            }
+        )
+        mask = self._mask(batch, longest=int(layout.places.max()) + 1)
+        return self._scores(self._trunk(batch["ids"], position_ids=batch["places"], attention_mask=mask), batch)
+
+    def _plain(self, rows: np.ndarray) -> PairScores:
+        """Rows that are padded on the right: attention is causal, so nothing sees what fills them."""
+        ids, index = _padded(self.pairs, rows)
+        batch = self._moved({"ids": ids, "index": index, **_targets(self.pairs, rows)})
+        return self._scores(self._trunk(batch["ids"]), batch)
+
+    def _scores(self, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> PairScores:
+        """From final states (rows, tokens, d) to scores."""
+        lm = self.lm
+        states = hidden.flatten(0, 1).index_select(0, batch["index"])
+        log_probs = head_log_probs(
+            states,
+            batch["targets"],
+            lm.head_weight,
+            lm.head_bias,
+            lm.head_scale,
+            normaliser_gradient=self.normaliser_gradient or not self.answers,
+        )
+        known = states.detach().to(log_probs.dtype)
+        if self.answers:
+            return PairScores(log_probs[:, 0], log_probs[:, 1], known)
+        # In float64, so that a sum depends neither on the order of its terms nor on how long the others are.
+        lengths = batch["lengths"]
+        sums = torch.segment_reduce(log_probs[:, 0].double(), "sum", lengths=lengths, unsafe=True).to(log_probs.dtype)
+        chosen, rejected = sums.chunk(2)
+        first, second = torch.segment_reduce(known, "mean", lengths=lengths, unsafe=True).chunk(2)
+        return PairScores(chosen, rejected, first - second)
+
+    def _trunk(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        return self.lm.trunk(input_ids=ids, use_cache=False, **options).last_hidden_state
+
+    # whether rows can be packed -------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Score the longest pairs and as many short ones as fill two rows both ways."""
+        pairs = self.pairs
+        every = np.arange(len(pairs))
+        sizes = np.asarray([len(text) for text in _texts(pairs, every)])
+        limit = _columns_in_sight(self.model.config)
+        fitting = every[sizes <= limit] if limit is not None else every
+        if not len(fitting):
+            self.why_not = f"every pair is longer than the {limit} tokens that the model's local attention sees"
+            return
+        order = fitting[np.argsort(sizes[fitting], kind="stable")]
+        length = row_length(int(sizes[order[-1]]), common_prefix(pairs.prompts), self.lm.hidden_size)
+        length = length if limit is None else min(length, limit)
+        short = order[:-2][: int(np.searchsorted(np.cumsum(sizes[order[:-2]]), 2 * length))]
+        few = np.concatenate([short, order[-2:]])
+        texts = _texts(pairs, few)
+        layout = lay_out(texts, width=self.lm.hidden_size, room=length, share_prefix=True, answers=self.answers, rows=2)
+        with torch.no_grad(), _evaluating(self.model):
+            plain = self._plain(few)
+            try:
+                packed = self._packed(few, layout)
+            except Exception as error:
+                said = " ".join(str(error).split())[:120]
+                self.why_not = f"the model fails on packed rows ({type(error).__name__}: {said})"
+                return
+        off = max(
+            float((one - two).abs().max() / one.abs().max().clamp_min(1e-30))
+            for one, two in zip(plain, packed, strict=True)
+        )
+        if not off <= _LOOSE[self.lm.dtype]:
+            self.why_not = f"scores from packed rows deviate by {off:.1g} from the plain way"
+            return
+        self.why_not = None
+        self._room = layout.ids.shape[1]
+
+    # tensors --------------------------------------------------------------------------------------------------------
+
+    def _mask(self, batch: dict[str, torch.Tensor], *, longest: int) -> Any:
+        """What each token of a row sees, as the model's attention takes it."""
+        seen = _seen(batch["owner"], batch["part"] if not self.answers else None)
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if window is None or longest <= window or kinds == {"full_attention"}:
+            return self._as_taken(seen)
+        at = batch["places"]
+        narrow = self._as_taken(seen & (at[:, None, :, None] - at[:, None, None, :] < window))
+        if "full_attention" in kinds:
+            return {"full_attention": self._as_taken(seen), "sliding_attention": narrow}
+        return narrow
+
+    def _as_taken(self, seen: torch.Tensor) -> torch.Tensor:
+        if self.lm.attention == "sdpa":
+            return seen
+        kind = next(self.model.parameters()).dtype
+        return torch.zeros(seen.shape, dtype=kind, device=seen.device).masked_fill_(~seen, torch.finfo(kind).min)
+
+    def _moved(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """The arrays of a batch on the model's device, in one copy that nobody waits for."""
+        flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays.values()]))
+        if torch.device(self.lm.device).type == "cuda":
+            flat = flat.pin_memory()
+        parts = flat.to(self.lm.device, non_blocking=True).split([array.size for array in arrays.values()])
+        return {name: part.view(array.shape) for (name, array), part in zip(arrays.items(), parts, strict=True)}
+
+
+# batches -------------------------------------------------------------------------------------------------------------
+
+
+def _texts(pairs: TokenPairs, rows: np.ndarray) -> list[Text]:
+    """What of each pair is read: of responses all but the last token, of one-token answers nothing."""
+    return [
+        Text(prompt=pairs.prompts[prompt], chosen=pairs.chosen[row][:-1], rejected=pairs.rejected[row][:-1])
+        for row, prompt in zip(rows.tolist(), pairs.prompt[rows].tolist(), strict=True)
+    ]
+
+
+def _targets(pairs: TokenPairs, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The tokens whose log-probabilities are wanted: both answers of each state, or one of each."""
+    chosen = [pairs.chosen[row] for row in rows.tolist()]
+    rejected = [pairs.rejected[row] for row in rows.tolist()]
+    if pairs.kind == "answers":
+        return {"targets": np.asarray([(a[0], b[0]) for a, b in zip(chosen, rejected, strict=True)])}
+    both = [*chosen, *rejected]
+    return {
+        "targets": np.asarray([token for response in both for token in response])[:, None],
+        "lengths": np.asarray([len(response) for response in both]),
+    }
+
+
+def _padded(pairs: TokenPairs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (rows, longest), and the flat places of the states that are wanted."""
+    texts = _texts(pairs, rows)
+    sides: Sequence[Sequence[tuple[int, ...]]] = [[text.chosen for text in texts]]
+    if pairs.kind == "responses":
+        sides = [*sides, [text.rejected for text in texts]]
+    whole = [(text.prompt, after) for side in sides for text, after in zip(texts, side, strict=True)]
+    ids = np.zeros((len(whole), max(len(prompt) + len(after) for prompt, after in whole)), dtype=np.int64)
+    index = []
+    for row, (prompt, after) in enumerate(whole):
+        ids[row, : len(prompt) + len(after)] = (*prompt, *after)
+        index.append(row * ids.shape[1] + len(prompt) - 1 + np.arange(len(after) + 1))
+    return ids, np.concatenate(index)
+
+
+def _seen(owner: torch.Tensor, part: torch.Tensor | None) -> torch.Tensor:
+    """Which tokens of its row each token sees (rows, 1, length, length): the prefix and its own pair, as far as they
+    stand before it, but a rejected response nothing of the chosen one."""
+    at = torch.arange(owner.shape[1], device=owner.device)
+    seen = (at[:, None] >= at) & ((owner[:, :, None] == owner[:, None, :]) | (owner == -1)[:, None, :])
+    if part is not None:
+        seen &= ~((part == REJECTED)[:, :, None] & (part == CHOSEN)[:, None, :])
+    return seen[:, None]
+
+
+def response_states(
+    lm: LanguageModel, pairs: TokenPairs, rows: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The final states from which the head predicts the responses of some pairs, read the plain way, without gradient.
+
+    Args:
+        lm: The model.
+        pairs: Of kind `responses`.
+        rows: Places of the pairs.
+
+    Returns:
+        States (t, d), the token that each predicts (t,), and the tokens of each response (2b,): all chosen responses in
+        the order of `rows`, then all rejected ones.
+    """
+    ids, index = _padded(pairs, rows)
+    wanted = _targets(pairs, rows)
+    with torch.no_grad(), _evaluating(lm.model):
+        hidden = lm.trunk(input_ids=torch.from_numpy(ids).to(lm.device), use_cache=False).last_hidden_state
+        states = hidden.flatten(0, 1).index_select(0, torch.from_numpy(index).to(lm.device))
+    return states, torch.from_numpy(wanted["targets"])[:, 0], torch.from_numpy(wanted["lengths"])
+
+
+# the model's state ---------------------------------------------------------------------------------------------------
+
+
+def _columns_in_sight(config: Any) -> int | None:
+    """Tokens after which a row must end where local layers count columns of the row and not positions (GPT-Neo)."""
+    if "local" in (getattr(config, "attention_layers", None) or ()):
+        return int(config.window_size)
+    return None
+
+
+@contextlib.contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and each as it was afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _dropouts(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The modules that drop something in training, themselves or by a rate that they hand to attention."""
+    return [
+        module
+        for module in model.modules()
+        if any(
+            isinstance(rate := getattr(module, name, None), float) and rate > 0
+            for name in ("p", "dropout", "attention_dropout", "layerdrop")
+        )
+    ]

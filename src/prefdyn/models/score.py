@@ -1,0 +1,374 @@
+"""score: log-probabilities of chosen and rejected under a model, cached, and a table of them that TRL reads."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+
+from prefdyn._checks import at_least, one_of
+from prefdyn.data.pairs import MESSAGES, PreferenceDataset
+from prefdyn.errors import DataError, ModelError
+from prefdyn.models.forward import batch_room, runs
+from prefdyn.models.load import LanguageModel, load_model
+from prefdyn.models.log_probs import PairScorer
+from prefdyn.models.shards import cut, load_shard, read_shards
+from prefdyn.models.team import Team
+from prefdyn.models.texts import SIDES
+from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs, with_answers
+from prefdyn.provenance import Provenance, content_hash, versions
+
+AUTOCASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+TRL_LENGTH = 1024
+"""Tokens at which TRL's DPOConfig cuts sequences unless it is told otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredPairs:
+    """Log-probabilities of m pairs under one model, nats, summed over the tokens of each response."""
+
+    chosen: Float[np.ndarray, " m"]
+    """float64, at most 0."""
+    rejected: Float[np.ndarray, " m"]
+
+
+def score_pairs(
+    lm: LanguageModel,
+    pairs: TokenPairs,
+    *,
+    autocast: str | None = None,
+    share: bool = True,
+    batch_tokens: int | None = None,
+    cache: bool = True,
+    team: Team | None = None,
+    progress: bool = True,
+    ids: Sequence[str] | None = None,
+    limit: Callable[[float], str] | None = None,
+) -> ScoredPairs:
+    """Log-probabilities of both responses of every pair, without gradient.
+
+    Pairs are scored in batches of about one length, in an order that their tokens alone decide, so neither the order of
+    the dataset nor the number of processes changes a byte.
+
+    Args:
+        lm: The model, with the weights that it was loaded with: they are what its fingerprint stands for.
+        pairs: What to score.
+        autocast: "bfloat16" or "float16" for the mixed precision of training; None for the model's own dtype.
+        share: Read tokens that are shared once, as `PairScorer` does.
+        batch_tokens: Tokens per forward pass; by device unless given. Results do not depend on it beyond rounding.
+        cache: Keep what was scored, and use what was kept.
+        team: The processes that share the work; None for this one alone.
+        progress: Show a bar where stderr is a terminal.
+        ids: Name of each pair, for errors; its row in the dataset otherwise.
+        limit: Fraction of the work that takes ten minutes → the advice to give for long work.
+
+    Raises:
+        ModelError: A log-probability is not finite; names its pair.
+        ConfigError: `autocast` is unknown.
+        StoreError: The cache cannot be written.
+    """
+    if autocast is not None:
+        one_of(autocast, AUTOCASTS, name="autocast")
+    if batch_tokens is not None:
+        at_least(batch_tokens, 1, name="batch_tokens")
+    index, count = team.share if team is not None else (0, 1)
+    given = _Sorted.of(pairs)
+    worker = _Scorer(lm, given.pairs, autocast=autocast, share=share, batch_tokens=batch_tokens)
+    settings = f"{pairs.kind} autocast={autocast} share={share}"
+    work = cut(lm, given, "scores", settings=settings, content=[given.digest], cache=cache)
+
+    def name(row: int) -> str:
+        place = int(given.order[row])
+        return f"pair {ids[place]!r}" if ids is not None else f"the pair in row {int(pairs.row[place])} of the dataset"
+
+    training = lm.model.training
+    lm.model.eval()
+    try:
+        found = read_shards(worker, work, name=name, share=(index, count), progress=progress, limit=limit)
+    finally:
+        lm.model.train(training)
+    if team is not None:
+        team.wait()
+    chosen, rejected = np.empty(len(pairs)), np.empty(len(pairs))
+    for shard, (low, high) in enumerate(work.bounds):
+        arrays = found.pop(shard) if work.folder is None else load_shard(work, shard)
+        chosen[given.order[low:high]] = arrays["chosen"]
+        rejected[given.order[low:high]] = arrays["rejected"]
+    return ScoredPairs(chosen=chosen, rejected=rejected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sorted:
+    """Pairs in the order that their tokens alone decide: by length, then by content."""
+
+    pairs: TokenPairs
+    order: Int[np.ndarray, " m"]
+    """Place in the given pairs of each of these."""
+    offsets: Int[np.ndarray, " m_plus_1"]
+    digest: str
+
+    @classmethod
+    def of(cls, pairs: TokenPairs) -> "_Sorted":
+        texts = [pairs.prompts[at] for at in pairs.prompt.tolist()]
+        read = [0] * len(pairs)
+        if pairs.kind == "responses":
+            read = [len(one) + len(two) - 2 for one, two in zip(pairs.chosen, pairs.rejected, strict=True)]
+        keys = [
+            (len(text) + more, text, one, two)
+            for text, more, one, two in zip(texts, read, pairs.chosen, pairs.rejected, strict=True)
+        ]
+        order = sorted(range(len(pairs)), key=keys.__getitem__)
+        index: dict[tuple[int, ...], int] = {}
+        prompt = np.asarray([index.setdefault(texts[at], len(index)) for at in order], dtype=np.int64)
+        places = np.asarray(order, dtype=np.int64)
+        ordered = replace(
+            pairs,
+            prompts=tuple(index),
+            prompt=prompt,
+            chosen=tuple(pairs.chosen[at] for at in order),
+            rejected=tuple(pairs.rejected[at] for at in order),
+            row=pairs.row[places],
+        )
+        parts = [hashlib.sha256(prompt.astype("<i8").tobytes()).digest()]
+        parts += [_digest(texts) for texts in (ordered.prompts, ordered.chosen, ordered.rejected)]
+        lengths = [keys[at][0] for at in order]
+        return cls(
+            pairs=ordered, order=places, offsets=np.concatenate([[0], np.cumsum(lengths)]), digest=content_hash(parts)
+        )
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " m"]:
+        """Tokens that are read of each pair where it shares its prompt."""
+        return np.diff(self.offsets)
+
+
+def _digest(texts: Sequence[tuple[int, ...]]) -> bytes:
+    lengths = np.fromiter(map(len, texts), dtype="<i8", count=len(texts))
+    flat = np.fromiter((token for text in texts for token in text), dtype="<i4", count=int(lengths.sum()))
+    return hashlib.sha256(lengths.tobytes() + flat.tobytes()).digest()
+
+
+class _Scorer:
+    """The `Worker` that scores pairs."""
+
+    doing = "scoring pairs"
+    measured = "log-probability of"
+
+    def __init__(
+        self, lm: LanguageModel, pairs: TokenPairs, *, autocast: str | None, share: bool, batch_tokens: int | None
+    ) -> None:
+        self.lm, self.pairs, self.autocast, self.share = lm, pairs, autocast, share
+        self.kind = torch.device(lm.device).type
+        self.batch_tokens, self.pass_cost = batch_room(self.kind, batch_tokens)
+
+    @cached_property
+    def scorer(self) -> PairScorer:
+        """Made where there is something to score, since it scores a few pairs to check itself."""
+        return PairScorer(self.lm, self.pairs, share=self.share)
+
+    def batches(self, items: _Sorted, start: int, stop: int, /) -> Iterator[np.ndarray]:
+        """Rows start to stop in batches within the token budget."""
+        assert self.scorer is not None  # made before threads ask for it
+        for rows in runs(items.lengths[start:stop], budget=self.batch_tokens, pass_cost=self.pass_cost):
+            yield rows + start
+
+    def read(self, items: _Sorted, rows: np.ndarray, /) -> Mapping[str, np.ndarray]:
+        """Log-probabilities of some pairs. Halves the batch where a GPU's memory does not hold it."""
+        try:
+            with torch.no_grad(), self._precision():
+                scores = self.scorer(rows)
+            return {"chosen": scores.chosen.double().cpu().numpy(), "rejected": scores.rejected.double().cpu().numpy()}
+        except torch.OutOfMemoryError as error:
+            if len(rows) == 1:
+                raise ModelError(
+                    f"a pair of {int(items.lengths[rows[0]])} tokens does not fit into the memory of {self.lm.device}; "
+                    "use --max-length, --dtype bfloat16 or a smaller model"
+                ) from error
+        torch.cuda.empty_cache()
+        self.batch_tokens = max(1, self.batch_tokens // 2)
+        half = len(rows) // 2
+        first, second = self.read(items, rows[:half]), self.read(items, rows[half:])
+        return {key: np.concatenate([first[key], second[key]]) for key in first}
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.kind, dtype=AUTOCASTS[self.autocast])
+
+
+# the table -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Log-probabilities of a dataset's pairs under a model, beside the pairs as TRL reads them."""
+
+    table: pa.Table
+    """One row per pair: `prompt`, `chosen`, `rejected` (texts, or lists of messages), `id`, `group`, `split`,
+    `chosen_tokens`, `rejected_tokens`, `ref_chosen_logps`, `ref_rejected_logps` (float64, nats)."""
+    left_out: tuple[Mapping[str, str], ...]
+    """`id` and `reason` of each pair that could not be scored."""
+    warnings: tuple[str, ...]
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Group names in order of first appearance."""
+        return tuple(dict.fromkeys(self.table["group"].to_pylist()))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary per group: its pairs, mean log-probabilities of both responses, and both per token.
+
+        `policy_accuracy` is the share of pairs whose chosen response is the more likely one.
+        """
+        group = np.asarray(self.table["group"].to_pylist(), dtype=np.str_)
+        log_probs = {side: self.table[f"ref_{side}_logps"].to_numpy() for side in SIDES}
+        lengths = {side: self.table[f"{side}_tokens"].to_numpy() for side in SIDES}
+        found = []
+        for name in self.groups:
+            inside = group == name
+            row: dict[str, Any] = {"name": name, "pairs": int(inside.sum())}
+            for side in SIDES:
+                row[f"{side}_tokens"] = float(lengths[side][inside].mean())
+                row[f"{side}_logps"] = float(log_probs[side][inside].mean())
+            for side in SIDES:
+                row[f"{side}_logps_per_token"] = float((log_probs[side] / lengths[side])[inside].mean())
+            row["policy_accuracy"] = float((log_probs["chosen"] > log_probs["rejected"])[inside].mean())
+            found.append(row)
+        return found
+
+
+def score(
+    data: PreferenceDataset,
+    model: str | LanguageModel = "builtin",
+    *,
+    eos: bool = True,
+    answers: Sequence[str] | None = None,
+    max_length: int | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    attn: str = "sdpa",
+    autocast: str | None = None,
+    batch_tokens: int | None = None,
+    trust_remote_code: bool = False,
+    cache: bool = True,
+    progress: bool = True,
+) -> Scores:
+    """Log-probabilities of chosen and rejected under a model, in the columns that TRL reads as precomputed references.
+
+    Main arguments:
+
+    Args:
+        data: The pairs.
+        model: "builtin", a local folder, a LoRA adapter's folder, a hub id, or a loaded `LanguageModel`.
+        eos: End plain responses with the end token, as TRL does. False: not; one-token answers are then scored as one.
+        answers: Other words for the two answers of a two-answer dataset, positive first, each as "NEW" or "OLD=NEW".
+        max_length: Leave out pairs whose prompt and longer response have more tokens. The model's context is a limit.
+        revision: Branch, tag or commit of a hub model.
+        dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, bfloat16 on a GPU).
+        device: "cpu", "cuda", "cuda:N" or "auto".
+        attn: "sdpa", "eager" or another attention that transformers knows.
+        autocast: "bfloat16" or "float16": mixed precision, as a trainer that is told `bf16=True` uses it.
+        batch_tokens: Tokens per forward pass; by device unless given. Results do not depend on it beyond rounding.
+        trust_remote_code: Run Python code that the model's folder ships.
+        cache: Keep what was scored, and use what was kept.
+        progress: Show a bar where stderr is a terminal.
+
+    Returns:
+        The scored pairs in the order of `data`, and those left out.
+
+    Raises:
+        DataError: Some pairs are conversations and others plain text, or no pair can be used.
+        TokenError: `answers` cannot be used.
+        ModelError: The model cannot be read, or a log-probability is not finite.
+        StoreError: The cache cannot be written.
+    """
+    if max_length is not None:
+        at_least(max_length, 1, name="max_length")
+    if 0 < data.conversational < len(data):
+        raise DataError(
+            f"{data.conversational} of the {len(data)} pairs of {data.name!r} are conversations and the others plain "
+            "text, but TRL reads one form per dataset; score them apart"
+        )
+    team = Team(device, cache=cache)
+    lm = model
+    if not isinstance(lm, LanguageModel):
+        place = team.device(device)
+        lm = load_model(
+            lm, revision=revision, dtype=dtype, device=place, attn=attn, trust_remote_code=trust_remote_code
+        )
+    read = data if answers is None else with_answers(data, answers)
+    pairs = tokenize_pairs(read, lm, eos=bool(eos), max_length=max_length)
+    ids = [str(name) for name in data.table["id"].to_pylist()]
+
+    def limit(fraction: float) -> str:
+        size = max(count["counts"] for count in data.table["group"].value_counts().to_pylist())
+        return f"--limit {max(1, math.floor(size * fraction))} would take ten minutes; what is done is kept either way."
+
+    found = score_pairs(
+        lm, pairs, autocast=autocast, batch_tokens=batch_tokens, cache=cache, team=team,
+        progress=progress and team.main, ids=[ids[row] for row in pairs.row.tolist()], limit=limit,
+    )  # fmt: skip
+    return Scores(
+        table=_table(read, pairs, found),
+        left_out=tuple({"id": ids[row], "reason": reason} for row, reason in pairs.left_out),
+        warnings=tuple(_warnings(pairs, len(data), eos=eos)),
+        provenance=Provenance(
+            data={"name": data.name, "pairs": len(data), "sha256": data.sha256},
+            model=lm.describe(),
+            settings={
+                "kind": pairs.kind,
+                "eos": eos,
+                "answers": None if answers is None else list(answers),
+                "max_length": max_length,
+                "autocast": autocast,
+            },
+            versions=versions(),
+        ),
+    )
+
+
+def _table(data: PreferenceDataset, pairs: TokenPairs, found: ScoredPairs) -> pa.Table:
+    table = data.table.take(pa.array(pairs.row))
+    columns: dict[str, Any] = {name: table[name] for name in ("prompt", *SIDES)}
+    if data.conversational:
+        talks = table["conversation"].to_pylist()
+        columns = {name: pa.array([talk[name] for talk in talks], MESSAGES) for name in columns}
+    return pa.table(
+        {
+            **columns,
+            **{name: table[name] for name in ("id", "group", "split")},
+            "chosen_tokens": pa.array([len(text) for text in pairs.chosen], pa.int32()),
+            "rejected_tokens": pa.array([len(text) for text in pairs.rejected], pa.int32()),
+            "ref_chosen_logps": pa.array(found.chosen, pa.float64()),
+            "ref_rejected_logps": pa.array(found.rejected, pa.float64()),
+        }
+    )
+
+
+def _warnings(pairs: TokenPairs, total: int, *, eos: bool) -> Iterator[str]:
+    yield from pairs.warnings
+    if pairs.left_out:
+        yield f"{len(pairs.left_out)} of {total} pairs are left out; the first: {pairs.left_out[0][1]}."
+    sizes = [
+        len(pairs.prompts[prompt]) + max(len(one), len(two))
+        for prompt, one, two in zip(pairs.prompt.tolist(), pairs.chosen, pairs.rejected, strict=True)
+    ]
+    if long := sum(size > TRL_LENGTH for size in sizes):
+        yield (
+            f"{long} pairs are longer than {TRL_LENGTH} tokens, where TRL cuts unless told otherwise: train with "
+            "DPOConfig(max_length=None), or these references are not those of what it trains on."
+        )
+    if not eos:
+        yield "Without end tokens these are not the references of a TRL run on plain text, which appends them."

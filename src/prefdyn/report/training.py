@@ -1,0 +1,137 @@
+"""What a training run measured besides its groups: how far each module moved, and its updates."""
+
+import math
+import re
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from prefdyn.report.drawings import Drawing, picture
+from prefdyn.report.explained import explained
+from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.reading import reading, remark_sentence
+from prefdyn.report.text import readable, visible
+from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_figure
+
+_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+"""The number of a layer in the name of a module."""
+_UPDATES = (
+    ("loss", "Loss of the batch (nats)"),
+    ("grad_norm", "Gradient norm, before clipping"),
+    ("learning_rate", "Learning rate"),
+)
+
+
+def reading_chapter(run: RunFolder) -> dict[str, Any] | None:
+    """How to read this run's curves; None where the folder holds no run of training or simulation alone."""
+    if run.trajectory is None or run.part("command") not in ("train", "simulate") or run.part("grid") is not None:
+        return None
+    remarks = reading(run.summary, run.trajectory, updates=run.updates, pairs=run.pairs)
+    return {
+        "sentence": remark_sentence(remarks),
+        "explained": explained(run.summary, run.trajectory),
+        "remarks": [
+            {
+                "severity": remark.severity,
+                "title": remark.title,
+                "says": readable(remark.says),
+                "advice": readable(remark.advice),
+                "groups": [visible(name) for name in remark.groups],
+            }
+            for remark in remarks
+        ],
+    }
+
+
+def training_pictures(run: RunFolder) -> list[dict[str, Any]]:
+    """The pictures of `training_drawings`, for the page."""
+    return [picture(drawing) for drawing in training_drawings(run)]
+
+
+def training_drawings(run: RunFolder) -> list[Drawing]:
+    """How far each module moved, and the updates one by one, where the folder has them."""
+    found = (_modules(run), _updates(run))
+    return [drawing for drawing in found if drawing is not None]
+
+
+def module_drifts(run: RunFolder) -> list[ModuleDrift]:
+    """Every trained module with its drift along the run, the one that moved most first."""
+    if run.modules is None:
+        return []
+    rows: dict[str, list[tuple[int, float, float]]] = {}
+    for row in run.modules.to_pylist():
+        if not math.isnan(number(row["drift"])):
+            rows.setdefault(str(row["module"]), []).append((row["step"], number(row["drift"]), number(row["norm"])))
+    found = []
+    for name, measured in rows.items():
+        steps, drifts, norms = (np.array(column, dtype=np.float64) for column in zip(*measured, strict=True))
+        layer = _LAYER.search(name)
+        found.append(
+            ModuleDrift(
+                name=visible(_short(name)),
+                kind=visible(_short(_LAYER.sub("*", name, count=1))) if layer else visible(_short(name)),
+                layer=int(layer.group()) if layer else None,
+                steps=steps,
+                drift=drifts,
+                norm=float(norms[-1]),
+            )
+        )
+    return sorted(found, key=lambda item: -float(item.drift[-1]))
+
+
+def _modules(run: RunFolder) -> Drawing | None:
+    found = module_drifts(run)
+    if not found or max(len(item.steps) for item in found) < 2:
+        return None
+    relative = all(item.norm > 0 for item in found)
+    what = (
+        "over the norm that its weights had at the start"
+        if relative
+        else "in units of the weights (adapters: of the product that is added)"
+    )
+    return Drawing(
+        id="module-drift",
+        title="How far each module moved",
+        caption=f"Frobenius norm of the change of every trained module since the start, {what}. Left: along the run, "
+        "those that moved most. Right: at the end, by kind of module and layer.",
+        draw=partial(drift_figure, found, relative=relative),
+    )
+
+
+def _updates(run: RunFolder) -> Drawing | None:
+    if run.updates is None or "step" not in run.updates.schema.names or run.updates.num_rows < 2:
+        return None
+    steps = np.array([number(value) for value in run.updates["step"].to_pylist()])
+    series: list[tuple[str, np.ndarray]] = []
+    for key, label in _UPDATES:
+        if key in run.updates.schema.names:
+            values = np.array([number(value) for value in run.updates[key].to_pylist()])
+            if np.isfinite(values).any():
+                series.append((label, values))
+    if not series:
+        return None
+    return Drawing(
+        id="updates",
+        title="Update by update",
+        caption="Every update of the run: the loss of its batch before it, the norm of its gradient before "
+        "clipping, and the learning rate. Thin: each update; thick: the running mean over a fiftieth of the run. A "
+        "batch is a small sample, so its loss jumps; groups are measured on all of their pairs in the curves above.",
+        draw=partial(updates_figure, steps, series),
+    )
+
+
+def _short(name: str) -> str:
+    """A module's name without what all modules of a model have before it.
+
+    Example:
+        >>> _short("base_model.model.transformer.h.*.attn.attention.q_proj")
+        'h.*.attn.attention.q_proj'
+    """
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in _OUTER:
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+_OUTER = ("base_model", "model", "transformer", "gpt_neox")

@@ -1,0 +1,381 @@
+"""What a run trains: a head over states read once, adapters, or a whole model; and its pairs with their reference."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from prefdyn.data.codes import encode
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.dynamics.descent import stable_learning_rate
+from prefdyn.errors import ConfigError, DataError, ModelError
+from prefdyn.features import FeatureSet
+from prefdyn.maths.objectives import Objective
+from prefdyn.maths.optimizers import SGD
+from prefdyn.models.extract import extract
+from prefdyn.models.load import LanguageModel, load_model
+from prefdyn.models.log_probs import PairScorer
+from prefdyn.models.score import score_pairs
+from prefdyn.models.team import Team
+from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
+from prefdyn.provenance import Provenance, versions
+from prefdyn.training.heads import AnswerHead, head_settings, response_head
+from prefdyn.training.probes import Drift, PairTable
+from prefdyn.training.settings import Settings, resolve
+from prefdyn.training.tune import Parameters, add_adapters, checkpoint_activations, unfreeze
+
+
+@dataclass(slots=True, kw_only=True)
+class Subject:
+    """What is trained, by one way to tune."""
+
+    scorer: torch.nn.Module
+    parameters: Parameters
+    pairs: PairTable
+    lengths: np.ndarray
+    kind: str
+    drift: Callable[[Mapping[str, torch.nn.Parameter]], Drift] | None
+    """Makes what measures weights."""
+    lm: LanguageModel | None = None
+    wrapped: Any = None
+    """peft's model, for adapters."""
+    feats: FeatureSet | None = None
+    left_out: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How models are read in this run."""
+
+    model: str | LanguageModel
+    where: Mapping[str, Any]
+    dtype: str
+    device: str
+    answers: Sequence[str] | None
+    eos: bool | None
+    max_length: int | None
+    batch_tokens: int | None
+    cache: bool
+    share: bool
+    team: Team
+    progress: bool
+
+    def load(self, *, dtype: str) -> LanguageModel:
+        """The model to train."""
+        if isinstance(self.model, LanguageModel):
+            return self.model
+        return load_model(self.model, dtype=dtype, device=self.device, **self.where)
+
+    def scored(
+        self, lm: LanguageModel, pairs: TokenPairs, precision: str, *, share: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probabilities of both responses, as training computes them."""
+        found = score_pairs(
+            lm, pairs, autocast="bfloat16" if precision == "bfloat16" else None, share=share,
+            batch_tokens=self.batch_tokens, cache=self.cache, team=self.team, progress=self.progress,
+        )  # fmt: skip
+        return found.chosen, found.rejected
+
+
+# last layer ----------------------------------------------------------------------------------------------------------
+
+
+def last_layer(
+    data: PreferenceDataset | FeatureSet,
+    reading: Reading,
+    objective: Objective,
+    reference: str | Path | None,
+    chosen: dict[str, Any],
+) -> tuple[Subject, Settings]:
+    """The head, of features or of a model read once; `chosen`: fields of `Settings`."""
+    if isinstance(data, FeatureSet):
+        return _head_of_features(data, None, reading, objective, reference, chosen)
+    lm = reading.load(dtype=reading.dtype)
+    tokens = tokenize_pairs(data, lm, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
+    if tokens.kind == "responses":
+        return _head_of_responses(data, tokens, lm, reading, objective, reference, chosen)
+    feats = extract(
+        data, lm, answers=reading.answers, device=reading.device, batch_tokens=reading.batch_tokens,
+        max_length=reading.max_length, cache=reading.cache, progress=reading.progress,
+    )  # fmt: skip
+    return _head_of_features(feats, lm, reading, objective, reference, chosen)
+
+
+def _head_of_features(
+    feats: FeatureSet,
+    lm: LanguageModel | None,
+    reading: Reading,
+    objective: Objective,
+    reference: str | Path | None,
+    chosen: dict[str, Any],
+) -> tuple[Subject, Settings]:
+    if chosen["flip"]:
+        feats = feats.flipped()
+    trained = int((~feats.held_out).sum())
+    _refuse_nothing(trained, len(feats))
+    rule = "given"
+    rate = chosen.pop("learning_rate", None)
+    if rate in (None, "auto"):
+        optimizer, size = chosen.get("optimizer") or SGD(), chosen.get("batch_size") or "full"
+        if optimizer != SGD() or size != "full":
+            raise ConfigError(
+                "the learning rate 'auto' is half of the largest stable step of full-batch gradient descent; give a "
+                "number here, such as --learning-rate 0.01"
+            )
+        rate, rule = stable_learning_rate(feats, objective), "half of the largest stable step"
+    precision = chosen.pop("precision", None) or str(feats.working_dtype)
+    settings = resolve(
+        trained, tune="last-layer", objective=objective, learning_rate=rate, learning_rate_rule=rule,
+        precision=precision, **chosen,
+    )  # fmt: skip
+    head_settings(feats, settings.optimizer)
+    scorer = AnswerHead(
+        feats, precision=precision, device="cpu" if reading.device == "auto" else reading.device,
+        normaliser_gradient=objective.reads == "log_probs",
+    )  # fmt: skip
+    decays = settings.optimizer.weight_decay > 0
+    if decays and objective.reads == "log_probs":
+        raise ConfigError("weight decay moves every row of the head, which SFT's normaliser would need; set it to 0")
+    if reference is None:
+        references = dict(zip(("ref_chosen", "ref_rejected"), scorer.start_log_probs(), strict=True))
+    else:
+        references = _other_reference(reference, feats.id, flip=chosen["flip"])
+    pairs = _pairs_of_features(feats, known=scorer.has_log_probs and not decays, **references)
+    return Subject(
+        scorer=scorer,
+        parameters={"head": scorer.head},
+        pairs=pairs,
+        lengths=np.ones(len(pairs), dtype=np.int64),
+        kind="answers",
+        drift=Drift if "drift" in settings.probes else None,
+        lm=lm,
+        feats=feats,
+        left_out=feats.provenance.settings.get("left_out", []),
+        warnings=feats.provenance.settings.get("warnings", []),
+        provenance=feats.provenance,
+    ), settings
+
+
+def _head_of_responses(
+    data: PreferenceDataset,
+    tokens: TokenPairs,
+    lm: LanguageModel,
+    reading: Reading,
+    objective: Objective,
+    reference: str | Path | None,
+    chosen: dict[str, Any],
+) -> tuple[Subject, Settings]:
+    if reading.team.share[1] > 1:
+        raise ConfigError("the last layer of longer responses is trained by one process; start it without a launcher")
+    if chosen["flip"]:
+        tokens = replace(tokens, chosen=tokens.rejected, rejected=tokens.chosen)
+    rate = chosen.pop("learning_rate", None)
+    if rate in (None, "auto"):
+        raise ConfigError(
+            "no stable step is known for the head over longer responses; give a learning rate, such as "
+            "--learning-rate 0.01"
+        )
+    trained = _trained(data, tokens)
+    precision = chosen.pop("precision", None) or "float32"
+    settings = resolve(
+        trained, tune="last-layer", objective=objective, learning_rate=rate, precision=precision, **chosen
+    )
+    scorer = response_head(lm, tokens, precision=precision, progress=reading.progress)
+    if reference is None:
+        references = dict(zip(("ref_chosen", "ref_rejected"), scorer.start_log_probs(), strict=True))
+    else:
+        references = _other_reference(reference, _ids(data, tokens), flip=chosen["flip"])
+    return Subject(
+        scorer=scorer,
+        parameters={"head": scorer.head},
+        pairs=_pairs_of_tokens(data, tokens, **references),
+        lengths=np.asarray([len(a) + len(b) for a, b in zip(tokens.chosen, tokens.rejected, strict=True)]),
+        kind="responses",
+        drift=Drift if "drift" in settings.probes else None,
+        lm=lm,
+        **_told(data, tokens, lm, settings),
+    ), settings
+
+
+def _pairs_of_features(feats: FeatureSet, **further: Any) -> PairTable:
+    return PairTable(
+        id=feats.id,
+        group=feats.group,
+        groups=feats.groups,
+        held_out=feats.held_out,
+        weight=feats.weight,
+        chosen_length=feats.chosen_length,
+        rejected_length=feats.rejected_length,
+        chosen=feats.chosen,
+        rejected=feats.rejected,
+        **further,
+    )
+
+
+# LoRA and all of it --------------------------------------------------------------------------------------------------
+
+
+def whole_model(
+    data: PreferenceDataset,
+    reading: Reading,
+    objective: Objective,
+    reference: str | Path | None,
+    tune: str,
+    chosen: dict[str, Any],
+) -> tuple[Subject, Settings]:
+    """Adapters, or all of a model; `chosen`: fields of `Settings`."""
+    if chosen["flip"]:
+        data = data.flipped()
+    rate = chosen.pop("learning_rate", None)
+    if rate == "auto":
+        raise ConfigError(f"the learning rate 'auto' is for tune 'last-layer'; give a number to tune {tune!r}")
+    dtype = "float32" if reading.dtype == "auto" and tune == "full" else reading.dtype
+    lm = reading.load(dtype=dtype)
+    tokens = tokenize_pairs(data, lm, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
+    trained = _trained(data, tokens)
+    precision = chosen.pop("precision", None) or ("float32" if torch.device(lm.device).type == "cpu" else "bfloat16")
+    settings = resolve(trained, tune=tune, objective=objective, learning_rate=rate, precision=precision, **chosen)
+
+    share = reading.share and not settings.gradient_checkpointing and reading.team.share[1] == 1
+    references: dict[str, Any]
+    if reference is None:
+        ref_chosen, ref_rejected = reading.scored(lm, tokens, precision, share=share)
+        references = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
+    elif Path(reference).is_dir() and (Path(reference) / "scores.parquet").is_file():
+        references = _other_reference(reference, _ids(data, tokens), flip=chosen["flip"])
+    else:
+        references = _reference_model(data, reading, tokens, str(reference), dtype, precision, share)
+    pairs = _pairs_of_tokens(data, tokens, **references)
+    wrapped = None
+    if tune == "lora":
+        assert settings.lora is not None
+        wrapped, parameters = add_adapters(lm, settings.lora, seed=settings.seed)
+        drift = functools.partial(Drift, adapters=True, scale=settings.lora.alpha / settings.lora.rank)
+    else:
+        parameters, drift = unfreeze(lm), Drift
+    if settings.gradient_checkpointing:
+        checkpoint_activations(lm)
+    scorer = PairScorer(lm, tokens, share=share, normaliser_gradient=objective.reads == "log_probs")
+    longest = np.maximum(pairs.chosen_length, pairs.rejected_length)
+    lengths = np.asarray([len(each) for each in tokens.prompts])[tokens.prompt] + longest
+    return Subject(
+        scorer=scorer,
+        parameters={f"model.{name}": each for name, each in parameters.items()},
+        pairs=pairs,
+        lengths=lengths,
+        kind=tokens.kind,
+        drift=drift if "drift" in settings.probes else None,
+        lm=lm,
+        wrapped=wrapped,
+        **_told(data, tokens, lm, settings),
+    ), settings
+
+
+# pairs ---------------------------------------------------------------------------------------------------------------
+
+
+def _ids(data: PreferenceDataset, tokens: TokenPairs) -> np.ndarray:
+    return np.asarray(data.table["id"].to_pylist(), dtype=np.str_)[tokens.row]
+
+
+def _held_out(data: PreferenceDataset, tokens: TokenPairs) -> np.ndarray:
+    return np.asarray([side == "held_out" for side in data.table["split"].to_pylist()])[tokens.row]
+
+
+def _trained(data: PreferenceDataset, tokens: TokenPairs) -> int:
+    """How many pairs there are to train on."""
+    trained = int((~_held_out(data, tokens)).sum())
+    _refuse_nothing(trained, len(tokens))
+    return trained
+
+
+def _pairs_of_tokens(data: PreferenceDataset, tokens: TokenPairs, **references: Any) -> PairTable:
+    code, groups = encode(data.table["group"])
+    used, group = np.unique(code[tokens.row], return_inverse=True)
+    answered = tokens.answered
+    place = {token: at for at, token in enumerate(answered.token_ids)} if answered is not None else {}
+    return PairTable(
+        id=_ids(data, tokens),
+        group=group.astype(np.int32),
+        groups=tuple(groups[at] for at in used.tolist()),
+        held_out=_held_out(data, tokens),
+        weight=np.asarray(data.table["weight"].to_numpy(), dtype=np.float64)[tokens.row],
+        chosen_length=np.asarray([len(ids) for ids in tokens.chosen], dtype=np.int32),
+        rejected_length=np.asarray([len(ids) for ids in tokens.rejected], dtype=np.int32),
+        chosen=np.asarray([place[ids[0]] for ids in tokens.chosen], dtype=np.int32) if place else None,
+        rejected=np.asarray([place[ids[0]] for ids in tokens.rejected], dtype=np.int32) if place else None,
+        **references,
+    )
+
+
+def _told(data: PreferenceDataset, tokens: TokenPairs, lm: LanguageModel, settings: Settings) -> dict[str, Any]:
+    """What a run says of its data and model."""
+    warnings = list(tokens.warnings)
+    if tokens.left_out:
+        warnings.append(
+            f"{len(tokens.left_out)} of {len(data)} pairs are left out; the first: {tokens.left_out[0][1]}."
+        )
+    everything = data.table["id"]
+    return {
+        "left_out": [{"id": everything[row].as_py(), "reason": reason} for row, reason in tokens.left_out],
+        "warnings": warnings,
+        "provenance": Provenance(
+            data={"name": data.name, "pairs": len(data), "sha256": data.sha256},
+            model=lm.describe(),
+            seed=settings.seed,
+            versions=versions(),
+        ),
+    }
+
+
+def _refuse_nothing(trained: int, pairs: int) -> None:
+    if not trained:
+        raise DataError(f"all {pairs} pairs are held out, so nothing is left to train on; lower the held-out share")
+
+
+# references ----------------------------------------------------------------------------------------------------------
+
+
+def _reference_model(
+    data: PreferenceDataset, reading: Reading, tokens: TokenPairs, name: str, dtype: str, precision: str, share: bool
+) -> dict[str, np.ndarray]:
+    other = load_model(name, dtype=dtype, device=reading.device, **reading.where)
+    theirs = tokenize_pairs(data, other, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
+    same = len(theirs) == len(tokens) and all(
+        getattr(theirs, part) == getattr(tokens, part) for part in ("prompts", "chosen", "rejected")
+    )
+    if not same:
+        raise ModelError(
+            f"the reference {other.name} turns these pairs into other tokens than the model that is trained, so their "
+            "log-probabilities cannot be compared; use a reference with the same tokenizer"
+        )
+    chosen, rejected = reading.scored(other, tokens, precision, share=share)
+    return {"ref_chosen": chosen, "ref_rejected": rejected}
+
+
+def _other_reference(folder: str | Path, ids: np.ndarray, *, flip: bool) -> dict[str, np.ndarray]:
+    """Reference log-probabilities that `prefdyn score` wrote, by pair id."""
+    import pyarrow.parquet as pq
+
+    path = Path(folder) / "scores.parquet"
+    if not path.is_file():
+        raise ConfigError(
+            f"reference {str(folder)!r} is no folder that `prefdyn score` wrote: it holds no scores.parquet"
+        )
+    table = pq.read_table(path, columns=["id", "ref_chosen_logps", "ref_rejected_logps"])
+    place = {name: at for at, name in enumerate(table["id"].to_pylist())}
+    missing = [str(name) for name in ids.tolist() if name not in place]
+    if missing:
+        raise DataError(
+            f"{path} lacks {len(missing)} of {len(ids)} pairs, the first is {missing[0]!r}; score the same data"
+        )
+    order = np.asarray([place[name] for name in ids.tolist()])
+    columns = [table[f"ref_{side}_logps"].to_numpy()[order] for side in ("chosen", "rejected")]
+    chosen, rejected = columns[::-1] if flip else columns
+    return {"ref_chosen": np.asarray(chosen), "ref_rejected": np.asarray(rejected)}
