@@ -22,7 +22,6 @@ from trl import DPOConfig, DPOTrainer  # noqa: E402
 import prefdyn as pdy  # noqa: E402
 from prefdyn.maths.optimizers import SGD  # noqa: E402
 from prefdyn.models.load import BUILTIN  # noqa: E402
-from prefdyn.training.train import train  # noqa: E402
 from prefdyn.training.trl import GroupDPOTrainer  # noqa: E402  <- the first of three lines
 
 STEPS, RATE, BETA = 8, 0.005, 0.1
@@ -77,7 +76,7 @@ def main() -> None:
     print(f"TRL says: margin {metrics['eval_rewards/margins']:.3f}, accuracy {metrics['eval_rewards/accuracies']:.0%}")
     print(f"losses and weights with and without the plug-in: {'the same bytes' if same else 'they differ'}")
 
-    own = train(
+    own = pdy.train(
         pdy.PreferenceDataset.from_rows(rows), "builtin", tune="full", objective=pdy.DPO(beta=BETA), optimizer=SGD(),
         learning_rate=RATE, steps=STEPS, batch_size=len(rows), clip=None, record="all", probes=(), probe_pairs="all",
     )  # fmt: skip

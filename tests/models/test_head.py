@@ -1,6 +1,7 @@
 """The chunked head: values and gradients are those of the whole softmax, and its logits never exist at once."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def block(request, monkeypatch):
     return request.param
 
 
-def inputs(*, k=1, dtype=torch.float64, bias=True, seed=0):
+def inputs(*, k=1, dtype=torch.float64, bias=True, seed=0) -> Any:
     draw = torch.Generator().manual_seed(seed)
     states = torch.randn(N, D, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
     weight = torch.randn(V, D, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
@@ -157,6 +158,15 @@ def test_no_tensor_is_larger_than_a_block(monkeypatch, trained, kind):
     with Sizes() as seen:
         whole(states, torch.zeros(300, 1, dtype=torch.long), weight, None, 1.0).sum().backward()
     assert seen.largest == 1_500_000
+
+
+def test_second_derivatives_are_refused():
+    """Rather than silently zero."""
+    states, targets, weight, _ = inputs()
+    (slope,) = torch.autograd.grad(head_log_probs(states, targets, weight).sum(), weight)
+    assert not slope.requires_grad
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.grad(head_log_probs(states, targets, weight).sum(), weight, create_graph=True)
 
 
 def test_nothing_is_kept_where_no_gradient_is_wanted():

@@ -4,12 +4,14 @@ import dataclasses
 import warnings
 import weakref
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import peft
 import pytest
 import torch
 import transformers
+from torch._C._distributed_c10d import HashStore
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -17,8 +19,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from prefdyn.errors import ModelError
 from prefdyn.models import log_probs
+from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import load_model
-from prefdyn.models.log_probs import PairScorer
+from prefdyn.models.log_probs import PairScorer, response_states
 from prefdyn.models.token_pairs import TokenPairs
 from tests.models.conftest import edit_config
 from tests.naive.pair_scores import NaivePairScorer
@@ -34,7 +37,7 @@ ROWS = np.array([3, 1, 0, 7, 8])
 class Exact(TorchFunctionMode):
     """Models compute norms, softmax and rotations in float32 whatever their dtype; here they use float64."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types, args: Any = (), kwargs=None):
         func = torch.Tensor.double if func is torch.Tensor.float else func
         kwargs = {key: torch.float64 if value is torch.float32 else value for key, value in (kwargs or {}).items()}
         return func(*(torch.float64 if value is torch.float32 else value for value in args), **kwargs)
@@ -130,7 +133,7 @@ def test_values_and_gradients_of_every_parameter_are_those_of_the_naive_twin(tin
 
 @pytest.mark.parametrize("of", ["answers", "responses"])
 def test_a_window_that_counts_columns_limits_the_rows(tiny, tmp_path, of):
-    """GPT-Neo's local layers see the last 40 columns: rows are no longer, and longer pairs go the plain way."""
+    """GPT-Neo's local layers see the last 40 columns: longer pairs go the plain way."""
     lm = load_model(str(tiny("gpt-neo")))
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
@@ -237,6 +240,20 @@ def test_one_pair_is_enough(tiny):
                 torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-5)
 
 
+def test_response_states_are_those_that_the_head_scores(tiny):
+    """Their log-probabilities, added up by response, are the scores; their means, the states."""
+    lm = load_model(str(tiny("phi")))
+    pairs = some_pairs("responses")
+    with torch.no_grad():
+        scores = PairScorer(lm, pairs)(ROWS)
+        states, targets, lengths = response_states(lm, pairs, ROWS)
+        each = head_log_probs(states, targets[:, None], lm.head_weight, lm.head_bias, lm.head_scale)[:, 0]
+    sums = torch.stack([part.sum() for part in each.split(lengths.tolist())])
+    torch.testing.assert_close(sums, torch.cat([scores.chosen, scores.rejected]), rtol=1e-5, atol=1e-5)
+    means = torch.stack([part.mean(0) for part in states.split(lengths.tolist())])
+    torch.testing.assert_close(means[:5] - means[5:], scores.states, rtol=1e-4, atol=1e-4)
+
+
 # training modes ------------------------------------------------------------------------------------------------------
 
 
@@ -289,9 +306,10 @@ def test_gradient_checkpointing_changes_nothing(tiny, share, of):
     lm.model.requires_grad_(True).train()
     scorer = PairScorer(lm, some_pairs(of), share=share)
     plain = scores_and_gradients(scorer, ROWS, random_weights())
-    lm.model.gradient_checkpointing_enable()
+    # transformers is renaming it
+    getattr(lm.model, "activation_checkpointing_enable", lm.model.gradient_checkpointing_enable)()
     calls = []
-    hook = lm.trunk.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    hook = lm.trunk.layers[0].self_attn.register_forward_pre_hook(lambda *_: calls.append(1))
     agree(scores_and_gradients(scorer, ROWS, random_weights()), plain, 1e-6)
     hook.remove()
     assert len(calls) == 2  # once more in the backward: the checkpointing was real
@@ -402,7 +420,7 @@ def test_data_parallel_wrapping_keeps_scores_and_gradients(tiny):
     scorer = PairScorer(lm, some_pairs("responses"))
     assert all(name.startswith("model.") for name in scorer.state_dict())
     truth = scores_and_gradients(scorer, ROWS, random_weights())
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         wrapped = torch.nn.parallel.DistributedDataParallel(scorer)
         lm.model.zero_grad()
@@ -461,7 +479,7 @@ class Live(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.now = self.peak = 0
-        self.known = WeakIdKeyDictionary(ref_type=weakref.ref)
+        self.known = WeakIdKeyDictionary(ref_type=weakref.ref)  # pyright: ignore[reportArgumentType]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))

@@ -115,14 +115,15 @@ def test_tensors_are_the_readers_own(tmp_path):
 def test_equal_content_gives_equal_bytes(tmp_path):
     """Whatever the order of names and the chunks of a table; and other content gives other bytes."""
     given = content()
-    one = save_checkpoint(tmp_path / "a", **given)
     turned: dict[str, Any] = {
         key: dict(reversed(value.items())) if isinstance(value, dict) else value for key, value in given.items()
     }
-    half = given["tables"]["trajectory"]
-    turned["tables"] = {**turned["tables"], "trajectory": pa.concat_tables([half.slice(0, 1), half.slice(1)])}
-    assert turned["tables"]["trajectory"]["step"].num_chunks == 2
-    two = save_checkpoint(tmp_path / "b", **turned)
+    rows = 200_000  # more than a page of Parquet
+    whole = pa.table({"x": np.random.default_rng(0).random(rows), "id": [f"pair-{at}" for at in range(rows)]})
+    parts = pa.concat_tables([whole.slice(0, 70_001), whole.slice(70_001, 3), whole.slice(70_004)])
+    assert parts["x"].num_chunks == 3
+    given["tables"], turned["tables"] = {**given["tables"], "pairs": whole}, {"pairs": parts, **turned["tables"]}
+    one, two = save_checkpoint(tmp_path / "a", **given), save_checkpoint(tmp_path / "b", **turned)
     assert listing(one) == listing(two)
     given["tensors"]["model/head"][0, 0] += 1
     assert listing(save_checkpoint(tmp_path / "c", **given)) != listing(two)

@@ -17,7 +17,7 @@ import torch
 from prefdyn.errors import ConfigError
 from prefdyn.maths.optimizers import OPTIMIZERS, SGD, AdamW
 from prefdyn.models import head
-from prefdyn.models.load import load_model
+from prefdyn.models.load import load_model, quiet
 from prefdyn.training import memory
 from prefdyn.training.memory import Load, ModelSize, alternatives, available_bytes, check_fits, estimate, model_size
 from prefdyn.training.settings import LoRA
@@ -54,8 +54,12 @@ def measured(changes, **environment):
     run = {**_PLAIN, "accumulate": 1, **changes}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.training.measure_memory", json.dumps(run)],
-        capture_output=True, text=True, cwd=REPO, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        cwd=REPO,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -107,8 +111,10 @@ def test_the_formula_is_what_autograd_keeps(tiny, kind):
     """Of each token and layer, within a factor 1.5; and with the look at the model, exactly, at another length."""
     lm = load_model(str(tiny(kind)))
     unfreeze(lm)
-    plain, seen = model_size(lm, look=False), model_size(lm)
-    assert 1 / 1.5 < seen.correction / plain.correction < 1.5
+    seen = model_size(lm)
+    assert 1 / 1.5 < seen.correction < 1.5
+    if kind in ("llama", "mistral-full", "gpt2"):  # those that it was written for
+        assert seen.correction == pytest.approx(1.0, abs=0.04)
     grown = (memory._kept_bytes(lm, 100) - memory._kept_bytes(lm, 60)) / 40
     matrix = 4 * seen.heads * (160 - 81) if seen.eager else 0  # the matrix of attention grows with the square
     assert seen.layers * (seen.kept(81) + matrix) + 12 * seen.hidden == pytest.approx(grown, rel=0.02)
@@ -162,7 +168,8 @@ def test_linear_layers_and_adapters_are_counted(tmp_path):
         linear = [part.weight.numel() for name, part in lm.model.named_modules() if isinstance(part, torch.nn.Linear)]
         assert found.layers * found.linear == sum(linear) - lm.head_weight.numel()
         config = peft.LoraConfig(r=3, target_modules="all-linear", task_type="CAUSAL_LM")
-        trained, _ = peft.get_peft_model(lm.model, config).get_nb_trainable_parameters()
+        with quiet():
+            trained, _ = peft.get_peft_model(lm.model, config).get_nb_trainable_parameters()
         assert found.adapters(3) == trained
         assert model_size(lm, look=False) == found  # adapters are not counted
 
@@ -174,7 +181,7 @@ def test_linear_layers_and_adapters_are_counted(tmp_path):
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS.values()))
 def test_parts_add_up(tune, optimizer):
     """To the total, and the rows show them; the optimizer's part is what torch's holds."""
-    found = estimate(LLAMA, full(tune=tune, optimizer=optimizer, cached_pairs=1000, reference_parameters=10**9))
+    found = estimate(LLAMA, full(tune=tune, optimizer=optimizer, cached_states=1000, reference_parameters=10**9))
     assert found.total == sum(found.parts.values()) == found.rows()[-1]["bytes"]
     assert [row["part"] for row in found.rows()[:-1]] == [name for name, size in found.parts.items() if size]
     assert all(isinstance(size, int) and size >= 0 for size in found.parts.values())
@@ -228,13 +235,13 @@ def test_what_each_setting_moves():
     halves = moved(full(processes=2))
     assert {halves[name] / base.parts[name] for name in halves} == {-0.5}
     assert set(halves) == {"weights", "gradients", "optimizer state", "start weights"}
-    assert moved(full(cached_pairs=1000)) == {"cached states": 1000 * 4096 * 4}
-    assert "cached states" not in moved(full(cached_pairs=1000), device="cuda:0")  # the probes' are on the host
+    assert moved(full(cached_states=1000)) == {"cached states": 1000 * 4096 * 4}
+    assert "cached states" not in moved(full(cached_states=1000), device="cuda:0")  # the probes' are on the host
     assert moved(full(reference_parameters=LLAMA.parameters)) == {}  # gone before gradients come
     light = full(tune="lora")
     other = dataclasses.replace(light, reference_parameters=LLAMA.parameters)
     assert 0 < estimate(LLAMA, other).parts["reference model"] < base.parts["weights"]
-    head_only = estimate(LLAMA, full(tune="last-layer", cached_pairs=10**6, state_bytes=8))
+    head_only = estimate(LLAMA, full(tune="last-layer", cached_states=10**6, state_bytes=8))
     assert head_only.parts["cached states"] == 10**6 * 4096 * 12
     assert {head_only.parts[name] for name in ("gradients", "optimizer state", "start weights")} == {0}
 
@@ -312,12 +319,12 @@ def test_advice_is_true(tune, available):
 
 def test_a_last_layer_run_is_advised_otherwise():
     """What helps there are fewer pairs or shorter numbers, not batches."""
-    load = full(tune="last-layer", optimizer=SGD(), cached_pairs=10**7, state_bytes=8)
+    load = full(tune="last-layer", optimizer=SGD(), cached_states=10**7, state_bytes=8)
     with pytest.raises(ConfigError) as info:
         check_fits(estimate(LLAMA, load, available=100 * GIB))
     text = str(info.value)
     assert "--precision float32 saves" in text
-    assert "half of the pairs (5,000,000, see --limit) saves" in text
+    assert "half of the pairs (see --limit) saves" in text
     assert not any(flag in text for flag in ("--accumulate", "--tune", "--gradient-checkpointing"))
 
 
@@ -405,7 +412,7 @@ def test_estimates_grow_with_every_number():
     for name in ("parameters", "hidden", "layers", "intermediate", "query", "key", "vocabulary"):
         larger = dataclasses.replace(LLAMA, **{name: 2 * getattr(LLAMA, name)})
         for tune, device in itertools.product(("full", "lora", "last-layer"), ("cpu", "cuda:0")):
-            load = full(tune=tune, cached_pairs=10)
+            load = full(tune=tune, cached_states=10)
             small, large = (estimate(size, load, device=device).parts for size in (LLAMA, larger))
             assert all(large[part] >= small[part] for part in small if part != "allocator"), (name, tune)
     assert np.isclose(estimate(LLAMA, full(batch_tokens=0)).parts["activations"], 0)

@@ -694,6 +694,16 @@ def test_pairs_without_names_are_numbered_as_in_your_data(folder, tmp_path):
     assert sorted(trainer.margins()["id"].to_pylist()) == [*"0134567"]
 
 
+def test_an_evaluation_set_may_have_no_names_of_its_own(folder, tmp_path):
+    bare = [{name: value for name, value in row.items() if name != "id"} for row in pairs(3, seed=1)]
+    trainer = make(plug_in(), folder, tmp_path, as_set(pairs(8)), as_set(bare), max_steps=1)
+    trainer.train()
+    trainer.evaluate()
+    shown = trainer.margins().to_pandas()
+    assert sorted(shown[shown["set"] == "eval"]["id"]) == ["0", "1", "2"]
+    assert shown[shown["set"] == "train"]["id"].str.startswith("pair-").all()
+
+
 def test_data_that_stream(folder, tmp_path):
     stream = as_set(pairs(14)).to_iterable_dataset()
     trainer = make(

@@ -4,6 +4,7 @@ import json
 import warnings
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
@@ -14,6 +15,7 @@ from prefdyn.errors import ConfigError, DataError, ModelError, TrainingError
 from prefdyn.maths.objectives import DPO, IPO, SFT
 from prefdyn.maths.optimizers import SGD, AdamW
 from prefdyn.models.load import load_model
+from prefdyn.models.score import score
 from prefdyn.models.token_pairs import tokenize_pairs
 from prefdyn.training.loop import check_start
 from prefdyn.training.settings import LoRA, resolve
@@ -194,6 +196,22 @@ def test_another_reference_moves_the_start(tiny, tmp_path):
     assert first.keys() == last.keys()
     assert all(np.isclose(first[name], last[name], atol=1e-4) for name in first)
     assert max(map(abs, first.values())) > 1e-3
+
+
+def test_scores_are_a_reference_where_their_tokens_are_these(tiny, tmp_path):
+    data = yes_no(12)
+    for eos, folder in ((True, tmp_path / "eos"), (False, tmp_path / "plain")):
+        folder.mkdir()
+        pq.write_table(score(data, str(tiny("llama")), eos=eos, progress=False).table, folder / "scores.parquet")
+    common = {"tune": "full", "learning_rate": 0.003, "steps": 3}
+    own = run_training(data, str(tiny("llama")), **common)
+    given = run_training(data, str(tiny("llama")), reference=tmp_path / "plain", **common)
+    assert np.allclose(own.steps["loss"], given.steps["loss"], rtol=0, atol=1e-5)
+    with pytest.raises(DataError, match="scored pair 'pair-0' with 2 chosen tokens, and here it has 1"):
+        run_training(data, str(tiny("llama")), reference=tmp_path / "eos", **common)
+    run_training(data, str(tiny("llama")), reference=tmp_path / "eos", eos=True, **common)
+    with pytest.raises(DataError, match="lacks 5 of 17 pairs"):
+        run_training(yes_no(17), str(tiny("llama")), reference=tmp_path / "plain", **common)
 
 
 def test_a_reference_with_other_tokens_is_refused(tiny, tmp_path):

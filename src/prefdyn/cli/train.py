@@ -103,7 +103,10 @@ def run(
     record: Annotated[str, typer.Option(help="Steps at which groups are measured: log, all, or 1,10,100.")] = "log",
     probe_pairs: Annotated[
         str | None,
-        typer.Option(help="Pairs measured per group and split, or all.", show_default="200; all for last-layer"),
+        typer.Option(
+            help="Pairs measured per group and split, or all.",
+            show_default="at most 200, and about 2,000 in all; last-layer: all",
+        ),
     ] = None,
     probes: Annotated[
         str, typer.Option(help="Measured besides losses and log-probabilities: any of drift,gradients,states, or none.")
@@ -188,13 +191,17 @@ def run(
         if folder.exists() and not resume:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        common.save_config(folder, {**options, "resume": None})
+        if not (resume and (folder / "config.yaml").is_file()):  # what a run was started with is not overwritten
+            common.save_config(folder, {**options, "resume": None})
     with contextlib.ExitStack() as stack:
         writer = None
         if tensorboard and is_main_process():
+            from prefdyn.training.checkpoints import latest_checkpoint
             from prefdyn.training.tracking import EventWriter
 
-            writer = stack.enter_context(EventWriter(folder / "events"))
+            kept = latest_checkpoint(folder / "checkpoints") if resume else None
+            at = None if kept is None else kept.step
+            writer = stack.enter_context(EventWriter(folder / "events", beta=beta, resumed=at))
         found = run_training(
             source,
             model,
@@ -203,6 +210,7 @@ def run(
             flip=flip,
             out=folder,
             resume=resume,
+            tell=common.tell,
             eos=eos,
             track=None if writer is None else writer.track,
             **settings,

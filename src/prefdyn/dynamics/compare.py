@@ -35,6 +35,9 @@ _FIRST = (
 _POOR = 0.1
 """Misfit from which a rescaling is told to bring the curves not together: a third of the way that they move, apart."""
 
+_SHORT = 0.1
+"""Share of a run's steps below which a rescaled comparison is told to see little of it."""
+
 Key = tuple[str, str]
 Cells = Mapping[Key, Cell]
 
@@ -274,7 +277,7 @@ def compare(
                 *_unlike_settings(settings),
                 *_unlike_pairs(names, sides, shared),
                 *_not_in_order(shared, judges, in_order),
-                *_of_pace(pace),
+                *_of_pace(names, pace),
             ]
         ),
     )
@@ -348,6 +351,8 @@ def steps_to_undo(
 def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[SettingDifference, ...]:
     """The settings in which two runs differ, those that matter most first; one that a run lacks is None there.
 
+    A setting that one run lacks and the other has switched off (False, 0 or nothing) is no difference.
+
     Example:
         >>> differing_settings({"beta": 0.1, "steps": 5}, {"beta": 0.2, "steps": 5, "clip": 1.0})
         (SettingDifference(name='beta', first=0.1, second=0.2), SettingDifference(name='clip', first=None, second=1.0))
@@ -356,13 +361,8 @@ def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> t
     return tuple(
         SettingDifference(name, first.get(name), second.get(name))
         for name in names
-        if first.get(name) != second.get(name) and not _off(first.get(name), second.get(name))
+        if first.get(name) != second.get(name) and (first.get(name) or second.get(name))
     )
-
-
-def _off(first: Any, second: Any) -> bool:
-    """One run does not have the setting, and the other has it switched off."""
-    return all(value is None or value is False for value in (first, second))
 
 
 # one group ----------------------------------------------------------------------------------------------------------
@@ -516,18 +516,25 @@ def _not_in_order(shared: Sequence[Key], judges: str, in_order: np.ndarray) -> l
     ]
 
 
-def _of_pace(pace: Rescaling) -> list[str]:
+def _of_pace(names: tuple[str, str], pace: Rescaling) -> list[str]:
     if pace.at_edge:
         return [
             f"The best rescaling of time, {pace.factor:.3g}, is an end of the range tried, {pace.tried[0]:.3g} to "
             f"{pace.tried[1]:.3g}: one of the runs hardly moves beside the other, or the curves have unlike shapes."
         ]
+    found = []
     if pace.misfit > _POOR:
-        return [
-            f"No rescaling of time brings the curves together: at the best one their mean square difference is still "
+        found.append(
+            "No rescaling of time brings the curves together: at the best one their mean square difference is still "
             f"{100 * pace.misfit:.0f} % of how far they move."
-        ]
-    return []
+        )
+    for name, share in zip(names, (pace.share_first, pace.share_second), strict=True):
+        if share < _SHORT:
+            found.append(
+                f"Rescaled, only the first {100 * share:.2g} % of the steps of {name} are compared: the other run does "
+                "not get further."
+            )
+    return found
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

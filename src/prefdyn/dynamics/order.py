@@ -154,10 +154,7 @@ def rank_correlation(
         if len(found) and ends[0] < ends[1]:
             low, high = float(ends[0]), float(ends[1])
         else:
-            because = (
-                f"every draw of groups gives {value:.2f}, so drawing says nothing about how sure it is; "
-                f"{count} groups allow no p below {_least_p(count):.2g}"
-            )
+            because = f"every draw of groups gives {value:.2f}, so drawing says nothing about how sure it is: look at p"
     return RankCorrelation(value=value, low=low, high=high, p_value=p_value, groups=count, because=because)
 
 

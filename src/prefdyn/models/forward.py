@@ -84,7 +84,7 @@ class Reader:
         self.lm = lm
         self.double_norm = double_norm
         self.kind = torch.device(lm.device).type
-        self.batch_tokens, self.pass_cost = batch_room(self.kind, batch_tokens)
+        self.batch_tokens, _ = batch_room(self.kind, batch_tokens)
         self.prefix = 0
         self.cache: Any = None
 
@@ -152,7 +152,7 @@ class Reader:
         A run goes on into the next length only where the padding that this adds costs less than one more pass.
         """
         lengths = sequences.lengths[start:stop] - self.prefix
-        for rows in runs(lengths, budget=self.batch_tokens, pass_cost=self.pass_cost):
+        for rows in runs(lengths, budget=self.batch_tokens, pass_cost=batch_room(self.kind)[1]):
             yield rows + start
 
     def read(self, sequences: Sequences, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -88,9 +88,10 @@ class _HeadLogProbs(torch.autograd.Function):
         return logits - normalisers[:, None]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         (grad,) = grads
+        if torch.is_grad_enabled():
+            raise RuntimeError("gradients of head_log_probs cannot be differentiated again")
         with torch.autocast(grad.device.type, enabled=False):
             if not ctx.trained:
                 (slopes,) = ctx.saved_tensors

@@ -90,14 +90,14 @@ class PairScorer(torch.nn.Module):
             rows: Their places in `pairs` (b,), at least one.
         """
         rows = np.asarray(rows, dtype=np.int64)
+        if not self.shared:
+            return self._plain(rows)
         texts = _texts(self.pairs, rows)
-        if self.shared and max(map(len, texts)) <= self._room:
-            alike = not any(module.training for module in self._dropouts)
-            layout = lay_out(
-                texts, width=self.lm.hidden_size, room=self._room, share_prefix=alike, answers=self.answers
-            )
-            return self._packed(rows, layout)
-        return self._plain(rows)
+        if max(map(len, texts)) > self._room:  # one pass of the model all the same, as FSDP counts passes
+            return self._plain(rows)
+        alike = not any(module.training for module in self._dropouts)
+        layout = lay_out(texts, width=self.lm.hidden_size, room=self._room, share_prefix=alike, answers=self.answers)
+        return self._packed(rows, layout)
 
     def _packed(self, rows: np.ndarray, layout: Layout) -> PairScores:
         batch = self._moved(
@@ -132,14 +132,14 @@ class PairScorer(torch.nn.Module):
             normaliser_gradient=self.normaliser_gradient or not self.answers,
         )
         known = states.detach().to(log_probs.dtype)
-        if self.answers:
-            return PairScores(log_probs[:, 0], log_probs[:, 1], known)
+        if self.answers:  # copies, as FSDP wants no views from a module
+            return PairScores(log_probs[:, 0].clone(), log_probs[:, 1].clone(), known)
         # In float64, so that a sum depends neither on the order of its terms nor on how long the others are.
         lengths = batch["lengths"]
         sums = torch.segment_reduce(log_probs[:, 0].double(), "sum", lengths=lengths, unsafe=True).to(log_probs.dtype)
         chosen, rejected = sums.chunk(2)
         first, second = torch.segment_reduce(known, "mean", lengths=lengths, unsafe=True).chunk(2)
-        return PairScores(chosen, rejected, first - second)
+        return PairScores(chosen.clone(), rejected.clone(), first - second)
 
     def _trunk(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
         return self.lm.trunk(input_ids=ids, use_cache=False, **options).last_hidden_state
@@ -151,10 +151,10 @@ class PairScorer(torch.nn.Module):
         pairs = self.pairs
         every = np.arange(len(pairs))
         sizes = np.asarray([len(text) for text in _texts(pairs, every)])
-        limit = _columns_in_sight(self.model.config)
+        limit = _longest_row(self.model.config)
         fitting = every[sizes <= limit] if limit is not None else every
         if not len(fitting):
-            self.why_not = f"every pair is longer than the {limit} tokens that the model's local attention sees"
+            self.why_not = f"every pair is longer than the {limit} tokens that fit into a row of this model"
             return
         order = fitting[np.argsort(sizes[fitting], kind="stable")]
         length = row_length(int(sizes[order[-1]]), common_prefix(pairs.prompts), self.lm.hidden_size)
@@ -286,11 +286,13 @@ def response_states(
 # the model's state ---------------------------------------------------------------------------------------------------
 
 
-def _columns_in_sight(config: Any) -> int | None:
-    """Tokens after which a row must end where local layers count columns of the row and not positions (GPT-Neo)."""
-    if "local" in (getattr(config, "attention_layers", None) or ()):
-        return int(config.window_size)
-    return None
+def _longest_row(config: Any) -> int | None:
+    """Tokens after which a row must end: GPT-Neo's attention counts columns of a row, not positions, and its local
+    layers see the last few only."""
+    kinds = getattr(config, "attention_layers", None)
+    if not kinds:
+        return None
+    return int(config.window_size if "local" in kinds else config.max_position_embeddings)
 
 
 @contextlib.contextmanager

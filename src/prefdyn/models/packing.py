@@ -126,7 +126,6 @@ def cheapest(sizes: Int[np.ndarray, " pairs"], *, skip: int, width: int, room: i
         width: Of the model.
         room: Most tokens in a row, with the prefix.
     """
-
     longest, total = int(sizes.max()), int(sizes.sum())
     hoped = []
     for rows in range(1, len(sizes) + 1):

@@ -43,6 +43,7 @@ class TrainingReport:
                 found.rejected,
                 step=found.settings.steps,
                 time=0.0,
+                eps=2.0**-52 if found.settings.precision == "float64" else 2.0**-23,
             )
         }
         split = "held_out" if pairs.held_out.any() else "train"

@@ -87,7 +87,7 @@ def curves_figure(
 
 
 def order_figure(
-    names: Sequence[str], first: Float[np.ndarray, " m"], second: Float[np.ndarray, " m"], runs: tuple[str, str],
+    names: Sequence[str], first: Float[np.ndarray, " m"], second: Float[np.ndarray, " n"], runs: tuple[str, str],
     *, note: str = "",
 ) -> Figure:  # fmt: skip
     """Place of each group in the order of learning of one run against that in the other; each row is a group.
@@ -111,7 +111,7 @@ def order_figure(
         shown = [_plain(names[code], _WIDEST_NAME) for code in map(int, order)]
         left = 0.5 + _widest(shown, size)
         body = max(1.2, pitch * count)
-        across = float(np.clip(body, 2.4, 5.2))
+        across = float(np.clip(body, 2.8, 5.2))
         lines = textwrap.wrap(note, int((left + across) / 0.066))
         foot = 0.72 + 0.165 * len(lines)
         width = max(left + across + 0.3, 4.4)
@@ -127,8 +127,9 @@ def order_figure(
         axes.set_xlim(0.4, count + 0.6)
         axes.set_yticks(places, shown, fontsize=size, color=INK)
         axes.xaxis.set_major_locator(MultipleLocator(1) if count <= 12 else MaxNLocator(8, integer=True))
-        axes.set_xlabel(f"Place in {_plain(runs[0], 40)} (1 is learned first)")
-        axes.set_title(f"Rows: as in {_plain(runs[1], 40)}, first learned on top", fontsize=8.5, color=SOFT)
+        axes.set_xlabel(f"Place in {_fitting(runs[0], 9, across - 1.7)} (1 is learned first)")
+        rows = f"Rows: as in {_fitting(runs[1], 8.5, across - 1.9)}, first learned on top"
+        axes.set_title(rows, fontsize=8.5, color=SOFT)
         axes.hlines(places, 0, 1, color=FAINT, linewidth=0.4, transform=axes.get_yaxis_transform(), zorder=0)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
@@ -235,15 +236,15 @@ def _curves(
     axes.plot(np.log10(1 + pair.first_steps), pair.first, color=FIRST, linewidth=1.9, zorder=4)
     axes.set_xlim(0, math.log10(1 + last) or 1.0)
     axes.set_ylim(*span)
-    axes.set_title(_fitting(pair.name), fontsize=8, color=INK, pad=13 if pair.note else 4)
+    axes.set_title(_fitting(pair.name, 8, _PANEL[0] + 0.2), fontsize=8, color=INK, pad=13 if pair.note else 4)
     if pair.note:
         axes.text(0, 1.025, pair.note, transform=axes.transAxes, fontsize=7, color=SOFT, va="bottom")
 
 
-def _fitting(name: str) -> str:
-    """As much of a name as its panel is wide."""
+def _fitting(name: str, size: float, room: float) -> str:
+    """As much of a name as there is room for, in inches, but for its ends."""
     width = 40
-    while width > 8 and _widest([_plain(name, width)], 8) > _PANEL[0] + 0.2:
+    while width > 8 and _widest([_plain(name, width)], size) > room:
         width -= 1
     return _plain(name, width)
 
@@ -269,4 +270,4 @@ def _spans(known: Sequence[tuple[str, np.ndarray]]) -> bool:
     """Whether the spreads span more than a power of ten."""
     values = np.concatenate([each[:, 2:].ravel() for _, each in known])
     values = values[np.isfinite(values) & (values > 0)]
-    return len(values) > 0 and values.max() > 10 * values.min()
+    return bool(len(values) > 0 and values.max() > 10 * values.min())

@@ -22,7 +22,7 @@ from prefdyn.dynamics.sampling import batches
 from prefdyn.errors import ConfigError, TrainingError
 from prefdyn.maths.optimizers import SGD, Adam, RMSprop
 from prefdyn.training.checkpoints import Checkpoint, save_checkpoint
-from prefdyn.training.probes import Drift, PairTable, changes, group_rows, losses, probe_rows, trajectory_table
+from prefdyn.training.probes import Drift, PairTable, changes, group_rows, losses, probe_rows, right, trajectory_table
 from prefdyn.training.settings import Settings
 from prefdyn.trajectory import MODULES
 
@@ -226,7 +226,8 @@ class Loop:
         with torch.no_grad():
             beta = self.settings.objective.beta
             one = torch.ones_like(loss) * float(alive)
-            columns = [share * loss, share, one, one * margins, one * (margins > 0), one * chosen, one * rejected]
+            good = right(chosen, rejected, margins, beta, torch.finfo(chosen.dtype).eps)
+            columns = [share * loss, share, one, one * margins, one * good, one * chosen, one * rejected]
             columns += [one * beta * up, one * beta * down]
             return torch.stack([column.double().sum() for column in columns]).to(self.device)
 
@@ -364,6 +365,7 @@ class Loop:
                 drift=whole,
                 gradients="gradients" in settings.probes,
                 geometry="states" in settings.probes,
+                eps=torch.finfo(self.dtype).eps,
             )
         bad = next((row for row in rows if not math.isfinite(row["loss"])), None)
         if bad is not None:

@@ -114,8 +114,8 @@ class Load:
     gradient_checkpointing: bool = False
     drift: bool = True
     """Whether the start of trained weights is kept to measure how far they move."""
-    cached_pairs: int = 0
-    """Pairs whose states are held at once: all of them for last-layer runs, those that probes look at otherwise."""
+    cached_states: int = 0
+    """States that are held at once: of all pairs (or response tokens) for last-layer runs, else of those probed."""
     state_bytes: int = 4
     """Of one number of a state in a last-layer run."""
     reference_parameters: int = 0
@@ -194,7 +194,7 @@ def estimate(size: ModelSize, load: Load, *, device: str = "cpu", available: int
         "head block": _head_block(size, load, device),
         "reference model": 0,
         "allocator": _hoard(size, load) if device.startswith("cpu") else 0,
-        "cached states": load.cached_pairs * size.hidden * (4 + load.state_bytes if head else 4),
+        "cached states": load.cached_states * size.hidden * (4 + load.state_bytes if head else 4),
     }
     if not head and not device.startswith("cpu"):
         parts["cached states"] = 0  # probes hold theirs on the host
@@ -267,9 +267,9 @@ def alternatives(found: MemoryEstimate) -> list[tuple[str, MemoryEstimate]]:
     if load.tune == "last-layer":
         if load.state_bytes > 4:
             options.append(("--precision float32", size, replace(load, state_bytes=4)))
-        if load.cached_pairs > 1:
-            half = -(-load.cached_pairs // 2)
-            options.append((f"half of the pairs ({half:,}, see --limit)", size, replace(load, cached_pairs=half)))
+        if load.cached_states > 1:
+            half = replace(load, cached_states=-(-load.cached_states // 2))
+            options.append(("half of the pairs (see --limit)", size, half))
     else:
         if load.batch_pairs > 1:
             options.append(_in_parts(found))
@@ -308,7 +308,7 @@ def _activations(size: ModelSize, load: Load) -> int:
     kept = size.kept(longest, autocast=load.autocast)
     if load.tune == "last-layer":
         # nothing is kept: one layer is at work while states are read; a step holds those of its batch
-        return int(max(load.batch_tokens * kept, load.cached_pairs * size.hidden * load.state_bytes))
+        return int(max(load.batch_tokens * kept, load.cached_states * size.hidden * load.state_bytes))
     copies = 2 * size.linear * size.layers if load.autocast and size.weight_bytes > 2 else 0
     ends = 3 * 4 * size.hidden  # the embedded token, the final state, and the gradient that comes back
     if load.gradient_checkpointing:
@@ -327,7 +327,7 @@ def _head_block(size: ModelSize, load: Load, device: str) -> int:
     """Blocks of logits, and the gradients of the head that wait to be added up."""
     states = load.batch_tokens if load.predicted is None else load.predicted
     room = _LOGITS.get(torch.device(device).type, _LOGITS["cpu"])
-    block = min(max(1, states), max(1, room // size.vocabulary)) * size.vocabulary * 4
+    block = 4 * min(states * size.vocabulary, max(room, size.vocabulary))
     if size.weight_bytes < 4:
         block += min(_COLUMNS, size.vocabulary) * size.hidden * 4
     twice = load.tune == "full" and (size.tied or load.accumulate > 1)

@@ -19,6 +19,8 @@ from prefdyn.maths.objectives import Objective
 from prefdyn.trajectory import MODULES, SCHEMA
 
 SPLITS = ("train", "held_out")
+_ROUNDINGS = 8
+"""What a log-probability may be off by, in units of its last place, when it is computed in another batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,6 +75,19 @@ def losses(chosen: Any, chosen_moved: Any, rejected_moved: Any, length: Any, obj
     return objective.loss(margins), margins
 
 
+def right(chosen: Any, rejected: Any, margins: Any, beta: float, eps: float) -> Any:
+    """Which margins are above 0 by more than rounding: before the first step none, as in TRL.
+
+    Args:
+        chosen: (b,) log-probabilities, from NumPy or torch.
+        rejected: (b,) the same of the rejected responses.
+        margins: (b,) with beta.
+        beta: Of the objective.
+        eps: Of the dtype in which they were computed.
+    """
+    return margins > _ROUNDINGS * eps * beta * (abs(chosen) + abs(rejected))
+
+
 def probe_rows(pairs: PairTable, per_cell: int | None, *, seed: int) -> Int[np.ndarray, " probed"]:
     """At most so many pairs of each group and split, drawn once, in order. None: all."""
     if per_cell is None:
@@ -100,6 +115,7 @@ def group_rows(
     drift: float | None = None,
     gradients: bool = True,
     geometry: bool = True,
+    eps: float = 2.0**-52,
 ) -> list[dict[str, Any]]:
     r"""The rows of a Trajectory at one step, one per group and split that has pairs here.
 
@@ -115,6 +131,7 @@ def group_rows(
         drift: Frobenius norm of the change of all trained weights.
         gradients: Measure the gradient in the head, where states and answer tokens are known.
         geometry: Measure distinguishability, concentration and trace, for groups with two answers.
+        eps: Of the dtype in which the log-probabilities were computed.
 
     Reference:
         Quantities: THEORY 2.7, 4.6; the gradient norm is that of
@@ -125,12 +142,13 @@ def group_rows(
     moved = changes(chosen, ref_chosen, length, objective)
     down = changes(rejected, ref_rejected, pairs.rejected_length[rows], objective)
     loss, margin = losses(chosen, moved, down, length, objective)
-    measured: dict[str, np.ndarray] = {"loss": loss, "margin": margin, "reward_accuracy": margin > 0}
+    measured: dict[str, np.ndarray] = {"loss": loss, "margin": margin}
+    measured["reward_accuracy"] = right(chosen, rejected, margin, objective.beta, eps)
     measured["policy_accuracy"] = chosen > rejected
     if pairs.known:
         up, down = chosen - ref_chosen, rejected - ref_rejected
         measured |= {"chosen_log_prob": chosen, "rejected_log_prob": rejected, "chosen_change": up}
-        measured |= {"rejected_change": down, "chosen_falling": up < 0}
+        measured |= {"rejected_change": down, "chosen_falling": up < -_ROUNDINGS * eps * abs(chosen)}
     cells = 2 * pairs.group[rows] + pairs.held_out[rows]
     found = []
     for cell in np.unique(cells).tolist():
@@ -145,6 +163,8 @@ def group_rows(
             "drift": drift,
         }
         row |= {name: float(np.mean(values[inside], dtype=np.float64)) for name, values in measured.items()}
+        if objective.reads == "log_probs":  # a mean over tokens, as it is trained and as TRL has it
+            row["loss"] = float(np.average(loss[inside], weights=length[inside]))
         if states is not None and pairs.chosen is not None and pairs.rejected is not None:
             at = rows[inside]
             if gradients and objective.reads == "margins":

@@ -142,9 +142,15 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
+_PROBED_PER_CELL, _PROBED = 200, 2000
+"""Pairs that the probes look at by default, in one split of one group and in all: many groups must not cost more than
+the training that they describe."""
+
+
 def resolve(
     pairs: int,
     *,
+    groups: int = 1,
     tune: str,
     objective: Objective | None = None,
     optimizer: Optimizer | None = None,
@@ -167,10 +173,11 @@ def resolve(
     | batch size | full | 32 | 32 |
     | length | 100 steps | 1 epoch | 1 epoch |
     | clip | none | 1 | 1 |
-    | probes look at | all pairs | 200 per group and split | 200 per group and split |
+    | probes look at | all pairs | at most 200 per group and split, 2,000 in all | the same |
 
     Args:
         pairs: Pairs to train on.
+        groups: Groups that they are in.
         tune: "last-layer", "lora" or "full".
         objective: `DPO(beta=0.1)` if not given.
         optimizer: See the table.
@@ -210,7 +217,7 @@ def resolve(
     if "clip" not in rest:
         rest["clip"] = None if head else 1.0
     if probe_pairs is None:
-        probe_pairs = "all" if head else 200
+        probe_pairs = "all" if head else min(_PROBED_PER_CELL, max(1, _PROBED // (2 * groups)))
     if learning_rate is None:
         if head:
             raise ConfigError("learning_rate is missing; give a number")

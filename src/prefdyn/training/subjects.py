@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from prefdyn._files import shown_bytes
 from prefdyn.data.codes import encode
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.dynamics.descent import stable_learning_rate
@@ -24,6 +25,7 @@ from prefdyn.models.team import Team
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 from prefdyn.training.heads import AnswerHead, head_settings, response_head
+from prefdyn.training.memory import MemoryEstimate, check_fits, of_model
 from prefdyn.training.probes import Drift, PairTable
 from prefdyn.training.settings import Settings, resolve
 from prefdyn.training.tune import Parameters, add_adapters, checkpoint_activations, unfreeze
@@ -65,6 +67,8 @@ class Reading:
     share: bool
     team: Team
     progress: bool
+    tell: Callable[[str], None] = lambda line: None
+    """Told, in a line, what is about to happen."""
 
     def load(self, *, dtype: str) -> LanguageModel:
         """The model to train."""
@@ -145,7 +149,8 @@ def _head_of_features(
     if reference is None:
         references = dict(zip(("ref_chosen", "ref_rejected"), scorer.start_log_probs(), strict=True))
     else:
-        references = _other_reference(reference, feats.id, flip=chosen["flip"])
+        lengths = (feats.chosen_length, feats.rejected_length)
+        references = _other_reference(reference, feats.id, lengths, flip=chosen["flip"])
     pairs = _pairs_of_features(feats, known=scorer.has_log_probs and not decays, **references)
     return Subject(
         scorer=scorer,
@@ -190,7 +195,7 @@ def _head_of_responses(
     if reference is None:
         references = dict(zip(("ref_chosen", "ref_rejected"), scorer.start_log_probs(), strict=True))
     else:
-        references = _other_reference(reference, _ids(data, tokens), flip=chosen["flip"])
+        references = _other_reference(reference, _ids(data, tokens), _lengths(tokens), flip=chosen["flip"])
     return Subject(
         scorer=scorer,
         parameters={"head": scorer.head},
@@ -240,18 +245,17 @@ def whole_model(
     tokens = tokenize_pairs(data, lm, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
     trained = _trained(data, tokens)
     precision = chosen.pop("precision", None) or ("float32" if torch.device(lm.device).type == "cpu" else "bfloat16")
-    settings = resolve(trained, tune=tune, objective=objective, learning_rate=rate, precision=precision, **chosen)
+    settings = resolve(
+        trained,
+        groups=len(data.groups),
+        tune=tune,
+        objective=objective,
+        learning_rate=rate,
+        precision=precision,
+        **chosen,
+    )
 
     share = reading.share and not settings.gradient_checkpointing and reading.team.share[1] == 1
-    references: dict[str, Any]
-    if reference is None:
-        ref_chosen, ref_rejected = reading.scored(lm, tokens, precision, share=share)
-        references = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
-    elif Path(reference).is_dir() and (Path(reference) / "scores.parquet").is_file():
-        references = _other_reference(reference, _ids(data, tokens), flip=chosen["flip"])
-    else:
-        references = _reference_model(data, reading, tokens, str(reference), dtype, precision, share)
-    pairs = _pairs_of_tokens(data, tokens, **references)
     wrapped = None
     if tune == "lora":
         assert settings.lora is not None
@@ -261,6 +265,18 @@ def whole_model(
         parameters, drift = unfreeze(lm), Drift
     if settings.gradient_checkpointing:
         checkpoint_activations(lm)
+    memory = _memory(lm, tokens, settings, trained, reading, another=isinstance(reference, str), share=share)
+    doubt = check_fits(memory)
+    reading.tell(f"Memory: about {shown_bytes(memory.total)} at the peak ({_largest(memory)}).")
+    references: dict[str, Any]
+    if reference is None:
+        ref_chosen, ref_rejected = reading.scored(lm, tokens, precision, share=share)
+        references = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
+    elif Path(reference).is_dir() and (Path(reference) / "scores.parquet").is_file():
+        references = _other_reference(reference, _ids(data, tokens), _lengths(tokens), flip=chosen["flip"])
+    else:
+        references = _reference_model(data, reading, tokens, str(reference), dtype, precision, share)
+    pairs = _pairs_of_tokens(data, tokens, **references)
     scorer = PairScorer(lm, tokens, share=share, normaliser_gradient=objective.reads == "log_probs")
     longest = np.maximum(pairs.chosen_length, pairs.rejected_length)
     lengths = np.asarray([len(each) for each in tokens.prompts])[tokens.prompt] + longest
@@ -273,8 +289,50 @@ def whole_model(
         drift=drift if "drift" in settings.probes else None,
         lm=lm,
         wrapped=wrapped,
-        **_told(data, tokens, lm, settings),
+        **_told(data, tokens, lm, settings, *([] if doubt is None else [doubt])),
     ), settings
+
+
+def _memory(
+    lm: LanguageModel,
+    tokens: TokenPairs,
+    settings: Settings,
+    trained: int,
+    reading: Reading,
+    *,
+    another: bool,
+    share: bool,
+) -> MemoryEstimate:
+    """What the largest part of a batch, made of the longest pairs, would take."""
+    prompts = np.asarray([len(ids) for ids in tokens.prompts])[tokens.prompt]
+    responses = [np.asarray([len(ids) for ids in side]) for side in (tokens.chosen, tokens.rejected)]
+    size = trained if settings.batch_size == "full" else settings.batch_size
+    count = -(-size // (settings.accumulate * reading.team.share[1]))
+    if tokens.kind == "answers":
+        row, predicted = prompts, np.ones(len(tokens))
+    else:
+        row = prompts + sum(responses) if share else 2 * (prompts + np.maximum(*responses))
+        predicted = sum(responses)
+    ends = slice(-min(count, len(tokens)), None)
+    return of_model(
+        lm,
+        tune=settings.tune,
+        optimizer=settings.optimizer,
+        batch_tokens=int(np.sort(row)[ends].sum()) if share else int(count * row.max()),
+        batch_pairs=count,
+        predicted=int(np.sort(np.asarray(predicted))[ends].sum()),
+        accumulate=settings.accumulate,
+        rank=settings.lora.rank if settings.lora is not None else 16,
+        autocast=settings.precision == "bfloat16",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        drift="drift" in settings.probes,
+        reference_parameters=sum(each.numel() for each in lm.model.parameters()) if another else 0,
+    )
+
+
+def _largest(found: MemoryEstimate) -> str:
+    parts = sorted(found.parts.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{name} {shown_bytes(size)}" for name, size in parts if size)
 
 
 # pairs ---------------------------------------------------------------------------------------------------------------
@@ -282,6 +340,13 @@ def whole_model(
 
 def _ids(data: PreferenceDataset, tokens: TokenPairs) -> np.ndarray:
     return np.asarray(data.table["id"].to_pylist(), dtype=np.str_)[tokens.row]
+
+
+def _lengths(tokens: TokenPairs) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of each chosen and each rejected response."""
+    sides = (tokens.chosen, tokens.rejected)
+    chosen, rejected = (np.asarray([len(ids) for ids in side], dtype=np.int32) for side in sides)
+    return chosen, rejected
 
 
 def _held_out(data: PreferenceDataset, tokens: TokenPairs) -> np.ndarray:
@@ -298,7 +363,7 @@ def _trained(data: PreferenceDataset, tokens: TokenPairs) -> int:
 def _pairs_of_tokens(data: PreferenceDataset, tokens: TokenPairs, **references: Any) -> PairTable:
     code, groups = encode(data.table["group"])
     used, group = np.unique(code[tokens.row], return_inverse=True)
-    answered = tokens.answered
+    answered, lengths = tokens.answered, _lengths(tokens)
     place = {token: at for at, token in enumerate(answered.token_ids)} if answered is not None else {}
     return PairTable(
         id=_ids(data, tokens),
@@ -306,17 +371,19 @@ def _pairs_of_tokens(data: PreferenceDataset, tokens: TokenPairs, **references: 
         groups=tuple(groups[at] for at in used.tolist()),
         held_out=_held_out(data, tokens),
         weight=np.asarray(data.table["weight"].to_numpy(), dtype=np.float64)[tokens.row],
-        chosen_length=np.asarray([len(ids) for ids in tokens.chosen], dtype=np.int32),
-        rejected_length=np.asarray([len(ids) for ids in tokens.rejected], dtype=np.int32),
+        chosen_length=lengths[0],
+        rejected_length=lengths[1],
         chosen=np.asarray([place[ids[0]] for ids in tokens.chosen], dtype=np.int32) if place else None,
         rejected=np.asarray([place[ids[0]] for ids in tokens.rejected], dtype=np.int32) if place else None,
         **references,
     )
 
 
-def _told(data: PreferenceDataset, tokens: TokenPairs, lm: LanguageModel, settings: Settings) -> dict[str, Any]:
+def _told(
+    data: PreferenceDataset, tokens: TokenPairs, lm: LanguageModel, settings: Settings, *further: str
+) -> dict[str, Any]:
     """What a run says of its data and model."""
-    warnings = list(tokens.warnings)
+    warnings = [*tokens.warnings, *further]
     if tokens.left_out:
         warnings.append(
             f"{len(tokens.left_out)} of {len(data)} pairs are left out; the first: {tokens.left_out[0][1]}."
@@ -359,7 +426,9 @@ def _reference_model(
     return {"ref_chosen": chosen, "ref_rejected": rejected}
 
 
-def _other_reference(folder: str | Path, ids: np.ndarray, *, flip: bool) -> dict[str, np.ndarray]:
+def _other_reference(
+    folder: str | Path, ids: np.ndarray, lengths: tuple[np.ndarray, np.ndarray], *, flip: bool
+) -> dict[str, np.ndarray]:
     """Reference log-probabilities that `prefdyn score` wrote, by pair id."""
     import pyarrow.parquet as pq
 
@@ -368,7 +437,8 @@ def _other_reference(folder: str | Path, ids: np.ndarray, *, flip: bool) -> dict
         raise ConfigError(
             f"reference {str(folder)!r} is no folder that `prefdyn score` wrote: it holds no scores.parquet"
         )
-    table = pq.read_table(path, columns=["id", "ref_chosen_logps", "ref_rejected_logps"])
+    sides = ("rejected", "chosen") if flip else ("chosen", "rejected")
+    table = pq.read_table(path)
     place = {name: at for at, name in enumerate(table["id"].to_pylist())}
     missing = [str(name) for name in ids.tolist() if name not in place]
     if missing:
@@ -376,6 +446,13 @@ def _other_reference(folder: str | Path, ids: np.ndarray, *, flip: bool) -> dict
             f"{path} lacks {len(missing)} of {len(ids)} pairs, the first is {missing[0]!r}; score the same data"
         )
     order = np.asarray([place[name] for name in ids.tolist()])
-    columns = [table[f"ref_{side}_logps"].to_numpy()[order] for side in ("chosen", "rejected")]
-    chosen, rejected = columns[::-1] if flip else columns
-    return {"ref_chosen": np.asarray(chosen), "ref_rejected": np.asarray(rejected)}
+    for side, ours in zip(sides, lengths, strict=True):
+        theirs = table[f"{side}_tokens"].to_numpy()[order]
+        if (theirs != ours).any():
+            row = int(np.flatnonzero(theirs != ours)[0])
+            raise DataError(
+                f"{path} scored pair {str(ids[row])!r} with {theirs[row]} {side} tokens, and here it has {ours[row]}: "
+                "the end token is counted in one of them only; add --eos, or score again with --no-eos"
+            )
+    columns = [np.asarray(table[f"ref_{side}_logps"].to_numpy()[order]) for side in sides]
+    return dict(zip(("ref_chosen", "ref_rejected"), columns, strict=True))

@@ -1,7 +1,7 @@
 """train: a preference dataset and a model in, what training did to every group out, and the trained model."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -147,6 +147,7 @@ def run_training(
     cache: bool = True,
     share: bool = True,
     track: Any = None,
+    tell: Callable[[str], None] | None = None,
     progress: bool = True,
     **chosen: Any,
 ) -> Training:
@@ -174,6 +175,7 @@ def run_training(
         cache: Keep features and reference log-probabilities, and use those that were kept.
         share: Encode what pairs share once. Gradient checkpointing turns it off.
         track: Told of every recorded step, with its rows and the last batch's figures; see `tracking.EventWriter`.
+        tell: Told, in a line each, what is about to happen.
         progress: Show bars where stderr is a terminal.
         chosen: Fields of `Settings`.
     """
@@ -184,6 +186,7 @@ def run_training(
     reading = Reading(
         model=model, where=where, dtype=dtype, device=team.device(device), answers=answers, eos=eos,
         max_length=max_length, batch_tokens=batch_tokens, cache=cache, share=share, team=team, progress=progress,
+        tell=tell or (lambda line: None),
     )  # fmt: skip
     chosen |= {"flip": flip, "max_length": max_length}
     if tune == "last-layer":
@@ -196,7 +199,7 @@ def run_training(
 
     folder = None if out is None else Path(out)
     origin = {
-        **settings.to_json(),
+        **{name: value for name, value in settings.to_json().items() if name != "checkpoint_every"},
         "data": subject.provenance.data.get("sha256"),
         "model": subject.provenance.model.get("sha256"),
         "reference": content_hash([subject.pairs.ref_chosen.tobytes(), subject.pairs.ref_rejected.tobytes()]),
@@ -281,7 +284,9 @@ def _gathered(subject: Subject) -> dict[str, torch.Tensor] | None:
     if subject.lm is None or isinstance(subject.scorer, AnswerHead | ResponseHead):
         return None
     target = subject.lm.model if subject.wrapped is None else subject.wrapped
-    return {name: whole(each) for name, each in target.state_dict().items()}
+    found = {name: whole(each) for name, each in target.state_dict().items()}
+    twins = set(getattr(target, "_tied_weights_keys", None) or ()) if subject.lm.tied_head else set()
+    return {name: each for name, each in found.items() if name not in twins}
 
 
 def _write(

@@ -117,12 +117,14 @@ class GroupMetrics(_Base):
         """
         rest = dict(zip(parameter_names(super().__init__, DPOTrainer.__init__, len(args)), args, strict=True)) | rest
         train = rest.get("train_dataset")
+        self._asked: dict[str, Any] = {"group_column": group_column, "id_column": id_column}
         if id_column is None and "id" in (getattr(train, "column_names", None) or ()):
             id_column = "id"
         self._columns: dict[str, Any] = {"group_column": group_column, "id_column": id_column}
+        """Columns that are read; of `_asked` every dataset has to have them."""
         self._keep_pairs = keep_pairs
         for name in ("train_dataset", "eval_dataset"):
-            rest[name] = numbered(rest.get(name), name=name, **self._columns)
+            rest[name] = numbered(rest.get(name), name=name, **self._asked)
         self._scores, self._window = Scores(), no_pairs()
         """Pairs trained on since the last log: of this process, and of all where they have been gathered."""
         self._evaluated: Scores | None = None
@@ -289,7 +291,7 @@ class GroupMetrics(_Base):
         if self._round is not None:  # one set of several: the trainer calls itself
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)  # type: ignore[reportArgumentType]
         if eval_dataset is not None and not isinstance(eval_dataset, str):
-            eval_dataset = numbered(eval_dataset, name="eval_dataset", **self._columns)
+            eval_dataset = numbered(eval_dataset, name="eval_dataset", **self._asked)
         self._round = _Round(prefix=metric_key_prefix)
         try:
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)  # type: ignore[reportArgumentType]

@@ -157,7 +157,7 @@ def pair_numbers(
         )
     mask = batch["completion_mask"]
     scored = mask[:, 1:]
-    chosen, rejected = _sums(seen[-1], scored, ld_alpha).chunk(2)
+    chosen, rejected = _sums(seen[0], scored, ld_alpha).chunk(2)
     if precomputed:
         ref_chosen, ref_rejected = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
     else:
