@@ -10,7 +10,7 @@ own collator, then the optimizer: none of its logging, callbacks or data loading
 - answers: full fine-tuning on one-token answers, batch 32, AdamW, against TRL with precomputed reference, without
   gradient checkpointing, its end token taken off. On a real small model and on a random Llama of 60M parameters.
 - defaults: the same against TRL as it comes (reference model beside it, checkpointing, end token), in float32.
-- lora: adapters of rank 16 on HH-RLHF, the 60M Llama, against TRL as in `answers`.
+- lora: adapters of rank 16 on HH-RLHF, the 60M Llama, batch 4, against TRL as in `answers`.
 - memory: peak of one process per side beyond what it holds before training; head of 128,256 rows on a tiny body.
 - head: a last-layer step on cached states against TRL with a frozen body; the extraction named beside it.
 """
@@ -76,7 +76,9 @@ def random_llama(folder: Path, tokenizer: Path, *, vocabulary: int = 32000, hidd
 # our side ------------------------------------------------------------------------------------------------------------
 
 
-def our_loop(lm: LanguageModel, tokens: TokenPairs, *, tune: str, steps: int, seed: int = 0) -> Loop:
+def our_loop(
+    lm: LanguageModel, tokens: TokenPairs, *, tune: str, steps: int, batch: int = BATCH, seed: int = 0
+) -> Loop:
     """The loop of `prefdyn train`, without probes or checkpoints."""
     scored = score_pairs(lm, tokens, cache=False, progress=False)
     size = len(tokens)
@@ -92,7 +94,7 @@ def our_loop(lm: LanguageModel, tokens: TokenPairs, *, tune: str, steps: int, se
         ref_rejected=scored.rejected,
     )
     settings = resolve(
-        size, tune=tune, objective=DPO(beta=BETA), optimizer=AdamW(), learning_rate=RATE, steps=steps, batch_size=BATCH,
+        size, tune=tune, objective=DPO(beta=BETA), optimizer=AdamW(), learning_rate=RATE, steps=steps, batch_size=batch,
         seed=seed,
     )  # fmt: skip
     parameters = unfreeze(lm) if tune == "full" else add_adapters(lm, LORA, seed=0)[1]
@@ -111,7 +113,8 @@ class Theirs:
     def __init__(self, model: Path, data: PreferenceDataset, *, eos: bool, lora: bool = False, **options: Any) -> None:
         import datasets
         import peft
-        from trl import DPOConfig, DPOTrainer
+        from trl.trainer.dpo_config import DPOConfig
+        from trl.trainer.dpo_trainer import DPOTrainer
 
         class Trainer(DPOTrainer):
             def _prepare_dataset(self, *arguments: Any, **more: Any) -> Any:
@@ -195,13 +198,13 @@ def steps_of(loop: Loop) -> Callable[[], float]:
 
 
 def compare_step(
-    model: Path, data: PreferenceDataset, *, tune: str, eos: bool | None, steps: int, **options: Any
+    model: Path, data: PreferenceDataset, *, tune: str, eos: bool | None, steps: int, batch: int = BATCH, **options: Any
 ) -> dict[str, Any]:
     """Our step against TRL's on the same pairs in the same order."""
     lm = load_model(str(model), device="cpu", dtype="float32")
     tokens = tokenize_pairs(data, lm, eos=eos)
     data = data.select(ids=data.table["id"].take(tokens.row.tolist()).to_pylist())
-    loop = our_loop(lm, tokens, tune=tune, steps=steps)
+    loop = our_loop(lm, tokens, tune=tune, steps=steps, batch=batch)
     theirs = Theirs(
         model, data, eos=tokens.kind == "responses" or options.pop("with_eos", False), lora=tune == "lora", **options
     )
@@ -255,8 +258,8 @@ def defaults(data: Path, folder: Path, steps: int) -> Iterator[tuple[str, dict[s
 
 def lora(data: Path, folder: Path, steps: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Long prompts and responses."""
-    pairs = harmless(data, 2400)
-    yield "60M Llama", compare_step(llama(data, folder), pairs, tune="lora", eos=None, steps=steps, **PLAIN)
+    pairs = harmless(data, 2400, 200)
+    yield "60M Llama", compare_step(llama(data, folder), pairs, tune="lora", eos=None, steps=steps, batch=4, **PLAIN)
 
 
 def head(data: Path, folder: Path, steps: int) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,5 +1,9 @@
 """`prefdyn train`: instrumented training of the last layer, adapters or the whole model."""
 
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -131,10 +135,7 @@ def run(
 ) -> None:
     """Train, and write the run's folder."""
     options = dict(locals())
-    import contextlib
     import json
-    import shutil
-    from pathlib import Path
 
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
@@ -187,35 +188,32 @@ def run(
         source, _ = common.stored_features(features, options, texts=False)
     else:
         source = common.dataset(options).with_held_out(share, seed=seed)
-    if is_main_process():
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (resume and (folder / "config.yaml").is_file()):  # what a run was started with is not overwritten
+    with _own_folder(folder, keep=resume) if is_main_process() else contextlib.nullcontext():
+        if is_main_process() and not (folder / "config.yaml").is_file():  # what a run was started with stays
             common.save_config(folder, {**options, "resume": None})
-    with contextlib.ExitStack() as stack:
-        writer = None
-        if tensorboard and is_main_process():
-            from prefdyn.training.checkpoints import latest_checkpoint
-            from prefdyn.training.tracking import EventWriter
+        with contextlib.ExitStack() as stack:
+            writer = None
+            if tensorboard and is_main_process():
+                from prefdyn.training.checkpoints import latest_checkpoint
+                from prefdyn.training.tracking import EventWriter
 
-            kept = latest_checkpoint(folder / "checkpoints") if resume else None
-            at = None if kept is None else kept.step
-            writer = stack.enter_context(EventWriter(folder / "events", beta=beta, resumed=at))
-        found = run_training(
-            source,
-            model,
-            tune=tune,
-            reference=reference,
-            flip=flip,
-            out=folder,
-            resume=resume,
-            tell=common.tell,
-            eos=eos,
-            track=None if writer is None else writer.track,
-            **settings,
-            **{name: value for name, value in common.extraction(options).items() if name != "double_norm"},
-        )
+                kept = latest_checkpoint(folder / "checkpoints") if resume else None
+                at = None if kept is None else kept.step
+                writer = stack.enter_context(EventWriter(folder / "events", beta=beta, resumed=at))
+            found = run_training(
+                source,
+                model,
+                tune=tune,
+                reference=reference,
+                flip=flip,
+                out=folder,
+                resume=resume,
+                tell=common.tell,
+                eos=eos,
+                track=None if writer is None else writer.track,
+                **settings,
+                **{name: value for name, value in common.extraction(options).items() if name != "double_norm"},
+            )
     if not is_main_process():
         return
     report = TrainingReport(training=found)
@@ -226,3 +224,17 @@ def run(
     for line in summary["warnings"]:
         common.tell(f"warning: {line}")
     common.last_words(folder, next_command=f"open {folder / 'report.html'}")
+
+
+@contextlib.contextmanager
+def _own_folder(folder: Path, *, keep: bool) -> Iterator[None]:
+    """The run's folder, there from the start, since checkpoints go into it; gone again where none was ever written."""
+    if folder.exists() and not keep:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not any((folder / "checkpoints").glob("step-*")):
+            shutil.rmtree(folder)
+        raise

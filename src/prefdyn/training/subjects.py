@@ -76,12 +76,10 @@ class Reading:
             return self.model
         return load_model(self.model, dtype=dtype, device=self.device, **self.where)
 
-    def scored(
-        self, lm: LanguageModel, pairs: TokenPairs, precision: str, *, share: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def scored(self, lm: LanguageModel, pairs: TokenPairs, precision: str) -> tuple[np.ndarray, np.ndarray]:
         """Log-probabilities of both responses, as training computes them."""
         found = score_pairs(
-            lm, pairs, autocast="bfloat16" if precision == "bfloat16" else None, share=share,
+            lm, pairs, autocast="bfloat16" if precision == "bfloat16" else None, share=self.share,
             batch_tokens=self.batch_tokens, cache=self.cache, team=self.team, progress=self.progress,
         )  # fmt: skip
         return found.chosen, found.rejected
@@ -255,7 +253,6 @@ def whole_model(
         **chosen,
     )
 
-    share = reading.share and not settings.gradient_checkpointing and reading.team.share[1] == 1
     wrapped = None
     if tune == "lora":
         assert settings.lora is not None
@@ -265,19 +262,19 @@ def whole_model(
         parameters, drift = unfreeze(lm), Drift
     if settings.gradient_checkpointing:
         checkpoint_activations(lm)
-    memory = _memory(lm, tokens, settings, trained, reading, another=isinstance(reference, str), share=share)
+    memory = _memory(lm, tokens, settings, trained, reading, another=isinstance(reference, str))
     doubt = check_fits(memory)
     reading.tell(f"Memory: about {shown_bytes(memory.total)} at the peak ({_largest(memory)}).")
     references: dict[str, Any]
     if reference is None:
-        ref_chosen, ref_rejected = reading.scored(lm, tokens, precision, share=share)
+        ref_chosen, ref_rejected = reading.scored(lm, tokens, precision)
         references = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
     elif Path(reference).is_dir() and (Path(reference) / "scores.parquet").is_file():
         references = _other_reference(reference, _ids(data, tokens), _lengths(tokens), flip=chosen["flip"])
     else:
-        references = _reference_model(data, reading, tokens, str(reference), dtype, precision, share)
+        references = _reference_model(data, reading, tokens, str(reference), dtype, precision)
     pairs = _pairs_of_tokens(data, tokens, **references)
-    scorer = PairScorer(lm, tokens, share=share, normaliser_gradient=objective.reads == "log_probs")
+    scorer = PairScorer(lm, tokens, share=reading.share, normaliser_gradient=objective.reads == "log_probs")
     longest = np.maximum(pairs.chosen_length, pairs.rejected_length)
     lengths = np.asarray([len(each) for each in tokens.prompts])[tokens.prompt] + longest
     return Subject(
@@ -301,7 +298,6 @@ def _memory(
     reading: Reading,
     *,
     another: bool,
-    share: bool,
 ) -> MemoryEstimate:
     """What the largest part of a batch, made of the longest pairs, would take."""
     prompts = np.asarray([len(ids) for ids in tokens.prompts])[tokens.prompt]
@@ -311,14 +307,14 @@ def _memory(
     if tokens.kind == "answers":
         row, predicted = prompts, np.ones(len(tokens))
     else:
-        row = prompts + sum(responses) if share else 2 * (prompts + np.maximum(*responses))
+        row = prompts + sum(responses) if reading.share else 2 * (prompts + np.maximum(*responses))
         predicted = sum(responses)
     ends = slice(-min(count, len(tokens)), None)
     return of_model(
         lm,
         tune=settings.tune,
         optimizer=settings.optimizer,
-        batch_tokens=int(np.sort(row)[ends].sum()) if share else int(count * row.max()),
+        batch_tokens=int(np.sort(row)[ends].sum()) if reading.share else int(count * row.max()),
         batch_pairs=count,
         predicted=int(np.sort(np.asarray(predicted))[ends].sum()),
         accumulate=settings.accumulate,
@@ -410,7 +406,7 @@ def _refuse_nothing(trained: int, pairs: int) -> None:
 
 
 def _reference_model(
-    data: PreferenceDataset, reading: Reading, tokens: TokenPairs, name: str, dtype: str, precision: str, share: bool
+    data: PreferenceDataset, reading: Reading, tokens: TokenPairs, name: str, dtype: str, precision: str
 ) -> dict[str, np.ndarray]:
     other = load_model(name, dtype=dtype, device=reading.device, **reading.where)
     theirs = tokenize_pairs(data, other, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
@@ -422,7 +418,7 @@ def _reference_model(
             f"the reference {other.name} turns these pairs into other tokens than the model that is trained, so their "
             "log-probabilities cannot be compared; use a reference with the same tokenizer"
         )
-    chosen, rejected = reading.scored(other, tokens, precision, share=share)
+    chosen, rejected = reading.scored(other, tokens, precision)
     return {"ref_chosen": chosen, "ref_rejected": rejected}
 
 

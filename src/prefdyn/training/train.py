@@ -173,7 +173,7 @@ def run_training(
         trust_remote_code: Run Python code that the model's folder ships.
         batch_tokens: Tokens per forward pass where the reference is scored.
         cache: Keep features and reference log-probabilities, and use those that were kept.
-        share: Encode what pairs share once. Gradient checkpointing turns it off.
+        share: Encode what pairs share once, where the model allows it.
         track: Told of every recorded step, with its rows and the last batch's figures; see `tracking.EventWriter`.
         tell: Told, in a line each, what is about to happen.
         progress: Show bars where stderr is a terminal.
