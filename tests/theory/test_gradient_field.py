@@ -380,7 +380,7 @@ def test_the_condition_needs_both_of_its_halves():
     assert not field.leaves_simplex(ref_chosen=0.4, ref_rejected=0.2)  # the order alone
     assert all(map(math.isnan, field.leaving_point(ref_chosen=0.4, ref_rejected=0.2)))
     assert field.largest_mass(ref_chosen=0.7, ref_rejected=0.3) == pytest.approx(1.077, abs=5e-4)
-    best = minimize_scalar(lambda angle: -(0.7 * math.cos(angle) + 0.3 * math.sin(angle)), bounds=(0, 1.5))
+    best: Any = minimize_scalar(lambda angle: -(0.7 * math.cos(angle) + 0.3 * math.sin(angle)), bounds=(0, 1.5))
     assert math.tan(best.x) == pytest.approx(0.3 / 0.7, rel=1e-4)
     assert field.leaving_point(ref_chosen=0.7, ref_rejected=0.3) == pytest.approx((1, 1))
 

@@ -1,6 +1,7 @@
 """A head trained by autograd does what the simulator says, to rounding, for every objective and optimizer."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,13 @@ def test_training_is_the_simulation_over_200_steps(optimizer, precision, toleran
 @pytest.mark.parametrize(("batch_size", "scheme"), [("full", "epochs"), (16, "epochs"), (16, "replacement")])
 def test_every_objective_with_minibatches_and_a_schedule(objective, batch_size, scheme):
     feats = features(seed=1)
-    common = {"objective": objective, "learning_rate": 0.01, "steps": 40, "batch_size": batch_size, "scheme": scheme}
+    common: dict[str, Any] = {
+        "objective": objective,
+        "learning_rate": 0.01,
+        "steps": 40,
+        "batch_size": batch_size,
+        "scheme": scheme,
+    }
     run = train(feats, tune="last-layer", schedule="cosine", warmup=5, seed=3, optimizer=Adam(), **common)
     other = sweep(feats, optimizer=Adam(), schedule=Schedule(kind="cosine", steps=40, warmup=5), seed=3, **common)[0]
     assert worst(run, other, 1e-10) < 1e-10
@@ -103,7 +110,7 @@ def test_every_objective_with_minibatches_and_a_schedule(objective, batch_size, 
 
 def test_another_seed_is_another_run():
     feats = features()
-    common = {"tune": "last-layer", "learning_rate": 0.05, "steps": 20, "batch_size": 8, "record": [20]}
+    common: dict[str, Any] = {"tune": "last-layer", "learning_rate": 0.05, "steps": 20, "batch_size": 8, "record": [20]}
     first, second = (train(feats, seed=seed, **common) for seed in (0, 1))
     assert not np.allclose(first.margins[20], second.margins[20])
 
@@ -111,7 +118,7 @@ def test_another_seed_is_another_run():
 def test_weights_of_pairs_count_as_in_the_simulation():
     feats = features(seed=2)
     weighted = replace(feats, weight=np.linspace(0.2, 3, len(feats)))
-    common = {"learning_rate": 0.02, "steps": 30}
+    common: dict[str, Any] = {"learning_rate": 0.02, "steps": 30}
     run = train(weighted, tune="last-layer", objective=DPO(beta=0.5), **common)
     assert worst(run, sweep(weighted, objective=DPO(beta=0.5), **common)[0], 1e-10) < 1e-10
     assert worst(run, sweep(feats, objective=DPO(beta=0.5), **common)[0], 1e-10) > 1e-6
@@ -119,18 +126,19 @@ def test_weights_of_pairs_count_as_in_the_simulation():
 
 def test_weight_decay_pulls_the_head_and_leaves_log_probabilities_unknown():
     feats, optimizer = features(), AdamW(weight_decay=0.5)
-    common = {"objective": DPO(beta=0.5), "optimizer": optimizer, "learning_rate": 0.01, "steps": 50}
+    common: dict[str, Any] = {"objective": DPO(beta=0.5), "optimizer": optimizer, "learning_rate": 0.01, "steps": 50}
     run, other = train(feats, tune="last-layer", **common), sweep(feats, **common)[0]
     for name in ("loss", "margin", "drift"):
         assert np.allclose(run.table[name], other.table[name], rtol=0, atol=1e-10)
     assert run.table["chosen_change"].null_count == run.table.num_rows == other.table["chosen_change"].null_count
-    plain = train(feats, tune="last-layer", **common | {"optimizer": AdamW()})
+    common["optimizer"] = AdamW()
+    plain = train(feats, tune="last-layer", **common)
     assert not np.allclose(run.table["margin"], plain.table["margin"], atol=1e-4)
 
 
 def test_accumulated_parts_are_one_batch():
     feats = features()
-    common = {"tune": "last-layer", "learning_rate": 0.05, "steps": 15, "batch_size": 24}
+    common: dict[str, Any] = {"tune": "last-layer", "learning_rate": 0.05, "steps": 15, "batch_size": 24}
     whole, parts = (run_training(feats, accumulate=count, **common) for count in (1, 5))
     assert np.allclose(whole.trajectory.margins[15], parts.trajectory.margins[15], rtol=0, atol=1e-12)
     assert np.allclose(whole.steps["loss"], parts.steps["loss"], rtol=0, atol=1e-12)
@@ -139,7 +147,7 @@ def test_accumulated_parts_are_one_batch():
 
 def test_clipping_limits_the_step():
     feats = features()
-    common = {"tune": "last-layer", "learning_rate": 0.1, "steps": 1, "probes": ("drift",)}
+    common: dict[str, Any] = {"tune": "last-layer", "learning_rate": 0.1, "steps": 1, "probes": ("drift",)}
     free, held = run_training(feats, **common), run_training(feats, clip=0.01, **common)
     norm = free.steps["grad_norm"][0].as_py()
     assert norm > 0.02
@@ -248,7 +256,13 @@ def test_a_head_over_responses_is_saved_and_scores_alike(tiny, tmp_path):
 
 def test_one_token_answers_train_alike_as_responses(tiny):
     """The whole head and the rows of two tokens: the same margins, since the normaliser cancels."""
-    common = {"tune": "last-layer", "learning_rate": 1.0, "steps": 10, "precision": "float64", "record": [10]}
+    common: dict[str, Any] = {
+        "tune": "last-layer",
+        "learning_rate": 1.0,
+        "steps": 10,
+        "precision": "float64",
+        "record": [10],
+    }
     data, lm = yes_no(12), load_model(str(tiny("llama")))
     rows = train(data, lm, **common)
     tokens = tokenize_pairs(data, lm)

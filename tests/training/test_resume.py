@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def files(folder):
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("broken", [1, 4, 7])
 def test_a_resumed_run_ends_in_the_same_bytes(tiny, tmp_path, options, broken):
-    common = {**options, "steps": 9, "record": "all", "checkpoint_every": 2, "seed": 3}
+    common: dict[str, Any] = {**options, "steps": 9, "record": "all", "checkpoint_every": 2, "seed": 3}
     data, model = yes_no(16), str(tiny("gpt2"))
     run_training(data, model, **common, out=tmp_path / "whole")
     with pytest.raises(Broken):
@@ -87,7 +88,7 @@ def test_an_interrupt_is_obeyed_after_a_checkpoint(tiny, tmp_path, kind):
         if done == 3:
             os.kill(os.getpid(), kind)
 
-    common = {**WAYS["full"], "steps": 9, "record": "all"}
+    common: dict[str, Any] = {**WAYS["full"], "steps": 9, "record": "all"}
     before = signal.getsignal(kind)
     with pytest.raises(KeyboardInterrupt), pytest.warns(RuntimeWarning, match="after this step"):
         run_training(yes_no(16), str(tiny("gpt2")), **common, out=tmp_path / "a", track=interrupt)
@@ -101,7 +102,13 @@ def test_an_interrupt_is_obeyed_after_a_checkpoint(tiny, tmp_path, kind):
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tiny, tmp_path):
-    common = {"tune": "full", "objective": IPO(beta=0.01), "learning_rate": 1e4, "clip": None, "batch_size": 4}
+    common: dict[str, Any] = {
+        "tune": "full",
+        "objective": IPO(beta=0.01),
+        "learning_rate": 1e4,
+        "clip": None,
+        "batch_size": 4,
+    }
     common |= {"steps": 40}
     with pytest.raises(TrainingError, match="lower the learning rate") as caught:
         run_training(yes_no(16), str(tiny("gpt2")), **common, checkpoint_every=1, out=tmp_path, record=[40])
@@ -113,7 +120,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tiny, tmp_pat
 
 
 def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(tiny, tmp_path, monkeypatch):
-    common = {**WAYS["full"], "steps": 6, "checkpoint_every": 2}
+    common: dict[str, Any] = {**WAYS["full"], "steps": 6, "checkpoint_every": 2}
     saves = []
 
     def full(*arguments, **options):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -63,7 +64,7 @@ def plain_loop(lm, parameters, pairs, *, beta, rate, order, kind):
 @pytest.mark.parametrize("kind", ["llama-tied", "gpt2-untied"])
 def test_the_loop_is_a_plain_one(tiny, data, tune, kind):
     lora = LoRA(rank=4, alpha=8.0)
-    options = {"lora": lora} if tune == "lora" else {}
+    options: dict[str, Any] = {"lora": lora} if tune == "lora" else {}
     step = {"full": 0.002, "lora": 0.02}[tune]
     found = run_training(
         data, str(tiny(kind)), tune=tune, objective=DPO(beta=0.3), optimizer=AdamW(eps=1e-4), learning_rate=step,
@@ -122,8 +123,9 @@ def test_losses_are_those_of_trl(tiny, tmp_path, objective):
 
 @pytest.mark.parametrize("data", [yes_no(12), texts()], ids=["answers", "responses"])
 def test_parts_checkpointing_and_no_sharing_change_nothing(tiny, data):
-    common = {"tune": "full", "learning_rate": 0.01, "optimizer": SGD(), "batch_size": 6, "steps": 5}
+    common: dict[str, Any] = {"tune": "full", "learning_rate": 0.01, "optimizer": SGD(), "batch_size": 6, "steps": 5}
     whole = run_training(data, str(tiny("llama")), **common)
+    options: dict[str, Any]
     for options in ({"accumulate": 3}, {"gradient_checkpointing": True}, {"share": False}):
         other = run_training(data, str(tiny("llama")), **common, **options)
         assert np.allclose(whole.steps["loss"], other.steps["loss"], rtol=0, atol=2e-5), options
@@ -146,6 +148,7 @@ def test_what_is_saved_loads_and_says_the_same(tiny, tmp_path):
         place = tmp_path / tune
         found = run_training(data, str(tiny("llama-tied")), tune=tune, learning_rate=learning_rate, steps=6, out=place)
         assert found.model == place / "model"
+        assert found.model is not None
         lm = load_model(str(found.model))
         with torch.no_grad():
             scores = NaivePairScorer(lm, tokenize_pairs(data, lm))(np.arange(len(data)))
@@ -167,12 +170,15 @@ def test_only_what_is_tuned_moves(tiny, tmp_path):
     assert moved == {"lm_head.weight"}
     rows = (after["lm_head.weight"] != before["lm_head.weight"]).any(1).nonzero()[:, 0].tolist()
     lm = load_model(str(folder))
-    assert sorted(rows) == sorted(tokenize_pairs(data, lm).answered.token_ids)
+    answered = tokenize_pairs(data, lm).answered
+    assert answered is not None
+    assert sorted(rows) == sorted(answered.token_ids)
 
 
 def test_misaligning_a_head_is_the_same_from_base_and_from_aligned(tiny, tmp_path):
     """THEORY 2.7's null: with the reference reset, a last-layer run depends on the states alone, not on the head."""
-    data, options = yes_no(20), {"tune": "last-layer", "learning_rate": 2.0, "steps": 25, "record": [25]}
+    data = yes_no(20)
+    options: dict[str, Any] = {"tune": "last-layer", "learning_rate": 2.0, "steps": 25, "record": [25]}
     aligned = run_training(data, str(tiny("llama")), **options, out=tmp_path / "aligned")
     assert aligned.trajectory.margins[25].mean() > 0.1
     base, again = (
@@ -203,7 +209,7 @@ def test_scores_are_a_reference_where_their_tokens_are_these(tiny, tmp_path):
     for eos, folder in ((True, tmp_path / "eos"), (False, tmp_path / "plain")):
         folder.mkdir()
         pq.write_table(score(data, str(tiny("llama")), eos=eos, progress=False).table, folder / "scores.parquet")
-    common = {"tune": "full", "learning_rate": 0.003, "steps": 3}
+    common: dict[str, Any] = {"tune": "full", "learning_rate": 0.003, "steps": 3}
     own = run_training(data, str(tiny("llama")), **common)
     given = run_training(data, str(tiny("llama")), reference=tmp_path / "plain", **common)
     assert np.allclose(own.steps["loss"], given.steps["loss"], rtol=0, atol=1e-5)
@@ -235,7 +241,7 @@ def test_margins_before_the_first_step_are_checked():
 
 
 def test_dropout_of_the_model_is_off_and_of_the_adapters_depends_on_the_seed_alone(tiny):
-    common = {"tune": "lora", "learning_rate": 0.01, "batch_size": 6, "steps": 4}
+    common: dict[str, Any] = {"tune": "lora", "learning_rate": 0.01, "batch_size": 6, "steps": 4}
     runs = [
         run_training(yes_no(12), str(tiny("gpt2")), lora=LoRA(rank=4, dropout=share), seed=seed, **common)
         for share, seed in ((0.3, 0), (0.3, 0), (0.0, 0))
