@@ -216,10 +216,10 @@ def compare_step(
 
 
 def persona(data: Path, count: int = 20) -> PreferenceDataset:
-    """One-token answers: 40 pairs of each of the first personas by name."""
+    """One-token answers: 12 pairs of each of the first personas by name."""
     whole = load_dataset(f"persona:{data / 'persona' / 'persona.jsonl.gz'}")
     return load_dataset(
-        f"persona:{data / 'persona' / 'persona.jsonl.gz'}", groups=sorted(whole.groups)[:count], limit=40
+        f"persona:{data / 'persona' / 'persona.jsonl.gz'}", groups=sorted(whole.groups)[:count], limit=12
     )
 
 
@@ -258,7 +258,7 @@ def defaults(data: Path, folder: Path, steps: int) -> Iterator[tuple[str, dict[s
 
 def lora(data: Path, folder: Path, steps: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Long prompts and responses."""
-    pairs = harmless(data, 2400, 200)
+    pairs = harmless(data, 2400, 40)
     yield "60M Llama", compare_step(llama(data, folder), pairs, tune="lora", eos=None, steps=steps, batch=4, **PLAIN)
 
 
@@ -324,7 +324,7 @@ def peak(side: str, name: str, data: Path, folder: Path, steps: int) -> None:
     model = folder / "wide"
     if not model.is_dir():
         random_llama(model, data / "models" / "stories3M-llama", vocabulary=128256, hidden=64, layers=2)
-    pairs = yes_no(persona(data)) if name == "answers" else harmless(data, 1200, 200)
+    pairs = yes_no(persona(data)) if name == "answers" else harmless(data, 1200, 64)
     rng = np.random.default_rng(0)
     if side == "ours":
         lm = load_model(str(model), device="cpu", dtype="float32")
