@@ -234,6 +234,11 @@ def test_margins_before_the_first_step_are_checked():
     assert check_start(np.array([3e-5]), np.array([40.0]), settings) == 3e-5  # 1e-6 of what float32 can tell there
     with pytest.raises(TrainingError, match="should be 0"):
         check_start(np.array([1e-7, 2e-6]), np.array([0.5, 0.5]), settings)
+    assert (
+        check_start(np.array([3e-6]), np.array([0.5]), settings, noise=1e-6) == 3e-6
+    )  # as much as rounding was seen to
+    with pytest.raises(TrainingError, match="should be 0"):
+        check_start(np.array([5e-6]), np.array([0.5]), settings, noise=1e-6)
     loose = resolve(10, tune="full", precision="bfloat16")
     assert check_start(np.array([0.01]), np.array([0.5]), loose) == 0.01
     with pytest.raises(TrainingError, match="drown"):

@@ -47,8 +47,8 @@ _SUMS = ("loss", "share", "pairs", "margins", "right", "chosen", "rejected", "ch
 _FLUSH = {"cpu": 1}
 """Steps whose sums stay on the device before they are looked at."""
 _PROBE_TOKENS = {"cpu": 4096, "cuda": 32768}
-_START_PAIRS = 64
-"""Pairs on which the margins before the first step are looked at."""
+_START_PAIRS, _START_SINGLES = 64, 8
+"""Pairs on which the margins before the first step are looked at, and how many of them once more by themselves."""
 _ROUNDING = 1e-6
 _DROWNED = 0.02 * math.log(2)
 """Start margin that moves DPO's loss by one percent: r / 2 = 0.01 log 2."""
@@ -386,11 +386,19 @@ class Loop:
         part = np.array_split(rows, settings.accumulate)[0][: _START_PAIRS * self.processes.count]
         mine, _ = self.processes.mine(part)
         self.scorer.train()
-        with torch.no_grad(), self._precision(), self._chance(0, 0):
-            chosen, rejected, up, down, lengths = self._moved(mine, self.scorer(mine))
-            _, margins = losses(chosen, up, down, lengths[0], settings.objective)
-        self.start_sizes = (chosen.abs() + rejected.abs()).double().cpu().numpy() * settings.objective.beta
-        return margins.double().cpu().numpy()
+
+        def margins_of(rows: Int[np.ndarray, " b"]) -> tuple[np.ndarray, np.ndarray]:
+            with torch.no_grad(), self._precision(), self._chance(0, 0):
+                chosen, rejected, up, down, lengths = self._moved(rows, self.scorer(rows))
+                _, margins = losses(chosen, up, down, lengths[0], settings.objective)
+            sizes = (chosen.abs() + rejected.abs()) * settings.objective.beta
+            return margins.double().cpu().numpy(), sizes.double().cpu().numpy()
+
+        found, self.start_sizes = margins_of(mine)
+        half, places = max(1, len(mine) // 2), np.arange(len(mine))
+        parts = [places[:half], places[-half:], *(places[at % len(mine)][None] for at in range(_START_SINGLES))]
+        self.start_noise = max(float(np.abs(margins_of(mine[each])[0] - found[each]).max()) for each in parts)
+        return found
 
     # state ----------------------------------------------------------------------------------------------------------
 
@@ -459,20 +467,23 @@ class Loop:
         self.flush()
 
 
-def check_start(margins: Float[np.ndarray, " b"], sizes: Float[np.ndarray, " b"], settings: Settings) -> float:
+def check_start(
+    margins: Float[np.ndarray, " b"], sizes: Float[np.ndarray, " b"], settings: Settings, *, noise: float = 0.0
+) -> float:
     r"""See that policy and reference agree before the first step.
 
     Args:
         margins: Of some pairs, which would all be 0 in exact arithmetic.
         sizes: $\beta(|\log \pi(w)| + |\log \pi(l)|)$ of each: in float32 a margin is known to 1e-6 of this at best.
         settings: Of the run.
+        noise: What margins were seen to change by when the same pairs are scored in smaller batches: rounding alone.
 
     Returns:
         The largest margin in absolute value.
 
     Raises:
-        TrainingError: It is above 1e-6 (of `sizes`, where that is above 1) in float32; in bfloat16, above what moves
-            the loss by one percent, so that the first steps would drown in it.
+        TrainingError: It is above 1e-6 (of `sizes`, where that is above 1) and above four times `noise` in float32; in
+            bfloat16, above what moves the loss by one percent, so that the first steps would drown in it.
     """
     worst = float(np.max(np.abs(margins), initial=0.0))
     if settings.precision == "bfloat16":
@@ -482,7 +493,7 @@ def check_start(margins: Float[np.ndarray, " b"], sizes: Float[np.ndarray, " b"]
                 "the first steps: reference and policy were not computed alike (dtype, batches or model differ); use "
                 "--precision float32, or let the reference be computed here"
             )
-    elif bool((np.abs(margins) > _ROUNDING * np.maximum(1.0, sizes)).any()):
+    elif bool((np.abs(margins) > np.maximum(_ROUNDING * np.maximum(1.0, sizes), 4 * noise)).any()):
         raise TrainingError(
             f"before the first step margins are up to {worst:.2g}, and should be 0: the reference's log-probabilities "
             "are not those of the start model (another model, dtype or tokenisation); compute them again, or name the "
