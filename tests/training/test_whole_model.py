@@ -18,7 +18,7 @@ from prefdyn.maths.optimizers import SGD, AdamW
 from prefdyn.models.load import load_model
 from prefdyn.models.score import score
 from prefdyn.models.token_pairs import tokenize_pairs
-from prefdyn.training.loop import check_start
+from prefdyn.training.loop import Start, check_start
 from prefdyn.training.settings import LoRA, resolve
 from prefdyn.training.train import run_training, train
 from prefdyn.training.tune import add_adapters
@@ -230,19 +230,21 @@ def test_a_reference_with_other_tokens_is_refused(tiny, tmp_path):
 
 def test_margins_before_the_first_step_are_checked():
     settings = resolve(10, tune="full")
-    assert check_start(np.array([5e-7, -9e-7]), np.array([0.5, 0.5]), settings) == 9e-7
-    assert check_start(np.array([3e-5]), np.array([40.0]), settings) == 3e-5  # 1e-6 of what float32 can tell there
-    with pytest.raises(TrainingError, match="should be 0"):
-        check_start(np.array([1e-7, 2e-6]), np.array([0.5, 0.5]), settings)
+    assert check_start(Start(margins=np.array([5e-7, -9e-7]), sizes=np.array([0.5, 0.5])), settings) == 9e-7
     assert (
-        check_start(np.array([3e-6]), np.array([0.5]), settings, noise=1e-6) == 3e-6
+        check_start(Start(margins=np.array([3e-5]), sizes=np.array([40.0])), settings) == 3e-5
+    )  # 1e-6 of what float32 can tell there
+    with pytest.raises(TrainingError, match="should be 0"):
+        check_start(Start(margins=np.array([1e-7, 2e-6]), sizes=np.array([0.5, 0.5])), settings)
+    assert (
+        check_start(Start(margins=np.array([3e-6]), sizes=np.array([0.5]), noise=1e-6), settings) == 3e-6
     )  # as much as rounding was seen to
     with pytest.raises(TrainingError, match="should be 0"):
-        check_start(np.array([5e-6]), np.array([0.5]), settings, noise=1e-6)
+        check_start(Start(margins=np.array([5e-6]), sizes=np.array([0.5]), noise=1e-6), settings)
     loose = resolve(10, tune="full", precision="bfloat16")
-    assert check_start(np.array([0.01]), np.array([0.5]), loose) == 0.01
+    assert check_start(Start(margins=np.array([0.01]), sizes=np.array([0.5])), loose) == 0.01
     with pytest.raises(TrainingError, match="drown"):
-        check_start(np.array([0.0, 0.0266]), np.array([0.5, 0.5]), loose)
+        check_start(Start(margins=np.array([0.0, 0.0266]), sizes=np.array([0.5, 0.5])), loose)
 
 
 def test_dropout_of_the_model_is_off_and_of_the_adapters_depends_on_the_seed_alone(tiny):

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -71,14 +71,22 @@ class Processes:
         """The sum over all processes."""
         return values if self.accelerator is None else self.accelerator.reduce(values, reduction="sum")
 
-    def same_for_all(self, values: Float[np.ndarray, "b c"], rows: slice) -> Float[np.ndarray, "b c"]:
-        """Every process's share of some rows, put together."""
+    def together(self, values: Float[np.ndarray, "b c"]) -> Float[np.ndarray, "b c"]:
+        """Every process's rows, put together; each has 0 in those of the others."""
         if self.accelerator is None:
             return values
-        full = np.zeros_like(values)
-        full[rows] = values[rows]
-        tensor = torch.from_numpy(full).to(self.accelerator.device)
-        return self.total(tensor).cpu().numpy()
+        return self.total(torch.from_numpy(values).to(self.accelerator.device)).cpu().numpy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What the margins of some pairs are before the first step. In exact arithmetic they would all be 0."""
+
+    margins: Float[np.ndarray, " b"]
+    sizes: Float[np.ndarray, " b"]
+    r"""$\beta(|\log \pi(w)| + |\log \pi(l)|)$ of each: in float32 a margin is known to 1e-6 of this at best."""
+    noise: float = 0.0
+    """What margins were seen to change by when the same pairs are scored in smaller batches: rounding alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -163,7 +171,7 @@ class Loop:
             seed=settings.seed,
             scheme="full" if size == "full" else settings.scheme,
         )
-        self.recorded = set(recorded_steps(settings.steps, _record(settings)))
+        self.recorded = set(recorded_steps(settings.steps, settings.record))
         self.probed = probe_rows(pairs, settings.probe_pairs, seed=settings.seed)
         self.progress = Progress()
         self.pending: list[torch.Tensor] = []
@@ -182,11 +190,8 @@ class Loop:
             TrainingError: Loss or gradient is no longer finite.
         """
         step, settings = self.progress.step, self.settings
-        rows = self.pairs.train[self.order[step]]
-        if settings.batch_size != "full":
-            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        whole = float(self.share[torch.from_numpy(rows)].sum())
-        parts = np.array_split(rows, settings.accumulate) if settings.accumulate > 1 else [rows]
+        parts = self._parts(step)
+        whole = float(self.share[torch.from_numpy(np.concatenate(parts))].sum())
         rate = settings.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -194,9 +199,7 @@ class Loop:
         sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.device)
         self.scorer.train()
         for place, part in enumerate(parts):
-            if len(part):
-                last = place == len(parts) - 1
-                sums += self._accumulate(part, whole, seed=(step, place), sync=last)
+            sums += self._accumulate(part, whole, seed=(step, place), sync=place == len(parts) - 1)
         norm = _grad_norm(self.parameters.values())
         self.pending.append(torch.cat([sums, norm.to(sums)[None]]))
         if len(self.pending) >= _FLUSH.get(self.device.type, 16):
@@ -208,6 +211,13 @@ class Loop:
                     each.grad.mul_(factor.to(each.grad.dtype))
         self.optimizer.step()
         self.progress.step += 1
+
+    def _parts(self, step: int) -> list[Int[np.ndarray, " b"]]:
+        """The pairs of a step, by length, in the parts in which they are worked through; none is empty."""
+        rows = self.pairs.train[self.order[step]]
+        if self.settings.batch_size != "full":
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        return np.array_split(rows, min(self.settings.accumulate, len(rows)))
 
     def _accumulate(
         self, part: Int[np.ndarray, " b"], whole: float, *, seed: tuple[int, int], sync: bool
@@ -329,19 +339,16 @@ class Loop:
             here = slice(self.processes.index, None, self.processes.count)
             if alive:
                 part[here] = torch.stack([scores.chosen, scores.rejected], 1).double().cpu().numpy()
-            found[places] = self.processes.same_for_all(part, here) if alive else self._nothing(part)
+            found[places] = self.processes.together(part)
             if states:
                 width = scores.states.shape[1]
                 kept = np.zeros((len(rows), width), dtype=np.float32) if kept is None else kept
                 piece = np.zeros((len(places), width), dtype=np.float32)
                 if alive:
                     piece[here] = scores.states.float().cpu().numpy()
-                kept[places] = self.processes.same_for_all(piece, here) if alive else self._nothing(piece)
+                kept[places] = self.processes.together(piece)
             start = stop
         return found[:, 0], found[:, 1], kept
-
-    def _nothing(self, shape: np.ndarray) -> np.ndarray:
-        return self.processes.same_for_all(shape, slice(0, 0))
 
     def probe(self) -> None:
         """Measure now."""
@@ -377,14 +384,10 @@ class Loop:
         if self.log is not None:
             self.log(step, rows, self.progress.steps[-1] if self.progress.steps else {})
 
-    def start_margins(self) -> Float[np.ndarray, " b"]:
+    def start(self) -> "Start":
         """Margins before the first update, of the first pairs to be trained on, in training's own batches."""
         settings = self.settings
-        rows = self.pairs.train[self.order[0]]
-        if settings.batch_size != "full":
-            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        part = np.array_split(rows, settings.accumulate)[0][: _START_PAIRS * self.processes.count]
-        mine, _ = self.processes.mine(part)
+        mine, _ = self.processes.mine(self._parts(0)[0][: _START_PAIRS * self.processes.count])
         self.scorer.train()
 
         def margins_of(rows: Int[np.ndarray, " b"]) -> tuple[np.ndarray, np.ndarray]:
@@ -394,11 +397,11 @@ class Loop:
             sizes = (chosen.abs() + rejected.abs()) * settings.objective.beta
             return margins.double().cpu().numpy(), sizes.double().cpu().numpy()
 
-        found, self.start_sizes = margins_of(mine)
+        found, sizes = margins_of(mine)
         half, places = max(1, len(mine) // 2), np.arange(len(mine))
         parts = [places[:half], places[-half:], *(places[at % len(mine)][None] for at in range(_START_SINGLES))]
-        self.start_noise = max(float(np.abs(margins_of(mine[each])[0] - found[each]).max()) for each in parts)
-        return found
+        noise = max(float(np.abs(margins_of(mine[each])[0] - found[each]).max()) for each in parts)
+        return Start(margins=found, sizes=sizes, noise=noise)
 
     # state ----------------------------------------------------------------------------------------------------------
 
@@ -467,16 +470,8 @@ class Loop:
         self.flush()
 
 
-def check_start(
-    margins: Float[np.ndarray, " b"], sizes: Float[np.ndarray, " b"], settings: Settings, *, noise: float = 0.0
-) -> float:
-    r"""See that policy and reference agree before the first step.
-
-    Args:
-        margins: Of some pairs, which would all be 0 in exact arithmetic.
-        sizes: $\beta(|\log \pi(w)| + |\log \pi(l)|)$ of each: in float32 a margin is known to 1e-6 of this at best.
-        settings: Of the run.
-        noise: What margins were seen to change by when the same pairs are scored in smaller batches: rounding alone.
+def check_start(start: Start, settings: Settings) -> float:
+    """See that policy and reference agree before the first step.
 
     Returns:
         The largest margin in absolute value.
@@ -485,7 +480,8 @@ def check_start(
         TrainingError: It is above 1e-6 (of `sizes`, where that is above 1) and above four times `noise` in float32; in
             bfloat16, above what moves the loss by one percent, so that the first steps would drown in it.
     """
-    worst = float(np.max(np.abs(margins), initial=0.0))
+    margins = np.abs(start.margins)
+    worst = float(np.max(margins, initial=0.0))
     if settings.precision == "bfloat16":
         if worst > _DROWNED:
             raise TrainingError(
@@ -493,7 +489,7 @@ def check_start(
                 "the first steps: reference and policy were not computed alike (dtype, batches or model differ); use "
                 "--precision float32, or let the reference be computed here"
             )
-    elif bool((np.abs(margins) > np.maximum(_ROUNDING * np.maximum(1.0, sizes), 4 * noise)).any()):
+    elif bool((margins > np.maximum(_ROUNDING * np.maximum(1.0, start.sizes), 4 * start.noise)).any()):
         raise TrainingError(
             f"before the first step margins are up to {worst:.2g}, and should be 0: the reference's log-probabilities "
             "are not those of the start model (another model, dtype or tokenisation); compute them again, or name the "
@@ -516,10 +512,6 @@ def torch_optimizer(settings: Settings, parameters: list[torch.nn.Parameter]) ->
             return torch.optim.RMSprop(
                 parameters, alpha=chosen.alpha, eps=chosen.eps, momentum=chosen.momentum, **common
             )
-
-
-def _record(settings: Settings) -> Literal["log", "all"] | Sequence[int]:
-    return settings.record
 
 
 def _grad_norm(parameters: Any) -> torch.Tensor:

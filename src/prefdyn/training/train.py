@@ -221,7 +221,7 @@ def run_training(
     if found is not None:
         loop.restore(found)
     elif reference is None:
-        start = check_start(loop.start_margins(), loop.start_sizes, settings, noise=loop.start_noise)
+        start = check_start(loop.start(), settings)
     loop.run(progress=progress)
     up, down, _ = loop.score(np.arange(len(subject.pairs)))
     trained = time.monotonic()
