@@ -5,7 +5,8 @@ Two kinds, one algebra (see `prefdyn.maths.kernel`):
 - `answers`: chosen and rejected are one token each. `states` holds the final-norm state at the last prompt token;
   the pair feature $(e_w - e_l) g^\top$ is never formed.
 - `responses`: anything longer. `chosen_features` and `rejected_features` hold $\psi(\text{chosen})$ and
-  $\psi(\text{rejected})$ (sketched), `states` the mean chosen state minus the mean rejected state.
+  $\psi(\text{rejected})$ (sketched), `states` the mean chosen state minus the mean rejected state, and
+  `chosen_states` the mean chosen state alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,8 @@ class FeatureSet:
     # responses only
     chosen_features: Float[np.ndarray, "n f"] | None = None
     rejected_features: Float[np.ndarray, "n f"] | None = None
+    chosen_states: Float[np.ndarray, "n d"] | None = None
+    """Mean state that predicts the chosen response's tokens; None where it is not known."""
 
     provenance: Provenance = field(default_factory=Provenance)
 
@@ -96,6 +99,7 @@ class FeatureSet:
         rejected: ArrayLike | None = None,
         chosen_features: ArrayLike | None = None,
         rejected_features: ArrayLike | None = None,
+        chosen_states: ArrayLike | None = None,
         group: ArrayLike | None = None,
         held_out: ArrayLike | None = None,
         id: ArrayLike | None = None,
@@ -122,6 +126,8 @@ class FeatureSet:
             rejected: The rejected answer of each pair; must differ from the chosen one.
             chosen_features: Gradient feature of each chosen response.
             rejected_features: Gradient feature of each rejected response.
+            chosen_states: (n, d) mean state of each chosen response, if you have them; `features` are then those minus
+                the mean states of the rejected responses.
             group: A name per pair; without it every pair is in the group `all`.
             held_out: True for pairs to keep from training; without it none is.
             id: Unique strings; without it "0", "1", ….
@@ -191,6 +197,7 @@ class FeatureSet:
                 states=first - second if states is None else states,
                 chosen_features=first,
                 rejected_features=second,
+                chosen_states=_matrix("chosen_states", chosen_states, n),
                 **common,
             )
 
@@ -235,8 +242,11 @@ class FeatureSet:
 
     def flipped(self) -> "FeatureSet":
         """The same pairs with chosen and rejected changed over."""
-        states = -self.states if self.kind == "responses" else self.states  # those are chosen minus rejected
-        return replace(self, states=states, **{name: getattr(self, _SIDES[name]) for name in _SIDES})
+        states, alone = self.states, self.chosen_states
+        if self.kind == "responses":  # those are chosen minus rejected
+            states, alone = -states, None if alone is None else alone - states
+        sides = {name: getattr(self, _SIDES[name]) for name in _SIDES}
+        return replace(self, states=states, chosen_states=alone, **sides)
 
     # algebra ----------------------------------------------------------------------------------------------------
 
@@ -319,6 +329,7 @@ _PER_PAIR = (
     "rejected",
     "chosen_features",
     "rejected_features",
+    "chosen_states",
 )
 _SIDES = {
     "chosen": "rejected",
