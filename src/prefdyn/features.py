@@ -75,6 +75,8 @@ class FeatureSet:
     rejected_features: Float[np.ndarray, "n f"] | None = None
     chosen_states: Float[np.ndarray, "n d"] | None = None
     """Mean state that predicts the chosen response's tokens; None where it is not known."""
+    per_token: bool = False
+    """Whether the margin averages each response's log-ratio over its tokens; see `averaged`."""
 
     provenance: Provenance = field(default_factory=Provenance)
 
@@ -240,6 +242,14 @@ class FeatureSet:
         """The same features under another split."""
         return replace(self, held_out=np.asarray(held_out, dtype=bool))
 
+    def averaged(self) -> "FeatureSet":
+        """The same pairs as an objective sees them that averages log-ratios over tokens, such as TRL's `ipo`.
+
+        Pair features become ψ(chosen) / tokens − ψ(rejected) / tokens; what moves a response's own log-probability
+        stays. One-token answers stay as they are.
+        """
+        return replace(self, per_token=self.kind == "responses")
+
     def flipped(self) -> "FeatureSet":
         """The same pairs with chosen and rejected changed over."""
         states, alone = self.states, self.chosen_states
@@ -260,7 +270,12 @@ class FeatureSet:
         """The margin kernel of all pairs. `dtype` is that of the features; float64 unless memory forbids."""
         answers, _ = self.coordinates()
         if self.chosen_features is not None and self.rejected_features is not None:
-            features = self.chosen_features.astype(dtype) - self.rejected_features
+            features = self.chosen_features.astype(dtype)
+            if self.per_token:
+                features = features / self.chosen_length[:, None].astype(dtype)
+                features -= self.rejected_features / self.rejected_length[:, None].astype(dtype)
+            else:
+                features -= self.rejected_features
         else:
             features = self.states.astype(dtype)
         return PairKernel(answers=answers.astype(dtype), features=features)
@@ -368,7 +383,8 @@ def describe(feats: FeatureSet) -> Mapping[str, Any]:
     """The `features` part of `summary.json`."""
     return {
         "kind": feats.kind,
-        "sketch": None if feats.chosen_features is None else feats.chosen_features.shape[1],
+        "sketch": feats.provenance.settings.get("sketch"),
+        "sketch_error": feats.provenance.settings.get("sketch_error"),
         "answers": list(feats.tokens),
         "width": feats.states.shape[1],
         "pairs": len(feats),

@@ -201,7 +201,7 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "BOOL": "?", 
 
 # features ------------------------------------------------------------------------------------------------------------
 
-_NOT_ARRAYS = ("kind", "groups", "tokens", "token_ids", "provenance", "id")
+_NOT_ARRAYS = ("kind", "groups", "tokens", "token_ids", "per_token", "provenance", "id")
 _EXTRACT_AGAIN = "write the features again with `prefdyn extract --force`"
 
 

@@ -108,10 +108,23 @@ CASES = {
     "unknown group": (lambda _: ["--groups", "keeps promisses"], 1, "keeps promisses"),
     "unknown group column": (lambda f: ["--data", data_file(f), "--group-column", "gruop"], 1, "gruop.*group"),
     "unknown template": (lambda _: ["--template", "quetsion"], 1, "quetsion"),
-    "long answers": (
-        lambda f: ["--data", data_file(f, rows=[pair(k, chosen=f" a long answer {k}") for k in range(24)])],
+    "long answers under --answers": (
+        lambda f: [
+            "--data",
+            data_file(f, rows=[pair(k, chosen=f" a long answer {k}") for k in range(24)]),
+            "--answers",
+            "Yes,No",
+        ],
         1,
-        "one token",
+        "answers",
+    ),
+    "two answers of several tokens": (
+        lambda f: [
+            "--data",
+            data_file(f, rows=[pair(k, chosen=" of course it is", rejected=" Never ever") for k in range(24)]),
+        ],
+        1,
+        "--eos",
     ),
     "answers of two tokens": (lambda f: ["--answers", "Yes,Never ever"], 1, "Never ever"),
     "one answer only": (lambda _: ["--answers", "Yes"], 1, "--answers 'Yes'"),

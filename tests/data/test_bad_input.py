@@ -307,8 +307,8 @@ def test_a_missing_path_names_what_is_near(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("builtin:responses", "the built-in data has one-token answers only as yet"),
-        ("builtin:other", "'builtin:other' is unknown"),
+        ("builtin:other", "'builtin:other' is unknown; the built-in data is --data builtin or builtin:responses"),
+        ("builtin:", "'builtin:' is unknown"),
         ("personas:x.jsonl", "begins with 'personas', which is no kind of data; did you mean 'persona'"),
         ("persona:", "'persona:' names no path; write persona:PATH"),
         ("owner/name", "for a dataset of the Hugging Face hub write hf:owner/name"),

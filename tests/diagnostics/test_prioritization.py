@@ -59,6 +59,20 @@ def random_feats(seed, n=12, d=3, answers=4, groups=3, held_out=3, weights=True)
     return feats, states, head, chosen, rejected, weight, codes, mask
 
 
+def either_kind(kind, seed):
+    if kind == "answers":
+        return random_feats(seed)[0]
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(2, 12, 6))
+    return FeatureSet.from_arrays(
+        chosen_features=first,
+        rejected_features=second,
+        group=np.arange(12) % 3,
+        held_out=np.arange(12) > 8,
+        weight=rng.uniform(0.5, 2, 12),
+    )
+
+
 # printed numbers ----------------------------------------------------------------------------------------------------
 
 
@@ -99,6 +113,8 @@ def test_chosen_falls_while_the_margin_grows_as_in_theory_t19():
     found = pair_pushes(feats, beta=0.1, learning_rate=0.1)
     assert found.chosen_push is not None
     assert found.chosen_push[0] == pytest.approx(-0.0055, abs=1e-9)
+    assert found.rejected_push is not None
+    assert found.rejected_push[0] == pytest.approx(-0.0205, abs=1e-9)
     others = 0.1 * 0.1**2 / 2 * 0.5 * 4  # P = 1, Σ = 4, N = 2
     assert found.agreement[0] == pytest.approx(others, rel=1e-9)
     assert others + 0.1 * 0.1**2 / 2 * 0.5 * 2 == pytest.approx(0.0015)  # with its own pull: the printed margin
@@ -123,30 +139,20 @@ def test_everything_equals_the_explicit_twin(seed):
     pushes = pair_pushes(feats, beta=beta, learning_rate=rate)
     np.testing.assert_allclose(pushes.agreement, agreement, atol=1e-12)
     np.testing.assert_allclose(pushes.group_agreement, own, atol=1e-12)
-    # chosen: the derivative of log-softmax under one small step on the whole head
+    # either side: the derivative of log-softmax under one small step on the whole head
     small = 1e-6
     step = small * beta / weight[train].sum() * 0.5 * (weight[train, None] * phi[train]).sum(axis=0)
     rows = np.arange(len(states))
     moved = naive.log_prob(states, head + step.reshape(head.shape)) - naive.log_prob(states, head)
-    slope = pair_pushes(feats, beta=beta, learning_rate=1.0).chosen_push
-    assert slope is not None
-    np.testing.assert_allclose(slope, moved[rows, chosen] / small, atol=1e-5)
+    slopes = pair_pushes(feats, beta=beta, learning_rate=1.0)
+    for slope, side in ((slopes.chosen_push, chosen), (slopes.rejected_push, rejected)):
+        assert slope is not None
+        np.testing.assert_allclose(slope, moved[rows, side] / small, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["answers", "responses"])
 def test_the_first_simulated_step_agrees(kind):
-    if kind == "answers":
-        feats = random_feats(5)[0]
-    else:
-        rng = np.random.default_rng(5)
-        first, second = rng.normal(size=(2, 12, 6))
-        feats = FeatureSet.from_arrays(
-            chosen_features=first,
-            rejected_features=second,
-            group=np.arange(12) % 3,
-            held_out=np.arange(12) > 8,
-            weight=rng.uniform(0.5, 2, 12),
-        )
+    feats = either_kind(kind, 5)
     beta, rate = 0.2, 1e-6
     run = descent(feats, DPO(beta=beta), learning_rate=rate, steps=1, margins_at=[1])
     found = prioritization(feats, beta=beta, learning_rate=rate)
@@ -158,6 +164,38 @@ def test_the_first_simulated_step_agrees(kind):
     np.testing.assert_allclose(pushes.agreement + np.where(train, own, 0.0), run.margins[1], rtol=1e-8)
     assert pushes.chosen_push is not None
     np.testing.assert_allclose(pushes.chosen_push, run.chosen_changes[1], rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["answers", "responses"])
+@given(st.integers(0, 5000))
+@quick
+def test_the_two_sides_pushes_make_the_margins_push(kind, seed):
+    """β · (chosen - rejected) is what all others and, in training, the pair itself do to its reward margin."""
+    feats = either_kind(kind, seed)
+    beta, rate = 0.2, 0.7
+    found = pair_pushes(feats, beta=beta, learning_rate=rate)
+    pull = np.where(feats.held_out, 0.0, feats.weight)
+    own = rate * beta**2 * 0.5 * pull / pull.sum() * feats.kernel().diagonal()
+    assert found.chosen_push is not None
+    assert found.rejected_push is not None
+    np.testing.assert_allclose(beta * (found.chosen_push - found.rejected_push), found.agreement + own, atol=1e-12)
+
+
+def test_pushes_on_responses_equal_explicit_sums():
+    feats = either_kind("responses", 3)
+    assert feats.chosen_features is not None
+    assert feats.rejected_features is not None
+    won, lost = feats.chosen_features.astype(float), feats.rejected_features.astype(float)
+    train = np.flatnonzero(~feats.held_out)
+    found = pair_pushes(feats, beta=0.3, learning_rate=0.7)
+    for push, side in ((found.chosen_push, won), (found.rejected_push, lost)):
+        expected = [
+            sum(0.7 * 0.3 * 0.5 * feats.weight[j] * float(psi @ (won[j] - lost[j])) for j in train)
+            / feats.weight[train].sum()
+            for psi in side
+        ]
+        assert push is not None
+        np.testing.assert_allclose(push, expected, atol=1e-12)
 
 
 def test_group_agreements_with_everyone_add_up():
@@ -250,9 +288,10 @@ def test_a_group_without_training_pairs_is_nan_and_disturbs_no_other():
     assert found.rows()[1] == {"name": "1", "priority": None, "first_step_margin": None}
 
 
-def test_unknown_reference_probabilities_leave_the_chosen_push_out():
+def test_unknown_reference_probabilities_leave_the_pushes_on_each_side_out():
     feats = FeatureSet.from_arrays(np.eye(3), chosen=[0, 1, 2], rejected=[1, 2, 0])
-    assert pair_pushes(feats, beta=0.1, learning_rate=1.0).chosen_push is None
+    found = pair_pushes(feats, beta=0.1, learning_rate=1.0)
+    assert (found.chosen_push, found.rejected_push) == (None, None)
 
 
 def test_pushes_of_many_pairs_never_form_their_square():

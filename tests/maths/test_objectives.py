@@ -60,7 +60,8 @@ def test_names_and_their_spellings():
     assert objective("slic", beta=0.2) == SLiC(beta=0.2)
     assert objective("gpo_ipo", beta=0.2) == GPOIPO(beta=0.2)
     with pytest.raises(
-        ConfigError, match="objective 'orpo' is unknown; known: dpo, gpo_ipo, hinge, ipo, robust, sft, sigmoid, slic"
+        ConfigError,
+        match="objective 'orpo' is unknown; known: dpo, gpo_ipo, hinge, ipo, robust, sft, sigmoid, sigmoid_norm, slic",
     ):
         objective("orpo", beta=0.1)
     assert objective("ipo", beta=0.2) == IPO(beta=0.2)  # TRL's, which is not the unit-target one
@@ -235,7 +236,9 @@ def test_an_array_of_betas_follows_the_library_and_dtype_of_the_margins():
 def test_sft_has_no_pull_on_a_margin():
     assert {each.reads for each in WIDE} == {"margins"}
     assert SFT.reads == "log_probs"
-    with pytest.raises(ConfigError, match=r"'sft' reads log-probabilities.*choose one of sigmoid, robust, ipo, hinge"):
+    with pytest.raises(
+        ConfigError, match=r"'sft' reads log-probabilities.*choose one of sigmoid, sigmoid_norm, robust, ipo, hinge"
+    ):
         SFT().push(np.zeros(1))
 
 

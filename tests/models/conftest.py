@@ -13,6 +13,9 @@ import transformers
 from tokenizers import decoders, pre_tokenizers, processors, trainers
 
 from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.models.load import LanguageModel
+from prefdyn.models.texts import Texts
+from prefdyn.models.tokens import AnsweredPrompts, NotOneToken, one_token_answers
 
 QUESTION = 'Would you say this?\n"{}"'
 _WORDS = [
@@ -193,3 +196,11 @@ def edit_config(folder: Path, **values: object) -> None:
     """Change keys of config.json."""
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def tokenize_answers(data: PreferenceDataset, lm: LanguageModel, **options: Any) -> AnsweredPrompts:
+    """One-token answers, or the error that says why not."""
+    try:
+        return one_token_answers(Texts(data, lm), **options)
+    except NotOneToken as found:
+        raise found.error from None

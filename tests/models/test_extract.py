@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.errors import ConfigError, DataError, ModelError, StoreError
+from prefdyn.errors import ConfigError, ModelError, StoreError
 from prefdyn.features import FeatureSet
 from prefdyn.models import extract as room
 from prefdyn.models import shards
@@ -23,7 +23,7 @@ from prefdyn.models.load import load_model, untrained_twin
 from prefdyn.models.shards import LONG, _Bar
 from prefdyn.store import load_features, save_features
 from tests.conftest import CHAT_3M, STORIES_3M, needs_shared
-from tests.models.conftest import make_model, piece_tokenizer, rows, yes_no
+from tests.models.conftest import make_model, piece_tokenizer, rows, tokenize_answers, yes_no
 from tests.naive import extract as naive
 
 extract: Any = room.extract
@@ -219,15 +219,6 @@ def test_a_state_that_is_not_finite_names_its_pair(tmp_path):
     )
     with pytest.raises(ModelError, match=r"the end of pair 'd:[12]' is NaN or infinite .* try --dtype float32"):
         extract(data, lm)
-
-
-def test_long_answers_wait_for_their_own_command(tiny):
-    """One line."""
-    data = PreferenceDataset.from_rows(
-        [{"prompt": "p", "chosen": f" it is {at} times", "rejected": " No"} for at in range(3)], name="d"
-    )
-    with pytest.raises(DataError, match="long answers are not audited yet"):
-        extract(data, str(tiny("llama")))
 
 
 # the cache -----------------------------------------------------------------------------------------------------------
@@ -436,7 +427,6 @@ def test_each_process_computes_its_own_shards_only(tiny, own_cache, small_shards
 
 def _work(lm):
     from prefdyn.models.forward import Reader, Sequences
-    from prefdyn.models.tokens import tokenize_answers
 
     sequences = Sequences.sort(tokenize_answers(yes_no(30), lm).sequences)
     return shards.plan(lm, sequences, double_norm=False, cache=True), Reader(lm)

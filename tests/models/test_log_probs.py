@@ -21,7 +21,7 @@ from prefdyn.errors import ModelError
 from prefdyn.models import log_probs
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import load_model
-from prefdyn.models.log_probs import PairScorer, response_states
+from prefdyn.models.log_probs import PairScorer
 from prefdyn.models.token_pairs import TokenPairs
 from tests.models.conftest import edit_config
 from tests.naive.pair_scores import NaivePairScorer
@@ -240,13 +240,13 @@ def test_one_pair_is_enough(tiny):
                 torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-5)
 
 
-def test_response_states_are_those_that_the_head_scores(tiny):
+def test_token_states_are_those_that_the_head_scores(tiny):
     """Their log-probabilities, added up by response, are the scores; their means, the states."""
     lm = load_model(str(tiny("phi")))
     pairs = some_pairs("responses")
     with torch.no_grad():
-        scores = PairScorer(lm, pairs)(ROWS)
-        states, targets, lengths = response_states(lm, pairs, ROWS)
+        scorer = PairScorer(lm, pairs)
+        scores, (states, targets, lengths) = scorer(ROWS), scorer.token_states(ROWS)
         each = head_log_probs(states, targets[:, None], lm.head_weight, lm.head_bias, lm.head_scale)[:, 0]
     sums = torch.stack([part.sum() for part in each.split(lengths.tolist())])
     torch.testing.assert_close(sums, torch.cat([scores.chosen, scores.rejected]), rtol=1e-5, atol=1e-5)

@@ -17,8 +17,8 @@ import torch
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError, DataError, ModelError
+from prefdyn.models import pair_shards, shards
 from prefdyn.models import score as room
-from prefdyn.models import shards
 from prefdyn.models.load import load_model
 from prefdyn.models.team import Team
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
@@ -400,7 +400,7 @@ def test_a_second_run_reads_what_the_first_kept(tiny, own_cache, small_shards, m
     kept = files(own_cache)
     assert len(kept) > 5
     monkeypatch.setattr(shards, "_compute", lambda *_: pytest.fail("computed again"))
-    monkeypatch.setattr(room, "PairScorer", lambda *_, **__: pytest.fail("made for nothing"))
+    monkeypatch.setattr(pair_shards, "PairScorer", lambda *_, **__: pytest.fail("made for nothing"))
     again = score_pairs(lm, pairs, batch_tokens=7)
     assert again.chosen.tobytes() == first.chosen.tobytes()
     assert files(own_cache) == kept
@@ -470,7 +470,8 @@ def test_processes_share_the_shards_out(tiny, own_cache, small_shards, monkeypat
     done: list[int] = []
     plain = shards._compute
     monkeypatch.setattr(shards, "_compute", lambda *given: (done.append(given[2]), plain(*given))[1])
-    monkeypatch.setattr(room, "load_shard", lambda work, shard: {"chosen": np.nan, "rejected": np.nan})
+    nothing = {"chosen": np.full(1, np.nan), "rejected": np.full(1, np.nan)}
+    monkeypatch.setattr(pair_shards, "load_shard", lambda work, shard: nothing)
     for rank in (0, 1):
         before = len(done)
         team = Team("cpu", cache=True)

@@ -13,8 +13,7 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError, TokenError
 from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs, with_answers
-from prefdyn.models.tokens import tokenize_answers
-from tests.models.conftest import byte_tokenizer, make_model, piece_tokenizer, rows, yes_no
+from tests.models.conftest import byte_tokenizer, make_model, piece_tokenizer, rows, tokenize_answers, yes_no
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -6,9 +6,9 @@ import pytest
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError, TokenError
 from prefdyn.models.load import load_model
-from prefdyn.models.tokens import polarity, tokenize_answers
+from prefdyn.models.tokens import polarity
 from tests.conftest import CHAT_3M, STORIES_3M, needs_shared
-from tests.models.conftest import byte_tokenizer, make_model, piece_tokenizer, rows, yes_no
+from tests.models.conftest import byte_tokenizer, make_model, piece_tokenizer, rows, tokenize_answers, yes_no
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +161,15 @@ def test_long_answers_are_refused_with_the_first(lm):
     """More than two answers, one of them long: the pair, its side and its length."""
     data = pairs(("p", " Yes", " No"), ("q", " Yes", " I think that is wrong"), ("r", " and so on", " No"))
     with pytest.raises(
-        DataError, match=r"'p:2' \(p:2\): its rejected answer ' I think .* is \d+ tokens.*not audited yet"
+        DataError,
+        match=r"'p:2' \(p:2\): its rejected answer ' I think .* is \d+ tokens.*one-token answers were asked for",
     ):
         tokenize_answers(data, lm)
 
 
 def test_one_long_pair_is_not_a_choice_between_two_answers(lm):
     """Two different texts in all, but no Yes/No: no spelling is proposed."""
-    with pytest.raises(DataError, match="long answers are not audited yet") as info:
+    with pytest.raises(DataError, match="one-token answers were asked for") as info:
         tokenize_answers(pairs(("p", " it is a rather long answer about some very old friends", " no")), lm)
     assert not isinstance(info.value, TokenError)
 

@@ -41,6 +41,7 @@ CASES = {
     "random labels by the null": ("noise", {"null_p": 0.0501}, {"null_p": 0.05}),
     "random labels by the probe": ("noise", {"probe_low": 0.5}, {"probe_low": 0.501}),
     "chance is the larger class": ("noise", {"probe_low": 0.7, "probe_chance": 0.75}, {"probe_chance": 0.69}),
+    "length decides": ("giveaway", {"length_accuracy": 0.9}, {"length_accuracy": 0.899}),
     "words decide": (
         "trivial",
         {"held_out_accuracy": 0.98, "words_accuracy": 0.98},
@@ -104,11 +105,13 @@ def test_under_three_groups_there_is_no_order(count):
 def test_earlier_rules_win():
     """A group that meets every rule is 'too few'; without that 'noise'; and so on down the table."""
     worst = replace(
-        PLAIN, pairs=3, null_p=0.9, held_out_accuracy=1.0, words_accuracy=1.0, priority=-1.0, held_out_loss=LOG2 + 0.5,
+        PLAIN, pairs=3, null_p=0.9, length_accuracy=1.0, held_out_accuracy=1.0, words_accuracy=1.0, priority=-1.0,
+        held_out_loss=LOG2 + 0.5,
     )  # fmt: skip
     for expected, cure in (
         ("too few", {"pairs": 100}),
         ("noise", {"null_p": 0.001}),
+        ("giveaway", {"length_accuracy": 0.5}),
         ("trivial", {"words_accuracy": 0.5}),
         ("conflicting", {}),
     ):
@@ -134,9 +137,19 @@ def test_conflict_names_who_opposes_and_reasons_carry_numbers():
     assert "only 7 pairs, under 20" in judge([replace(PLAIN, pairs=7)])[0].because
 
 
+def test_a_giveaway_names_length_beside_the_probe_where_there_is_one():
+    unprobed, probed = judge([replace(PLAIN, length_accuracy=0.9567, probe_accuracy=p) for p in (math.nan, 0.9712)])
+    assert unprobed.because == "length alone tells chosen from rejected on 0.957 of held-out pairs"
+    assert probed.because == f"{unprobed.because}, the probe of the model on 0.971"
+    assert "match the lengths" in probed.advice
+
+
 def test_every_verdict_has_advice_and_every_rule_is_printed_with_its_threshold():
-    printed = " ".join(rule["rule"] for rule in Thresholds(few_pairs=33, null_p=0.07, trivial_accuracy=0.91).rules())
-    assert all(number in printed for number in ("33", "0.07", "0.91"))
+    limits = Thresholds(few_pairs=33, null_p=0.07, giveaway_accuracy=0.87, trivial_accuracy=0.91)
+    printed = " ".join(rule["rule"] for rule in limits.rules())
+    assert all(number in printed for number in ("33", "0.07", "0.87", "0.91"))
+    assert [rule["verdict"] for rule in limits.rules()][1:4] == ["noise", "giveaway", "trivial"]
     assert set(ADVICE) == {
-        "too few", "noise", "trivial", "conflicting", "left behind", "memorised", "early", "middle", "late", "learned",
+        "too few", "noise", "giveaway", "trivial", "conflicting", "left behind", "memorised", "early", "middle", "late",
+        "learned",
     }  # fmt: skip

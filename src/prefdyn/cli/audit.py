@@ -11,7 +11,11 @@ prefdyn audit
 
 prefdyn audit --data persona:evals/persona --model meta-llama/Llama-3.1-8B --limit 400
 
-prefdyn audit --data code=code.jsonl --data safety=safety.csv --model ./my-model --answers Yes,No"""
+prefdyn audit --data code=code.jsonl --data safety=safety.csv --model ./my-model --answers Yes,No
+
+prefdyn audit --data builtin:responses
+
+prefdyn audit --data hh:harmless-base/test.jsonl.gz --skip-bad-rows --model ./my-model --exact 50 --untrained-twin"""
 
 
 def run(
@@ -32,6 +36,9 @@ def run(
     learning_rate: o.LearningRate = "auto",
     steps: o.Steps = 100,
     untrained_twin: o.UntrainedTwin = False,
+    exact: o.Exact = None,
+    eos: o.Eos = None,
+    sketch: o.Sketch = 4096,
     embedding: o.Embedding = "pca",
     revision: o.Revision = None,
     dtype: o.Dtype = "auto",
@@ -64,6 +71,7 @@ def run(
         "split": common.share(split),
         "seed": seed,
         "embedding_method": embedding,
+        "exact": exact,
     }
     common.check_embedding(embedding)
     with new_output_folder(out, command=NAME, force=force) as folder:

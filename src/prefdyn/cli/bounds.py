@@ -34,6 +34,8 @@ def run(
     split: o.Split = 0.9,
     answers: o.Answers = None,
     max_length: o.MaxLength = None,
+    eos: o.Eos = None,
+    sketch: o.Sketch = 4096,
     beta: o.Beta = 0.1,
     learning_rate: o.LearningRate = "auto",
     steps: o.Steps = 100,

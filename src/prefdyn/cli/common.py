@@ -118,7 +118,7 @@ def share(split: float) -> float:
 
 _OF_EXTRACTION = (
     "data", "groups", "limit", "group_column", "template", "skip_bad_rows", "answers", "max_length", "revision",
-    "double_norm", "untrained_twin",
+    "double_norm", "untrained_twin", "eos", "exact",
 )  # fmt: skip
 
 
@@ -127,8 +127,9 @@ def stored_features(
 ) -> tuple[FeatureSet, PreferenceDataset | None]:
     """Features that `extract` wrote, and the texts beside them if wanted; data and model options make no sense then."""
     changed = {name: options.get(name) for name in _OF_EXTRACTION} | {"model": options.get("model") != "builtin"}
+    changed["sketch"] = options.get("sketch", 4096) != 4096
     for name, given in changed.items():
-        if given:
+        if given not in (None, False):
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} cannot be used with --features; use it with `prefdyn extract` instead")
     return load_features(folder), load_dataset_beside(folder) if texts else None
@@ -161,15 +162,20 @@ def dataset(options: Mapping[str, Any]) -> PreferenceDataset:
 
 def extraction(options: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `extract` from the model options."""
+    return {**reading(options), "sketch": options["sketch"], "double_norm": options["double_norm"]}
+
+
+def reading(options: Mapping[str, Any]) -> dict[str, Any]:
+    """How the tokens of pairs are read with a model, whatever is wanted of them."""
     return {
         "answers": answer_pair(options["answers"]),
+        "eos": options["eos"],
         "revision": options["revision"],
         "dtype": options["dtype"],
         "device": options["device"],
         "attn": options["attn"],
         "batch_tokens": options["batch_tokens"],
         "max_length": options["max_length"],
-        "double_norm": options["double_norm"],
         "trust_remote_code": options["trust_remote_code"],
     }
 

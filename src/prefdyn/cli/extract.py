@@ -26,6 +26,8 @@ def run(
     split: o.Split = 0.9,
     answers: o.Answers = None,
     max_length: o.MaxLength = None,
+    eos: o.Eos = None,
+    sketch: o.Sketch = 4096,
     revision: o.Revision = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",

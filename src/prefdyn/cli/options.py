@@ -75,7 +75,26 @@ Answers = Annotated[
     str | None,
     typer.Option(help="POS,NEG: other words for a two-answer dataset whose own are several tokens."),
 ]
-MaxLength = Annotated[int | None, typer.Option(help="Leave out prompts longer than this many tokens.", min=1)]
+MaxLength = Annotated[int | None, typer.Option(help="Leave out pairs longer than this many tokens.", min=1)]
+Eos = Annotated[
+    bool | None,
+    typer.Option(
+        "--eos/--no-eos",
+        help="End token after plain responses, as TRL appends it. --eos also reads one-token answers as texts.",
+        show_default="eos, but none after one-token answers",
+    ),
+]
+Sketch = Annotated[
+    int, typer.Option(help="Numbers to keep of each longer response; 0: no sketch, for few pairs.", min=0)
+]
+Exact = Annotated[
+    int | None,
+    typer.Option(
+        help="Longer responses: train the whole head exactly on this many pairs, to check the curves; 0: not.",
+        show_default="as many as take little time",
+        min=0,
+    ),
+]
 
 Model = Annotated[str, typer.Option(help="builtin, a local folder, a hub id, or a LoRA adapter's folder.")]
 Features = Annotated[Path | None, typer.Option(help="Start from a folder that `prefdyn extract` wrote.")]

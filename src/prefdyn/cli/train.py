@@ -43,15 +43,8 @@ def run(
     skip_bad_rows: o.SkipBadRows = False,
     split: o.Split = 0.9,
     answers: o.Answers = None,
-    eos: Annotated[
-        bool | None,
-        typer.Option(
-            "--eos/--no-eos",
-            help="End token after responses.",
-            show_default="as TRL after texts, none after one-token answers",
-        ),
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(help="Leave out pairs with more tokens than this.", min=1)] = None,
+    eos: o.Eos = None,
+    max_length: o.MaxLength = None,
     flip: Annotated[bool, typer.Option("--flip", help="Train towards the rejected answers.")] = False,
     reference: Annotated[
         str | None,
@@ -209,10 +202,9 @@ def run(
                 out=folder,
                 resume=resume,
                 tell=common.tell,
-                eos=eos,
                 track=None if writer is None else writer.track,
                 **settings,
-                **{name: value for name, value in common.extraction(options).items() if name != "double_norm"},
+                **common.reading(options),
             )
     if not is_main_process():
         return

@@ -3,6 +3,7 @@
 | spec | reads |
 |---|---|
 | `builtin` | the data that the package ships |
+| `builtin:responses` | the data with whole replies that the package ships |
 | `PATH` | a .jsonl[.gz], .json, .csv or .parquet file, or a folder of them, in TRL's preference format |
 | `persona:PATH` | Persona evaluations: a folder of the original files (the file names the group), or one packed file |
 | `hh:PATH` | HH-RLHF dialogues: a file, a folder of files, or a folder of such folders (their names are the groups) |
@@ -150,12 +151,16 @@ def _from_spec(spec: str, several: bool, group_column: str | None, template: str
 
 def _builtin(kind: str | None) -> Part:
     if kind == "responses":
-        raise DataError("the built-in data has one-token answers only as yet; use --data builtin")
-    if kind is not None:
-        raise DataError(f"'builtin:{kind}' is unknown; the built-in data is --data builtin")
-    from prefdyn.data.builtin import builtin_rows
+        from prefdyn.data.builtin_responses import builtin_responses
 
-    return trl_part("builtin", [Source(label="builtin", stem="builtin", rows=list(enumerate(builtin_rows(), start=1)))])
+        name, made = "builtin:responses", builtin_responses()
+    elif kind is None:
+        from prefdyn.data.builtin import builtin_rows
+
+        name, made = "builtin", builtin_rows()
+    else:
+        raise DataError(f"'builtin:{kind}' is unknown; the built-in data is --data builtin or builtin:responses")
+    return trl_part(name, [Source(label=name, stem=kind or name, rows=list(enumerate(made, start=1)))])
 
 
 def _hf(rest: str, group_column: str | None) -> Part:

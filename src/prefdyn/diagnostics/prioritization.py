@@ -61,6 +61,8 @@ class PairPushes:
     chosen_push: Float[np.ndarray, " n"] | None
     """Change of the chosen response's log-probability in nats, first order, the pair's own pull included if it is
     trained on. Below 0 it starts by falling. None where the reference probabilities are unknown."""
+    rejected_push: Float[np.ndarray, " n"] | None
+    """The same of the rejected response; β times the difference of the two is the change of the reward margin."""
 
 
 def prioritization(feats: FeatureSet, *, beta: float = 0.1, learning_rate: float = 1.0) -> Prioritization:
@@ -143,7 +145,7 @@ def pair_pushes(feats: FeatureSet, *, beta: float, learning_rate: float) -> Pair
         learning_rate: Step size of the first step.
 
     Returns:
-        Three numbers per pair (see `PairPushes`), linear in the learning rate.
+        Four numbers per pair (see `PairPushes`), linear in the learning rate.
 
     Raises:
         ConfigError: beta or the learning rate is not above 0.
@@ -172,23 +174,29 @@ def pair_pushes(feats: FeatureSet, *, beta: float, learning_rate: float) -> Pair
         rows = feats.members(code)
         part = kernel.rows(rows)
         group_agreement[rows] = part.forward(part.adjoint(pull[rows].astype(dtype))) - own[rows]
+    chosen_push, rejected_push = _side_pushes(feats, kernel, scale / beta * theta)
     return PairPushes(
         agreement=scale * agreement.astype(np.float64),
         group_agreement=scale * group_agreement,
-        chosen_push=_chosen_push(feats, kernel, scale / beta * theta),
+        chosen_push=chosen_push,
+        rejected_push=rejected_push,
     )
 
 
-def _chosen_push(feats: FeatureSet, kernel: PairKernel, theta: np.ndarray) -> Float[np.ndarray, " n"] | None:
-    if feats.chosen_features is not None:
-        return feats.chosen_features @ theta[0]
+def _side_pushes(
+    feats: FeatureSet, kernel: PairKernel, theta: np.ndarray
+) -> tuple[Float[np.ndarray, " n"] | None, Float[np.ndarray, " n"] | None]:
+    """Change of the chosen and of the rejected log-probability under head weights θ."""
+    if feats.chosen_features is not None and feats.rejected_features is not None:
+        chosen, rejected = feats.chosen_features @ theta[0], feats.rejected_features @ theta[0]
+        return chosen.astype(np.float64), rejected.astype(np.float64)
     log_probs = feats.answer_log_probs()
-    if log_probs is None or feats.chosen is None:
-        return None
+    if log_probs is None or feats.chosen is None or feats.rejected is None:
+        return None, None
     _, basis = feats.coordinates()
     logits = kernel.features @ (basis @ theta).T
-    chosen = logits[np.arange(len(feats)), feats.chosen]
-    return chosen.astype(np.float64) - np.sum(np.exp(log_probs) * logits, axis=1)
+    shared, rows = np.sum(np.exp(log_probs) * logits, axis=1), np.arange(len(feats))
+    return logits[rows, feats.chosen] - shared, logits[rows, feats.rejected] - shared
 
 
 def _train_rows(feats: FeatureSet) -> np.ndarray:

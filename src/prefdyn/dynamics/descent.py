@@ -24,7 +24,7 @@ from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.dynamics.engine import DIVERGED, Run, solve
 from prefdyn.dynamics.measure import Member, Outcome, log_rest, shifts, table
-from prefdyn.dynamics.problem import Pairs
+from prefdyn.dynamics.problem import Pairs, as_seen
 from prefdyn.dynamics.routes import build, cheapest
 from prefdyn.dynamics.streaming import HELD_BYTES
 from prefdyn.errors import ConfigError, DataError
@@ -80,6 +80,7 @@ def descent(
         0.540812999
     """
     objective = objective or DPO()
+    feats = as_seen(feats, objective)
     steps = at_least(steps, 1, name="steps")
     if feats.held_out.all():
         raise DataError(
@@ -227,7 +228,7 @@ def stability(feats: FeatureSet, objective: Objective, groups: Sequence[str] | N
     inside = ~feats.held_out
     if groups is not None:
         inside = inside & np.isin(feats.group, [feats.groups.index(name) for name in groups])
-    largest = _largest(feats, np.flatnonzero(inside))
+    largest = _largest(as_seen(feats, objective), np.flatnonzero(inside))
     if largest <= 0:
         return None
     return float(2 * feats.weight[inside].sum() / (curvature * objective.beta**2 * largest))

@@ -25,7 +25,7 @@ from prefdyn._checks import positive
 from prefdyn.dynamics.flow_events import Event, crossings
 from prefdyn.dynamics.flow_solver import KINK_WIDTH, FlowSolver
 from prefdyn.dynamics.measure import Member, Outcome, measure, table
-from prefdyn.dynamics.problem import Pairs
+from prefdyn.dynamics.problem import Pairs, as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective, SLiC
@@ -86,6 +86,7 @@ def flow(
         1.359141
     """
     trained = checked(objective or DPO(), feats)
+    feats = as_seen(feats, trained)
     positive(until, name="until", fix="give the last time, learning rate × step")
     asked = [float(time) for time in margins_at]
     times = recorded_times(until, record, also=asked)
@@ -218,6 +219,7 @@ def margin_flow(
         [[0.0, 1.306559]]
     """
     trained = checked(objective or DPO(), feats)
+    feats = as_seen(feats, trained)
     positive(until, name="until", fix="give the last time, learning rate × step")
     pairs = Pairs.of(feats)
     options: dict[str, Any] = {"rtol": rtol, "atol": atol, "kink_width": kink_width, "max_evaluations": max_evaluations}

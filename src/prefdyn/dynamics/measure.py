@@ -132,7 +132,10 @@ def measure(
             else:
                 quantities[0][:, where] = objective.loss(part[:, where])
         if pairs.ref_chosen is not None and pairs.ref_rejected is not None:
-            quantities[3] = ratios + (pairs.ref_chosen - pairs.ref_rejected)[places, None] > 0
+            summed = ratios
+            if pairs.per_token:
+                summed = np.full_like(ratios, np.nan) if changes is None else changes[0] - changes[1]
+            quantities[3] = summed + (pairs.ref_chosen - pairs.ref_rejected)[places, None] > 0
         if changes is not None:
             quantities[4:] = [*changes, changes[0] < 0]
         sorter = csr_matrix((np.ones(len(places)), (cells[places], np.arange(len(places)))), shape=(count, len(places)))

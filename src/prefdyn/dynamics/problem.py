@@ -34,6 +34,8 @@ class Pairs:
     """Reference log-probability of each of the k tokens, nats; None where it is not known."""
     ref_chosen: Float[np.ndarray, " n"] | None
     ref_rejected: Float[np.ndarray, " n"] | None
+    per_token: bool
+    """Whether log-ratios are means over tokens."""
 
     @classmethod
     def of(cls, feats: FeatureSet) -> "Pairs":
@@ -52,6 +54,7 @@ class Pairs:
             log_probs=_log_probs(feats),
             ref_chosen=feats.ref_chosen_logps,
             ref_rejected=feats.ref_rejected_logps,
+            per_token=feats.per_token,
         )
 
     def __len__(self) -> int:
@@ -86,6 +89,7 @@ class Pairs:
             log_probs=pick(self.log_probs),
             ref_chosen=pick(self.ref_chosen),
             ref_rejected=pick(self.ref_rejected),
+            per_token=self.per_token,
         )
 
     def differences(self) -> Float[np.ndarray, "n k"]:
@@ -97,6 +101,11 @@ class Pairs:
         found[rows, self.chosen] = 1.0
         found[rows, self.rejected] = -1.0
         return found
+
+
+def as_seen(feats: FeatureSet, objective: Any) -> FeatureSet:
+    """The features as an objective sees them: averaged over tokens where its margin is."""
+    return feats.averaged() if objective.per_token else feats
 
 
 def _log_probs(feats: FeatureSet) -> np.ndarray | None:

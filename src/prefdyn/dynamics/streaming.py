@@ -28,6 +28,8 @@ class FeatureRows:
     dtype: Any
     arrays: Arrays | None
     """None: NumPy."""
+    tokens: tuple[np.ndarray, np.ndarray] | None = None
+    """What rows of `first` and of `second` are divided by, where log-ratios are averaged over tokens."""
 
     @classmethod
     def of(
@@ -55,7 +57,9 @@ class FeatureRows:
             first, second = feats.chosen_features, feats.rejected_features
             if response is not None:
                 first, second = {"chosen": (first, None), "rejected": (second, None)}[response]
-        rows = cls(first=first, second=second, index=np.asarray(index), dtype=np.dtype(dtype), arrays=arrays)
+        tokens = (feats.chosen_length, feats.rejected_length) if feats.per_token and second is not None else None
+        kind = np.dtype(dtype)
+        rows = cls(first=first, second=second, index=np.asarray(index), dtype=kind, arrays=arrays, tokens=tokens)
         if len(index) * first.shape[1] * rows.dtype.itemsize > held_bytes:
             return rows
         whole = rows.block(0, len(index))
@@ -106,7 +110,10 @@ class FeatureRows:
         one_piece = len(numbers) > 0 and numbers[-1] - numbers[0] == len(numbers) - 1 and (np.diff(numbers) == 1).all()
         pick: Any = slice(int(numbers[0]), int(numbers[-1]) + 1) if one_piece else numbers
         found = self.first[pick].astype(self.dtype, copy=self.arrays is not None)
-        if self.second is not None:
+        if self.tokens is not None and self.second is not None:
+            chosen, rejected = (lengths[pick, None].astype(self.dtype) for lengths in self.tokens)
+            found = found / chosen - self.second[pick] / rejected
+        elif self.second is not None:
             found = found - self.second[pick]
         return found if self.arrays is None else self.arrays(found)
 

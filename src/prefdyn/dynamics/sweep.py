@@ -21,7 +21,7 @@ from prefdyn.dynamics.descent import allowed, kept_steps, recorded_steps
 from prefdyn.dynamics.engine import DIVERGED, Run, Stop, solve
 from prefdyn.dynamics.grid import Setting, decays, grid, optimizer_name
 from prefdyn.dynamics.measure import Member, Outcome, final_means, table
-from prefdyn.dynamics.problem import Arrays, Pairs
+from prefdyn.dynamics.problem import Arrays, Pairs, as_seen
 from prefdyn.dynamics.routes import ROUTES, build, cheapest
 from prefdyn.dynamics.sampling import batches
 from prefdyn.dynamics.streaming import HELD_BYTES
@@ -212,7 +212,8 @@ class _Solver:
             setting = settings[place]
             sft = setting.objective.reads == "log_probs"
             full = setting.batch_size == "full"
-            key = (sft, setting.optimizer.linear, decays(setting), full or setting.data)
+            seen = setting.objective.per_token and self.feats.kind == "responses"
+            key = (sft, seen, setting.optimizer.linear, decays(setting), full or setting.data)
             piles.setdefault(key, []).append(place)
         found: list[list[int]] = []
         for pile in piles.values():
@@ -276,7 +277,9 @@ class _Solver:
             )
             for solved, stands_for in zip(places, members, strict=True)
         ]
-        route = build(self.feats, pairs, name, dtype=self.dtype, arrays=self.arrays, sft=sft)
+        feats = as_seen(self.feats, one.objective)
+        pairs = replace(pairs, per_token=feats.per_token)
+        route = build(feats, pairs, name, dtype=self.dtype, arrays=self.arrays, sft=sft)
         drawn = None
         if batch is not None:
             drawn = batches(len(pairs.train), batch, self.steps, seed=one.seed, scheme=one.scheme)

@@ -8,6 +8,7 @@ columns are one call. Weights of pairs are no part of an objective.
 |---|---|---|---|
 | `sigmoid` | $\log(1 + e^{-r})$ | $\sigma(-r)$ | 1/4 |
 | `sigmoid`, smoothed (cDPO) | $\log(1 + e^{-r}) + \varepsilon r$ | $\sigma(-r) - \varepsilon$ | 1/4 |
+| `sigmoid_norm` | $\log(1 + e^{-r})$, $r$ per token | $\sigma(-r)$ | 1/4 |
 | `robust`, $c = \varepsilon / (1 - 2 \varepsilon)$ | $\log(1 + e^{-r}) - c r$ | $\sigma(-r) + c$ | 1/4 |
 | `ipo` | $(r - 1/2)^2 / \beta^2$ | $(1 - 2 r) / \beta^2$ | $2 / \beta^2$ |
 | `hinge` | $\max(0, 1 - r)$ | 1 below 1, else 0 | none: a kink |
@@ -31,6 +32,7 @@ LOG2 = math.log(2)
 SPELLINGS = {
     "sigmoid": "sigmoid",
     "dpo": "sigmoid",
+    "sigmoid_norm": "sigmoid_norm",
     "robust": "robust",
     "ipo": "ipo",
     "hinge": "hinge",
@@ -65,6 +67,7 @@ class DPO:
 
     name: ClassVar[str] = "sigmoid"
     reads: ClassVar[str] = "margins"
+    per_token: ClassVar[bool] = False
     curvature: ClassVar[float] = 0.25
     r"""Largest $f''$, reached at $r = 0$; sets the largest stable step (THEORY 9)."""
 
@@ -93,6 +96,42 @@ class DPO:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NormalisedDPO:
+    r"""DPO of length-normalised margins, TRL's `sigmoid_norm`: each response's log-ratio is divided by its tokens.
+
+    The formula is DPO's. That the margin is a mean over tokens is a matter of the features; of one-token answers the
+    two are the same.
+
+    Reference:
+        TRL, `DPOTrainer`, `loss_type="sigmoid_norm"`.
+
+    Example:
+        >>> import numpy as np
+        >>> NormalisedDPO(beta=2.0).push(np.array([0.0])).tolist()
+        [0.5]
+    """
+
+    name: ClassVar[str] = "sigmoid_norm"
+    reads: ClassVar[str] = "margins"
+    per_token: ClassVar[bool] = True
+    curvature: ClassVar[float] = 0.25
+    start_push: ClassVar[float] = 0.5
+
+    beta: float | Float[Any, " R"] = 0.1
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
+        r"""$\log(1 + e^{-r})$ per pair, nats."""
+        return _softplus(-margins)
+
+    def push(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
+        r"""$\sigma(-r)$ per pair."""
+        return _sigmoid(-margins)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RobustDPO:
     r"""DPO made unbiased under labels that are wrong with probability $\varepsilon$, TRL's `robust`.
 
@@ -111,6 +150,7 @@ class RobustDPO:
 
     name: ClassVar[str] = "robust"
     reads: ClassVar[str] = "margins"
+    per_token: ClassVar[bool] = False
     curvature: ClassVar[float] = 0.25
 
     beta: float | Float[Any, " R"] = 0.1
@@ -161,6 +201,7 @@ class IPO:
 
     name: ClassVar[str] = "ipo"
     reads: ClassVar[str] = "margins"
+    per_token: ClassVar[bool] = True
 
     beta: float | Float[Any, " R"] = 0.1
 
@@ -206,6 +247,7 @@ class SLiC:
 
     name: ClassVar[str] = "hinge"
     reads: ClassVar[str] = "margins"
+    per_token: ClassVar[bool] = False
     curvature: ClassVar[float] = math.inf
     r"""$f'$ jumps at $r = 1$: there is no largest stable step."""
     start_push: ClassVar[float] = 1.0
@@ -246,6 +288,7 @@ class GPOIPO:
 
     name: ClassVar[str] = "gpo_ipo"
     reads: ClassVar[str] = "margins"
+    per_token: ClassVar[bool] = False
     curvature: ClassVar[float] = 2.0
     start_push: ClassVar[float] = 2.0
 
@@ -282,6 +325,7 @@ class SFT:
 
     name: ClassVar[str] = "sft"
     reads: ClassVar[str] = "log_probs"
+    per_token: ClassVar[bool] = False
     curvature: ClassVar[float] = 0.5
     r"""Largest eigenvalue of $\operatorname{diag}(p) - p p^\top$, the second derivative in the logits, over all p."""
 
@@ -302,10 +346,13 @@ class SFT:
         )
 
 
-Objective = DPO | RobustDPO | IPO | SLiC | GPOIPO | SFT
-"""Any of them: a name, a beta, a largest curvature, a loss and its push."""
+Objective = DPO | NormalisedDPO | RobustDPO | IPO | SLiC | GPOIPO | SFT
+"""Any of them: a name, a beta, a largest curvature, a loss and its push. Where `per_token` is true, the log-ratio of a
+longer response is divided by its number of tokens before it enters the margin."""
 
-OBJECTIVES: dict[str, type[Objective]] = {each.name: each for each in (DPO, RobustDPO, IPO, SLiC, GPOIPO, SFT)}
+OBJECTIVES: dict[str, type[Objective]] = {
+    each.name: each for each in (DPO, NormalisedDPO, RobustDPO, IPO, SLiC, GPOIPO, SFT)
+}
 """Class by name."""
 
 

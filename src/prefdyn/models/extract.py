@@ -1,19 +1,23 @@
 """extract: a preference dataset and a model in, the FeatureSet out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prefdyn._checks import at_least
+from prefdyn.data.codes import encode
 from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.errors import ConfigError, TokenError
 from prefdyn.features import FeatureSet
 from prefdyn.models.forward import Reader, Sequences
 from prefdyn.models.load import LanguageModel, load_model, untrained_twin
+from prefdyn.models.responses import read_responses
 from prefdyn.models.shards import load_shard, plan, read_shards, settle_prefix
+from prefdyn.models.sketch import SKETCH
 from prefdyn.models.team import Team
-from prefdyn.models.tokens import AnsweredPrompts, tokenize_answers
+from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 from prefdyn.store import is_main_process
 
@@ -25,6 +29,8 @@ def extract(
     model: str | LanguageModel = "builtin",
     *,
     answers: Sequence[str] | None = None,
+    eos: bool | None = None,
+    sketch: int = SKETCH,
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -37,7 +43,7 @@ def extract(
     cache: bool = True,
     progress: bool = True,
 ) -> FeatureSet:
-    """What the head of a model sees of each pair whose answers are one token each.
+    """What the head of a model sees of each pair.
 
     Main arguments:
 
@@ -45,35 +51,45 @@ def extract(
         data: The pairs.
         model: "builtin", a local folder, a LoRA adapter's folder, a hub id, or a loaded `LanguageModel`.
         answers: Other words for the two answers of a two-answer dataset, positive first, each as "NEW" or "OLD=NEW".
+        eos: None: one-token answers where every answer is one token (two answers that are not are refused), else texts
+            with TRL's end token. True: texts with the end token, always. False: one-token answers where possible, else
+            texts without an end token.
+        sketch: Numbers to keep of each longer response; 0 for no sketch, which few pairs can afford.
         revision: Branch, tag or commit of a hub model.
         dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, bfloat16 on a GPU).
         device: "cpu", "cuda", "cuda:N" or "auto".
         attn: "sdpa", "eager" or another attention that transformers knows.
         batch_tokens: Tokens per forward pass; by device unless given. Results do not depend on it beyond rounding.
-        max_length: Leave out prompts longer than this many tokens. The model's context is always a limit.
-        double_norm: Apply the final RMSNorm twice, as the published scripts did. To reproduce their figures only.
+        max_length: Leave out pairs longer than this many tokens (one-token answers: longer prompts). The model's
+            context is always a limit. Nothing is ever cut.
+        double_norm: Apply the final RMSNorm twice, as the published scripts did. To reproduce their figures on
+            one-token answers only.
         trust_remote_code: Run Python code that the model's folder ships.
         untrained: Seed of an untrained twin to read instead of the model itself.
         cache: Keep what was read, and use what was kept.
         progress: Show a bar where stderr is a terminal.
 
     Returns:
-        A FeatureSet of kind `answers`, pairs in the order of `data`. Its `provenance.settings` lists `left_out` pairs
-        as {"id", "reason"} and `warnings` as sentences.
+        A FeatureSet, pairs in the order of `data`: of kind `answers` where every answer is one token, else of kind
+        `responses`. Its `provenance.settings` lists `left_out` pairs as {"id", "reason"}, `warnings` as sentences, and
+        of longer responses the `sketch_error` that was measured.
 
     Raises:
         TokenError: An answer of a two-answer dataset is not a single token of this model.
-        DataError: Responses are longer than a token, or no pair can be used.
-        ModelError: The model cannot be read, or a state is not finite.
+        DataError: No pair can be used.
+        ConfigError: `double_norm` was asked for longer responses, or too many pairs without a sketch.
+        ModelError: The model cannot be read, or a number that it gives is not finite.
         StoreError: The cache cannot be written.
 
     Reference:
-        The states are those of THEORY 1.1, after the final norm, once. `double_norm` is the deviation X-19.
+        The states are those of THEORY 1.1, after the final norm, once. `double_norm` is the deviation X-19. Features of
+        longer responses: THEORY 3.10 in the form of `prefdyn.models.sketch`.
     """
     if batch_tokens is not None:
         at_least(batch_tokens, 1, name="batch_tokens")
     if max_length is not None:
         at_least(max_length, 1, name="max_length")
+    at_least(sketch, 0, name="sketch")
     team = Team(device, cache=cache)
     lm = model
     if not isinstance(lm, LanguageModel):
@@ -83,103 +99,131 @@ def extract(
         )
     if untrained is not None:
         lm = untrained_twin(lm, at_least(untrained, 0, name="untrained"))
-    prompts = tokenize_answers(data, lm, answers=answers, max_length=max_length)
-    kept = np.flatnonzero(prompts.sequence >= 0)
-    sequences = Sequences.sort(prompts.sequences)
-    place_of = sequences.rank[prompts.sequence[kept]]
+    try:
+        pairs = tokenize_pairs(data, lm, eos=eos, answers=answers, max_length=max_length, strict=True)
+    except TokenError as error:
+        also = "" if answers is not None else "; or read them as texts with --eos"
+        raise TokenError(f"{error}{also}") from None
+
+    def limit(fraction: float) -> str:
+        size = int(np.bincount(encode(data.table["group"])[0]).max())
+        return f"--limit {max(1, math.floor(size * fraction))} would take ten minutes; what is done is kept either way."
+
+    reading: dict[str, Any] = {"cache": cache, "team": team, "progress": progress and team.main, "limit": limit}
+    reading |= {"batch_tokens": batch_tokens}
+    settings: dict[str, Any] = {"max_length": max_length, "untrained": untrained}
+    if pairs.kind == "answers":
+        arrays, found = _answers(data, lm, pairs, double_norm=double_norm, **reading)
+    elif double_norm:
+        raise ConfigError(
+            "double_norm reproduces figures of one-token answers; these responses are longer: leave it off"
+        )
+    else:
+        ids = data.table["id"].to_pylist()
+        arrays, found = read_responses(lm, pairs, sketch=sketch, ids=[str(ids[row]) for row in pairs.row], **reading)
+        settings |= {"eos": eos is not False}
+    return _assemble(data, lm, pairs, arrays, {**settings, **found})
+
+
+def _answers(
+    data: PreferenceDataset,
+    lm: LanguageModel,
+    pairs: TokenPairs,
+    *,
+    double_norm: bool,
+    batch_tokens: int | None,
+    cache: bool,
+    team: Team,
+    progress: bool,
+    limit: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """States and labels of one-token answers, by the FeatureSet's names, and what is to be told of the reading."""
+    prompts = pairs.answered
+    assert prompts is not None
+    sequences = Sequences.sort(pairs.prompts)
+    place_of = sequences.rank[pairs.prompt]
 
     reader = Reader(lm, double_norm=double_norm, batch_tokens=batch_tokens)
     work = plan(lm, sequences, double_norm=double_norm, cache=cache)
     prefix, reason = settle_prefix(reader, work)
 
     def name(row: int) -> str:
-        return f"pair {data.table['id'][int(kept[np.flatnonzero(place_of == row)[0]])].as_py()!r}"
+        return f"pair {data.table['id'][int(pairs.row[np.flatnonzero(place_of == row)[0]])].as_py()!r}"
 
-    def limit(fraction: float) -> str:
-        size = max(np.unique(_codes(data.table["group"].to_pylist())[0], return_counts=True)[1].tolist())
-        return f"--limit {max(1, math.floor(size * fraction))} would take ten minutes; what is done is kept either way."
-
-    found = read_shards(reader, work, name=name, share=team.share, progress=progress and team.main, limit=limit)
+    found = read_shards(reader, work, name=name, share=team.share, progress=progress, limit=limit)
     team.wait()
 
     order = np.argsort(place_of, kind="stable")
-    states = np.empty((len(kept), lm.hidden_size), dtype=np.float32)
-    normaliser = np.empty(len(kept))
+    states = np.empty((len(pairs), lm.hidden_size), dtype=np.float32)
+    normaliser = np.empty(len(pairs))
     ordered = place_of[order]
     for shard, (low, high) in enumerate(work.bounds):
         arrays = found.pop(shard) if work.folder is None else load_shard(work, shard)
         rows = order[np.searchsorted(ordered, low) : np.searchsorted(ordered, high)]
         states[rows] = arrays["states"][place_of[rows] - low]
         normaliser[rows] = arrays["log_normalisers"][place_of[rows] - low]
-    settings = {
+
+    head, bias = lm.head_rows(list(prompts.token_ids))
+    code = {token: place for place, token in enumerate(prompts.token_ids)}
+    chosen, rejected = (
+        np.asarray([code[token] for (token,) in side], dtype=np.int32) for side in (pairs.chosen, pairs.rejected)
+    )
+    return {
+        "states": states,
+        "ref_chosen_logps": _log_probs(states, head, bias, normaliser, chosen),
+        "ref_rejected_logps": _log_probs(states, head, bias, normaliser, rejected),
+        "chosen": chosen,
+        "rejected": rejected,
+        "tokens": prompts.tokens,
+        "token_ids": prompts.token_ids,
+        "head": head,
+        "head_bias": bias,
+    }, {
         "answers": dict(prompts.answers) or None,
         "double_norm": double_norm,
-        "max_length": max_length,
-        "untrained": untrained,
         "prompts": len(sequences),
         "prompt_tokens": int(sequences.offsets[-1]),
         "shared_prefix": prefix,
         "shared_prefix_reason": reason,
     }
-    return _assemble(data, lm, prompts, kept, states, normaliser, settings)
 
 
 def _assemble(
     data: PreferenceDataset,
     lm: LanguageModel,
-    prompts: AnsweredPrompts,
-    kept: np.ndarray,
-    states: np.ndarray,
-    normaliser: np.ndarray,
-    settings: dict[str, Any],
+    pairs: TokenPairs,
+    arrays: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> FeatureSet:
-    table = data.table
-    head, bias = lm.head_rows(list(prompts.token_ids))
-    code = {token: place for place, token in enumerate(prompts.token_ids)}
-    chosen, rejected = (
-        np.asarray([code[token] for token in side[kept].tolist()], dtype=np.int32)
-        for side in (prompts.chosen, prompts.rejected)
-    )
+    table, kept = data.table, pairs.row
     ids = np.asarray(table["id"].to_pylist(), dtype=np.str_)
-    codes, groups = _codes(
-        [name for name, at in zip(table["group"].to_pylist(), prompts.sequence, strict=True) if at >= 0]
-    )
-    lost = [name for name in dict.fromkeys(table["group"].to_pylist()) if name not in groups]
-    warnings = list(prompts.warnings)
-    if prompts.left_out:
-        warnings.append(
-            f"{len(prompts.left_out)} of {len(table)} pairs are left out; the first: {prompts.left_out[0][1]}."
-        )
+    names = table["group"].to_pylist()
+    codes, groups = _codes([names[row] for row in kept.tolist()])
+    lost = [name for name in dict.fromkeys(names) if name not in groups]
+    warnings = list(pairs.warnings)
+    if pairs.left_out:
+        warnings.append(f"{len(pairs.left_out)} of {len(table)} pairs are left out; the first: {pairs.left_out[0][1]}.")
     if lost:
         warnings.append(
             f"No pair is left of {len(lost)} groups: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}."
         )
-    one = np.ones(len(kept), dtype=np.int32)
     return FeatureSet(
-        kind="answers",
-        states=states,
+        kind=pairs.kind,
         group=codes,
         groups=groups,
         held_out=np.asarray([side == "held_out" for side in table["split"].to_pylist()])[kept],
         id=ids[kept],
         weight=np.asarray(table["weight"].to_numpy(), dtype=np.float64)[kept],
-        text=prompts.sequence[kept].astype(np.int64),
-        ref_chosen_logps=_log_probs(states, head, bias, normaliser, chosen),
-        ref_rejected_logps=_log_probs(states, head, bias, normaliser, rejected),
-        chosen_length=one,
-        rejected_length=one.copy(),
-        chosen=chosen,
-        rejected=rejected,
-        tokens=prompts.tokens,
-        token_ids=prompts.token_ids,
-        head=head,
-        head_bias=bias,
+        text=pairs.prompt.astype(np.int64),
+        chosen_length=np.asarray([len(ids) for ids in pairs.chosen], dtype=np.int32),
+        rejected_length=np.asarray([len(ids) for ids in pairs.rejected], dtype=np.int32),
+        **arrays,
         provenance=Provenance(
             data={"name": data.name, "pairs": len(data), "sha256": data.sha256},
             model=lm.describe(),
             settings={
                 **settings,
-                "left_out": [{"id": str(ids[row]), "reason": reason} for row, reason in prompts.left_out],
+                "left_out": [{"id": str(ids[row]), "reason": reason} for row, reason in pairs.left_out],
                 "warnings": warnings,
             },
             versions=versions(),

@@ -35,6 +35,17 @@ class PairScores(NamedTuple):
     tokens minus the mean state that predicts the rejected ones."""
 
 
+class TokenStates(NamedTuple):
+    """What predicts each token of b pairs' responses: all chosen responses first, then all rejected ones."""
+
+    states: torch.Tensor
+    """(t, d), in the dtype of the model."""
+    targets: torch.Tensor
+    """(t,) the token that each predicts."""
+    lengths: torch.Tensor
+    """(2b,) tokens of each response."""
+
+
 class PairScorer(torch.nn.Module):
     """Scores pairs with one model; differentiable where gradients are enabled and parameters want them.
 
@@ -89,7 +100,21 @@ class PairScorer(torch.nn.Module):
         Args:
             rows: Their places in `pairs` (b,), at least one.
         """
-        rows = np.asarray(rows, dtype=np.int64)
+        return self._scores(*self._read(np.asarray(rows, dtype=np.int64)))
+
+    def token_states(self, rows: np.ndarray) -> TokenStates:
+        """The states from which the tokens of some pairs' responses are predicted.
+
+        Args:
+            rows: Their places in `pairs` (b,), at least one. The pairs must be of kind `responses`.
+        """
+        assert not self.answers
+        hidden, batch = self._read(np.asarray(rows, dtype=np.int64))
+        states = hidden.flatten(0, 1).index_select(0, batch["index"])
+        return TokenStates(states, batch["targets"][:, 0], batch["lengths"])
+
+    def _read(self, rows: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Final states (rows, tokens, d) and the places and targets in them."""
         if not self.shared:
             return self._plain(rows)
         texts = _texts(self.pairs, rows)
@@ -99,7 +124,7 @@ class PairScorer(torch.nn.Module):
         layout = lay_out(texts, width=self.lm.hidden_size, room=self._room, share_prefix=alike, answers=self.answers)
         return self._packed(rows, layout)
 
-    def _packed(self, rows: np.ndarray, layout: Layout) -> PairScores:
+    def _packed(self, rows: np.ndarray, layout: Layout) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batch = self._moved(
             {
                 "ids": layout.ids,
@@ -111,13 +136,13 @@ class PairScorer(torch.nn.Module):
             }
         )
         mask = self._mask(batch, longest=int(layout.places.max()) + 1)
-        return self._scores(self._trunk(batch["ids"], position_ids=batch["places"], attention_mask=mask), batch)
+        return self._trunk(batch["ids"], position_ids=batch["places"], attention_mask=mask), batch
 
-    def _plain(self, rows: np.ndarray) -> PairScores:
+    def _plain(self, rows: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Rows that are padded on the right: attention is causal, so nothing sees what fills them."""
         ids, index = _padded(self.pairs, rows)
         batch = self._moved({"ids": ids, "index": index, **_targets(self.pairs, rows)})
-        return self._scores(self._trunk(batch["ids"]), batch)
+        return self._trunk(batch["ids"]), batch
 
     def _scores(self, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> PairScores:
         """From final states (rows, tokens, d) to scores."""
@@ -164,9 +189,9 @@ class PairScorer(torch.nn.Module):
         texts = _texts(pairs, few)
         layout = lay_out(texts, width=self.lm.hidden_size, room=length, share_prefix=True, answers=self.answers, rows=2)
         with torch.no_grad(), _evaluating(self.model):
-            plain = self._plain(few)
+            plain = self._scores(*self._plain(few))
             try:
-                packed = self._packed(few, layout)
+                packed = self._scores(*self._packed(few, layout))
             except Exception as error:
                 said = " ".join(str(error).split())[:120]
                 self.why_not = f"the model fails on packed rows ({type(error).__name__}: {said})"
@@ -259,28 +284,6 @@ def _seen(owner: torch.Tensor, part: torch.Tensor | None) -> torch.Tensor:
     if part is not None:
         seen &= ~((part == REJECTED)[:, :, None] & (part == CHOSEN)[:, None, :])
     return seen[:, None]
-
-
-def response_states(
-    lm: LanguageModel, pairs: TokenPairs, rows: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The final states from which the head predicts the responses of some pairs, read the plain way, without gradient.
-
-    Args:
-        lm: The model.
-        pairs: Of kind `responses`.
-        rows: Places of the pairs.
-
-    Returns:
-        States (t, d), the token that each predicts (t,), and the tokens of each response (2b,): all chosen responses in
-        the order of `rows`, then all rejected ones.
-    """
-    ids, index = _padded(pairs, rows)
-    wanted = _targets(pairs, rows)
-    with torch.no_grad(), _evaluating(lm.model):
-        hidden = lm.trunk(input_ids=torch.from_numpy(ids).to(lm.device), use_cache=False).last_hidden_state
-        states = hidden.flatten(0, 1).index_select(0, torch.from_numpy(index).to(lm.device))
-    return states, torch.from_numpy(wanted["targets"])[:, 0], torch.from_numpy(wanted["lengths"])
 
 
 # the model's state ---------------------------------------------------------------------------------------------------

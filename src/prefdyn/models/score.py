@@ -1,29 +1,25 @@
 """score: log-probabilities of chosen and rejected under a model, cached, and a table of them that TRL reads."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from prefdyn._checks import at_least, one_of
 from prefdyn.data.pairs import MESSAGES, PreferenceDataset
-from prefdyn.errors import DataError, ModelError
-from prefdyn.models.forward import batch_room, runs
+from prefdyn.errors import DataError
 from prefdyn.models.load import LanguageModel, load_model
-from prefdyn.models.log_probs import PairScorer
-from prefdyn.models.shards import cut, load_shard, read_shards
+from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
 from prefdyn.models.team import Team
 from prefdyn.models.texts import SIDES
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs, with_answers
-from prefdyn.provenance import Provenance, content_hash, versions
+from prefdyn.provenance import Provenance, versions
 
 AUTOCASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 TRL_LENGTH = 1024
@@ -54,9 +50,6 @@ def score_pairs(
 ) -> ScoredPairs:
     """Log-probabilities of both responses of every pair, without gradient.
 
-    Pairs are scored in batches of about one length, in an order that their tokens alone decide, so neither the order of
-    the dataset nor the number of processes changes a byte.
-
     Args:
         lm: The model, with the weights that it was loaded with: they are what its fingerprint stands for.
         pairs: What to score.
@@ -76,126 +69,28 @@ def score_pairs(
     """
     if autocast is not None:
         one_of(autocast, AUTOCASTS, name="autocast")
-    if batch_tokens is not None:
-        at_least(batch_tokens, 1, name="batch_tokens")
-    index, count = team.share if team is not None else (0, 1)
-    given = _Sorted.of(pairs)
-    worker = _Scorer(lm, given.pairs, autocast=autocast, share=share, batch_tokens=batch_tokens)
+    given = SortedPairs.of(pairs)
+    worker = _Scorer(lm, given, autocast=autocast, share=share, batch_tokens=batch_tokens)
     settings = f"{pairs.kind} autocast={autocast} share={share}"
-    work = cut(lm, given, "scores", settings=settings, content=[given.digest], cache=cache)
-
-    def name(row: int) -> str:
-        place = int(given.order[row])
-        return f"pair {ids[place]!r}" if ids is not None else f"the pair in row {int(pairs.row[place])} of the dataset"
-
-    training = lm.model.training
-    lm.model.eval()
-    try:
-        found = read_shards(worker, work, name=name, share=(index, count), progress=progress, limit=limit)
-    finally:
-        lm.model.train(training)
-    if team is not None:
-        team.wait()
-    chosen, rejected = np.empty(len(pairs)), np.empty(len(pairs))
-    for shard, (low, high) in enumerate(work.bounds):
-        arrays = found.pop(shard) if work.folder is None else load_shard(work, shard)
-        chosen[given.order[low:high]] = arrays["chosen"]
-        rejected[given.order[low:high]] = arrays["rejected"]
-    return ScoredPairs(chosen=chosen, rejected=rejected)
+    found = read_pairs(
+        worker, given, "scores", settings=settings, cache=cache, team=team, progress=progress, ids=ids, limit=limit
+    )
+    return ScoredPairs(chosen=found["chosen"], rejected=found["rejected"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sorted:
-    """Pairs in the order that their tokens alone decide: by length, then by content."""
-
-    pairs: TokenPairs
-    order: Int[np.ndarray, " m"]
-    """Place in the given pairs of each of these."""
-    offsets: Int[np.ndarray, " m_plus_1"]
-    digest: str
-
-    @classmethod
-    def of(cls, pairs: TokenPairs) -> "_Sorted":
-        texts = [pairs.prompts[at] for at in pairs.prompt.tolist()]
-        read = [0] * len(pairs)
-        if pairs.kind == "responses":
-            read = [len(one) + len(two) - 2 for one, two in zip(pairs.chosen, pairs.rejected, strict=True)]
-        keys = [
-            (len(text) + more, text, one, two)
-            for text, more, one, two in zip(texts, read, pairs.chosen, pairs.rejected, strict=True)
-        ]
-        order = sorted(range(len(pairs)), key=keys.__getitem__)
-        index: dict[tuple[int, ...], int] = {}
-        prompt = np.asarray([index.setdefault(texts[at], len(index)) for at in order], dtype=np.int64)
-        places = np.asarray(order, dtype=np.int64)
-        ordered = replace(
-            pairs,
-            prompts=tuple(index),
-            prompt=prompt,
-            chosen=tuple(pairs.chosen[at] for at in order),
-            rejected=tuple(pairs.rejected[at] for at in order),
-            row=pairs.row[places],
-        )
-        parts = [hashlib.sha256(prompt.astype("<i8").tobytes()).digest()]
-        parts += [_digest(texts) for texts in (ordered.prompts, ordered.chosen, ordered.rejected)]
-        lengths = [keys[at][0] for at in order]
-        return cls(
-            pairs=ordered, order=places, offsets=np.concatenate([[0], np.cumsum(lengths)]), digest=content_hash(parts)
-        )
-
-    @property
-    def lengths(self) -> Int[np.ndarray, " m"]:
-        """Tokens that are read of each pair where it shares its prompt."""
-        return np.diff(self.offsets)
-
-
-def _digest(texts: Sequence[tuple[int, ...]]) -> bytes:
-    lengths = np.fromiter(map(len, texts), dtype="<i8", count=len(texts))
-    flat = np.fromiter((token for text in texts for token in text), dtype="<i4", count=int(lengths.sum()))
-    return hashlib.sha256(lengths.tobytes() + flat.tobytes()).digest()
-
-
-class _Scorer:
-    """The `Worker` that scores pairs."""
-
+class _Scorer(PairReader):
     doing = "scoring pairs"
     measured = "log-probability of"
 
-    def __init__(
-        self, lm: LanguageModel, pairs: TokenPairs, *, autocast: str | None, share: bool, batch_tokens: int | None
-    ) -> None:
-        self.lm, self.pairs, self.autocast, self.share = lm, pairs, autocast, share
-        self.kind = torch.device(lm.device).type
-        self.batch_tokens, self.pass_cost = batch_room(self.kind, batch_tokens)
+    def __init__(self, lm: LanguageModel, pairs: SortedPairs, *, autocast: str | None, **further: Any) -> None:
+        super().__init__(lm, pairs, **further)
+        self.autocast = autocast
 
-    @cached_property
-    def scorer(self) -> PairScorer:
-        """Made where there is something to score, since it scores a few pairs to check itself."""
-        return PairScorer(self.lm, self.pairs, share=self.share)
-
-    def batches(self, items: _Sorted, start: int, stop: int, /) -> Iterator[np.ndarray]:
-        """Rows start to stop in batches within the token budget."""
-        assert self.scorer is not None  # made before threads ask for it
-        for rows in runs(items.lengths[start:stop], budget=self.batch_tokens, pass_cost=self.pass_cost):
-            yield rows + start
-
-    def read(self, items: _Sorted, rows: np.ndarray, /) -> Mapping[str, np.ndarray]:
-        """Log-probabilities of some pairs. Halves the batch where a GPU's memory does not hold it."""
-        try:
-            with torch.no_grad(), self._precision():
-                scores = self.scorer(rows)
-            return {"chosen": scores.chosen.double().cpu().numpy(), "rejected": scores.rejected.double().cpu().numpy()}
-        except torch.OutOfMemoryError as error:
-            if len(rows) == 1:
-                raise ModelError(
-                    f"a pair of {int(items.lengths[rows[0]])} tokens does not fit into the memory of {self.lm.device}; "
-                    "use --max-length, --dtype bfloat16 or a smaller model"
-                ) from error
-        torch.cuda.empty_cache()
-        self.batch_tokens = max(1, self.batch_tokens // 2)
-        half = len(rows) // 2
-        first, second = self.read(items, rows[:half]), self.read(items, rows[half:])
-        return {key: np.concatenate([first[key], second[key]]) for key in first}
+    def measure(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Log-probabilities of some pairs."""
+        with self._precision():
+            scores = self.scorer(rows)
+        return {"chosen": scores.chosen.double().cpu().numpy(), "rejected": scores.rejected.double().cpu().numpy()}
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.autocast is None:

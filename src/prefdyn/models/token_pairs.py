@@ -13,7 +13,7 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from prefdyn.data.pairs import CONVERSATION, SCHEMA, PreferenceDataset
-from prefdyn.errors import DataError, ModelError
+from prefdyn.errors import DataError, ModelError, TokenError
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.texts import Texts
 from prefdyn.models.tokens import (
@@ -59,6 +59,7 @@ def tokenize_pairs(
     eos: bool | None = None,
     answers: Sequence[str] | None = None,
     max_length: int | None = None,
+    strict: bool = False,
 ) -> TokenPairs:
     """Tokenise every pair.
 
@@ -72,12 +73,14 @@ def tokenize_pairs(
             is True they must be one token each.
         max_length: Leave out pairs whose prompt and longer response together are longer than this many tokens (of
             kind `answers`: whose prompt is). The model's context is always a limit. Nothing is ever cut.
+        strict: Where `eos` is None and the dataset has two answers in all, refuse to read them as texts.
 
     Returns:
         The usable pairs in the order of the dataset, and the others with the reason.
 
     Raises:
-        TokenError: An answer that was given by `answers` is not a single token; names spellings that are.
+        TokenError: An answer that was given by `answers` is not a single token, or one of two answers under `strict`;
+            names spellings that are.
         DataError: There are no pairs, or none can be used.
         ModelError: The tokenizer has no end token or chat template where one is needed, or is not the model's.
     """
@@ -89,7 +92,7 @@ def tokenize_pairs(
     try:
         return _answers(one_token_answers(texts, answers=answers, max_length=max_length))
     except NotOneToken as found:
-        if answers is not None:
+        if answers is not None or (strict and eos is None and isinstance(found.error, TokenError)):
             raise found.error from None
         told = []
         if found.advice:

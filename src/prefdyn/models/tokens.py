@@ -56,32 +56,6 @@ class AnsweredPrompts:
     """Answer of the dataset → the word that stands for it, where `answers` was given."""
 
 
-def tokenize_answers(
-    data: PreferenceDataset,
-    lm: LanguageModel,
-    *,
-    answers: Sequence[str] | None = None,
-    max_length: int | None = None,
-) -> AnsweredPrompts:
-    """Tokenise every prompt with its two answers.
-
-    Args:
-        data: The pairs.
-        lm: The model whose tokenizer is used.
-        answers: Positive and negative answer to use in place of the dataset's two, or each as "OLD=NEW".
-        max_length: Leave out prompts longer than this many tokens; the model's context is always a limit.
-
-    Raises:
-        TokenError: An answer of a two-answer dataset is not a single token; names spellings that are.
-        DataError: Responses are longer than one token, or no prompt is short enough.
-        ModelError: The tokenizer cannot do what the data needs, or does not belong to the model.
-    """
-    try:
-        return one_token_answers(Texts(data, lm), answers=answers, max_length=max_length)
-    except NotOneToken as error:
-        raise error.error from None
-
-
 class NotOneToken(Exception):
     """An answer is not one token, or not the same token boundary for both: not an error where texts are welcome."""
 
@@ -94,10 +68,18 @@ class NotOneToken(Exception):
 def one_token_answers(
     texts: Texts, *, answers: Sequence[str] | None = None, max_length: int | None = None
 ) -> AnsweredPrompts:
-    """As `tokenize_answers`, for texts that were rendered before.
+    """Tokenise every prompt with its two answers.
+
+    Args:
+        texts: The pairs, rendered for a model.
+        answers: Positive and negative answer to use in place of the dataset's two, or each as "OLD=NEW".
+        max_length: Leave out prompts longer than this many tokens; the model's context is always a limit.
 
     Raises:
-        NotOneToken: Instead of the `TokenError` or `DataError` that says so.
+        NotOneToken: An answer is not one token. Holds the `TokenError` (two answers in all; names spellings that are)
+            or `DataError` (longer responses) to raise where it must be.
+        DataError: No prompt is short enough.
+        ModelError: The tokenizer cannot do what the data needs, or does not belong to the model.
     """
     data, lm = texts.data, texts.lm
     scribe = Scribe(lm)
@@ -422,8 +404,8 @@ def _not_single(
     hit = int(np.flatnonzero(((pairs.chosen == word) | (pairs.rejected == word)) & (pairs.prompt == prompt))[0])
     side = "chosen" if pairs.chosen[hit] == word else "rejected"
     error = DataError(
-        f"pair {pair_name(data, hit)}: its {side} answer {_short(answer)!r} is {len(pieces)} tokens, and long answers "
-        "are not audited yet; use data whose chosen and rejected are one token each, such as Yes/No"
+        f"pair {pair_name(data, hit)}: its {side} answer {_short(answer)!r} is {len(pieces)} tokens, but "
+        "one-token answers were asked for; without --answers longer responses are read as texts"
     )
     return NotOneToken(error)
 

@@ -12,20 +12,25 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
+from prefdyn._checks import at_least
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import Finding, preflight
 from prefdyn.data.split import held_out_mask
+from prefdyn.diagnostics.displacement import Displacement, displacement
+from prefdyn.diagnostics.opposites import Opposites, opposites
 from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embedding, orthogonality
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
 from prefdyn.diagnostics.separation import Separation, separation
 from prefdyn.diagnostics.wording import Wording, wording
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
+from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO, Objective
+from prefdyn.maths.objectives import DPO, NormalisedDPO, Objective
 from prefdyn.models.extract import extract
 from prefdyn.planning.bounds import proved_parts
+from prefdyn.planning.exact import ExactHead, affordable, exact_head
 from prefdyn.planning.summary import (
     header,
     loss_decrease,
@@ -41,7 +46,8 @@ from prefdyn.theory.bounds import bounds
 from prefdyn.trajectory import Trajectory
 
 _SHOWN_PAIRS = 20
-_SHOWN_TEXT = 400
+_SHOWN_TEXT = {"answers": 400, "responses": 4000}
+"""Characters of a text that an example shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,11 @@ class Audit:
     embedding: Embedding
     wording: Wording | None
     pushes: PairPushes
+    displacement: Displacement
+    opposites: Opposites | None
+    """Near duplicates with opposite labels; None for one-token answers."""
+    exact: ExactHead | None
+    """Exact training of the head on a sample; None for one-token answers, whose curves are exact, and where not run."""
     simulation: Trajectory
     bounds: tuple[Bound, ...]
     """What is proved about the simulated run."""
@@ -93,11 +104,17 @@ class Audit:
         for finding in self.findings:
             for name in finding.pairs:
                 named.setdefault(name, []).append(finding.code)
+        for match in () if self.opposites is None else self.opposites.rows():
+            for name in (match["first"], match["second"]):
+                if "opposite" not in (codes := named.setdefault(name, [])):
+                    codes.append("opposite")
         return pairs_table(
             self.features,
             agreement=self.pushes.agreement,
             group_agreement=self.pushes.group_agreement,
             chosen_push=self.pushes.chosen_push,
+            rejected_push=self.pushes.rejected_push,
+            ches=self.displacement.ches,
             margin=margins[max(margins)],
             findings=named,
         )
@@ -112,7 +129,9 @@ class Audit:
                 "diagnostics": self._diagnostics(),
                 "verdict_thresholds": self.thresholds.rules(),
                 "findings": [item.to_json() for item in self.findings],
-                "examples": {"at_odds": self._at_odds()},
+                "exact": None if self.exact is None else self.exact.to_json(),
+                "displacement": None if self.exact is None else self.exact.displacement_json(),
+                "examples": self._examples(),
                 **proved_parts(self.features, self.simulation, self.bounds),
                 "warnings": list(self.warnings),
                 "timings": dict(self.timings),
@@ -125,6 +144,7 @@ class Audit:
 
     def _groups(self) -> list[dict[str, Any]]:
         rows = []
+        displaced = self.displacement.rows()
         for code, (measured, predicted, judged) in enumerate(
             zip(self.separation.groups, self.predicted, self.judgements, strict=True)
         ):
@@ -154,6 +174,7 @@ class Audit:
                 "probe_high": measured.probe_interval[1],
                 "probe_chance": measured.probe_chance,
                 "auc": measured.auc,
+                "raw_mean_norm": measured.raw_mean_norm,
             }
             if self.wording is not None:
                 words = self.wording.groups[code]
@@ -164,6 +185,9 @@ class Audit:
                     "length_accuracy": words.length_accuracy,
                     "length_low": words.length_interval[0],
                     "length_high": words.length_interval[1],
+                    "reference_accuracy": words.reference_accuracy,
+                    "reference_low": words.reference_interval[0],
+                    "reference_high": words.reference_interval[1],
                 }
             if self.untrained is not None:
                 twin = self.untrained.groups[code]
@@ -177,6 +201,11 @@ class Audit:
                 "priority": self.prioritization.level[code],
                 "first_step_margin": self.prioritization.first_step_margin[code],
             }
+            row |= {name: value for name, value in displaced[code].items() if name != "name"}
+            inside = self.features.group == code
+            for side in ("chosen", "rejected"):
+                lengths = getattr(self.features, f"{side}_length")[inside]
+                row[f"{side}_tokens"] = float(lengths.mean()) if len(lengths) else math.nan
             row |= {name: value for name, value in predicted.items() if name.startswith("predicted")}
             row |= {"verdict": judged.verdict, "verdict_because": judged.because, "advice": judged.advice}
             rows.append(row)
@@ -224,23 +253,57 @@ class Audit:
             },
         }
 
-    def _at_odds(self) -> list[dict[str, Any]]:
-        """The pairs whose margin the first step of all the others pushes down most."""
-        table = self.pairs()
-        order = np.argsort(self.pushes.agreement, kind="stable")[:_SHOWN_PAIRS]
-        order = order[self.pushes.agreement[order] < 0]
+    def _examples(self) -> dict[str, Any]:
+        """Pairs to look at, with their texts: the first step of all the others goes against them, and so on."""
+        lowest = {"at_odds": self.pushes.agreement}
+        if self.features.kind == "responses" and self.pushes.chosen_push is not None:
+            lowest["chosen_falls"] = self.pushes.chosen_push
+        rows = {name: _lowest(values) for name, values in lowest.items()}
+        pairs = [] if self.opposites is None else list(zip(self.opposites.first, self.opposites.second, strict=True))
+        pairs = pairs[:_SHOWN_PAIRS]
+        wanted = [int(row) for places in rows.values() for row in places] + [int(row) for pair in pairs for row in pair]
+        shown = self._shown(sorted(set(wanted)))
+        found: dict[str, Any] = {name: [shown[int(row)] for row in places] for name, places in rows.items()}
+        if self.opposites is not None:
+            found["opposites"] = [
+                {"cosine": float(cosine), "first": shown[int(one)], "second": shown[int(two)]}
+                for (one, two), cosine in zip(pairs, self.opposites.cosine, strict=False)
+            ]
+            found["looked_at"] = {
+                "opposites": self.opposites.looked_at, "of": self.opposites.of, "found": len(self.opposites)
+            }  # fmt: skip
+        return found
+
+    def _shown(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Row of the features → what is shown of that pair."""
         texts: dict[str, Mapping[str, Any]] = {}
         if self.data is not None:
-            wanted = {str(self.features.id[place]) for place in order}
+            wanted = {str(self.features.id[row]) for row in rows}
             mask = [name in wanted for name in self.data.table["id"].to_pylist()]
             texts = {row["id"]: row for row in self.data.table.filter(pa.array(mask)).to_pylist()}
-        rows = []
-        for row in table.take(order).to_pylist():
-            text = texts.get(row["id"], {})
-            shown = {side: _cut(text.get(side)) for side in ("prompt", "chosen", "rejected")}
-            measured = ("agreement", "group_agreement", "chosen_push", "margin")
-            rows.append({"id": row["id"], "group": row["group"], **shown, **{name: row[name] for name in measured}})
-        return rows
+        limit = _SHOWN_TEXT[self.features.kind]
+        found = {}
+        for row, pair in zip(rows, self.pairs().take(pa.array(rows, pa.int64())).to_pylist(), strict=True):
+            text = texts.get(pair["id"], {})
+            sides = {side: text.get(side) for side in ("prompt", "chosen", "rejected")}
+            found[row] = {
+                **{name: pair[name] for name in ("id", "group", "split")},
+                **{side: _cut(words, limit) for side, words in sides.items()},
+                "cut": any(words is not None and len(words) > limit for words in sides.values()),
+                **{name: pair[name] for name in _MEASURED},
+            }
+        return found
+
+
+_MEASURED = (
+    "agreement", "group_agreement", "chosen_push", "rejected_push", "margin", "chosen_tokens", "rejected_tokens",
+)  # fmt: skip
+
+
+def _lowest(values: np.ndarray) -> np.ndarray:
+    """Rows of the lowest values below 0."""
+    order = np.argsort(values, kind="stable")[:_SHOWN_PAIRS]
+    return order[values[order] < 0]
 
 
 def audit(
@@ -256,6 +319,7 @@ def audit(
     embedding_method: Literal["pca", "umap"] = "pca",
     thresholds: Thresholds | None = None,
     texts: PreferenceDataset | None = None,
+    exact: int | None = None,
     progress: bool = True,
     **extraction: Any,
 ) -> Audit:
@@ -264,7 +328,8 @@ def audit(
     Args:
         data: A PreferenceDataset, anything that `load_dataset` reads, or a FeatureSet (then `model` is not used).
         model: "builtin", a local folder, a hub id, a LoRA adapter's folder, or a loaded model.
-        objective: `DPO(beta=0.1)` if not given. Only DPO: the verdicts' thresholds are nats below log 2.
+        objective: `DPO(beta=0.1)` if not given. Only DPO, or DPO of length-normalised margins: the verdicts'
+            thresholds are nats below log 2.
         learning_rate: Of the simulation; "auto" is half of the largest stable step.
         steps: Full-batch steps of the simulation.
         split: Share of each group to train on; the rest is held out. A dataset or FeatureSet that already holds pairs
@@ -274,22 +339,31 @@ def audit(
         embedding_method: How the 2-D picture is made.
         thresholds: Of the verdicts; the published defaults if not given.
         texts: With a FeatureSet: the dataset it was made from, for the wording baseline and the examples.
+        exact: Of longer responses: train the whole head exactly on a sample of this many pairs, and show how far the
+            first-order curves are off. None: as many as take about twenty seconds on two cores, if at least 16; 0: not.
         progress: Show bars on stderr where it is a terminal.
-        **extraction: Passed to `extract`: answers, revision, dtype, device, attn, batch_tokens, max_length, ….
+        **extraction: Passed to `extract`: answers, eos, sketch, revision, dtype, device, attn, batch_tokens, ….
 
     Returns:
         An Audit.
 
     Raises:
         DataError: The data cannot be read or means nothing.
-        ConfigError: The objective is not DPO.
+        ConfigError: The objective is not DPO, or exact training is asked for without a model.
         ModelError: The model cannot be read or its head is not covered.
     """
     objective = objective or DPO()
-    if objective.name != DPO.name:
+    if objective.name not in (DPO.name, NormalisedDPO.name):
         raise ConfigError(
             f"an audit judges by the loss of DPO, whose start is log 2, but the objective is {objective.name!r}; for "
             "its learning curves use `prefdyn simulate` (`prefdyn.planning.simulate`)"
+        )
+    if exact is not None:
+        at_least(exact, 0, name="exact")
+    if exact and isinstance(data, FeatureSet):
+        raise ConfigError(
+            f"exact training on {exact} pairs reads their tokens, which features do not hold; give the data and the "
+            "model in place of features"
         )
     timings: dict[str, float] = {}
     with _timed(timings, "extract_s"):
@@ -303,15 +377,16 @@ def audit(
             feats = extract(dataset, model, progress=progress, **extraction)
             dataset = dataset.select(ids=feats.id)
     _refuse_one_class(feats)
+    long = feats.kind == "responses"
+    feats = as_seen(feats, objective)
     with _timed(timings, "diagnose_s"):
         apart = separation(feats, seed=seed, progress=progress)
         shape = orthogonality(feats)
-        words = None if dataset is None else wording(dataset, seed=seed, progress=progress)
+        words = None if dataset is None else wording(dataset, feats, seed=seed, progress=progress)
         twin = None
         if untrained_twin and dataset is not None:
-            twin = separation(
-                extract(dataset, model, untrained=seed, progress=progress, **extraction), seed=seed, progress=progress
-            )
+            fresh = extract(dataset, model, untrained=seed, progress=progress, **extraction)
+            twin = separation(as_seen(fresh, objective), seed=seed, progress=progress)
     with _timed(timings, "simulate_s"):
         run = descent(
             feats,
@@ -325,6 +400,20 @@ def audit(
         priority = prioritization(feats, beta=objective.beta, learning_rate=rate)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
         predicted = predictions(feats, run, objective)
+    trained_exactly, untold = None, None
+    if long and exact != 0 and not isinstance(data, FeatureSet) and dataset is not None:
+        with _timed(timings, "exact_s"):
+            count, why = (exact, "as asked") if exact else (affordable(feats, steps=steps), "what takes little time")
+            if count:
+                trained_exactly = exact_head(
+                    dataset, model, feats, objective, pairs=count, why=why, learning_rate=rate, steps=steps, seed=seed,
+                    progress=progress, reading=extraction,
+                )  # fmt: skip
+            else:
+                untold = (
+                    "The first-order curves were not checked against exact training of the head, which takes long with "
+                    "this model; --exact 50 does it on 50 pairs."
+                )
     with _timed(timings, "prove_s"):
         proved = tuple(bounds(feats, run))
     limits = thresholds or Thresholds()
@@ -339,6 +428,9 @@ def audit(
         embedding=embedding(feats, seed=seed, method=embedding_method),
         wording=words,
         pushes=pushes,
+        displacement=displacement(feats, pushes),
+        opposites=opposites(feats, seed=seed) if long else None,
+        exact=trained_exactly,
         simulation=run,
         bounds=proved,
         untrained=twin,
@@ -347,7 +439,7 @@ def audit(
         predicted=tuple(predicted),
         thresholds=limits,
         settings=settings,
-        warnings=_warnings(feats, objective, learning_rate),
+        warnings=(*_warnings(feats, objective, learning_rate), *([untold] if untold else [])),
         timings=timings,
     )
 
@@ -361,7 +453,7 @@ def evidence(
     predicted: Sequence[Mapping[str, Any]],
 ) -> list[Evidence]:
     """What the verdict rules look at, group by group."""
-    names = [row["name"] for row in predicted]
+    names, long = [row["name"] for row in predicted], feats.kind == "responses"
     errors = priority_errors(feats, priority, pushes)
     gathered = []
     for code, row in enumerate(predicted):
@@ -377,7 +469,9 @@ def evidence(
                 probe_low=measured.probe_interval[0],
                 probe_chance=measured.probe_chance,
                 held_out_accuracy=row["predicted_held_out_accuracy"],
+                probe_accuracy=measured.probe_accuracy,
                 words_accuracy=math.nan if words is None else words.groups[code].words_accuracy,
+                length_accuracy=math.nan if words is None or not long else words.groups[code].length_accuracy,
                 priority=float(priority.level[code]),
                 priority_error=float(errors[code]),
                 train_loss=row["predicted_final_loss"],
@@ -448,10 +542,8 @@ def _warnings(feats: FeatureSet, objective: Objective, learning_rate: float | st
     return tuple(found)
 
 
-def _cut(text: str | None) -> str | None:
-    if text is None or len(text) <= _SHOWN_TEXT:
-        return text
-    return text[: _SHOWN_TEXT - 1] + "…"
+def _cut(text: str | None, limit: int) -> str | None:
+    return text if text is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
 @contextmanager

@@ -29,6 +29,7 @@ PAIRS = pa.schema(
         ("agreement", pa.float64()),
         ("group_agreement", pa.float64()),
         ("chosen_push", pa.float64()),
+        ("rejected_push", pa.float64()),
         ("ches", pa.float64()),
         ("margin", pa.float64()),
         ("findings", pa.list_(pa.string())),
@@ -110,6 +111,8 @@ def pairs_table(
     agreement: np.ndarray | None = None,
     group_agreement: np.ndarray | None = None,
     chosen_push: np.ndarray | None = None,
+    rejected_push: np.ndarray | None = None,
+    ches: np.ndarray | None = None,
     margin: np.ndarray | None = None,
     findings: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
@@ -125,6 +128,8 @@ def pairs_table(
         agreement=agreement,
         group_agreement=group_agreement,
         chosen_push=chosen_push,
+        rejected_push=rejected_push,
+        ches=ches,
         margin=margin,
         findings=findings,
     )
@@ -185,7 +190,7 @@ def resolved_settings(feats: FeatureSet, run: Trajectory, **further: Any) -> dic
     return {**extraction, **run.settings, **further}
 
 
-_NOT_SETTINGS = ("left_out", "warnings")
+_NOT_SETTINGS = ("left_out", "warnings", "sketch_error")
 
 
 def write_files(

@@ -10,6 +10,7 @@ from prefdyn.maths.objectives import LOG2
 Verdict = Literal[
     "too few",
     "noise",
+    "giveaway",
     "trivial",
     "conflicting",
     "left behind",
@@ -29,6 +30,8 @@ class Thresholds:
     """Under this many pairs no claim is made."""
     null_p: float = 0.05
     """Above this Holm-adjusted p the labels look random."""
+    giveaway_accuracy: float = 0.9
+    """From this held-out accuracy on, by length alone, length counts as given away."""
     trivial_accuracy: float = 0.98
     """From this held-out accuracy on, by the model and by words alone, there is little left to learn."""
     left_behind_share: float = 0.25
@@ -48,6 +51,11 @@ class Thresholds:
                 "verdict": "noise",
                 "rule": f"null p > {self.null_p} (Holm-adjusted for the number of groups), "
                 "or the held-out probe's 95 % interval reaches chance (the larger class's share)",
+            },
+            {
+                "verdict": "giveaway",
+                "rule": f"length alone tells chosen from rejected on ≥ {self.giveaway_accuracy} of held-out pairs "
+                "(not asked of one-token answers)",
             },
             {
                 "verdict": "trivial",
@@ -103,6 +111,10 @@ class Evidence:
     alone_held_out_loss: float
     rank: float
     """Position among the ranked groups, 1 = first learned; NaN where not ranked."""
+    length_accuracy: float = math.nan
+    """Held-out accuracy of length alone; NaN for one-token answers, which have none to compare."""
+    probe_accuracy: float = math.nan
+    """Held-out accuracy of the probe, shown beside that of length."""
     opposed_by: tuple[str, ...] = ()
     """Groups whose first step pushes this one's margin down, strongest first."""
 
@@ -120,6 +132,8 @@ class Judgement:
 ADVICE: dict[Verdict, str] = {
     "too few": "No claim is made; add pairs.",
     "noise": "The labels look random to this model: check them, the prompt and the model.",
+    "giveaway": "Length will be learned, whatever else is: match the lengths of the two sides, or use an objective "
+    "that controls for length or averages over tokens.",
     "trivial": "Words alone decide; expect saturation and little learned.",
     "conflicting": "Others push it the wrong way: look at which, and at the pairs most at odds.",
     "left behind": "Learnable but crowded out: give it more weight, more pairs or more steps.",
@@ -178,6 +192,11 @@ def _first_rule(item: Evidence, limits: Thresholds, median: float, ranked: int) 
         return "noise", (
             f"the held-out probe's 95 % interval starts at {item.probe_low:.3f} and so reaches chance, "
             f"{item.probe_chance:.3f}"
+        )
+    if item.length_accuracy >= limits.giveaway_accuracy:
+        probe = "" if math.isnan(item.probe_accuracy) else f", the probe of the model on {item.probe_accuracy:.3f}"
+        return "giveaway", (
+            f"length alone tells chosen from rejected on {item.length_accuracy:.3f} of held-out pairs{probe}"
         )
     if item.held_out_accuracy >= limits.trivial_accuracy and item.words_accuracy >= limits.trivial_accuracy:
         return "trivial", (

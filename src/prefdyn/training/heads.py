@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from prefdyn._progress import track
 from prefdyn.dynamics.measure import log_rest, shifts
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel
-from prefdyn.models.log_probs import PairScores, response_states
+from prefdyn.models.log_probs import PairScores
+from prefdyn.models.responses import token_states
 from prefdyn.models.token_pairs import TokenPairs
 from prefdyn.training.memory import available_bytes
 
@@ -155,19 +155,12 @@ def response_head(lm: LanguageModel, tokens: TokenPairs, *, precision: str, prog
             f"the states of {held} response tokens take {size / 2**30:.1f} GiB of {free / 2**30:.1f} GiB that are "
             "free; take fewer pairs (--limit), shorter ones (--max-length), or --tune lora"
         )
-    lengths = np.asarray([len(ids) for ids in tokens.prompts])[tokens.prompt]
-    order = np.argsort(lengths, kind="stable")
-    states: list[torch.Tensor] = [torch.empty(0)] * (2 * len(tokens))
-    targets = list(states)
-    for rows in track(np.array_split(order, max(1, len(tokens) // 16)), "States", unit="batches", shown=progress):
-        found, wanted, sizes = response_states(lm, tokens, rows)
-        places = [*rows.tolist(), *(rows + len(tokens)).tolist()]
-        parts = zip(places, found.split(sizes.tolist()), wanted.split(sizes.tolist()), strict=True)
-        for place, one, token in parts:
-            states[place], targets[place] = one, token
+    found = token_states(lm, tokens, np.arange(len(tokens)), progress=progress)
+    sizes = found.lengths.tolist()
     return ResponseHead(
-        lm.head_weight, states, targets, bias=lm.head_bias, scale=lm.head_scale, precision=precision, device=lm.device
-    )
+        lm.head_weight, found.states.split(sizes), found.targets.split(sizes), bias=lm.head_bias, scale=lm.head_scale,
+        precision=precision, device=lm.device,
+    )  # fmt: skip
 
 
 def head_settings(feats: FeatureSet, optimizer: Any) -> None:

@@ -54,9 +54,9 @@ class PairTable:
 
 
 def changes(scores: Float[Any, " b"], reference: Float[Any, " b"], length: Any, objective: Objective) -> Any:
-    """Log-probability less the reference's, nats; per token where the objective averages over tokens (`ipo`)."""
+    """Log-probability less the reference's, nats; per token where the objective averages over tokens."""
     moved = scores - reference
-    return moved / length if objective.name == "ipo" else moved
+    return moved / length if objective.per_token else moved
 
 
 def losses(chosen: Any, chosen_moved: Any, rejected_moved: Any, length: Any, objective: Objective) -> tuple[Any, Any]:

@@ -24,7 +24,7 @@ from prefdyn.store import save_trajectory
 from prefdyn.training.checkpoints import latest_checkpoint
 from prefdyn.training.heads import AnswerHead, ResponseHead
 from prefdyn.training.loop import Loop, Processes, check_start, whole
-from prefdyn.training.probes import PairTable
+from prefdyn.training.probes import PairTable, changes, losses
 from prefdyn.training.settings import LoRA, Settings
 from prefdyn.training.subjects import Reading, Subject, last_layer, whole_model
 from prefdyn.training.tune import put_head, save_model
@@ -262,7 +262,13 @@ def _processes(team: Team) -> Processes:
 
 def _trajectory(loop: Loop, subject: Subject, settings: Settings, up: np.ndarray, down: np.ndarray) -> Trajectory:
     tables, pairs = loop.progress.tables(), subject.pairs
-    margins = settings.objective.beta * ((up - pairs.ref_chosen) - (down - pairs.ref_rejected))
+    _, margins = losses(
+        up,
+        changes(up, pairs.ref_chosen, pairs.chosen_length, settings.objective),
+        changes(down, pairs.ref_rejected, pairs.rejected_length, settings.objective),
+        pairs.chosen_length,
+        settings.objective,
+    )
     head = None
     if isinstance(subject.scorer, AnswerHead) and subject.feats is not None:
         _, basis = subject.feats.coordinates()

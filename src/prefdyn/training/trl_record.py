@@ -59,7 +59,7 @@ MARGINS = pa.schema(
 against the reference."""
 
 _FILES = {"rows": "prefdyn_trajectory.parquet", "pairs": "prefdyn_margins.parquet", "window": "prefdyn_window.parquet"}
-_OURS = ("sigmoid", "hinge", "ipo", "robust", "sft")
+_OURS = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "sft")
 """Losses whose names and formulas TRL and `maths.objectives` share."""
 
 
@@ -96,7 +96,7 @@ class Score:
             >>> Score.of(loss_types=["sigmoid"], loss_weights=[1.0], beta=0.1, label_smoothing=0.2).terms
             ((1.0, DPO(beta=0.1, label_smoothing=0.0)),)
             >>> Score.of(loss_types=["apo_zero"], loss_weights=[1.0], beta=0.1, label_smoothing=0.0).reason
-            "loss_type 'apo_zero' is none of sigmoid, hinge, ipo, robust, sft"
+            "loss_type 'apo_zero' is none of sigmoid, sigmoid_norm, hinge, ipo, robust, sft"
         """
         foreign = [name for name in loss_types if name not in _OURS]
         if foreign:
@@ -118,7 +118,7 @@ class Score:
     @property
     def per_token(self) -> bool:
         """Whether the loss reads log-probabilities per token, as `ipo` does."""
-        return self.terms is not None and len(self.terms) == 1 and self.terms[0][1].name == "ipo"
+        return self.terms is not None and len(self.terms) == 1 and self.terms[0][1].per_token
 
     @property
     def name(self) -> str | None:
@@ -234,7 +234,7 @@ def _losses(pairs: _Pairs, score: Score, codes: np.ndarray, count: int) -> Float
         if each.reads == "log_probs":
             losses, shares = each.loss(pairs.chosen), pairs.scored_tokens
         else:
-            losses = each.loss(pairs.token_margin if each.name == "ipo" else pairs.summed_margin)
+            losses = each.loss(pairs.token_margin if each.per_token else pairs.summed_margin)
             shares = np.ones(len(losses))
         sums, over = (np.bincount(codes, weights=values, minlength=count) for values in (losses, shares))
         with np.errstate(invalid="ignore", divide="ignore"):

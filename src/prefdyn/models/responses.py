@@ -1,0 +1,264 @@
+r"""What the head sees of longer responses: their gradient features, mean states and log-probabilities, in one pass.
+
+The prompt is read once for both responses; logits exist where a response token is predicted, for a block of tokens at a
+time. Sketch, mean state and log-probability of a response come from the same states.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from prefdyn._files import atomic_write
+from prefdyn._progress import track
+from prefdyn._random import stream
+from prefdyn.errors import ConfigError
+from prefdyn.models.head import head_log_probs
+from prefdyn.models.load import LanguageModel
+from prefdyn.models.log_probs import PairScorer, TokenStates
+from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
+from prefdyn.models.shards import CACHE_SCHEMA
+from prefdyn.models.sketch import Buckets, SketchedHead, exact_gram, factor
+from prefdyn.models.team import Team
+from prefdyn.models.token_pairs import TokenPairs
+from prefdyn.provenance import content_hash
+from prefdyn.store import cache_root
+
+_MEASURED_PAIRS = 64
+"""Pairs on which the error of a sketch is measured."""
+_UNSKETCHED_PAIRS = 2000
+"""Most pairs without a sketch: every two of their responses are multiplied."""
+_UNSKETCHED_BYTES = 4 * 2**30
+"""Most memory for the states of all their tokens."""
+
+
+def read_responses(
+    lm: LanguageModel,
+    pairs: TokenPairs,
+    *,
+    sketch: int,
+    ids: Sequence[str],
+    batch_tokens: int | None = None,
+    cache: bool = True,
+    team: Team | None = None,
+    progress: bool = True,
+    limit: Callable[[float], str] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Features of pairs of longer responses.
+
+    Args:
+        lm: The model.
+        pairs: Of kind `responses`.
+        sketch: Numbers to keep of each response; 0: features whose inner products are those of the gradients
+            themselves, in float64, for up to 2,000 pairs.
+        ids: Name of each pair, for errors.
+        batch_tokens: Tokens per forward pass; by device unless given.
+        cache: Keep what was read, and use what was kept.
+        team: The processes that share the work; None for this one alone.
+        progress: Show a bar where stderr is a terminal.
+        limit: Fraction of the work that takes ten minutes → the advice to give for long work.
+
+    Returns:
+        Arrays by the names of `FeatureSet`, and what is to be told of the reading: the sketch, its error as measured
+        (see `sketch_error`), how many prompts and tokens.
+
+    Raises:
+        ConfigError: Too many pairs for no sketch.
+        ModelError: A number is not finite; names its pair.
+        StoreError: The cache cannot be written.
+    """
+    told: dict[str, Any] = {
+        "sketch": sketch or None,
+        "sketch_error": None,
+        "prompts": len(pairs.prompts),
+        "prompt_tokens": sum(map(len, pairs.prompts)),
+        "response_tokens": sum(map(len, pairs.chosen)) + sum(map(len, pairs.rejected)),
+    }
+    if not sketch:
+        return _unsketched(lm, pairs, told["response_tokens"], progress=progress), told
+    buckets = Buckets.draw(len(lm.head_weight), lm.hidden_size, size=sketch)
+    given = SortedPairs.of(pairs)
+    worker = _FeatureReader(lm, given, buckets=buckets, batch_tokens=batch_tokens)
+    found = read_pairs(
+        worker, given, "responses", settings=f"sketch={sketch}", cache=cache, team=team, progress=progress, ids=ids,
+        limit=limit,
+    )  # fmt: skip
+    if team is None or team.main:
+        told["sketch_error"] = _known_error(worker, given, cache=cache)
+    return _named(found), told
+
+
+class _FeatureReader(PairReader):
+    doing = "reading responses"
+    measured = "gradient of"
+
+    def __init__(self, lm: LanguageModel, pairs: SortedPairs, *, buckets: Buckets, **further: Any) -> None:
+        super().__init__(lm, pairs, **further)
+        self.buckets = buckets
+
+    @cached_property
+    def head(self) -> SketchedHead:
+        """Made where there is something to read."""
+        return SketchedHead(self.lm, self.buckets)
+
+    def batches(self, items: SortedPairs, start: int, stop: int, /) -> Any:
+        """Rows start to stop in batches within the token budget."""
+        assert self.head is not None  # made before threads ask for it
+        return super().batches(items, start, stop)
+
+    def measure(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Sketches, mean states and log-probabilities of some pairs."""
+        states, targets, lengths = self.scorer.token_states(rows)
+        sketches, log_probs = self.head.read(states, targets, lengths)
+        return _by_side(sketches.float(), _means(states, lengths).float(), log_probs)
+
+
+def _by_side(features: torch.Tensor, states: torch.Tensor, log_probs: torch.Tensor) -> dict[str, np.ndarray]:
+    """Of all chosen responses, then all rejected ones: arrays of either side."""
+    found = {}
+    for name, values in (("features", features), ("states", states), ("logps", log_probs)):
+        for side, part in zip(("chosen", "rejected"), values.chunk(2), strict=True):
+            found[f"{side}_{name}"] = part.cpu().numpy()
+    return found
+
+
+def _means(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Mean state (r, d) of each response."""
+    kind = torch.promote_types(states.dtype, torch.float32)
+    return torch.segment_reduce(states.to(kind), "mean", lengths=lengths.to(states.device), unsafe=True)
+
+
+def _named(found: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The arrays as a FeatureSet calls them."""
+    return {
+        "chosen_features": found["chosen_features"],
+        "rejected_features": found["rejected_features"],
+        "states": found["chosen_states"] - found["rejected_states"],
+        "chosen_states": found["chosen_states"],
+        "ref_chosen_logps": np.minimum(found["chosen_logps"], 0.0),
+        "ref_rejected_logps": np.minimum(found["rejected_logps"], 0.0),
+    }
+
+
+# without a sketch ----------------------------------------------------------------------------------------------------
+
+
+def _unsketched(lm: LanguageModel, pairs: TokenPairs, tokens: int, *, progress: bool) -> dict[str, Any]:
+    size = tokens * lm.hidden_size * 8
+    if len(pairs) > _UNSKETCHED_PAIRS or size > _UNSKETCHED_BYTES:
+        raise ConfigError(
+            f"without a sketch every two of the {2 * len(pairs)} responses are multiplied, and the states of their "
+            f"{tokens} tokens take {size / 2**30:.2g} GiB; keep under {_UNSKETCHED_PAIRS} pairs and "
+            f"{_UNSKETCHED_BYTES / 2**30:g} GiB (--limit, --max-length), or use a sketch"
+        )
+    found = token_states(lm, pairs, np.arange(len(pairs)), dtype=torch.float64, progress=progress)
+    features = torch.from_numpy(factor(exact_gram(lm, *found)))
+    each = head_log_probs(found.states, found.targets[:, None], lm.head_weight, lm.head_bias, lm.head_scale)[:, 0]
+    log_probs = torch.segment_reduce(each.detach(), "sum", lengths=found.lengths, unsafe=True)
+    return _named(_by_side(features, _means(found.states, found.lengths), log_probs))
+
+
+def token_states(
+    lm: LanguageModel,
+    pairs: TokenPairs,
+    rows: np.ndarray,
+    *,
+    dtype: torch.dtype | None = None,
+    progress: bool = False,
+) -> TokenStates:
+    """The states that predict every response token of some pairs, all in memory, without gradient.
+
+    Args:
+        lm: The model, read in evaluation mode.
+        pairs: Of kind `responses`.
+        rows: Places of the pairs.
+        dtype: Of the states that are kept; the model's own unless given.
+        progress: Show a bar where stderr is a terminal.
+    """
+    scorer = PairScorer(lm, pairs)
+    lengths = np.asarray([len(ids) for ids in pairs.prompts])[pairs.prompt[rows]]
+    order = np.argsort(lengths, kind="stable")
+    states: list[torch.Tensor] = [torch.empty(0)] * (2 * len(rows))
+    targets = list(states)
+    training = lm.model.training
+    lm.model.eval()
+    try:
+        for batch in track(np.array_split(order, max(1, len(rows) // 16)), "States", unit="batches", shown=progress):
+            with torch.no_grad():
+                found = scorer.token_states(rows[batch])
+            sizes = found.lengths.tolist()
+            kept = found.states if dtype is None else found.states.to(dtype)
+            parts = zip(kept.split(sizes), found.targets.split(sizes), strict=True)
+            for place, (one, token) in zip([*batch.tolist(), *(batch + len(rows)).tolist()], parts, strict=True):
+                states[place], targets[place] = one, token
+    finally:
+        lm.model.train(training)
+    sizes = torch.tensor([len(each) for each in targets], device=targets[0].device)
+    return TokenStates(torch.cat(states), torch.cat(targets), sizes)
+
+
+# the sketch's error --------------------------------------------------------------------------------------------------
+
+
+def sketch_error(lm: LanguageModel, pairs: TokenPairs, buckets: Buckets, rows: np.ndarray) -> dict[str, Any]:
+    r"""How far the sketched kernel is off on some pairs, against the unsketched one.
+
+    Args:
+        lm: The model.
+        pairs: Of kind `responses`.
+        buckets: The sketch.
+        rows: Places of the pairs that are looked at.
+
+    Returns:
+        `pairs`; `rms` and `largest` deviation of $C_{ij}$, i ≠ j, in units of $\sqrt{C_{ii} C_{jj}}$; `expected`: root
+        mean square by the law of `Buckets` where no two coordinates share a bucket. NaN-free: None under two pairs.
+    """
+    found = token_states(lm, pairs, rows)
+    sketches, _ = SketchedHead(lm, buckets).read(*found)
+    chosen, rejected = sketches.double().cpu().numpy().reshape(2, len(rows), -1)
+    exact = _pair_gram(exact_gram(lm, *found))
+    lengths = np.sqrt(np.maximum(np.diag(exact), 0.0))
+    known = np.flatnonzero(lengths > 0)
+    if len(known) < 2:
+        return {"pairs": len(known), "rms": None, "largest": None, "expected": None}
+    unit = np.outer(lengths, lengths)[np.ix_(known, known)]
+    sketched = (chosen - rejected) @ (chosen - rejected).T
+    apart = ~np.eye(len(known), dtype=bool)
+    off = ((sketched - exact)[np.ix_(known, known)] / unit)[apart]
+    cosine = (exact[np.ix_(known, known)] / unit)[apart]
+    return {
+        "pairs": len(known),
+        "rms": float(np.sqrt(np.mean(off**2))),
+        "largest": float(np.abs(off).max()),
+        "expected": float(np.sqrt(np.mean(1 + cosine**2) / buckets.size)),
+    }
+
+
+def _pair_gram(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "n n"]:
+    """From inner products of responses, chosen before rejected, to those of pairs."""
+    n = len(gram) // 2
+    return gram[:n, :n] - gram[:n, n:] - gram[n:, :n] + gram[n:, n:]
+
+
+def _known_error(worker: _FeatureReader, given: SortedPairs, *, cache: bool) -> dict[str, Any]:
+    """The error on a sample of the pairs, which the pairs' tokens alone decide; kept beside the features."""
+    lm = worker.lm
+    key = content_hash(
+        [f"sketch error {CACHE_SCHEMA}", lm.fingerprint, lm.dtype, str(worker.buckets.size), given.digest]
+    )
+    path = cache_root() / "sketch-errors" / f"{key}.json" if cache else None
+    if path is not None and path.is_file():
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError:
+            path.unlink()
+    rows = np.sort(stream(0, "sketch error").permutation(len(given.pairs))[:_MEASURED_PAIRS])
+    found = sketch_error(lm, given.pairs, worker.buckets, rows)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps(found).encode())
+    return found

@@ -1,0 +1,227 @@
+r"""TensorSketch of the gradient of a response's log-probability in the head, and the same gradient unsketched.
+
+The gradient is $\psi(y|x) = c \sum_t (e_{y_t} - \pi_t)\, g_t^\top$ (V × d): c the head's logit scale, $g_t$ the state
+that predicts token t, $\pi_t$ the head's distribution there. A sketch keeps k numbers of it. Residual and state are
+each count-sketched to k buckets and multiplied in the Fourier domain, where the sum over tokens is taken as well, so
+that no V × d array, and nothing of the size tokens × vocabulary, is ever held.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from prefdyn._checks import at_least
+from prefdyn._random import stream
+from prefdyn.models.load import LanguageModel
+
+SKETCH = 4096
+"""Numbers that are kept of a response unless asked otherwise."""
+_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 25}
+"""Numbers in one block of logits."""
+_EXACT = {"cpu": 1 << 24, "cuda": 1 << 27}
+"""Numbers in one slice of the unsketched gradients, or of the residuals of all tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buckets:
+    r"""Where each token of the vocabulary and each coordinate of the state goes, and with which sign.
+
+    $\mathrm{sketch}(A)_b = \sum_{v,j:\, h(v) + h'(j) \equiv b} s(v)\, s'(j)\, A_{vj}$ with independent signs, so that
+    for any A and B, exactly,
+
+    $$\mathbb{E}\,\langle \mathrm{sketch}(A), \mathrm{sketch}(B) \rangle = \langle A, B \rangle .$$
+
+    As few coordinates as possible share a bucket, and which ones is chance. Then, up to terms of order $1/k^2$,
+
+    $$\mathrm{Var} \le \frac1k \big(\lVert A \rVert^2 \lVert B \rVert^2 + \langle A, B \rangle^2 + 2 \lVert A B^\top
+    \rVert_F^2 + 2 \lVert A^\top B \rVert_F^2\big) \le \frac6k \lVert A \rVert^2 \lVert B \rVert^2 .$$
+
+    The terms with $A B^\top$ fall away where V ≤ k, those with $A^\top B$ where d ≤ k, as nothing then shares a bucket.
+
+    Reference:
+        Pham and Pagh (2013), "Fast and scalable polynomial kernels via explicit feature maps"; the law with
+        permutations in place of independent buckets is ours.
+    """
+
+    size: int
+    """k."""
+    order: Int[np.ndarray, " V"]
+    """Token at each place."""
+    signs: Float[np.ndarray, " V"]
+    """Of the token at each place."""
+    places: Int[np.ndarray, " k"]
+    """Which places go to each bucket: those that are this number modulo k. A random order, so that the buckets of any
+    two tokens are as far from each other as chance has it."""
+    columns: Int[np.ndarray, " d"]
+    """Coordinate of the state at each place; the one at place p goes to bucket p modulo k."""
+    column_signs: Float[np.ndarray, " d"]
+    """Of the coordinate at each place."""
+
+    @classmethod
+    def draw(cls, vocabulary: int, width: int, *, size: int = SKETCH, seed: int = 0) -> "Buckets":
+        """Buckets and signs of one seed.
+
+        Example:
+            >>> buckets = Buckets.draw(10, 3, size=4)
+            >>> sorted(buckets.order.tolist()) == list(range(10)), sorted(buckets.columns.tolist())
+            (True, [0, 1, 2])
+        """
+        at_least(size, 1, name="sketch")
+        rows, columns = stream(seed, "sketch rows"), stream(seed, "sketch columns")
+        return cls(
+            size=size,
+            order=rows.permutation(vocabulary),
+            signs=(2.0 * rows.integers(0, 2, vocabulary) - 1).astype(np.float32),
+            places=rows.permutation(size),
+            columns=columns.permutation(width),
+            column_signs=(2.0 * columns.integers(0, 2, width) - 1).astype(np.float32),
+        )
+
+
+class SketchedHead:
+    """A model's head with its rows in the order of the buckets, so that folding the logits' buckets is a sum."""
+
+    def __init__(self, lm: LanguageModel, buckets: Buckets) -> None:
+        self.buckets, self.scale = buckets, lm.head_scale
+        self.device = lm.head_weight.device
+        self.kind = torch.promote_types(lm.head_weight.dtype, torch.float32)
+        order = self._put(buckets.order)
+        self.weight = lm.head_weight.detach().index_select(0, order)
+        self.bias = None if lm.head_bias is None else lm.head_bias.detach()[order].to(self.kind)
+        self.place = torch.empty_like(order)
+        self.place[order] = torch.arange(len(order), device=self.device)
+        self.signs = self._put(buckets.signs).to(self.kind)
+        self.places = self._put(buckets.places)
+        self.columns = self._put(buckets.columns)
+        self.column_signs = self._put(buckets.column_signs).to(self.kind)
+
+    def _put(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def read(
+        self, states: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sketch of each response's gradient, and its log-probability, from the same logits.
+
+        Args:
+            states: The states (t, d) that predict the tokens of r responses, one response after the other.
+            targets: Those tokens (t,).
+            lengths: Tokens of each response (r,).
+
+        Returns:
+            (r, k), and (r,) nats, float64.
+        """
+        size = self.buckets.size
+        given = states.detach().to(self.kind)
+        wanted, offsets = self.place[targets], np.concatenate([[0], np.cumsum(lengths.cpu().numpy())])
+        log_probs = given.new_empty(len(given))
+        summed = given.new_zeros(len(lengths), size // 2 + 1, dtype=given.dtype.to_complex())
+        for low, high, logits in self._blocks(given):
+            top = logits.amax(1, keepdim=True)
+            goal = logits.gather(1, wanted[low:high, None]) - top
+            total = logits.sub_(top).exp_().sum(1, keepdim=True)
+            log_probs[low:high] = (goal - total.log())[:, 0]
+            residual = self._folded(logits.mul_(self.signs)).div_(-total)
+            place = wanted[low:high, None]
+            residual = residual.scatter_add_(1, place % size, self.signs[place])[:, self.places]
+            spread = self._folded(given[low:high, self.columns].mul_(self.column_signs))
+            product = torch.fft.rfft(residual).mul_(torch.fft.rfft(spread))
+            first, last = np.searchsorted(offsets, [low + 1, high]) - 1
+            for response in range(int(first), int(last) + 1):
+                start, stop = (int(np.clip(at, low, high)) - low for at in offsets[response : response + 2])
+                summed[response] += product[start:stop].sum(0)
+        sums = torch.segment_reduce(log_probs.double(), "sum", lengths=lengths.to(self.device), unsafe=True)
+        return torch.fft.irfft(summed, n=size) * self.scale, sums
+
+    def _blocks(self, given: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """First and last-plus-one state of each block, and its logits; the next block overwrites them."""
+        vocabulary = len(self.weight)
+        rows = max(1, min(len(given), _LOGITS.get(self.device.type, _LOGITS["cpu"]) // vocabulary))
+        room = given.new_empty(rows, vocabulary)
+        for low in range(0, len(given), rows):
+            high = min(low + rows, len(given))
+            block = room[: high - low]
+            for first in range(0, vocabulary, self._step):
+                part = self.weight[first : first + self._step].to(self.kind)
+                torch.mm(given[low:high], part.T, out=block[:, first : first + len(part)])
+            if self.bias is not None:
+                block += self.bias
+            if self.scale != 1.0:
+                block *= self.scale
+            yield low, high, block
+
+    @property
+    def _step(self) -> int:
+        """Rows of the head at a time: all, or few where they are turned to a wider dtype."""
+        return len(self.weight) if self.weight.dtype == self.kind else 16384
+
+    def _folded(self, block: torch.Tensor) -> torch.Tensor:
+        """Sums (t, k) over the places that are the same modulo k."""
+        size, vocabulary = self.buckets.size, block.shape[1]
+        whole = vocabulary // size * size
+        found = block.new_zeros(len(block), size)
+        if whole:
+            torch.sum(block[:, :whole].unflatten(1, (-1, size)), dim=1, out=found)
+        found[:, : vocabulary - whole] += block[:, whole:]
+        return found
+
+
+# unsketched ----------------------------------------------------------------------------------------------------------
+
+
+def exact_gram(
+    lm: LanguageModel, states: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor
+) -> Float[np.ndarray, "r r"]:
+    r"""Inner products $\langle \psi_a, \psi_b \rangle$ of the gradients of r responses, without a sketch.
+
+    The vocabulary is taken in slices, so that memory is bounded by the tokens given, not by V × d. All in float64 if
+    the states are, else products in float32 and their sum in float64.
+
+    Args:
+        lm: The model.
+        states: The states (t, d) that predict the tokens of r responses, one response after the other.
+        targets: Those tokens (t,).
+        lengths: Tokens of each response (r,).
+
+    Returns:
+        (r, r), float64.
+    """
+    kind = torch.promote_types(states.dtype, torch.float32)
+    given, sizes = states.detach().to(kind), lengths.tolist()
+    vocabulary, width = lm.head_weight.shape
+    step = max(1, _EXACT.get(given.device.type, _EXACT["cpu"]) // max(len(given), len(sizes) * width))
+
+    def logits(low: int) -> torch.Tensor:
+        found = given @ lm.head_weight[low : low + step].detach().to(kind).T
+        if lm.head_bias is not None:
+            found += lm.head_bias[low : low + step].detach().to(kind)
+        return found.mul_(lm.head_scale)
+
+    normaliser = given.new_full((len(given),), -torch.inf)
+    for low in range(0, vocabulary, step):
+        normaliser = torch.logaddexp(normaliser, torch.logsumexp(logits(low), dim=1))
+    gram = given.new_zeros(len(sizes), len(sizes), dtype=torch.float64)
+    for low in range(0, vocabulary, step):
+        residual = logits(low).sub_(normaliser[:, None]).exp_().neg_()
+        inside = torch.nonzero((targets >= low) & (targets < low + residual.shape[1]))[:, 0]
+        residual[inside, targets[inside] - low] += 1.0
+        parts = zip(residual.split(sizes), given.split(sizes), strict=True)
+        flat = torch.stack([(one.T @ state).flatten() for one, state in parts])
+        gram += (flat @ flat.T).double()
+    return (gram * lm.head_scale**2).cpu().numpy()
+
+
+def factor(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r p"]:
+    """Rows with these inner products, p the rank of the matrix.
+
+    Example:
+        >>> rows = factor(np.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> (rows @ rows.T).round(12).tolist()
+        [[2.0, 1.0], [1.0, 2.0]]
+    """
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > 1e-14 * max(float(values[-1]), 0.0)
+    return np.ascontiguousarray(vectors[:, kept] * np.sqrt(values[kept]))
