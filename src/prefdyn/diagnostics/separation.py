@@ -158,7 +158,8 @@ def separation(
                 states = feats.states[rows].astype(np.float64)
                 found.append(_two_answers(states, signs > 0, feats.text[rows], settings))
                 continue
-            kernel = kernel or feats.kernel(np.float32)
+            given = feats.states if feats.chosen_features is None else feats.chosen_features
+            kernel = kernel or feats.kernel(given.dtype)
             part = kernel.rows(rows)
             if feats.kind == "responses":  # what the model represents, as in the cosines and the picture
                 seen = PairKernel(answers=np.ones((len(rows), 1)), features=feats.states[rows])

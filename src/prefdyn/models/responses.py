@@ -92,6 +92,10 @@ def read_responses(
     return _named(found), told
 
 
+def _head(lm: LanguageModel) -> tuple[torch.Tensor, torch.Tensor | None, float]:
+    return lm.head_weight, lm.head_bias, lm.head_scale
+
+
 class _FeatureReader(PairReader):
     doing = "reading responses"
     measured = "gradient of"
@@ -103,7 +107,7 @@ class _FeatureReader(PairReader):
     @cached_property
     def head(self) -> SketchedHead:
         """Made where there is something to read."""
-        return SketchedHead(self.lm, self.buckets)
+        return SketchedHead(*_head(self.lm), buckets=self.buckets)
 
     def batches(self, items: SortedPairs, start: int, stop: int, /) -> Any:
         """Rows start to stop in batches within the token budget."""
@@ -156,8 +160,8 @@ def _unsketched(lm: LanguageModel, pairs: TokenPairs, tokens: int, *, progress: 
             f"{_UNSKETCHED_BYTES / 2**30:g} GiB (--limit, --max-length), or use a sketch"
         )
     found = token_states(lm, pairs, np.arange(len(pairs)), dtype=torch.float64, progress=progress)
-    features = torch.from_numpy(factor(exact_gram(lm, *found)))
-    each = head_log_probs(found.states, found.targets[:, None], lm.head_weight, lm.head_bias, lm.head_scale)[:, 0]
+    features = torch.from_numpy(factor(exact_gram(*found, *_head(lm))))
+    each = head_log_probs(found.states, found.targets[:, None], *_head(lm))[:, 0]
     log_probs = torch.segment_reduce(each.detach(), "sum", lengths=found.lengths, unsafe=True)
     return _named(_by_side(features, _means(found.states, found.lengths), log_probs))
 
@@ -218,9 +222,9 @@ def sketch_error(lm: LanguageModel, pairs: TokenPairs, buckets: Buckets, rows: n
         mean square by the law of `Buckets` where no two coordinates share a bucket. NaN-free: None under two pairs.
     """
     found = token_states(lm, pairs, rows)
-    sketches, _ = SketchedHead(lm, buckets).read(*found)
+    sketches, _ = SketchedHead(*_head(lm), buckets=buckets).read(*found)
     chosen, rejected = sketches.double().cpu().numpy().reshape(2, len(rows), -1)
-    exact = _pair_gram(exact_gram(lm, *found))
+    exact = _pair_gram(exact_gram(*found, *_head(lm)))
     lengths = np.sqrt(np.maximum(np.diag(exact), 0.0))
     known = np.flatnonzero(lengths > 0)
     if len(known) < 2:

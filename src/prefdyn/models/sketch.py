@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 
 from prefdyn._checks import at_least
 from prefdyn._random import stream
-from prefdyn.models.load import LanguageModel
 
 SKETCH = 4096
 """Numbers that are kept of a response unless asked otherwise."""
@@ -84,13 +83,15 @@ class Buckets:
 class SketchedHead:
     """A model's head with its rows in the order of the buckets, so that folding the logits' buckets is a sum."""
 
-    def __init__(self, lm: LanguageModel, buckets: Buckets) -> None:
-        self.buckets, self.scale = buckets, lm.head_scale
-        self.device = lm.head_weight.device
-        self.kind = torch.promote_types(lm.head_weight.dtype, torch.float32)
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, scale: float = 1.0, *, buckets: Buckets
+    ) -> None:
+        """Take the head (V, d), its bias (V,) and the factor on its logits."""
+        self.buckets, self.scale, self.device = buckets, scale, weight.device
+        self.kind = torch.promote_types(weight.dtype, torch.float32)
         order = self._put(buckets.order)
-        self.weight = lm.head_weight.detach().index_select(0, order)
-        self.bias = None if lm.head_bias is None else lm.head_bias.detach()[order].to(self.kind)
+        self.weight = weight.detach().index_select(0, order)
+        self.bias = None if bias is None else bias.detach()[order].to(self.kind)
         self.place = torch.empty_like(order)
         self.place[order] = torch.arange(len(order), device=self.device)
         self.signs = self._put(buckets.signs).to(self.kind)
@@ -173,7 +174,12 @@ class SketchedHead:
 
 
 def exact_gram(
-    lm: LanguageModel, states: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor
+    states: torch.Tensor,
+    targets: torch.Tensor,
+    lengths: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    scale: float = 1.0,
 ) -> Float[np.ndarray, "r r"]:
     r"""Inner products $\langle \psi_a, \psi_b \rangle$ of the gradients of r responses, without a sketch.
 
@@ -181,24 +187,26 @@ def exact_gram(
     the states are, else products in float32 and their sum in float64.
 
     Args:
-        lm: The model.
         states: The states (t, d) that predict the tokens of r responses, one response after the other.
         targets: Those tokens (t,).
         lengths: Tokens of each response (r,).
+        weight: The head (V, d).
+        bias: Its bias (V,).
+        scale: Constant factor on its logits.
 
     Returns:
         (r, r), float64.
     """
     kind = torch.promote_types(states.dtype, torch.float32)
     given, sizes = states.detach().to(kind), lengths.tolist()
-    vocabulary, width = lm.head_weight.shape
+    vocabulary, width = weight.shape
     step = max(1, _EXACT.get(given.device.type, _EXACT["cpu"]) // max(len(given), len(sizes) * width))
 
     def logits(low: int) -> torch.Tensor:
-        found = given @ lm.head_weight[low : low + step].detach().to(kind).T
-        if lm.head_bias is not None:
-            found += lm.head_bias[low : low + step].detach().to(kind)
-        return found.mul_(lm.head_scale)
+        found = given @ weight[low : low + step].detach().to(kind).T
+        if bias is not None:
+            found += bias[low : low + step].detach().to(kind)
+        return found.mul_(scale)
 
     normaliser = given.new_full((len(given),), -torch.inf)
     for low in range(0, vocabulary, step):
@@ -211,7 +219,7 @@ def exact_gram(
         parts = zip(residual.split(sizes), given.split(sizes), strict=True)
         flat = torch.stack([(one.T @ state).flatten() for one, state in parts])
         gram += (flat @ flat.T).double()
-    return (gram * lm.head_scale**2).cpu().numpy()
+    return (gram * scale**2).cpu().numpy()
 
 
 def factor(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r p"]:
