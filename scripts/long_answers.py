@@ -69,9 +69,9 @@ def sketch_gap(data: PreferenceDataset, model: str, pairs: int) -> None:
     losses = [np.asarray(run.table["loss"].to_numpy(), dtype=np.float64) for run in runs]
     error = sketched.provenance.settings["sketch_error"]
     print(
-        f"\nSketch against none on {len(train)} training and {len(held)} held-out pairs, 100 steps at rate {rate:.4g} (a "
-        f"quarter of the stable limit): losses fall to {losses[0][-2]:.3f}; largest distance {distance(*losses):.4f} "
-        f"nats. Kernel error {error['rms']:.4f}, by the law {error['expected']:.4f}."
+        f"\nSketch against none on {len(train)} training and {len(held)} held-out pairs, 100 steps at rate {rate:.4g} "
+        f"(a quarter of the stable limit): losses end at {losses[0][-2]:.3f}, at most {distance(*losses):.4f} "
+        f"nats apart. Kernel error {error['rms']:.4f}, by the law {error['expected']:.4f}."
     )
 
 
