@@ -365,11 +365,151 @@ def make_folder(
                 "agreement": agreement if not missing else [None if n % 5 == 0 else x for n, x in enumerate(agreement)],
                 "chosen_push": rng.normal(0.002, 0.01, count),
                 "margin": rng.normal(0.8, 0.7, count),
+                "findings": [["opposite"] if n % 7 == 0 else [] for n in range(count)],
             }
         ),
         folder / "pairs.parquet",
     )
     return folder
+
+
+RESPONSES = ("style", "length", "random", "against")
+PROMPT = "How do I keep my plants alive in winter?\n\n  They stand in a cold room,\tfar from the window."
+REPLY = "Put them near the light.\n\n1. Water them less.\n2. Keep them from the draught.\n    (That is all.)"
+
+
+def make_responses_folder(
+    folder: Path,
+    *,
+    names: list[str] | int | None = None,
+    seed: int = 0,
+    missing: bool = False,
+    twin: bool = True,
+    exact: bool = True,
+    sketch: int | None = 4096,
+    drift: float = 2.0,
+    texts: tuple[str, ...] = (PROMPT, REPLY, "No. " + "And so it goes on, one word after another. " * 90),
+) -> Path:
+    """An audit on long responses; `drift` scales how far first order is off in log-probabilities apart."""
+    names = list(RESPONSES) if names is None else names_for(names) if isinstance(names, int) else list(names)
+    make_folder(folder, names=names, seed=seed, missing=missing, twin=twin)
+    rng = np.random.default_rng(seed + 1)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    error = {"pairs": 64, "rms": 0.013, "expected": 0.016, "largest": 0.061}
+    summary["features"] = {
+        "kind": "responses",
+        "sketch": sketch,
+        "sketch_error": error if sketch else None,
+        "answers": [],
+        "width": 128,
+        "pairs": 720,
+        "held_out": 72,
+    }
+    for place, row in enumerate(summary["groups"]):
+        if names == list(RESPONSES):
+            row["verdict"] = ("learned", "giveaway", "noise", "conflicting")[place]
+        elif row["verdict"] == "trivial":
+            row["verdict"] = "giveaway"
+        length = 0.97 if row["verdict"] == "giveaway" else 0.5 + 0.06 * rng.random()
+        reference = 0.5 + 0.2 * rng.random()
+        row |= {
+            "distinguishability": row["debiased"],
+            "raw_mean_norm": 2.4 + row["debiased"],
+            "length_accuracy": length,
+            "length_low": length - 0.07,
+            "length_high": min(1.0, length + 0.06),
+            "reference_accuracy": reference,
+            "reference_low": reference - 0.07,
+            "reference_high": min(1.0, reference + 0.07),
+            "chosen_push": rng.normal(0.03, 0.05),
+            "rejected_push": rng.normal(-0.05, 0.05),
+            "chosen_falls_first": rng.uniform(0.1, 0.7),
+            "ches": rng.normal(-40, 15),
+            "chosen_tokens": rng.uniform(30, 90),
+            "rejected_tokens": rng.uniform(20, 70),
+        }
+        if missing and place % 2 == 0:
+            row |= dict.fromkeys(("chosen_push", "reference_accuracy", "ches", "chosen_tokens"))
+    summary["diagnostics"]["cosine"]["rows"] = "all"
+    cloud = summary["diagnostics"]["embedding"]
+    cloud["positive"] = [None] * len(cloud["x"])
+    summary["exact"] = _exact(summary["groups"][: max(1, len(names) - 1)], drift, missing=missing) if exact else None
+    summary["displacement"] = (
+        {
+            "pairs": 40,
+            "first_step": {"spearman": 0.8, "low": 0.65, "high": 0.89, "p": 3e-10},
+            "ches": {"spearman": -0.14, "low": -0.44, "high": 0.18, "p": 0.38},
+            "against": "chosen log-probability change after 100 steps of exact training",
+        }
+        if exact
+        else None
+    )
+
+    def pair(place: int) -> dict:
+        shown = {side: texts[(place + turn) % len(texts)] for turn, side in enumerate(("prompt", "chosen", "rejected"))}
+        cut = any(len(text) > 4000 for text in shown.values())
+        return {
+            "id": f"p{place}",
+            "group": names[place % len(names)],
+            **({side: text[:3999] + "…" if len(text) > 4000 else text for side, text in shown.items()}),
+            **({"cut": True} if cut else {}),
+            "agreement": -0.031 + 0.001 * place,
+            "group_agreement": None if missing else 0.002 * place,
+            "chosen_push": -0.4 + 0.01 * place,
+            "rejected_push": -0.6 + 0.01 * place,
+            "margin": -0.42 + 0.01 * place,
+            "chosen_tokens": 31 + place,
+            "rejected_tokens": 24 + place,
+        }
+
+    summary["examples"] = {
+        "at_odds": [pair(place) for place in range(12)],
+        "chosen_falls": [pair(place) for place in range(3, 9)],
+        "opposites": [{"cosine": -0.97, "first": pair(1), "second": pair(2)}],
+        "looked_at": {"opposites": 4096, "of": 9000, "found": 1},
+    }
+    if missing:
+        for side in ("prompt", "chosen", "rejected"):
+            summary["examples"]["chosen_falls"][0][side] = None
+        summary["examples"]["opposites"] = None
+    (folder / "summary.json").write_text(json.dumps(summary, ensure_ascii=True, allow_nan=False), encoding="utf-8")
+    return folder
+
+
+def _exact(groups: list[dict], drift: float, *, missing: bool) -> dict:
+    """Exact training of ten pairs of each group, and first-order curves whose gap is known."""
+    steps = [0, 1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 80, 100]
+    told, gap = [], {"loss": 0.0, "margin": 0.0, "chosen_change": 0.0}
+    for code, row in enumerate(groups):
+        margin = [1.5 * (1 - math.exp(-step / (20 + 8 * code))) for step in steps]
+        near = [value * (1 + 0.02 * value) for value in margin]
+        chosen = [2.1 * value / 1.5 for value in margin]
+        far = [value + drift * value**2 / 2.1 for value in chosen]
+        curves = {
+            "exact_loss": [math.log1p(math.exp(-value)) for value in margin],
+            "first_order_loss": [math.log1p(math.exp(-value)) for value in near],
+            "exact_margin": margin,
+            "first_order_margin": near,
+            "exact_chosen_change": chosen,
+            "first_order_chosen_change": far,
+            "exact_rejected_change": [value - 10 * r for value, r in zip(chosen, margin, strict=True)],
+            "first_order_rejected_change": [value - 10 * r for value, r in zip(far, near, strict=True)],
+        }
+        for key in gap:
+            pairs = zip(curves[f"exact_{key}"], curves[f"first_order_{key}"], strict=True)
+            gap[key] = max(gap[key], *(abs(one - other) for one, other in pairs))
+        if missing and code % 3 == 1:
+            curves["first_order_chosen_change"] = []
+        told.append({"name": row["name"], "pairs": 10, **curves})
+    return {
+        "pairs": 10 * len(groups),
+        "steps": 100,
+        "recorded": steps,
+        "learning_rate": 0.0123,
+        "why": "what takes little time",
+        "groups": told,
+        "gap": gap,
+    }
 
 
 def make_trained_folder(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefdyn.report.tables import verdict_sentence, verdict_table
+from prefdyn.report.tables import trained_table, verdict_sentence, verdict_table
 from prefdyn.report.text import cells, readable, shorten, visible
-from tests.report.make_folder import HOSTILE, make_folder
+from tests.report.make_folder import HOSTILE, make_folder, make_responses_folder
 
 
 def summary_of(folder):
@@ -16,9 +16,10 @@ def summary_of(folder):
 
 
 @pytest.mark.parametrize("width", [100, 120])
+@pytest.mark.parametrize("make", [make_folder, make_responses_folder])
 @pytest.mark.parametrize("names", [1, 5, 88, list(HOSTILE)])
-def test_the_table_fits_its_width_and_shows_every_group(tmp_path, names, width):
-    summary = summary_of(make_folder(tmp_path / "run", names=names, missing=True))
+def test_the_table_fits_its_width_and_shows_every_group(tmp_path, names, width, make):
+    summary = summary_of(make(tmp_path / "run", names=names, missing=True))
     lines = verdict_table(summary, width=width).split("\n")
     table = lines[: lines.index("")]
     assert max(map(cells, table)) <= width
@@ -52,6 +53,37 @@ def test_unknown_numbers_are_dashes_and_columns_without_any_are_left_out(tmp_pat
     table = verdict_table(summary)
     assert "priority" not in table.split("\n")[0]
     assert "nan" not in table.lower()
+
+
+def test_long_responses_show_what_gives_them_away_best(tmp_path):
+    summary = summary_of(make_responses_folder(tmp_path / "run"))
+    lines = verdict_table(summary, width=110).split("\n")
+    start, end = lines[0].index("probe") + len("probe"), lines[0].index("priority")
+    assert lines[0][start:end].strip() == "given away"
+    for row in summary["groups"]:
+        (line,) = [line for line in lines if line.startswith(f"{row['name']} ")]
+        best = max(("words", "length", "reference"), key=lambda name: row[f"{name}_accuracy"])
+        assert line[start:].split()[:2] == [best, f"{row[f'{best}_accuracy']:.2f}"]
+    assert any(line.startswith("given away: ") for line in lines)
+    assert any("first order in the head's movement" in line for line in lines)
+    assert max(map(cells, lines)) <= 110
+    plain = verdict_table(summary_of(make_folder(tmp_path / "answers", names=4)))
+    assert "given away" not in plain
+    assert "first order" not in plain
+
+
+def test_where_reasons_need_the_room_the_giveaway_is_left_to_the_page(tmp_path):
+    summary = summary_of(make_responses_folder(tmp_path / "run"))
+    assert "given away" in verdict_table(summary, width=110)
+    narrow = verdict_table(summary, width=80)
+    assert "given away" not in narrow
+    assert max(map(cells, narrow.split("\n")[: narrow.split("\n").index("")])) <= 80
+
+
+def test_a_trained_table_says_which_side_fell():
+    summary = {"groups": [{"name": "a", "chosen_falling": 0.2}], "features": {"kind": "responses"}}
+    assert "share of pairs whose chosen response lost" in trained_table(summary)
+    assert "share of pairs whose chosen answer lost" in trained_table(summary | {"features": {"kind": "answers"}})
 
 
 def test_no_groups_is_said():

@@ -44,7 +44,7 @@ def _rewards(run: RunCurves) -> Iterator[tuple[str, str]]:
     text = (
         "The reward of a response is beta times the change of its log-probability against the reference; the margin is "
     )
-    if math.isnan(beta) or any(map(math.isnan, parts)) or run.objective == "ipo":
+    if math.isnan(beta) or any(map(math.isnan, parts)) or run.objective in ("ipo", "sigmoid_norm"):
         text += f"chosen less rejected, here {signed(margin)} at the end."
     else:
         text += (

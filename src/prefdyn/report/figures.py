@@ -26,18 +26,21 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from prefdyn._files import atomic_write
 from prefdyn.errors import StoreError
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, VERDICTS, look
-from prefdyn.report.panels import Panel
+from prefdyn.report.panels import Layer, Panel
 from prefdyn.report.text import shorten
 
 DPI = 110
 INK, SOFT, FAINT, _REST = "#1f1f1d", "#5d5c57", "#dddcd6", "#c4c3bc"
-_MARKERS = {"dot": "o", "ring": "o", "tick": "|", "cross": "x", "diamond": "D"}
+_MARKERS = {"dot": "o", "ring": "o", "tick": "|", "cross": "x", "diamond": "D", "triangle": "^"}
+_WRITTEN = {"share": lambda value: f"{100 * value:.0f} %", "number": lambda value: f"{value:.3g}".replace("-", "−")}
+"""Series that are written at the end of each row, and how."""
 _SHAPES = {"round": "o", "diamond": "D", "down": "v", "square": "s", "up": "^"}
 _SERIES = {
     "dot": "#2a78d6",
     "ring": "#d9691a",
     "diamond": "#6145b0",
     "cross": "#5d7d4d",
+    "triangle": "#00727a",
     "tick": "#1f1f1d",
     "bar": "#2a78d6",
 }
@@ -258,11 +261,13 @@ def log_ticks(last: float) -> list[int]:
 
 def _draw_lines(panel: Panel) -> Figure:
     steps = panel.arrays["step"]
-    coloured = _coloured(panel)
-    grey = [code for code in range(len(panel.groups)) if panel.colours[code] < 0]
+    drawn = np.any([np.isfinite(panel.arrays[layer.values]).any(axis=1) for layer in panel.layers], axis=0)
+    coloured = [code for code in _coloured(panel) if drawn[code]]
+    grey = [code for code in range(len(panel.groups)) if panel.colours[code] < 0 and drawn[code]]
     names = _names(panel, coloured, 30) + ([f"{len(grey)} other groups"] if grey else [])
-    alone = len(coloured) <= 5 and any(layer.alone for layer in panel.layers)
-    names += ["trained alone"] if alone else []
+    dashed = panel.options.get("dashed")
+    alone = (bool(dashed) or len(coloured) <= 5) and any(layer.alone for layer in panel.layers)
+    names += [_plain(dashed or "trained alone")] if alone else []
     columns, wide, height = len(panel.layers), 3.7, max(4.1, 0.9 + 0.19 * len(names))
     figure = _figure(panel, 4.5 * columns + 0.55 + _widest(names, 8), height)
     x = np.log10(1 + steps)
@@ -298,21 +303,30 @@ def _draw_lines(panel: Panel) -> Figure:
 
 def _draw_dots(panel: Panel) -> Figure:
     codes = list(panel.orders[0][1])
-    names, labels = _names(panel, codes), [_plain(layer.label) for layer in panel.layers]
+    series = [layer for layer in panel.layers if layer.marker not in _WRITTEN]
+    written = [_column(panel, layer, codes) for layer in panel.layers if layer.marker in _WRITTEN]
+    names, labels = _names(panel, codes), [_plain(layer.label) for layer in series]
     left, body = 0.3 + _widest(names, 9), 0.185 * max(len(codes), 2)
-    foot = 0.55 + (0.3 if len(labels) > 1 else 0)
-    full = max(left + 5.6, 1.0 + sum(0.45 + _wide(label, 8) for label in labels) if len(labels) > 1 else 0)
-    figure = _figure(panel, full, body + foot + 0.55)
-    axes = axes_at(figure, left, foot, full - left - 0.25, body)
+    foot, head = 0.55 + (0.3 if len(labels) > 1 else 0), 0.75 if written else 0.55
+    rooms = [0.2 + _widest(column, 8.5) for column in written]
+    full = max(left + 5.6 + sum(rooms), 1.0 + sum(0.45 + _wide(label, 8) for label in labels) if len(labels) > 1 else 0)
+    figure = _figure(panel, full, body + foot + head)
+    across = full - left - 0.25 - sum(rooms)
+    axes = axes_at(figure, left, foot, across, body)
     places = np.arange(len(codes))[::-1]
+    for place, column in enumerate(written):
+        end, beside = 1 + sum(rooms[: place + 1]) / across, axes.get_yaxis_transform()
+        axes.text(end, len(codes) + 0.1, column[0], transform=beside, ha="right", va="center", fontsize=8.5, color=SOFT)
+        for height, text in zip(places, column[1:], strict=True):
+            axes.text(end, height, text, transform=beside, ha="right", va="center", fontsize=8.5)
     handles = []
-    for layer in panel.layers:
+    for layer in series:
         values, colour = panel.arrays[layer.values][codes], _SERIES[layer.marker]
         if layer.marker == "bar":
             colours = np.where(values < 0, AGAINST.light, colour)
             axes.barh(places, np.nan_to_num(values), height=0.62, color=colours.tolist())
             continue
-        if layer.low and layer.high:
+        if layer.low and layer.high and not layer.told:
             low, high = panel.arrays[layer.low][codes], panel.arrays[layer.high][codes]
             axes.hlines(places, low, high, color=colour, linewidth=2.2, alpha=0.35)
         line = layer.marker in {"tick", "cross"}
@@ -345,6 +359,12 @@ def _draw_dots(panel: Panel) -> Figure:
     if len(handles) > 1:
         legend(figure, handles, labels, 0.15, 0.24, ncols=len(handles), columnspacing=1.2, handletextpad=0.2)
     return figure
+
+
+def _column(panel: Panel, layer: Layer, codes: Sequence[int]) -> list[str]:
+    """A heading and one entry per row."""
+    values, form = panel.arrays[layer.values][list(codes)], _WRITTEN[layer.marker]
+    return [_plain(layer.axis), *("–" if np.isnan(value) else form(value) for value in values.tolist())]
 
 
 def _draw_scatter(panel: Panel) -> Figure:

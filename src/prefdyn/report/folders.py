@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +57,16 @@ class RunFolder:
             modules=self.modules,
             provenance=Provenance(seed=origin.get("seed"), **parts),
         )
+
+    @property
+    def said(self) -> str:
+        """What to call one side of a pair, as `side_of` has it."""
+        return side_of(self.summary)
+
+    @property
+    def responses(self) -> bool:
+        """Whether the features are of responses longer than one token."""
+        return self.said == "response"
 
     @property
     def groups(self) -> Sequence[Mapping[str, Any]]:
@@ -119,6 +129,17 @@ class RunFolder:
             if found_run == run and found_split == split and group in codes and step in places:
                 values[codes[group], places[step]] = number(value)
         return values
+
+
+def side_of(summary: Mapping[str, Any]) -> Literal["answer", "response"]:
+    """What to call one side of a pair: an answer where it is one token, else a response.
+
+    Example:
+        >>> side_of({"features": {"kind": "responses"}}), side_of({})
+        ('response', 'answer')
+    """
+    features = summary.get("features")
+    return "response" if isinstance(features, Mapping) and features.get("kind") == "responses" else "answer"
 
 
 def number(value: Any) -> float:

@@ -20,6 +20,7 @@ from prefdyn.report.grid import grid_chapter
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS, look
 from prefdyn.report.panels import Panel, panel_json, panels
 from prefdyn.report.proved import proved_chapter
+from prefdyn.report.responses import given_away, pair_lists, sketch_fact, sketch_words, trust_words
 from prefdyn.report.tables import by_attention, shown, verdict_sentence
 from prefdyn.report.text import readable, sentence, visible
 from prefdyn.report.training import reading_chapter, training_pictures
@@ -33,6 +34,7 @@ _CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("apart", "What the model tells apart", ("distinguishability", "probe")),
     ("first", "What comes first", ("priority", "order")),
     ("together", "Groups and each other", ("cosine", "influence", "embedding")),
+    ("head", "First step and exact training", ("first-step", "exact-curves", "exact-log-probs")),
     (
         "probabilities",
         "Margins and probabilities",
@@ -164,7 +166,11 @@ def _model(run: RunFolder) -> str:
 def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
     drawn = {panel.id: panel for panel in panels(run)}
     pictures = {name: _picture(panel, static=static) for name, panel in drawn.items()}
-    groups = [] if run.part("grid") is not None else [_group(row, code) for code, row in enumerate(run.groups)]
+    groups = (
+        []
+        if run.part("grid") is not None
+        else [_group(row, code, responses=run.responses) for code, row in enumerate(run.groups)]
+    )
     order = sorted(range(len(groups)), key=lambda code: (*by_attention(run.groups[code]), code))
     single, command = len(groups) == 1, run.part("command")
     compared, trained = compare_chapter(run), command == "train"
@@ -221,6 +227,7 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
             chapter for chapter in chapters if (chapter["pictures"] or chapter["absent"]) and run.part("grid") is None
         ],
         "agreement": pictures.get("agreement"),
+        "look_at": pair_lists(run),
         "at_odds": [_example(row) for row in run.part("examples", "at_odds") or []],
         "findings": _findings(run),
         "is_audit": run.part("command") == "audit",
@@ -245,7 +252,7 @@ def _picture(panel: Panel, *, static: bool) -> dict[str, Any]:
     return {"id": panel.id, "title": panel.title, "caption": panel.caption, "kind": panel.kind, "still": still}
 
 
-def _group(row: Mapping[str, Any], code: int) -> dict[str, Any]:
+def _group(row: Mapping[str, Any], code: int, *, responses: bool) -> dict[str, Any]:
     verdict = row.get("verdict")
     return {
         "code": code,
@@ -262,6 +269,8 @@ def _group(row: Mapping[str, Any], code: int) -> dict[str, Any]:
             for key in (*_GROUP_KEYS, *_TRAINED_KEYS)
         },
         "attention": by_attention(row)[0],
+        "given_away": given_away(row) if responses else "",
+        "tokens": [number(row.get(key)) for key in ("chosen_tokens", "rejected_tokens")] if responses else None,
     }
 
 
@@ -352,9 +361,11 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
     if isinstance(held_out, int):
         facts.append(("Held out", f"{held_out:,}"))
     kind = run.part("features", "kind")
-    if kind:
+    if kind and not run.responses:
         answers = [visible(repr(text)) for text in run.part("features", "answers") or []]
         facts.append(("Answers", " / ".join(answers[:4]) if answers and kind == "answers" else visible(kind)))
+    if run.responses:
+        facts += [("Kind", "long responses"), ("Sketch", sketch_fact(run))]
     if run.part("command") == "train":
         given = [(label, run.part("settings", key)) for key, label in _FACTS.items()]
         return facts + [
@@ -388,6 +399,8 @@ def _absent(run: RunFolder, chapter: str, names: Sequence[str]) -> str:
         return ""
     if run.part("command") != "train" and chapter == "weights":
         return ""
+    if chapter == "head" and not (run.responses and run.part("command") == "audit"):
+        return ""
     if len(run.groups) == 1 and chapter == "together":
         return (
             "There is one group, so nothing is said about an order or about groups and each other. With a group "
@@ -403,11 +416,14 @@ def _absent(run: RunFolder, chapter: str, names: Sequence[str]) -> str:
         "probe": "the held-out probe",
         "loss-curves": "learning curves",
         "log-prob-curves": "log-probabilities (these features carry no reference log-probabilities)",
-        "chosen-falling": "the share of falling chosen answers",
+        "chosen-falling": f"the share of falling chosen {run.said}s",
         "margin-curves": "margins",
         "accuracy-curves": "accuracies",
         "gradient-norm": "gradients per group",
         "state-curves": "what becomes of the states (they stay as they are where the head alone is trained)",
+        "first-step": "the first step's push on both responses",
+        "exact-curves": "exact training of the head on a sample of pairs",
+        "exact-log-probs": "what exact training does to chosen and rejected apart",
     }
     return "Not measured in this run: " + ", ".join(words[name] for name in names) + "."
 
@@ -449,9 +465,9 @@ def _findings(run: RunFolder) -> list[dict[str, Any]]:
 def _says(run: RunFolder) -> dict[str, list[str]]:
     """What the simulation can and cannot tell, given how this run was made."""
     settings = run.part("settings") or {}
-    kind = run.part("features", "kind")
     does = [
-        "It trains the model's last layer alone on the states that the frozen model has for these prompts, "
+        "It trains the model's last layer alone on the states that the frozen model has for these prompts"
+        + (" and responses, " if run.responses else ", ")
         + (
             "in full batches of plain gradient descent. "
             if settings.get("optimizer", "sgd") == "sgd" and settings.get("batch_size", "full") == "full"
@@ -460,15 +476,14 @@ def _says(run: RunFolder) -> dict[str, list[str]]:
         )
         + (
             "With one-token answers this is exact: the curves are what such a run does, not an approximation."
-            if kind != "responses"
-            else "With longer responses it is first order in the head's movement: group losses and margins hold up, "
-            "chosen and rejected log-probabilities taken apart drift soon."
+            if not run.responses
+            else trust_words(run)
         ),
         "It gives an order and a relative speed: which groups move first, which wait, which are pushed the wrong "
         "way by "
         "the rest, as long as the states stay roughly what they are.",
-        "Verdicts rest on held-out pairs, on intervals and on what shuffled labels give, never on a training "
-        "curve alone.",
+        "Verdicts rest on held-out pairs, on intervals and on what "
+        f"{'swapped sides' if run.responses else 'shuffled labels'} give, never on a training curve alone.",
     ]
     does_not = [
         "It does not give a step count for a LoRA or full run. There the states move too, every layer has its own step "
@@ -492,10 +507,8 @@ def _says(run: RunFolder) -> dict[str, list[str]]:
         )
     if run.part("model", "tied_head"):
         does_not.append("The model ties its head to its embeddings. The simulation trains a copy of the head, untied.")
-    if run.part("features", "sketch"):
-        does_not.append(
-            "Features are sketches of the true gradients, so small differences between groups can be sketch error."
-        )
+    if words := sketch_words(run):
+        does_not.append(words)
     if run.part("features", "double_norm"):
         does_not.append(
             "The final norm is applied twice, to match published figures. It is not what the model computes."
@@ -508,7 +521,7 @@ def _settings(run: RunFolder) -> list[dict[str, Any]]:
         ("Settings", run.part("settings")),
         ("Dataset", {k: v for k, v in (run.part("dataset") or {}).items() if k != "left_out"}),
         ("Model", run.part("model")),
-        ("Features", run.part("features")),
+        ("Features", {k: v for k, v in (run.part("features") or {}).items() if k != "answers" or v}),
         ("Versions", run.part("provenance", "versions")),
         ("Time", {k.removesuffix("_s"): f"{number(v):.1f} s" for k, v in (run.part("timings") or {}).items()}),
     )

@@ -74,6 +74,13 @@ VERDICTS: dict[str, Look] = {
         means="fits its pairs, not the preference",
         shape="square",
     ),
+    "giveaway": Look(
+        key="giveaway",
+        shade=Shade(light="#886000", dark="#f2e24a"),
+        means="length alone tells chosen from rejected",
+        shape="square",
+        filled=False,
+    ),
     "trivial": Look(
         key="trivial", shade=Shade(light="#7f9e62", dark="#3f7418"), means="words alone decide it", shape="up"
     ),
@@ -99,6 +106,7 @@ ATTENTION = (
     "conflicting",
     "left behind",
     "memorised",
+    "giveaway",
     "noise",
     "trivial",
     "too few",

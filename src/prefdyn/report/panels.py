@@ -12,9 +12,11 @@ from scipy.spatial.distance import squareform
 from prefdyn.dynamics.order import rank_correlation
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.palette import MOST_COLOURED
+from prefdyn.report.tables import shown
 from prefdyn.report.text import visible
 
-Marker = Literal["dot", "ring", "tick", "cross", "diamond", "bar"]
+Marker = Literal["dot", "ring", "tick", "cross", "diamond", "triangle", "bar", "share", "number"]
+"""How a series is drawn; "share" (a percentage) and "number" are written at the end of each group's row."""
 Kind = Literal["lines", "dots", "scatter", "heat", "points", "hist"]
 _TELLING = 8
 _FROM_THE_FIRST_STEP = {"reward_accuracy", "chosen_falling"}
@@ -33,8 +35,11 @@ class Layer:
     low: str | None = None
     high: str | None = None
     """Names of the arrays with the ends of an interval."""
+    told: bool = False
+    """The interval is told where one points at a row, and not drawn."""
     alone: str | None = None
-    """Name of the array with the same curves where each group is trained by itself."""
+    """Name of the array with the same groups' other curves, dashed: each trained by itself, unless
+    `options["dashed"]` says otherwise."""
     marker: Marker = "dot"
     limit: float | None = None
     """For a heat map: the colours run from -limit to +limit."""
@@ -81,9 +86,12 @@ def panels(run: RunFolder) -> list[Panel]:
     Returns:
         Panels. One whose numbers are missing, or that means nothing for a single group, is left out.
     """
+    from prefdyn.report.responses import exact_panel, first_step_panel, log_probs_panel  # they build on this module
+
     if not run.groups or run.part("grid") is not None or run.part("comparison") is not None:
         return []
     diagnosed = (_distinguishability, _probe, _priority, _order, _cosine, _influence, _embedding)
+    diagnosed += (first_step_panel, exact_panel, log_probs_panel)
     trained = (_trained_order, _gradients, _states)
     between = trained if run.part("command") == "train" else diagnosed
     found = (_loss_curves, _accuracy_curves, *between, _margins, _log_probs, _falling, _agreement)
@@ -93,7 +101,8 @@ def panels(run: RunFolder) -> list[Panel]:
 def telling(run: RunFolder, most: int = _TELLING) -> tuple[int, ...]:
     """Codes of the groups worth a colour of their own: all of them while they are few, else by verdict and rank.
 
-    First the first learned and the last, then groups in conflict, left behind, memorised and noise, strongest first.
+    First the first learned and the last, then groups in conflict, left behind, memorised, given away and noise,
+    strongest first.
     """
     m = len(run.groups)
     if m <= MOST_COLOURED:
@@ -107,8 +116,10 @@ def telling(run: RunFolder, most: int = _TELLING) -> tuple[int, ...]:
         inside = [code for code in range(m) if verdicts[code] == verdict]
         return sorted(inside, key=lambda code: (math.isnan(loss[code]), -loss[code], code))[:count]
 
-    wanted = [*learned[:2], *learned[-1:], *worst("conflicting", 2), *worst("left behind", 1)]
-    wanted += [*worst("memorised", 1), *worst("noise", 1), *worst("trivial", 1), *learned[2:3], *learned[-2:-1]]
+    giveaway = worst("giveaway", 1)
+    wanted = [*learned[:2], *learned[-1:], *worst("conflicting", 1 if giveaway else 2), *worst("left behind", 1)]
+    wanted += [*worst("memorised", 1), *giveaway, *worst("noise", 1), *worst("trivial", 1)]
+    wanted += [*learned[2:3], *learned[-2:-1]]
     wanted += [*learned, *range(m)]
     return tuple(list(dict.fromkeys(wanted))[:most])
 
@@ -152,6 +163,7 @@ def panel_json(panel: Panel) -> dict[str, Any]:
                 "axis": layer.axis,
                 "low": layer.low,
                 "high": layer.high,
+                "told": layer.told,
                 "alone": layer.alone,
                 "marker": layer.marker,
                 "limit": layer.limit,
@@ -185,7 +197,8 @@ def _short(value: float) -> float | int | None:
     return int(short) if short.is_integer() and abs(short) < 1e9 else short
 
 
-def _base(run: RunFolder) -> dict[str, Any]:
+def for_groups(run: RunFolder) -> dict[str, Any]:
+    """What every panel of this folder says of its groups: names, verdicts and colours."""
     coloured = telling(run)
     places = {code: place for place, code in enumerate(coloured)}
     return {
@@ -195,7 +208,8 @@ def _base(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _known(arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> list[str]:
+def measured(arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> list[str]:
+    """Those of the names whose array holds a number."""
     return [name for name in names if name in arrays and np.isfinite(arrays[name]).any()]
 
 
@@ -242,7 +256,7 @@ def _lines(
         layers=tuple(layers),
         lines=lines,
         options=options,
-        **_base(run),
+        **for_groups(run),
     )
 
 
@@ -288,9 +302,9 @@ def _accuracy_curves(run: RunFolder) -> Panel | None:
         run,
         "accuracy-curves",
         "Accuracy over the run",
-        "Share of pairs whose chosen answer the run prefers. Reward accuracy asks whether training moved the pair the "
-        "right way (margin above 0); policy accuracy, whether the model itself now gives the chosen answer the "
-        "higher probability.",
+        f"Share of pairs whose chosen {run.said} the run prefers. Reward accuracy asks whether training moved the "
+        "pair the right way (margin above 0); policy accuracy, whether the model itself now gives the chosen "
+        f"{run.said} the higher probability.",
         (
             (f"reward_{split}", f"Reward, {word}", "reward_accuracy", split),
             (f"policy_{split}", f"Policy, {word}", "policy_accuracy", split),
@@ -324,8 +338,8 @@ def _log_probs(run: RunFolder) -> Panel | None:
         "log-prob-curves",
         "What happens to chosen and rejected",
         "Mean change of log-probability since the start, training pairs. A margin can grow because chosen rises "
-        "or because rejected falls faster; where the chosen line goes below 0, training makes the wanted answer "
-        "itself less likely.",
+        "or because rejected falls faster; where the chosen line goes below 0, training makes the wanted "
+        f"{run.said} itself less likely.{_drift_words(run)}",
         (
             ("chosen", "Chosen", "chosen_change", "train"),
             ("rejected", "Rejected", "rejected_change", "train"),
@@ -342,16 +356,26 @@ def _falling(run: RunFolder) -> Panel | None:
     return _lines(
         run,
         "chosen-falling",
-        "Pairs whose chosen answer falls",
-        "Share of a group's pairs whose chosen answer is less likely than before training (likelihood displacement).",
+        f"Pairs whose chosen {run.said} falls",
+        f"Share of a group's pairs whose chosen {run.said} is less likely than before training (likelihood "
+        f"displacement).{_drift_words(run)}",
         (
             ("train", "Training pairs", "chosen_falling", "train"),
             ("held_out", "Held-out pairs", "chosen_falling", "held_out"),
         ),
         (),
-        axes={"chosen_falling": "Pairs with falling chosen answer (share)"},
+        axes={"chosen_falling": f"Pairs with falling chosen {run.said} (share)"},
         low=0.0,
     )
+
+
+def _drift_words(run: RunFolder) -> str:
+    """What a first-order curve of a log-probability is worth; empty where the curve is exact, or was trained."""
+    if not run.responses or run.part("command") == "train":
+        return ""
+    gap = number(run.part("exact", "gap", "chosen_change"))
+    known = "" if math.isnan(gap) else f": by up to {shown(gap, 2)} nats on the pairs that were trained exactly"
+    return f" These curves are first order in the head's movement, and with long responses they soon drift{known}."
 
 
 def _gradients(run: RunFolder) -> Panel | None:
@@ -360,8 +384,8 @@ def _gradients(run: RunFolder) -> Panel | None:
         "gradient-norm",
         "Gradient of each group",
         "Norm of the gradient that a group's mean loss has in the head, whatever else is trained. It is large while "
-        "margins are small and the states of the two answers lie apart, and fades as pairs are learned; near 0 from "
-        "the start, the group pulls on nothing.",
+        f"margins are small and the states of the two {run.said}s lie apart, and fades as pairs are learned; near 0 "
+        "from the start, the group pulls on nothing.",
         (
             ("train", "Training pairs", "gradient_norm", "train"),
             ("held_out", "Held-out pairs", "gradient_norm", "held_out"),
@@ -401,7 +425,7 @@ def _states(run: RunFolder) -> Panel | None:
         arrays=arrays,
         layers=tuple(layers),
         options={"low": 0.0},
-        **_base(run),
+        **for_groups(run),
     )
 
 
@@ -430,11 +454,12 @@ def _trained_order(run: RunFolder) -> Panel | None:
                 note=f"Rank correlation {found}.",
             ),
         ),
-        **_base(run),
+        **for_groups(run),
     )
 
 
-def _rank_orders(run: RunFolder, label: str, values: np.ndarray) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def rank_orders(run: RunFolder, label: str, values: np.ndarray) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Ways to sort the groups: by these values, largest first, by rank where it is known, and as in the data."""
     rank = run.rank()
     orders = [(label, sorted_codes(values))]
     if np.isfinite(rank).any():
@@ -445,7 +470,7 @@ def _rank_orders(run: RunFolder, label: str, values: np.ndarray) -> tuple[tuple[
 
 def _distinguishability_words(drawn: set[str], interval: bool) -> str:
     """What the marks mean and when they say nothing, for those marks that are drawn."""
-    words = []
+    words = ["How far apart the model holds the two classes of a group's pairs."]
     if "debiased" in drawn:
         words.append(
             "The dot has the part taken off that chance adds"
@@ -459,11 +484,27 @@ def _distinguishability_words(drawn: set[str], interval: bool) -> str:
     return " ".join(words)
 
 
+def _swapped_words(drawn: set[str], interval: bool) -> str:
+    """The same for long responses, whose distance is measured between pairs and whose null swaps the two sides."""
+    words = ["How strongly a group's pairs pull the head the same way, as a distance in the unit of their gradients."]
+    if "debiased" in drawn:
+        words.append(
+            "The dot compares different pairs only, so that no pair's own noise or length counts"
+            + (", with a 95 % bootstrap interval; where that reaches 0, nothing was found." if interval else ".")
+        )
+    if {"debiased", "null"} <= drawn:
+        words.append("A dot near its upright tick is what chosen and rejected swapped at random give: noise.")
+    if "raw" in drawn:
+        words.append("The ring is the length of the mean gradient; as far as it lies beyond the dot, it is noise.")
+    return " ".join(words)
+
+
 def _distinguishability(run: RunFolder) -> Panel | None:
     keys = {"debiased": "debiased", "low": "debiased_low", "high": "debiased_high"}
-    keys |= {"raw": "distinguishability", "null": "null_rms", "untrained": "untrained_distinguishability"}
+    keys |= {"raw": "raw_mean_norm" if run.responses else "distinguishability", "null": "null_rms"}
+    keys |= {"untrained": "untrained_distinguishability"}
     arrays = {name: run.column(key) for name, key in keys.items()}
-    known = _known(arrays, arrays)
+    known = measured(arrays, arrays)
     if not {"debiased", "raw"} & set(known):
         return None
     layers = []
@@ -478,75 +519,94 @@ def _distinguishability(run: RunFolder) -> Panel | None:
             )
         )
     others: tuple[tuple[str, str, Marker], ...] = (
-        ("raw", "as measured", "ring"),
+        ("raw", "raw, own noise included" if run.responses else "as measured", "ring"),
         ("untrained", "untrained twin", "diamond"),
-        ("null", "typical under shuffled labels", "tick"),
+        ("null", f"typical under {'swapped sides' if run.responses else 'shuffled labels'}", "tick"),
     )
     for name, label, marker in others:
         if name in known:
             layers.append(Layer(label=label, values=name, marker=marker))
     order = arrays["debiased"] if "debiased" in known else arrays["raw"]
+    words = _swapped_words if run.responses else _distinguishability_words
     return Panel(
         id="distinguishability",
         title="Distinguishability",
         kind="dots",
-        caption="How far apart the model holds the two classes of a group's pairs. "
-        + _distinguishability_words({layer.values for layer in layers}, "low" in known and "high" in known),
+        caption=words({layer.values for layer in layers}, "low" in known and "high" in known),
         x_label="Distinguishability (feature units)",
         y_label="",
         arrays={name: arrays[name] for name in known},
         layers=tuple(layers),
-        orders=_rank_orders(run, "largest first", order),
+        orders=rank_orders(run, "largest first", order),
         options={"low": 0.0},
-        **_base(run),
+        **for_groups(run),
     )
 
 
 def _probe(run: RunFolder) -> Panel | None:
     keys = {"probe": "probe_accuracy", "low": "probe_low", "high": "probe_high", "chance": "probe_chance"}
-    keys |= {"words": "words_accuracy", "words_low": "words_low", "words_high": "words_high"}
-    keys |= {"length": "length_accuracy", "untrained": "untrained_probe_accuracy"}
-    keys |= {"untrained_low": "untrained_probe_low", "untrained_high": "untrained_probe_high"}
+    for name, key in (("untrained", "untrained_probe"), ("words", "words"), ("length", "length")):
+        keys |= {name: f"{key}_accuracy", f"{name}_low": f"{key}_low", f"{name}_high": f"{key}_high"}
+    keys |= {"reference": "reference_accuracy", "reference_low": "reference_low", "reference_high": "reference_high"}
     arrays = {name: run.column(key) for name, key in keys.items()}
-    known = _known(arrays, arrays)
+    known = measured(arrays, arrays)
     if "probe" not in known:
         return None
     layers = []
-    series: tuple[tuple[str, str, Marker, str | None, str | None], ...] = (
-        ("probe", "probe on the model's states, 95 % interval", "dot", "low", "high"),
-        ("untrained", "probe on the untrained twin", "diamond", None, None),
-        ("words", "word counts alone", "ring", None, None),
-        ("length", "length alone", "cross", None, None),
-        ("chance", "chance", "tick", None, None),
+    series: tuple[tuple[str, str, Marker, str], ...] = (
+        ("probe", "probe on the model's states", "dot", ""),
+        ("untrained", "probe on the untrained twin", "diamond", "untrained_"),
+        ("words", "word counts alone", "ring", "words_"),
+        ("length", "length alone", "cross", "length_"),
+        ("reference", "reference log-probability alone", "triangle", "reference_"),
+        ("chance", "chance", "tick", "chance_"),
     )
-    for name, label, marker, low, high in series:
+    for name, label, marker, ends in series:
         if name in known:
-            interval = low in known and high in known
+            interval = {f"{ends}low", f"{ends}high"} <= set(known)
+            drawn = interval and name == "probe"
             layers.append(
                 Layer(
-                    label=label,
+                    label=f"{label}, 95 % interval" if drawn else label,
                     values=name,
                     marker=marker,
-                    low=low if interval else None,
-                    high=high if interval else None,
+                    low=f"{ends}low" if interval else None,
+                    high=f"{ends}high" if interval else None,
+                    told=interval and not drawn,
                 )
             )
+    rest = "words, length, reference and chance" if "reference" in known else "words, length and chance"
     return Panel(
         id="probe",
-        title="Held-out probe against words, length and chance",
+        title=f"Held-out probe against {rest}",
         kind="dots",
-        caption="Accuracy on pairs the probe was not fitted to. What the model adds is the distance from the "
-        "ring (word "
-        "counts alone) to the dot. Where the two agree, the words decide and the model's states add little; where the "
-        "interval reaches chance, nothing was found.",
+        caption=_probe_words(run, set(known)),
         x_label="Held-out accuracy (share of pairs)",
         y_label="",
         arrays={name: arrays[name] for name in known},
         layers=tuple(layers),
-        orders=_rank_orders(run, "most accurate first", arrays["probe"]),
+        orders=rank_orders(run, "most accurate first", arrays["probe"]),
         options={"high": 1.0},
-        **_base(run),
+        **for_groups(run),
     )
+
+
+def _probe_words(run: RunFolder, known: set[str]) -> str:
+    words = ["Accuracy on pairs the probe was not fitted to."]
+    if run.responses:
+        words.append("It reads the mean state of the chosen response minus that of the rejected one.")
+    words.append(
+        "What the model adds is the distance from the ring (word counts alone) to the dot. Where the two agree, the "
+        "words decide and the model's states add little; where the interval reaches chance, nothing was found."
+    )
+    if "reference" in known:
+        words.append(
+            "A cross near 1: the longer or the shorter response wins. A triangle near 1: the reference already tells "
+            "them apart, by probability alone."
+        )
+    if "untrained" in known:
+        words.append("The untrained twin has the same architecture and fresh weights: what it reaches was not learned.")
+    return " ".join(words)
 
 
 def _priority(run: RunFolder) -> Panel | None:
@@ -564,10 +624,10 @@ def _priority(run: RunFolder) -> Panel | None:
         y_label="",
         arrays={"priority": values},
         layers=(Layer(label="priority", values="priority", marker="bar"),),
-        orders=_rank_orders(run, "largest first", values),
+        orders=rank_orders(run, "largest first", values),
         lines=(("0", 0.0),),
         options={"zero": True},
-        **_base(run),
+        **for_groups(run),
     )
 
 
@@ -593,7 +653,7 @@ def _order(run: RunFolder) -> Panel | None:
         "distinguishability": run.column("distinguishability"),
         "priority": run.column("priority"),
     }
-    known = _known(arrays, arrays)
+    known = measured(arrays, arrays)
     if "decrease" not in known or len(known) < 2:
         return None
     axes = {"distinguishability": "Distinguishability (feature units)", "priority": "Priority level (from −1 to 1)"}
@@ -614,7 +674,7 @@ def _order(run: RunFolder) -> Panel | None:
         y_label="Predicted decrease of training loss (nats)",
         arrays={name: arrays[name] for name in known},
         layers=tuple(layers),
-        **_base(run),
+        **for_groups(run),
     )
 
 
@@ -676,20 +736,25 @@ def _cosine(run: RunFolder) -> Panel | None:
         id="cosine",
         title="Which groups the model holds alike",
         kind="heat",
-        caption="Mean cosine between the states of two groups' "
-        + ("pairs, of those whose first answer is chosen" if part.get("rows") == "positive" else "pairs")
-        + ". Raw values are mostly what all prompts "
-        "share; with the "
-        f"shared part removed, structure shows: blocks of one colour are groups that look alike to the "
-        f"model.{level}{tail}",
+        caption=f"Mean cosine between {_rows_words(run)}. Raw values are mostly what all "
+        f"{'pairs' if run.responses else 'prompts'} share; with the shared part removed, structure shows: blocks of "
+        f"one colour are groups that look alike to the model.{level}{tail}",
         x_label="Group",
         y_label="Group",
         arrays=arrays,
         layers=tuple(layers),
         orders=_heat_orders(run, structure),
         options={"unit": "cosine"},
-        **_base(run),
+        **for_groups(run),
     )
+
+
+def _rows_words(run: RunFolder) -> str:
+    """Between which states the cosines of two groups are."""
+    if run.responses:
+        return "two groups' pairs: each pair's mean chosen state minus its mean rejected state"
+    first = run.part("diagnostics", "cosine", "rows") == "positive"
+    return "the states of two groups' pairs" + (", of those whose first answer is chosen" if first else "")
 
 
 def _influence(run: RunFolder) -> Panel | None:
@@ -711,7 +776,7 @@ def _influence(run: RunFolder) -> Panel | None:
         layers=(Layer(label="Influence", values="influence", limit=_limit(matrix)),),
         orders=_heat_orders(run, matrix if centred is None else centred),
         options={"unit": unit},
-        **_base(run),
+        **for_groups(run),
     )
 
 
@@ -738,21 +803,32 @@ def _embedding(run: RunFolder) -> Panel | None:
     of = part.get("of")
     size = f"{fine.sum():,} of {of:,} pairs" if isinstance(of, int) else f"{fine.sum():,} pairs"
     signs = np.array(sign)[fine]
-    filled = "Filled and hollow are the two classes of a group. " if np.isfinite(signs).any() else ""
+    classes = bool(np.isfinite(signs).any())
     return Panel(
         id="embedding",
         title="A picture of the pairs",
         kind="points",
-        caption=f"{size}, each one dot, in two dimensions ({method}). {filled}Where filled and hollow lie "
-        "apart, the model tells a group's classes apart along the directions that vary most; where they mix "
-        "here, they may "
-        "still differ in directions that the picture leaves out.",
+        caption=f"{size}, each one dot, in two dimensions ({method}). {_cloud_words(run, classes=classes)}",
         x_label=axes[0],
         y_label=axes[1],
         arrays={"x": x[fine], "y": y[fine], "group": owner[fine], "positive": signs},
         layers=(Layer(label="pairs", values="x"),),
         labels=tuple(name for name, keep in zip(names, fine, strict=True) if keep) if len(names) == len(x) else (),
-        **_base(run),
+        **for_groups(run),
+    )
+
+
+def _cloud_words(run: RunFolder, *, classes: bool) -> str:
+    if classes:
+        return (
+            "Filled and hollow are the two classes of a group. Where filled and hollow lie apart, the model tells a "
+            "group's classes apart along the directions that vary most; where they mix here, they may still differ in "
+            "directions that the picture leaves out."
+        )
+    seen = "A dot is a pair's mean chosen state minus its mean rejected state. " if run.responses else ""
+    return (
+        f"{seen}Where two groups lie apart, they differ along the directions that vary most; where they mix here, they "
+        "may still differ in directions that the picture leaves out."
     )
 
 
@@ -783,5 +859,5 @@ def _agreement(run: RunFolder) -> Panel | None:
         arrays={"edges": edges, "share": counts / len(values)},
         layers=(Layer(label="pairs", values="share"),),
         lines=(("0", 0.0),),
-        **_base(run),
+        **for_groups(run),
     )

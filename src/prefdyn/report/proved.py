@@ -200,6 +200,8 @@ def _numbers(run: RunFolder, *keys: str) -> np.ndarray | None:
 
 
 def _field(run: RunFolder) -> list[Drawing]:
+    if run.responses:  # ratios of whole responses go beyond any plane, and are first order only
+        return []
     beta = number(run.part("settings", "beta"))
     first, second = _numbers(run, "path", "x1"), _numbers(run, "path", "x2")
     points = None

@@ -5,11 +5,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefdyn.report.folders import number
+from prefdyn.report.folders import number, side_of
 from prefdyn.report.palette import ATTENTION, VERDICTS
 from prefdyn.report.text import cells, cut, padded, shorten, visible, wrapped
 
 _WRAP_UP_TO = 30
+_GIVEN_AWAY = "given away"
+_LEAST_REASON = 24
+"""Columns that the reasons need; with less, the column of what is given away makes room for them."""
+_Column = tuple[str, list[str], bool]
+"""A title, entries and whether they stand to the right."""
 
 
 def verdict_sentence(summary: Mapping[str, Any]) -> str:
@@ -75,17 +80,21 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     if not groups:
         return "No groups."
     names = [visible(row.get("name", "")) for row in groups]
-    columns: list[tuple[str, list[str], bool]] = [
+    responses = side_of(summary) == "response"
+    columns: list[_Column] = [
         ("group", [shorten(name, 30) for name in names], False),
         ("verdict", [visible(row.get("verdict") or "–") for row in groups], False),
         ("disting.", [shown(row.get("distinguishability")) for row in groups], True),
         ("probe", [f"{number(row.get('probe_accuracy')):.2f}".replace("nan", "–") for row in groups], True),
+        (_GIVEN_AWAY, [_given_away(row) if responses else "–" for row in groups], True),
         ("priority", [f"{number(row.get('priority')):.2f}".replace("nan", "–") for row in groups], True),
         ("loss", [f"{number(row.get('predicted_held_out_loss')):.3f}".replace("nan", "–") for row in groups], True),
     ]
     columns = [column for column in columns if any(cell != "–" for cell in column[1])]
-    sizes = [max(cells(title), *map(cells, entries)) for title, entries, _ in columns]
     reasons = [visible(row.get("verdict_because") or "") if row.get("verdict_because") else "" for row in groups]
+    if any(reasons) and width - sum(_sizes(columns)) - 2 * len(columns) < _LEAST_REASON:
+        columns = [column for column in columns if column[0] != _GIVEN_AWAY]
+    sizes = _sizes(columns)
     room = width - sum(sizes) - 2 * len(sizes)
     lines = []
     header = [padded(title, size, right=right) for (title, _, right), size in zip(columns, sizes, strict=True)]
@@ -99,8 +108,34 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         lines.append("  ".join([*row, parts[0]]).rstrip())
         lines += [" " * (width - room) + part for part in parts[1:]]
     notes = ["disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run"]
+    if responses:
+        notes = [
+            "disting.: distinguishability, between different pairs · probe: held-out accuracy on mean states",
+            "loss: held-out, at the end of the joint run, first order in the head's movement",
+        ]
+        if any(title == _GIVEN_AWAY for title, _, _ in columns):
+            notes.append("given away: the best held-out accuracy of words, length or reference log-probability alone")
     sentence = verdict_sentence(summary)
     return "\n".join([*lines, "", *notes, *([sentence] if sentence else [])])
+
+
+def _sizes(columns: Sequence[_Column]) -> list[int]:
+    return [max(cells(title), *map(cells, entries)) for title, entries, _ in columns]
+
+
+def _given_away(row: Mapping[str, Any]) -> str:
+    """What tells chosen from rejected best without the model's states, and how often it is right.
+
+    Example:
+        >>> _given_away({"words_accuracy": 0.61, "length_accuracy": 0.9349}), _given_away({})
+        ('length 0.93', '–')
+    """
+    named = (("words", "words_accuracy"), ("length", "length_accuracy"), ("reference", "reference_accuracy"))
+    known = [(number(row.get(key)), name) for name, key in named if not math.isnan(number(row.get(key)))]
+    if not known:
+        return "–"
+    best, name = max(known, key=lambda found: found[0])
+    return f"{name} {best:.2f}"
 
 
 def trained_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
@@ -129,7 +164,8 @@ def trained_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     lines = _aligned(groups, columns, width)
     settings = summary.get("settings") or {}
     note = (
-        "chosen, rejected: change of the mean log-probability, nats · falling: share of pairs whose chosen answer lost"
+        "chosen, rejected: change of the mean log-probability, nats · falling: share of pairs whose chosen "
+        f"{side_of(summary)} lost"
     )
     start = settings.get("start_margin")
     told = [] if start is None else [f"Before the first step the largest margin was {shown(start)} (it should be 0)."]

@@ -261,11 +261,11 @@
       chart.draw();
     });
   }
-  function groupLegend(chart, hidden, round) {
+  function groupLegend(chart, hidden, round, measured = () => true) {
     const { groups, colours } = chart.run;
-    const coloured = colours.map((place, code) => [place, code]).filter(([place]) => place >= 0).sort((a, b) => a[0] - b[0]);
+    const coloured = colours.map((place, code) => [place, code]).filter(([place, code]) => place >= 0 && measured(code)).sort((a, b) => a[0] - b[0]);
     const entries = coloured.map(([place, code]) => ({ name: groups[code].name, colour: `g${place}`, codes: [code] }));
-    const rest = colours.map((place, code) => [place, code]).filter(([place]) => place < 0).map(([, code]) => code);
+    const rest = colours.map((place, code) => [place, code]).filter(([place, code]) => place < 0 && measured(code)).map(([, code]) => code);
     if (rest.length) entries.push({ name: `${rest.length} other groups`, colour: "", codes: rest });
     if (entries.length < 2) return;
     for (const entry of entries) {
@@ -294,15 +294,17 @@
     const hidden = new Set();
     const pinned = new Set();
     const few = colours.filter((place) => place >= 0).length <= 3;
-    const state = { view: 0, alone: few && panel.layers.some((layer) => layer.alone) };
-    segments(chart, "Which pairs", panel.layers.map((layer) => layer.label), 0, (place) => (state.view = place));
-    if (panel.layers.some((layer) => layer.alone)) toggle(chart, "Trained alone (dashed)", state.alone, (now) => (state.alone = now));
-    const grey = colours.some((place) => place < 0);
+    const dashed = panel.options.dashed || "trained alone";
+    const state = { view: 0, alone: panel.layers.some((layer) => layer.alone) && (few || dashed !== "trained alone") };
+    segments(chart, "Which curves", panel.layers.map((layer) => layer.label), 0, (place) => (state.view = place));
+    if (panel.layers.some((layer) => layer.alone)) toggle(chart, `${dashed[0].toUpperCase()}${dashed.slice(1)} (dashed)`, state.alone, (now) => (state.alone = now));
+    const measured = (code) => panel.layers.some((layer) => panel.arrays[layer.values][code].some(known));
+    const grey = colours.some((place, code) => place < 0 && measured(code));
     if (grey) {
       const label = html("label", {}, chart.controls, "Also show ");
       const select = html("select", {}, label);
       html("option", { value: "" }, select, "a group…");
-      groups.map((group, code) => [group.name, code]).filter(([, code]) => colours[code] < 0)
+      groups.map((group, code) => [group.name, code]).filter(([, code]) => colours[code] < 0 && measured(code))
         .sort((a, b) => (a[0] < b[0] ? -1 : 1))
         .forEach(([name, code]) => html("option", { value: String(code) }, select, name.slice(0, 120)));
       select.addEventListener("change", () => {
@@ -419,7 +421,7 @@
           if (code === null) return hideTip();
           const rows = [[`step ${steps[place].toLocaleString("en-US")}`, format(values[code][place])]];
           for (const mate of mates) rows.push([mate.label.toLowerCase(), format(panel.arrays[mate.values][code][place])]);
-          if (alone && known(alone[code][place])) rows.push(["trained alone", format(alone[code][place])]);
+          if (alone && known(alone[code][place])) rows.push([dashed, format(alone[code][place])]);
           if (groups[code].says) rows.push(["verdict", groups[code].says]);
           showTip(event, groups[code].name, rows);
         },
@@ -437,7 +439,7 @@
         })),
       );
     };
-    groupLegend(chart, hidden, false);
+    groupLegend(chart, hidden, false, measured);
   }
 
   // ---- dots, intervals and bars, one row per group ----------------------------------------------------------------
@@ -447,15 +449,19 @@
     if (marker === "ring") svg("circle", { class: `hollow ${place}`, cx: x, cy: y, r: 3.8 }, root);
     if (marker === "tick") svg("path", { class: `stroke ${place}`, d: `M${trim(x)} ${trim(y - 5.5)}V${trim(y + 5.5)}` }, root);
     if (marker === "cross") svg("path", { class: `stroke ${place}`, d: `M${trim(x - 3)} ${trim(y - 3)}l6 6m0 -6l-6 6` }, root);
+    if (marker === "triangle") svg("path", { class: `fill ${place}`, d: `M${trim(x)} ${trim(y - 4.6)}l4.6 8h-9.2z` }, root);
     if (marker === "diamond") svg("path", { class: `fill ${place}`, d: `M${trim(x)} ${trim(y - 4.8)}l4.8 4.8l-4.8 4.8l-4.8 -4.8z` }, root);
   }
   function dotsChart(chart, panel) {
     const { groups } = chart.run;
+    const written = { share: (value) => (known(value) ? `${(100 * value).toFixed(0)} %` : "–"), number: (value) => format(value) };
+    const series = panel.layers.filter((layer) => !(layer.marker in written));
+    const columns = panel.layers.filter((layer) => layer.marker in written);
     const state = { order: 0, all: groups.length <= 30 };
     orderPicker(chart, panel, (place) => (state.order = place));
     if (!state.all) toggle(chart, `Show all ${groups.length}`, false, (now) => (state.all = now));
-    if (panel.layers.length > 1) {
-      for (const layer of panel.layers) {
+    if (series.length > 1) {
+      for (const layer of series) {
         const key = html("span", { class: "key" }, chart.legend);
         symbol(svg("svg", { viewBox: "0 0 16 14" }, key), layer.marker, 8, 7);
         html("span", {}, key, layer.label);
@@ -473,11 +479,15 @@
       chart.figure.classList.toggle("tall", pitch * rows.length > 760);
       const nameRoom = Math.min(300, Math.max(...groups.map((group) => measure(group.name, 11.5))) + 14);
       const left = wide ? nameRoom : 8;
-      const right = width - 14;
-      const top = 8;
+      // What is written at the end of each row stands in columns of its own, the first of them leftmost.
+      const texts = columns.map((layer) => panel.arrays[layer.values].map(written[layer.marker]));
+      const rooms = columns.map((layer, place) => Math.max(measure(layer.axis, 11), ...texts[place].map((text) => measure(text, 11.5))) + 14);
+      const ends = rooms.map((_, place) => width - rooms.slice(place + 1).reduce((sum, room) => sum + room, 0));
+      const right = width - 14 - rooms.reduce((sum, room) => sum + room, 0);
+      const top = columns.length ? 24 : 8;
       const bottom = 44;
       const height = top + pitch * rows.length + bottom;
-      const every = panel.layers.flatMap((layer) => [layer.values, layer.low, layer.high].filter(Boolean).flatMap((name) => panel.arrays[name]));
+      const every = series.flatMap((layer) => [layer.values, ...(layer.told ? [] : [layer.low, layer.high])].filter(Boolean).flatMap((name) => panel.arrays[name]));
       let [low, high] = extent(every);
       if (!Number.isFinite(low)) [low, high] = [0, 1];
       if (panel.options.zero || panel.options.low === 0) [low, high] = [Math.min(0, low), Math.max(0, high)];
@@ -495,6 +505,7 @@
       }
       svg("text", { class: "axis", x: wide ? (x(low) + right) / 2 : width / 2, y: end + 37, "text-anchor": "middle" }, root, panel.x);
       for (const line of panel.lines) svg("line", { class: "base", x1: x(line.at), x2: x(line.at), y1: top, y2: end }, root);
+      columns.forEach((layer, place) => svg("text", { class: "hint", x: ends[place], y: 12, "text-anchor": "end" }, root, layer.axis));
       rows.forEach((code, place) => {
         const middle = top + pitch * place + pitch / 2;
         if (code === null) {
@@ -505,12 +516,13 @@
         if (wide) svg("text", { class: "name", x: left - 10, y: y + 4, "text-anchor": "end" }, root, fit(groups[code].name, nameRoom - 12)).style.fontSize = `${font}px`;
         else svg("text", { class: "name halo", x: 0, y: middle - 5 }, root, fit(groups[code].name, width - 4));
         svg("line", { class: "grid", x1: x(low), x2: right, y1: y, y2: y }, root);
-        for (const layer of panel.layers) {
-          if (!layer.low) continue;
+        columns.forEach((_, column) => svg("text", { x: ends[column], y: y + 4, "text-anchor": "end" }, root, texts[column][code]).style.fontSize = `${font}px`);
+        for (const layer of series) {
+          if (!layer.low || layer.told) continue;
           const [from, to] = [panel.arrays[layer.low][code], panel.arrays[layer.high][code]];
           if (known(from) && known(to)) svg("line", { class: `range s-${layer.marker}`, x1: x(from), x2: Math.max(x(to), x(from) + 0.5), y1: y, y2: y }, root);
         }
-        for (const layer of [...panel.layers].reverse()) {
+        for (const layer of [...series].reverse()) {
           const value = panel.arrays[layer.values][code];
           if (!known(value)) continue;
           if (layer.marker === "bar") {
@@ -518,7 +530,7 @@
             svg("rect", { class: `fill ${value < 0 ? "s-below" : "s-bar"}`, x: from, width: Math.max(1, to - from), y: y - Math.min(5, pitch * 0.38), height: Math.min(10, pitch * 0.76), rx: 2 }, root);
           } else symbol(root, layer.marker, x(value), y);
         }
-        if (panel.layers.every((layer) => !known(panel.arrays[layer.values][code]))) {
+        if (series.every((layer) => !known(panel.arrays[layer.values][code]))) {
           svg("text", { class: "hint", x: x(low) + 6, y: y + 4 }, root, "not measured");
         }
       });
@@ -532,7 +544,7 @@
           highlight.setAttribute("visibility", "visible");
           const lines = panel.layers.map((layer) => {
             const interval = layer.low && known(panel.arrays[layer.low][code]) ? ` (${format(panel.arrays[layer.low][code])} to ${format(panel.arrays[layer.high][code])})` : "";
-            return [layer.label, format(panel.arrays[layer.values][code]) + interval];
+            return [layer.label, (written[layer.marker] || format)(panel.arrays[layer.values][code]) + interval];
           });
           if (groups[code].says) lines.push(["verdict", groups[code].says]);
           showTip(event, groups[code].name, lines);

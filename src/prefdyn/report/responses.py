@@ -1,0 +1,399 @@
+"""What an audit on long responses shows beside all others: first step, exact training, displacement, pairs to read."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.panels import Layer, Marker, Panel, for_groups, measured, rank_orders
+from prefdyn.report.tables import shown
+from prefdyn.report.text import cut, readable, visible
+
+EXACT = ("loss", "margin", "chosen_change", "rejected_change")
+"""What is known of exact training and of the first-order curve of the same pairs."""
+HOLDS, ROUGHLY = 0.1, 0.25
+"""Up to this share of exact training's own movement a first-order curve holds up, or does so roughly."""
+_EXCERPT = 150
+
+
+# panels -------------------------------------------------------------------------------------------------------------
+
+
+def first_step_panel(run: RunFolder) -> Panel | None:
+    """What the first joint step does to chosen and rejected responses."""
+    keys = {"chosen": "chosen_push", "rejected": "rejected_push", "falls": "chosen_falls_first", "ches": "ches"}
+    arrays = {name: run.column(key) for name, key in keys.items()}
+    known = measured(arrays, arrays)
+    if not run.responses or "chosen" not in known:
+        return None
+    series: tuple[tuple[str, str, Marker, str], ...] = (
+        ("chosen", "chosen", "dot", ""),
+        ("rejected", "rejected", "ring", ""),
+        ("falls", "pairs whose chosen response starts by falling", "share", "chosen falls"),
+        ("ches", "CHES, mean", "number", "CHES"),
+    )
+    words = [
+        "Mean change of log-probability by the joint first step, all pairs of a group. Where the dot is left of 0, the "
+        "step makes the wanted responses themselves less likely."
+    ]
+    if "falls" in known:
+        words.append("At the end of a row: the share of its pairs whose chosen response starts by falling.")
+    if "ches" in known:
+        words.append(
+            "CHES, normalised by length, compares the mean states of the two responses; the higher, the more "
+            "displacement it predicts. Its unit is the states', so it compares groups of this run only."
+        )
+    return Panel(
+        id="first-step",
+        title="First step on chosen and rejected log-probability",
+        kind="dots",
+        caption=" ".join([*words, displacement_words(run)]).strip(),
+        x_label="Change of log-probability in the first step (nats)",
+        y_label="",
+        arrays={name: arrays[name] for name in known},
+        layers=tuple(
+            Layer(label=label, values=name, marker=marker, axis=axis)
+            for name, label, marker, axis in series
+            if name in known
+        ),
+        orders=rank_orders(run, "chosen falls most first", -arrays["chosen"]),
+        lines=(("0", 0.0),),
+        options={"zero": True},
+        **for_groups(run),
+    )
+
+
+def exact_panel(run: RunFolder) -> Panel | None:
+    """Loss and margin of the pairs that were trained exactly, with their first-order curves."""
+    return _beside_exact(
+        run,
+        "exact-curves",
+        "Exact training of the head against first order",
+        "Solid: the whole head trained exactly, on a sample of the pairs. Dashed: the first-order curve of "
+        f"the same pairs, as in all other curves here. {exact_words(run)} {exact_sample(run)}",
+        (("loss", "Loss", "Mean loss (nats)"), ("margin", "Margin", "Mean reward margin (beta × nats)")),
+        (),
+    )
+
+
+def log_probs_panel(run: RunFolder) -> Panel | None:
+    """Chosen and rejected log-probabilities of the pairs that were trained exactly, with their first-order curves."""
+    return _beside_exact(
+        run,
+        "exact-log-probs",
+        "Chosen and rejected apart: exact training against first order",
+        "The same sample: change of log-probability since the start, solid as exact training has it, dashed by first "
+        "order. Where the two part, believe the solid line, and read no likelihood displacement from the dashed one.",
+        (
+            ("chosen_change", "Chosen", "Change of chosen log-probability (nats)"),
+            ("rejected_change", "Rejected", "Change of rejected log-probability (nats)"),
+        ),
+        (("0", 0.0),),
+    )
+
+
+def _beside_exact(
+    run: RunFolder,
+    name: str,
+    title: str,
+    caption: str,
+    views: Sequence[tuple[str, str, str]],
+    lines: tuple[tuple[str, float], ...],
+) -> Panel | None:
+    """Exact curves with the first-order curves of the same pairs dashed; a view is (quantity, label, axis label)."""
+    steps, curves = exact_curves(run)
+    arrays: dict[str, np.ndarray] = {"step": steps}
+    layers = []
+    for quantity, label, axis in views:
+        exact, first_order = f"exact_{quantity}", f"first_order_{quantity}"
+        if len(steps) < 2 or not np.isfinite(curves[exact]).any():
+            continue
+        arrays |= {exact: curves[exact], first_order: curves[first_order]}
+        layers.append(Layer(label=label, values=exact, axis=axis, alone=first_order))
+    if not layers:
+        return None
+    return Panel(
+        id=name,
+        title=title,
+        kind="lines",
+        caption=" ".join(caption.split()),
+        x_label="Step (logarithmic)",
+        y_label=layers[0].axis,
+        arrays=arrays,
+        layers=tuple(layers),
+        lines=lines,
+        options={"dashed": "first order"},
+        **for_groups(run),
+    )
+
+
+# what they say ------------------------------------------------------------------------------------------------------
+
+
+def exact_curves(run: RunFolder) -> tuple[Float[np.ndarray, " s"], dict[str, Float[np.ndarray, "m s"]]]:
+    """Curves of the pairs that were trained exactly: the recorded steps, and `exact_*` and `first_order_*` by name.
+
+    Groups without a pair in that sample, and what was not measured, are NaN. No step where nothing was trained exactly.
+    """
+    steps = np.array([number(step) for step in run.part("exact", "recorded") or []], dtype=np.float64)
+    rows = {str(row.get("name", "")): row for row in run.part("exact", "groups") or []}
+    curves = {}
+    for key in (f"{kind}_{what}" for what in EXACT for kind in ("exact", "first_order")):
+        found = [[number(value) for value in rows.get(name, {}).get(key) or []] for name in run.names]
+        empty = [math.nan] * len(steps)
+        curves[key] = np.array([line if len(line) == len(steps) else empty for line in found])
+        curves[key] = curves[key].reshape(len(run.names), len(steps))
+    return steps, curves
+
+
+def exact_words(run: RunFolder) -> str:
+    """What of the first-order curves holds up beside exact training, and what does not; empty where not known."""
+    _, curves = exact_curves(run)
+    named = (
+        ("Group losses", "loss", " nats"),
+        ("Mean margins", "margin", ""),
+        ("Chosen log-probabilities, taken apart,", "chosen_change", " nats"),
+        ("Rejected log-probabilities, taken apart,", "rejected_change", " nats"),
+    )
+    gaps = [(what, number(run.part("exact", "gap", key)), curves[f"exact_{key}"], unit) for what, key, unit in named]
+    words = [f"{what} {_standing(gap, exact, unit)}." for what, gap, exact, unit in gaps if not math.isnan(gap)]
+    if words:
+        words.append(
+            "These are the largest gaps over groups and recorded steps. Holding up means a gap of at most a tenth of "
+            "the largest movement, roughly of at most a quarter."
+        )
+    return " ".join(words)
+
+
+def _standing(gap: float, exact: Float[np.ndarray, "m s"], unit: str) -> str:
+    """What to say of a gap, beside how far exact training moves the same curves where that is known."""
+    moved = np.abs(exact - exact[:, :1])
+    moved = float(moved[np.isfinite(moved)].max(initial=0.0))
+    if moved == 0.0:
+        return f"are off by up to {shown(gap, 2)}{unit}"
+    word = "hold up" if gap <= HOLDS * moved else "hold up roughly" if gap <= ROUGHLY * moved else "do not hold up"
+    return f"{word}: off by up to {shown(gap, 2)}{unit} where exact training moves them by up to {shown(moved, 2)}"
+
+
+def trust_words(run: RunFolder) -> str:
+    """What first order is good for with long responses: as measured in this run, else as a rule."""
+    known = exact_words(run)
+    rule = "group losses and margins hold up, chosen and rejected log-probabilities taken apart drift soon."
+    start = "With longer responses it is first order in the head's movement"
+    return f"{start}. Beside exact training of a sample: {known}" if known else f"{start}: {rule}"
+
+
+def exact_sample(run: RunFolder) -> str:
+    """Which pairs were trained exactly, how, and why; empty where none were."""
+    pairs, steps = run.part("exact", "pairs"), run.part("exact", "steps")
+    if not isinstance(pairs, int):
+        return ""
+    rate = number(run.part("exact", "learning_rate"))
+    setting = "" if math.isnan(rate) else f", learning rate {shown(rate)}"
+    why = readable(str(run.part("exact", "why") or ""))
+    what = f"{pairs:,} {'pair' if pairs == 1 else 'pairs'}" + (f" ({why})" if why else "")
+    what += f", {steps:,} steps" if isinstance(steps, int) else ""
+    names = {str(row.get("name", "")) for row in run.part("exact", "groups") or []}
+    groups = sum(name in names for name in run.names)
+    of = "" if groups == len(run.names) else f", from {groups} of {len(run.names)} groups"
+    return f"Sample: {what}{of}{setting}."
+
+
+def displacement_words(run: RunFolder) -> str:
+    """Rank correlations of what is known before training with what exact training did; empty where not known.
+
+    Example:
+        >>> from pathlib import Path
+        >>> part = {"pairs": 40, "against": "the change", "first_step": {"spearman": 0.8, "low": 0.64, "high": 0.9}}
+        >>> displacement_words(RunFolder(path=Path(), summary={"displacement": part}, trajectory=None, pairs=None))
+        'Rank correlation with the change: first step 0.80 [0.64, 0.90], on 40 pairs.'
+    """
+    told = []
+    for key, label in (("first_step", "first step"), ("ches", "CHES")):
+        value, low, high, p = (number(run.part("displacement", key, name)) for name in ("spearman", "low", "high", "p"))
+        if not math.isnan(value):
+            interval = "" if math.isnan(low) or math.isnan(high) else f" [{_signed(low)}, {_signed(high)}]"
+            told.append(f"{label} {_signed(value)}{interval}" + ("" if math.isnan(p) else f" (p {p:.2g})"))
+    if not told:
+        return ""
+    against = readable(str(run.part("displacement", "against") or "exact training"))
+    pairs = run.part("displacement", "pairs")
+    where = f", on {pairs:,} pairs" if isinstance(pairs, int) else ""
+    turned = (
+        " CHES is taken with its sign turned, so that 1 is perfect foresight for both." if "CHES" in told[-1] else ""
+    )
+    return f"Rank correlation with {against}: {', '.join(told)}{where}.{turned}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def given_away(row: Mapping[str, Any]) -> str:
+    """The held-out accuracies of a group that its probe is to be read beside; empty where none is known.
+
+    Example:
+        >>> given_away({"probe_accuracy": 0.78, "words_accuracy": 0.7, "words_low": 0.61, "words_high": 0.78})
+        'probe 0.78 · words 0.70 (0.61 to 0.78)'
+    """
+    named = (
+        ("probe", "probe"),
+        ("untrained twin", "untrained_probe"),
+        ("words", "words"),
+        ("length", "length"),
+        ("reference log-probability", "reference"),
+    )
+    told = []
+    for label, key in named:
+        value, low, high = (number(row.get(f"{key}_{part}")) for part in ("accuracy", "low", "high"))
+        if not math.isnan(value):
+            interval = "" if math.isnan(low) or math.isnan(high) else f" ({low:.2f} to {high:.2f})"
+            told.append(f"{label} {value:.2f}{interval}")
+    return " · ".join(told)
+
+
+def sketch_fact(run: RunFolder) -> str:
+    """Whether the features of long responses are sketched, and with which error, in a few words."""
+    width, error = run.part("features", "sketch"), number(run.part("features", "sketch_error", "rms"))
+    if not isinstance(width, int):
+        return "none, exact features"
+    return f"{width:,} numbers" + ("" if math.isnan(error) else f", error {shown(error, 2)}")
+
+
+def sketch_words(run: RunFolder) -> str:
+    """What the sketch may hide, with its error where that was measured; empty where nothing is sketched."""
+    if not run.part("features", "sketch"):
+        return ""
+    words = "Features are sketches of the true gradients, so small differences between groups can be sketch error"
+    part = run.part("features", "sketch_error") or {}
+    rms, expected, largest = (number(part.get(key)) for key in ("rms", "expected", "largest"))
+    if math.isnan(rms):
+        return f"{words}."
+    where = f", on {part['pairs']:,} pairs" if isinstance(part.get("pairs"), int) else ""
+    more = "" if math.isnan(expected) else f", where {shown(expected, 2)} is expected"
+    more += "" if math.isnan(largest) else f", and at most {shown(largest, 2)}"
+    return (
+        f"{words}. Kernel entries between different pairs, in units of both pairs' own lengths, are off by "
+        f"{shown(rms, 2)} (root mean square{where}){more}."
+    )
+
+
+# pairs to look at ---------------------------------------------------------------------------------------------------
+
+
+def pair_lists(run: RunFolder) -> list[dict[str, Any]]:
+    """The lists of pairs to look at, for the page; empty where the folder is no audit on long responses."""
+    if not run.responses or run.part("command") != "audit":
+        return []
+    return [
+        {
+            "id": "against",
+            "heading": "Against the rest",
+            "says": "The first step of all the other pairs pushes these margins down most. Look for wrong labels, for "
+            "two rules that contradict each other, and for pairs that belong to another group.",
+            "empty": "No pair is pushed the wrong way by the first step of the others.",
+            "filter": _below_zero(run, "agreement"),
+            "entries": _single(run, "at_odds", "agreement", "margin {}"),
+        },
+        {
+            "id": "falling",
+            "heading": "Chosen pushed down",
+            "says": "The whole first step lowers the log-probability of these chosen responses most. A margin can "
+            "grow all the same, as long as the rejected response falls faster.",
+            "empty": "No chosen response starts by falling.",
+            "filter": _below_zero(run, "chosen_push"),
+            "entries": _single(run, "chosen_falls", "chosen_push", "chosen {} nats"),
+        },
+        {
+            "id": "opposites",
+            "heading": "Near duplicates with opposite labels",
+            "says": "What one of these pairs asks of the model, the other takes back: their gradients point nearly "
+            f"against each other. {_looked_at(run)}",
+            "empty": f"None was found. {_looked_at(run)}",
+            "filter": _OPPOSITE if run.pairs is not None else None,
+            "entries": _opposites(run),
+        },
+    ]
+
+
+_OPPOSITE = (
+    'import pyarrow.parquet as pq; [row["id"] for row in pq.read_table("pairs.parquet").to_pylist() '
+    'if "opposite" in row["findings"]]'
+)
+
+
+def _below_zero(run: RunFolder, name: str) -> str | None:
+    """A line of Python that gives the ids of all pairs with a number below 0, where the folder has that column."""
+    if run.pairs is None or name not in run.pairs.schema.names:
+        return None
+    return (
+        f'import pyarrow.parquet as pq; pq.read_table("pairs.parquet", filters=[("{name}", "<", 0)])["id"].to_pylist()'
+    )
+
+
+def _single(run: RunFolder, key: str, sorted_by: str, form: str) -> list[dict[str, Any]] | None:
+    """One entry per pair of a list, with the number that it is sorted by; None where the run made no such list."""
+    rows = run.part("examples", key)
+    if not isinstance(rows, list):
+        return None
+    return [{"key": form.format(_three_digits(number(row.get(sorted_by)))), "pairs": [_pair(row)]} for row in rows]
+
+
+def _three_digits(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:#.3g}".removesuffix(".").replace("-", "−")
+
+
+def _opposites(run: RunFolder) -> list[dict[str, Any]] | None:
+    rows = run.part("examples", "opposites")
+    if not isinstance(rows, list):
+        return None
+    return [
+        {
+            "key": f"cosine {_signed(number(row.get('cosine')))}",
+            "pairs": [_pair(row.get(side) or {}) for side in ("first", "second")],
+        }
+        for row in rows
+    ]
+
+
+def _looked_at(run: RunFolder) -> str:
+    looked, of, found = (run.part("examples", "looked_at", key) for key in ("opposites", "of", "found"))
+    if not isinstance(looked, int) or not isinstance(of, int):
+        return ""
+    listed = len(run.part("examples", "opposites") or [])
+    more = (
+        f" {found:,} were found; those most opposite are listed." if isinstance(found, int) and found > listed else ""
+    )
+    where = f"All {of:,} pairs were" if looked >= of else f"A sample of {looked:,} of {of:,} pairs was"
+    return f"{where} looked at.{more}"
+
+
+def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    texts = [(label, row.get(label.lower())) for label in ("Prompt", "Chosen", "Rejected")]
+    known = [(label, readable(str(text))) for label, text in texts if text is not None]
+    start = next((text for _, text in known if text.strip()), "")
+    return {
+        "id": visible(row.get("id", "")),
+        "group": visible(row.get("group", "")),
+        "excerpt": cut(" ".join(start[: 4 * _EXCERPT].split()), _EXCERPT),
+        "texts": known,
+        "cut": bool(row.get("cut")),
+        "numbers": _numbers(row),
+    }
+
+
+def _numbers(row: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
+    """Labels and values of what is known of a pair."""
+    named = (
+        ("Push by all others", "agreement"),
+        ("By its own group", "group_agreement"),
+        ("Push on chosen", "chosen_push"),
+        ("Push on rejected", "rejected_push"),
+        ("Final margin", "margin"),
+        ("Chosen tokens", "chosen_tokens"),
+        ("Rejected tokens", "rejected_tokens"),
+    )
+    return [(label, row[key]) for label, key in named if not math.isnan(number(row.get(key)))]
