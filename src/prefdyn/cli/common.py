@@ -118,7 +118,7 @@ def share(split: float) -> float:
 
 _OF_EXTRACTION = (
     "data", "groups", "limit", "group_column", "template", "skip_bad_rows", "answers", "max_length", "revision",
-    "double_norm", "untrained_twin", "eos", "exact",
+    "double_norm", "untrained_twin", "eos",
 )  # fmt: skip
 
 

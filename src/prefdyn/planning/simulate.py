@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from prefdyn.diagnostics.prioritization import Prioritization, prioritization
 from prefdyn.dynamics.descent import descent
+from prefdyn.dynamics.problem import as_seen
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
@@ -90,7 +91,9 @@ def simulate(
     return Simulation(
         features=feats,
         trajectory=run,
-        prioritization=prioritization(feats, beta=objective.beta, learning_rate=run.settings["learning_rate"]),
+        prioritization=prioritization(
+            as_seen(feats, objective), beta=objective.beta, learning_rate=run.settings["learning_rate"]
+        ),
         predicted=tuple(predictions(feats, run, objective)),
         settings=resolved_settings(feats, run, seed=seed),
     )
