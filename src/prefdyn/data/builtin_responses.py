@@ -1,4 +1,4 @@
-"""The built-in preference data with whole replies: 680 pairs in four groups, written by a seeded grammar.
+"""The built-in preference data with whole replies: 820 pairs in four groups, written by a seeded grammar.
 
 Every prompt is a question or a request about one deed or thing of the lexicon of `prefdyn.data.builtin`. A reply has
 one to five short sentences: *advice* about the same trait, one piece of it with an *aside* (", and take your time"),
@@ -35,9 +35,10 @@ from prefdyn._checks import at_least
 from prefdyn._random import stream
 from prefdyn.data.builtin import SITUATIONS, contents, gerund, pick
 
+PAIRS_STYLE = 300
 PAIRS = 200
-"""Pairs of each group but ``against``."""
-PAIRS_AGAINST = 80
+"""Pairs of ``length`` and of ``random``."""
+PAIRS_AGAINST = 120
 STYLE_STRENGTH = 0.95
 """Share of openers, asides and closers that are in the style of their reply; the others are in the other style."""
 SENTENCES = 5
@@ -78,7 +79,7 @@ class ResponseGroup:
 GROUPS: tuple[ResponseGroup, ...] = (
     ResponseGroup(
         name="style",
-        pairs=PAIRS,
+        pairs=PAIRS_STYLE,
         topics=("company", "learning", "calm", "health", "order"),
         styles=(WARM, CURT),
         lengths="matched",
@@ -199,7 +200,7 @@ _TO_YOU = {
 
 
 def builtin_responses(seed: int = 0) -> list[dict[str, str]]:
-    """The built-in data set with whole replies: 680 pairs in four groups, the same in every process.
+    """The built-in data set with whole replies: 820 pairs in four groups, the same in every process.
 
     Args:
         seed: Decides every text; `load_dataset("builtin:responses")` is seed 0.
@@ -214,7 +215,7 @@ def builtin_responses(seed: int = 0) -> list[dict[str, str]]:
     Example:
         >>> rows = builtin_responses()
         >>> len(rows), rows[0]["prompt"]
-        (680, 'My plan is to clear my desk. What comes first?')
+        (820, 'Is there room in my life for a table of friends?')
     """
     at_least(seed, 0, name="seed")
     rows = []
