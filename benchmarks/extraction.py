@@ -22,7 +22,7 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.models.extract import extract
 from prefdyn.models.forward import Sequences
 from prefdyn.models.load import LanguageModel, load_model
-from prefdyn.models.tokens import tokenize_answers
+from prefdyn.models.token_pairs import tokenize_pairs
 
 
 def trunk_seconds(lm: LanguageModel, sequences: Sequences, batch_tokens: int) -> float:
@@ -65,7 +65,7 @@ def main() -> None:
 
     lm = load_model(str(options.model))
     data = load_dataset(options.data, limit=options.limit)
-    sequences = Sequences.sort(tokenize_answers(data, lm, answers=answers).sequences)
+    sequences = Sequences.sort(tokenize_pairs(data, lm, answers=answers).prompts)
     tokens = int(sequences.offsets[-1])
     threads = torch.get_num_threads()
     print(f"{lm.name}: {len(data)} pairs, {len(sequences)} prompts, {tokens} tokens, {threads} threads")

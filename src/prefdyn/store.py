@@ -182,7 +182,7 @@ def read_manifest(path: Path, *, kind: str, fix: str) -> dict[str, Any]:
     return body
 
 
-def _mapped(path: Path) -> dict[str, np.ndarray]:
+def _mapped(path: Path) -> dict[str, Any]:
     """Arrays of a safetensors file as read-only views of the file itself, not copied into memory."""
     whole = np.memmap(path, dtype=np.uint8, mode="r")
     start = 8 + int.from_bytes(whole[:8].tobytes(), "little")

@@ -56,15 +56,12 @@ def test_unsketched_products_are_those_of_the_gradients(tiny, kind):
     """Of every response with every other, and the log-probabilities and mean states beside them."""
     lm = load_model(str(tiny(kind)))
     data = texts(8)
-    feats = extract(data, lm, sketch=0)
+    feats: Any = extract(data, lm, sketch=0)
     pairs = tokenize_pairs(data, lm)
     found = token_states(lm, pairs, np.arange(8), dtype=torch.float64)
     truth, sums = naive.gradients(*found, lm.head_weight, bias=lm.head_bias, scale=lm.head_scale)
     flat = truth.reshape(16, -1)
     assert feats.kind == "responses"
-    assert feats.chosen_features is not None
-    assert feats.rejected_features is not None
-    assert feats.chosen_states is not None
     ours = np.concatenate([feats.chosen_features, feats.rejected_features])
     np.testing.assert_allclose(ours @ ours.T, flat @ flat.T, rtol=1e-10, atol=1e-10 * np.abs(flat @ flat.T).max())
     log_probs = np.concatenate([feats.ref_chosen_logps, feats.ref_rejected_logps])
@@ -78,20 +75,21 @@ def test_the_sketch_is_that_of_the_gradients(tiny):
     """Through the shards, sorted and put back in order."""
     lm = load_model(str(tiny("llama")))
     data = texts(10)
-    feats = extract(data, lm, sketch=64)
+    feats: Any = extract(data, lm, sketch=64)
     pairs = tokenize_pairs(data, lm)
     found = token_states(lm, pairs, np.arange(10))
     truth, _ = naive.gradients(*found, lm.head_weight)
     buckets = Buckets.draw(len(lm.head_weight), lm.hidden_size, size=64)
     wanted = np.stack([naive.sketch(each, buckets) for each in truth])
-    ours = np.concatenate([feats.chosen_features, feats.rejected_features])  # pyright: ignore[reportCallIssue]
+    ours = np.concatenate([feats.chosen_features, feats.rejected_features])
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
 
 
 def test_references_are_those_of_the_scorer(tiny):
     lm = load_model(str(tiny("llama")))
     data = texts()
-    feats, scored = extract(data, lm, sketch=32), score_pairs(lm, tokenize_pairs(data, lm))
+    feats: Any = extract(data, lm, sketch=32)
+    scored = score_pairs(lm, tokenize_pairs(data, lm))
     np.testing.assert_allclose(feats.ref_chosen_logps, scored.chosen, rtol=0, atol=1e-4)
     np.testing.assert_allclose(feats.ref_rejected_logps, scored.rejected, rtol=0, atol=1e-4)
 
@@ -178,7 +176,7 @@ def test_first_order_is_left_at_second_order(objective):
             loss = objective.loss(objective.beta * (moved / torch.from_numpy(tokens)).diff(dim=0)[0].neg()).mean()
             (slope,) = torch.autograd.grad(loss, head.head)
             with torch.no_grad():
-                head.head -= rate * slope
+                head.head.sub_(rate * slope)
         after = (np.stack(head.start_log_probs()) - start) / tokens
         run = descent(feats, objective, learning_rate=rate, steps=3, margins_at=[3])
         gaps.append(np.abs(objective.beta * (after[0] - after[1]) - run.margins[3]).max())
