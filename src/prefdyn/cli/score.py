@@ -66,14 +66,13 @@ def run(
     from prefdyn.store import is_main_process, new_output_folder
 
     pairs = common.dataset(options).with_held_out(common.share(split), seed=seed)
-    reading = common.extraction({**options, "double_norm": False})
-    del reading["double_norm"]
+    reading = common.reading(options)
     if not is_main_process():
-        score(pairs, model, eos=eos, autocast=autocast, **reading)
+        score(pairs, model, autocast=autocast, **reading)
         return
     with new_output_folder(out, command=NAME, force=force) as folder:
         began = time.monotonic()
-        found = score(pairs, model, eos=eos, autocast=autocast, **reading)
+        found = score(pairs, model, autocast=autocast, **reading)
         summary = score_summary(
             found,
             left_out=[item.to_json() for item in pairs.left_out],
