@@ -50,7 +50,9 @@ def run(
         str | None,
         typer.Option(help="Another model, or a folder of `prefdyn score`.", show_default="the model as it starts"),
     ] = None,
-    objective: Annotated[str, typer.Option(help="sigmoid, robust, ipo, hinge, gpo_ipo or sft.")] = "sigmoid",
+    objective: Annotated[
+        str, typer.Option(help="sigmoid, sigmoid_norm, robust, ipo, hinge, gpo_ipo or sft.")
+    ] = "sigmoid",
     label_smoothing: Annotated[float, typer.Option(help="Share of wrong labels, for sigmoid (cDPO) and robust.")] = 0.0,
     beta: o.Beta = 0.1,
     optimizer: Annotated[

@@ -17,6 +17,7 @@ from prefdyn._files import atomic_write
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.errors import ConfigError
+from prefdyn.models.forward import batch_room, runs
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.log_probs import PairScorer, TokenStates
@@ -171,6 +172,7 @@ def token_states(
     pairs: TokenPairs,
     rows: np.ndarray,
     *,
+    scorer: PairScorer | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = False,
 ) -> TokenStates:
@@ -180,35 +182,40 @@ def token_states(
         lm: The model, read in evaluation mode.
         pairs: Of kind `responses`.
         rows: Places of the pairs.
+        scorer: Of the same model and pairs, where there is one.
         dtype: Of the states that are kept; the model's own unless given.
         progress: Show a bar where stderr is a terminal.
     """
-    scorer = PairScorer(lm, pairs)
-    lengths = np.asarray([len(ids) for ids in pairs.prompts])[pairs.prompt[rows]]
-    order = np.argsort(lengths, kind="stable")
+    scorer = scorer or PairScorer(lm, pairs)
+    sizes = [len(pairs.prompts[pairs.prompt[row]]) + len(pairs.chosen[row]) + len(pairs.rejected[row]) for row in rows]
+    order = np.argsort(sizes, kind="stable")
+    room, pass_cost = batch_room(torch.device(lm.device).type)
+    batches = [order[part] for part in runs(np.asarray(sizes)[order], budget=room, pass_cost=pass_cost)]
     states: list[torch.Tensor] = [torch.empty(0)] * (2 * len(rows))
     targets = list(states)
     training = lm.model.training
     lm.model.eval()
     try:
-        for batch in track(np.array_split(order, max(1, len(rows) // 16)), "States", unit="batches", shown=progress):
+        for batch in track(batches, "States", unit="batches", shown=progress):
             with torch.no_grad():
                 found = scorer.token_states(rows[batch])
-            sizes = found.lengths.tolist()
+            lengths = found.lengths.tolist()
             kept = found.states if dtype is None else found.states.to(dtype)
-            parts = zip(kept.split(sizes), found.targets.split(sizes), strict=True)
+            parts = zip(kept.split(lengths), found.targets.split(lengths), strict=True)
             for place, (one, token) in zip([*batch.tolist(), *(batch + len(rows)).tolist()], parts, strict=True):
                 states[place], targets[place] = one, token
     finally:
         lm.model.train(training)
-    sizes = torch.tensor([len(each) for each in targets], device=targets[0].device)
-    return TokenStates(torch.cat(states), torch.cat(targets), sizes)
+    each = torch.tensor([len(ids) for ids in targets], device=targets[0].device)
+    return TokenStates(torch.cat(states), torch.cat(targets), each)
 
 
 # the sketch's error --------------------------------------------------------------------------------------------------
 
 
-def sketch_error(lm: LanguageModel, pairs: TokenPairs, buckets: Buckets, rows: np.ndarray) -> dict[str, Any]:
+def sketch_error(
+    lm: LanguageModel, pairs: TokenPairs, buckets: Buckets, rows: np.ndarray, *, scorer: PairScorer | None = None
+) -> dict[str, Any]:
     r"""How far the sketched kernel is off on some pairs, against the unsketched one.
 
     Args:
@@ -216,12 +223,13 @@ def sketch_error(lm: LanguageModel, pairs: TokenPairs, buckets: Buckets, rows: n
         pairs: Of kind `responses`.
         buckets: The sketch.
         rows: Places of the pairs that are looked at.
+        scorer: Of the same model and pairs, where there is one.
 
     Returns:
         `pairs`; `rms` and `largest` deviation of $C_{ij}$, i ≠ j, in units of $\sqrt{C_{ii} C_{jj}}$; `expected`: root
         mean square by the law of `Buckets` where no two coordinates share a bucket. NaN-free: None under two pairs.
     """
-    found = token_states(lm, pairs, rows)
+    found = token_states(lm, pairs, rows, scorer=scorer)
     sketches, _ = SketchedHead(*_head(lm), buckets=buckets).read(*found)
     chosen, rejected = sketches.double().cpu().numpy().reshape(2, len(rows), -1)
     exact = _pair_gram(exact_gram(*found, *_head(lm)))
@@ -261,7 +269,7 @@ def _known_error(worker: _FeatureReader, given: SortedPairs, *, cache: bool) -> 
         except ValueError:
             path.unlink()
     rows = np.sort(stream(0, "sketch error").permutation(len(given.pairs))[:_MEASURED_PAIRS])
-    found = sketch_error(lm, given.pairs, worker.buckets, rows)
+    found = sketch_error(lm, given.pairs, worker.buckets, rows, scorer=worker.scorer)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps(found).encode())

@@ -403,7 +403,9 @@ def audit(
     trained_exactly, untold = None, None
     if long and exact != 0 and not isinstance(data, FeatureSet) and dataset is not None:
         with _timed(timings, "exact_s"):
-            count, why = (exact, "as asked") if exact else (affordable(feats, steps=steps), "what takes little time")
+            count, why = exact or affordable(feats, steps=steps), "The size was asked for."
+            if not exact:
+                why = "As many as take about twenty seconds on two cores."
             if count:
                 trained_exactly = exact_head(
                     dataset, model, feats, objective, pairs=count, why=why, learning_rate=rate, steps=steps, seed=seed,
