@@ -38,7 +38,9 @@ def run(
     max_length: o.MaxLength = None,
     eos: o.Eos = None,
     sketch: o.Sketch = 4096,
-    objective: Annotated[str, typer.Option(help="sigmoid, sigmoid_norm, robust, ipo, hinge, gpo_ipo or sft" + _List)] = "sigmoid",
+    objective: Annotated[
+        str, typer.Option(help="sigmoid, sigmoid_norm, robust, ipo, hinge, gpo_ipo or sft" + _List)
+    ] = "sigmoid",
     label_smoothing: Annotated[float, typer.Option(help="Share of wrong labels, for sigmoid (cDPO) and robust.")] = 0.0,
     beta: Annotated[str, typer.Option(help="DPO temperature" + _List)] = "0.1",
     learning_rate: Annotated[
