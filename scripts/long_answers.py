@@ -84,12 +84,15 @@ def tables(folder: Path) -> None:
     summary, cost = (json.loads((folder / f"{name}.json").read_text()) for name in ("summary", "cost"))
     kept, lost = summary["dataset"]["pairs"], len(summary["dataset"]["left_out"])
     print(f"\n### {folder.name}: {kept} pairs, {lost} left out; {cost['seconds']:.0f} s, {cost['peak_gib']:.2f} GiB\n")
-    print("| group | pairs | verdict | z | probe | words | length | reference | twin's probe | loss train → held out |")
-    print("|---|--:|---|--:|--:|--:|--:|--:|--:|---|")
+    print(
+        "| group | pairs | verdict | z, twin's | probe, twin's | words | length | reference | loss train → held out |"
+    )
+    print("|---|--:|---|--:|--:|--:|--:|--:|---|")
     for row in summary["groups"]:
         numbers = (
-            f"{row['null_z']:.1f} | {row['probe_accuracy']:.2f} | {row['words_accuracy']:.2f} | "
-            f"{row['length_accuracy']:.2f} | {row['reference_accuracy']:.2f} | {row['untrained_probe_accuracy']:.2f} | "
+            f"{row['null_z']:.1f}, {row['untrained_null_z']:.1f} | {row['probe_accuracy']:.2f}, "
+            f"{row['untrained_probe_accuracy']:.2f} | {row['words_accuracy']:.2f} | {row['length_accuracy']:.2f} | "
+            f"{row['reference_accuracy']:.2f} | "
             f"{row['predicted_final_loss']:.3f} → {row['predicted_held_out_loss']:.3f}"
         )
         print(f"| {row['name']} | {row['pairs']} | {row['verdict']} | {numbers} |")

@@ -193,6 +193,7 @@ class Audit:
                 twin = self.untrained.groups[code]
                 row |= {
                     "untrained_distinguishability": twin.distinguishability,
+                    "untrained_null_z": twin.null_z,
                     "untrained_probe_accuracy": twin.probe_accuracy,
                     "untrained_probe_low": twin.probe_interval[0],
                     "untrained_probe_high": twin.probe_interval[1],
