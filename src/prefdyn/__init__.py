@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prefdyn.dynamics.flow import flow
     from prefdyn.dynamics.pair_statistics import pair_statistics
     from prefdyn.dynamics.sweep import sweep
+    from prefdyn.experiments.reproduce import run_recipe
     from prefdyn.features import FeatureSet
     from prefdyn.maths.objectives import DPO
     from prefdyn.models.extract import extract
@@ -51,6 +52,7 @@ __all__ = [
     "orthogonality",
     "preflight",
     "prioritization",
+    "run_recipe",
     "score",
     "separation",
     "train",
@@ -75,6 +77,7 @@ _HOMES = {
     "orthogonality": "prefdyn.diagnostics.orthogonality",
     "preflight": "prefdyn.data.preflight",
     "prioritization": "prefdyn.diagnostics.prioritization",
+    "run_recipe": "prefdyn.experiments.reproduce",
     "score": "prefdyn.models.score",
     "separation": "prefdyn.diagnostics.separation",
     "train": "prefdyn.training.train",

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from prefdyn.cli import audit, bounds, compare, data, extract, field, report, score, simulate, train
+from prefdyn.cli import audit, bounds, compare, data, extract, field, report, reproduce, score, simulate, train
 
 app = typer.Typer(
     name="prefdyn",
@@ -36,7 +36,8 @@ def _interruptible(run: Callable[..., None]) -> Callable[..., None]:
 
 
 COMMANDS = {
-    module.NAME: module for module in (audit, extract, simulate, bounds, field, train, compare, score, data, report)
+    module.NAME: module
+    for module in (audit, extract, simulate, bounds, field, train, compare, reproduce, score, data, report)
 }
 for _name, _module in COMMANDS.items():
     app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(

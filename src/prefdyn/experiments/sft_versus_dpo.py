@@ -1,0 +1,317 @@
+r"""Does DPO separate a behaviour's two sides more than fine-tuning does? The third first experiment for 2403.18742.
+
+The same body is trained on the same pairs by DPO, and by fine-tuning on the chosen answers (SFT): equal steps, batches
+and learning rate, under an optimizer whose steps do not depend on the scale of the loss. What it then holds apart is
+told by seven measures, on the pairs trained on and on held-out ones. Training the head alone cannot move the states, so
+that is the control of the measuring itself.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
+from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below
+from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Line, Panel, Plan, Recipe, Results
+from prefdyn.experiments.separability import CLOUDS, MEASURES, RATIOS, READERS, SPLITS, change, folded, separability
+from prefdyn.experiments.statistics import over_seeds
+
+_FIGURE = "2403.18742-experiment03"
+WAYS: Mapping[str, str] = {"dpo": "DPO", "sft": "SFT on the chosen"}
+_SHADES = {"dpo": 0.1, "sft": 0.7}
+_MEASURES: Mapping[str, str] = {name: says for name, says in MEASURES.items() if name != "along"}
+_FALLING = ("trace_ratio", "concentration_ratio")
+"""Smaller where the sides are farther apart."""
+_SAME = 1e-5
+"""Relative change up to which states in float32 count as unmoved."""
+
+
+# what is run ---------------------------------------------------------------------------------------------------------
+
+
+def _runs(context: Context) -> Plan:
+    setup = context.setup("full")
+    setups = {"dpo": setup, "sft": replace(setup, objective="sft")}
+    head = replace(context.setup("last-layer"), learning_rate="auto", batch_size="full", scheme="epochs")
+    plan: dict[Any, Any] = {}
+    for seed in context.seeds:
+        for source in SOURCES:
+            model = context.source(source, seed, "last-layer")
+            for name in context.behaviours():
+                pairs = context.pairs([name], seed, template=setup.template)
+                plan["before", source, seed, name] = context.features(pairs, model)
+                for way, told in WAYS.items():
+                    trained = context.train(pairs, model, setups[way], seed=seed, title=told, keep_model=True)
+                    plan["trained", way, source, seed, name] = trained
+                    plan["after", way, source, seed, name] = context.features(pairs, model, start=trained)
+        name = context.behaviours()[-1]
+        pairs, model = plan["before", MODEL, seed, name].pairs, context.source(MODEL, seed, "last-layer")
+        trained = context.train(
+            pairs, model, head, seed=seed, title="head-only training", keep_model=True, probes=("drift",)
+        )
+        plan["head", seed] = trained
+        plan["after head", seed] = context.features(pairs, model, start=trained)
+    return plan
+
+
+# what is measured ----------------------------------------------------------------------------------------------------
+
+
+def _results(context: Context, done: Done) -> Results:
+    names, seeds = context.behaviours(), context.seeds
+    found: dict[Any, dict[str, dict[str, float]]] = {}
+    for source in SOURCES:
+        for seed in seeds:
+            for name in names:
+                found["before", source, seed, name] = separability(done["before", source, seed, name].features)
+                for way in WAYS:
+                    feats = done["after", way, source, seed, name].features
+                    found[way, source, seed, name] = separability(feats)
+    measured: dict[str, Any] = {
+        "against": {source: _compared(found, "sft", "dpo", source, seeds, names) for source in SOURCES},
+        "moved": {
+            way: {source: _compared(found, "before", way, source, seeds, names) for source in SOURCES} for way in WAYS
+        },
+        "accuracy": {
+            way: {
+                source: folded(
+                    [[_accuracy(done["trained", way, source, seed, name], name) for seed in seeds] for name in names]
+                )
+                for source in SOURCES
+            }
+            for way in WAYS
+        },
+        "head": [_unmoved(done, seed, names[-1]) for seed in seeds],
+        "overfit": {way: _overfit(found, way, seeds, names) for way in WAYS},
+    }
+    figures = (_table(found, seeds, names), _points(found, seeds, names))
+    return Results(measured=measured, figures=figures)
+
+
+def _accuracy(outcome: Any, name: str) -> float:
+    return outcome.trajectory.final("reward_accuracy", group=name, split="held_out")
+
+
+def _compared(
+    found: Mapping[Any, Mapping[str, Mapping[str, float]]],
+    first: str,
+    second: str,
+    source: str,
+    seeds: Sequence[int],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Split to measure to how far the second is from the first, mean over behaviours, seed by seed."""
+    return {
+        split: {
+            measure: folded(
+                [
+                    [
+                        change(measure, *(found[way, source, seed, name][split][measure] for way in (first, second)))
+                        for seed in seeds
+                    ]
+                    for name in names
+                ]
+            )
+            for measure in found[first, source, seeds[0], names[0]][split]
+        }
+        for split in SPLITS
+    }
+
+
+def _unmoved(done: Done, seed: int, name: str) -> dict[str, float]:
+    """What training the head alone does to the states, and how far the head went."""
+    before, after = done["before", MODEL, seed, name].features, done["after head", seed].features
+    first, second = separability(before)["all"], separability(after)["all"]
+    return {
+        "distinguishability": second["distinguishability"] / first["distinguishability"],
+        "trace_ratio": second["trace_ratio"] / first["trace_ratio"],
+        "drift": done["head", seed].trajectory.final("drift", group=name),
+    }
+
+
+def _overfit(
+    found: Mapping[Any, Mapping[str, Mapping[str, float]]], way: str, seeds: Sequence[int], names: Sequence[str]
+) -> float:
+    """Share of runs that separate their training pairs more than before, and read held-out pairs no better."""
+    flagged = [
+        found[way, MODEL, seed, name]["train"]["trace_ratio"]
+        < found["before", MODEL, seed, name]["train"]["trace_ratio"]
+        and found[way, MODEL, seed, name]["held_out"]["probe"]
+        <= found["before", MODEL, seed, name]["held_out"]["probe"]
+        for seed in seeds
+        for name in names
+    ]
+    return float(np.mean(flagged))
+
+
+# figures -------------------------------------------------------------------------------------------------------------
+
+_STAGES = {"before": "before", **WAYS}
+
+
+def _table(
+    found: Mapping[Any, Mapping[str, Mapping[str, float]]], seeds: Sequence[int], names: Sequence[str]
+) -> Figure:
+    rows = []
+    for split in ("train", "held_out"):
+        for measure, says in _MEASURES.items():
+            if measure in READERS and split == "train":
+                continue
+            cells = [f"{says}, {SPLITS[split]}"]
+            for source in SOURCES:
+                for stage in _STAGES:
+                    values = [found[stage, source, seed, name][split][measure] for seed in seeds for name in names]
+                    cells.append(f"{_average(measure, values):.3g}")
+            rows.append(tuple(cells))
+    return Figure(
+        spec=spec_of(_FIGURE),
+        part="a",
+        panels=(
+            Panel(
+                kind="table",
+                columns=("measure", *_STAGES.values(), *(f"twin: {stage}" for stage in _STAGES.values())),
+                rows=tuple(rows),
+            ),
+        ),
+        caption="Separability of the states before and after training, means over behaviours and seeds (geometric ones "
+        "of the first four measures). Variance over distance is smaller, and all other measures larger, where the "
+        "sides are farther apart. Readers are fitted on the training pairs.",
+    )
+
+
+def _average(measure: str, values: Sequence[float]) -> float:
+    """Geometric mean of measures of one sign, else the plain one; of what was measured."""
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return math.nan
+    return float(np.exp(np.mean(np.log(known)))) if measure in RATIOS else float(np.mean(known))
+
+
+def _points(
+    found: Mapping[Any, Mapping[str, Mapping[str, float]]], seeds: Sequence[int], names: Sequence[str]
+) -> Figure:
+    panels = []
+    for place, measure in enumerate(("distinguishability", "trace_ratio", "silhouette", "probe")):
+        lines, ends = [], []
+        for way, told in WAYS.items():
+            pairs = [
+                tuple(found[stage, MODEL, seed, name]["held_out"][measure] for stage in ("before", way))
+                for seed in seeds
+                for name in names
+            ]
+            x, y = np.array(pairs).T
+            lines.append(Line(label=told, x=x, y=y, shade=_SHADES[way], style="points"))
+            ends += [x, y]
+        known = np.concatenate(ends)
+        known = known[np.isfinite(known)]
+        if len(known):
+            ends = np.array([known.min(), known.max()])
+            lines.append(Line(label="as before", x=ends, y=ends, style="dashed"))
+        says = _MEASURES[measure]
+        panels.append(
+            Panel(
+                kind="lines", title=f"({'abcd'[place]}) {says}", x_label="Before training", y_label="After training",
+                lines=tuple(lines),
+            )
+        )  # fmt: skip
+    return Figure(
+        spec=spec_of(_FIGURE),
+        part="b",
+        panels=tuple(panels),
+        caption="Held-out pairs before and after the whole model was trained; one point per behaviour and seed.",
+    )
+
+
+# claims --------------------------------------------------------------------------------------------------------------
+
+
+def _shown(measure: str, values: Sequence[float]) -> list[float]:
+    """Ratios in place of their logarithms."""
+    return [math.exp(value) for value in values] if measure in RATIOS else list(values)
+
+
+def _judge(measure: str, split: str) -> Any:
+    def judge(measured: Mapping[str, Any]) -> Judged:
+        mine, twin = (measured["against"][source] for source in SOURCES)
+        ratio = measure in RATIOS
+        found = Measured(
+            model=_shown(measure, mine[split][measure]),
+            twin=_shown(measure, twin[split][measure]),
+            accuracy=measured["accuracy"]["dpo"][MODEL],
+            twin_accuracy=measured["accuracy"]["dpo"][TWIN],
+        )
+        judged = (below if measure in _FALLING else above)(
+            found,
+            1.0 if ratio else 0.0,
+            what=f"{_MEASURES[measure]}, DPO {'over' if ratio else 'less'} SFT:",
+            least=0.0 if ratio else -math.inf,
+        )
+        rest = {
+            f"{way} {'over' if ratio else 'less'} before": over_seeds(
+                _shown(measure, measured["moved"][key][MODEL][split][measure])
+            )
+            for key, way in WAYS.items()
+        }
+        if measure in CLOUDS:
+            rest[f"DPO {'over' if ratio else 'less'} SFT, {SPLITS['train']}"] = over_seeds(
+                _shown(measure, mine["train"][measure])
+            )
+        rest["held-out reward accuracy after SFT"] = over_seeds(measured["accuracy"]["sft"][MODEL])
+        return replace(judged, evidence={**judged.evidence, **as_evidence(rest), "overfit": measured["overfit"]})
+
+    return judge
+
+
+def _judge_head(measured: Mapping[str, Any]) -> Judged:
+    found = measured["head"]
+    off = max(abs(one[name] - 1) for one in found for name in ("distinguishability", "trace_ratio"))
+    drift = min(one["drift"] for one in found)
+    return Judged(
+        holds=off <= _SAME and drift > 0,
+        measured=f"D and total variance over D², after over before: off 1 by at most {off:.2g}",
+        because=f"over all seeds; the head moved by {drift:.3g} or more",
+        evidence={"largest_departure": off, "least_drift": drift},
+    )
+
+
+def _claim(measure: str) -> Claim:
+    says, ratio = _MEASURES[measure], measure in RATIOS
+    less, end, side = ("smaller", "upper", "below") if measure in _FALLING else ("larger", "lower", "above")
+    return Claim(
+        id=f"{_FIGURE}-{measure.replace('_', '-')}",
+        figure=_FIGURE,
+        place="First experiments",
+        statement="DPO separates the two sides more than fine-tuning on the chosen answers does: "
+        f"{says} of held-out pairs is {less}.",
+        rule=f"The measure on held-out pairs after DPO {'over' if ratio else 'less'} that after SFT, equal steps and "
+        f"learning rates, {'geometric ' if ratio else ''}mean over behaviours: holds where the {end} end of its 95 % "
+        f"interval over seeds is {side} {1 if ratio else 0}. {BEYOND}",
+        judge=_judge(measure, "held_out"),
+    )
+
+
+CLAIMS = (
+    *(_claim(measure) for measure in _MEASURES),
+    Claim(
+        id=f"{_FIGURE}-head",
+        figure=_FIGURE,
+        place="Section 3 (the control of this experiment)",
+        statement="Training the head alone leaves the separability of the states as it is.",
+        rule="Full-batch descent of the head, then the states anew: holds where D and total variance over D² are those "
+        f"of before within {_SAME:g} of themselves, and the head did move.",
+        judge=_judge_head,
+    ),
+)
+
+RECIPE = Recipe(
+    name="sft-versus-dpo",
+    summary="Does DPO separate a behaviour's two sides more than fine-tuning on the chosen answers does?",
+    claims=CLAIMS,
+    runs=_runs,
+    results=_results,
+    setups=("full", "last-layer"),
+)

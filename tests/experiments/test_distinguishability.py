@@ -1,0 +1,200 @@
+"""The recipe end to end on built-in data, its rules on both sides, and its numbers against other ways to get them."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prefdyn.diagnostics.separation import separation
+from prefdyn.experiments import distinguishability as recipe
+from prefdyn.experiments.context import MODEL, TWIN
+from prefdyn.experiments.launch import launch
+from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.statistics import spearman
+from prefdyn.maths.objectives import LOG2
+from prefdyn.trajectory import Trajectory
+from tests.experiments.conftest import twin_of
+
+CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
+A = "2403.18742"
+FIVE = ["a", "b", "c", "d", "e"]
+
+
+def order(model, twin, accuracy=(0.9, 0.91, 0.92), twin_accuracy=(0.6, 0.61, 0.62)):
+    """What `_orders` gives, with the same numbers in every split and phase."""
+    return {
+        source: {
+            "accuracy": list(learned),
+            **{split: {phase: list(values) for phase in ("early", "area", "late")} for split in ("train", "held_out")},
+        }
+        for source, values, learned in ((MODEL, model, accuracy), (TWIN, twin, twin_accuracy))
+    }
+
+
+def judged(id, **measured):
+    return CLAIMS[id].judge({"groups": FIVE, **measured})
+
+
+@pytest.mark.parametrize(
+    ("values", "holds"), [([0.9, 1.0, 0.8], True), ([0.9, -0.3, 0.8], False), ([0.9, 1.0, float("nan")], None)]
+)
+@pytest.mark.parametrize(
+    ("key", "id"),
+    [
+        ("full", f"{A}-fig06-training-area"), ("full", f"{A}-fig06-test-late"),
+        ("full-other", f"{A}-fig10-training-area"),
+        ("full-beta-0.001", f"{A}-fig17-test-area"), ("full-beta-0.1", f"{A}-fig18-training-area"),
+        ("full-beta-1", f"{A}-fig19-test-area"),
+    ],
+)  # fmt: skip
+def test_an_order_is_held_where_its_interval_is_above_zero(key, id, values, holds):
+    found = judged(id, **{key: order(values, [0.1, 0.0, 0.2])})
+    assert found.holds is holds
+
+
+def test_the_last_layer_is_judged_by_the_text_and_tells_the_code():
+    found = judged(
+        f"{A}-fig03-training-early",
+        **{"last-layer": {"text": order([1.0, 0.9, 0.8], [0.1] * 3), "code": order([0.5, 0.5, 0.2], [0.1] * 3)}},
+    )
+    assert (found.holds, twin_of(found).beyond) == (True, True)
+    assert found.evidence["as the published code does"]["value"] == pytest.approx(0.4)
+
+
+def test_what_one_model_or_two_behaviours_cannot_tell_is_not_told():
+    assert judged(f"{A}-fig10-training-area").because == "one model was given; give a second --model"
+    few = CLAIMS[f"{A}-fig06-test-area"].judge({"groups": ["a", "b"], "full": order([1.0] * 3, [0.0] * 3)})
+    assert (few.holds, few.because) == (None, "an order takes 3 behaviours, and there are 2")
+
+
+@pytest.mark.parametrize(("straight", "holds"), [([0.97, 0.98, 0.99], True), ([0.85, 0.9, 0.88], False)])
+def test_growth_is_linear_above_nine_tenths(straight, holds):
+    drift = {
+        MODEL: {"straight": straight, "order": [1.0] * 3}, TWIN: {"straight": [0.9] * 3, "order": [1.0] * 3},
+        "accuracy": {MODEL: [0.9] * 3, TWIN: [0.6] * 3},
+    }  # fmt: skip
+    assert judged(f"{A}-fig04-linear", drift=drift).holds is holds
+    assert judged(f"{A}-fig04-order", drift=drift).holds is True
+    drift[MODEL]["order"] = [0.9, -0.9, 0.1]
+    assert judged(f"{A}-fig04-order", drift=drift).holds is False
+
+
+THEOREM = {"published": 0.06, "repaired": 1.0, "first": [1.0, 1.0], "applies": True, "failing": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "published", "repaired"),
+    [
+        ({}, True, True),
+        ({"published": 1.2}, False, True),
+        ({"applies": False, "failing": ["Delta <= 1/2"]}, None, True),
+        ({"repaired": 1.01}, True, False),
+        ({"first": [0.99, 1.0]}, True, False),
+    ],
+)
+def test_the_theorem_is_judged_where_it_speaks_and_its_repair_everywhere(change, published, repaired):
+    theorem = THEOREM | change
+    assert judged(f"{A}-fig04-theorem", theorem=theorem).holds is published
+    assert judged(f"{A}-fig04-repaired", theorem=theorem).holds is repaired
+
+
+@pytest.mark.parametrize(
+    ("z", "share", "holds"), [([9, 8, 10], [1, 1, 0.8], True), ([9, 8, 10], [0.4, 0.5, 0.4], False),
+                              ([1, 3, 2], [1, 1, 1], False)],
+)  # fmt: skip
+def test_labels_are_beside_random_ones_by_z_and_by_p(z, share, holds):
+    null = {MODEL: {"z": z, "share": share}, TWIN: {"z": [1.0, 1.2, 1.1], "share": [0.2] * 3}}
+    found = judged(f"{A}-experiment01-null", null=null, **{"last-layer": {"text": order([1.0] * 3, [1.0] * 3)}})
+    assert found.holds is holds
+
+
+@pytest.mark.parametrize(("r_squared", "holds"), [([0.98, 0.99, 0.97], True), ([0.98, 0.5, 0.97], False)])
+def test_updates_are_proportional_by_r_squared(r_squared, holds):
+    update = {
+        source: {"r_squared": values, "slope": [1.0] * 3}
+        for source, values in ((MODEL, r_squared), (TWIN, [0.9] * 3))
+    }  # fmt: skip
+    found = judged(
+        f"{A}-experiment02-proportional",
+        **{"first update": update, "last-layer": {"text": order([1.0] * 3, [1.0] * 3)}},
+    )
+    assert found.holds is holds
+    assert found.evidence["slope_on_weighted_gap"]["value"] == 1.0
+
+
+def test_falls_are_below_log_two():
+    rows = [
+        {"run": "joint", "step": step, "group": "g", "split": "train", "pairs": 1, "loss": LOG2 - fall}
+        for step, fall in ((0, 0.0), (10, 0.1), (20, 0.4))
+    ]
+    falls = recipe._falls(Trajectory.from_rows(rows, settings={}), "g", "train")
+    assert falls == pytest.approx({"early": 0.02, "area": (10 * 0.05 + 10 * 0.25) / 20, "late": 0.4})
+
+
+def test_r_squared_is_that_of_a_line_through_the_origin():
+    x = np.array([1.0, 2.0, 3.0])
+    assert recipe._r_squared(x, 2 * x) == 1.0
+    y = np.array([1.0, 3.0, 2.0])
+    slope = (x * y).sum() / (x * x).sum()
+    assert recipe._r_squared(x, y) == pytest.approx(1 - ((y - slope * x) ** 2).sum() / ((y - 2) ** 2).sum())
+    assert recipe._r_squared(x, 5 + 0.1 * x) < 0
+
+
+@pytest.fixture
+def found(context):
+    """The recipe on built-in data, its whole-model runs cut to one beta."""
+    context = replace(context, compat=True)
+    plan = recipe._runs(context)
+    landed, _ = launch(list(plan.values()), progress=False)
+    return context, plan, _Landed(plan, landed), recipe._results(context, _Landed(plan, landed))
+
+
+def test_the_recipe_end_to_end(found):
+    """Figures as in the catalogue, drawn from runs that were planned; numbers as other routes give them."""
+    context, _, done, results = found
+    names = context.behaviours()
+    assert {figure.id for figure in results.figures} == {spec.id for spec in recipe.RECIPE.figures}
+    for figure in results.figures:
+        assert figure.table().num_rows > 0
+    for claim in recipe.CLAIMS:
+        assert claim.judge(results.measured).holds in (None, True, False)
+    one = CLAIMS[f"{A}-fig06-training-area"].judge(results.measured)
+    assert (one.holds, one.because) == (None, "measured with 1 of 1 seeds, and a verdict takes 3")
+    assert CLAIMS[f"{A}-fig04-repaired"].judge(results.measured).holds is True
+
+    feats = done["features", MODEL, 0].features
+    apart = separation(feats, permutations=9, bootstraps=1, folds=2)
+    distances = {group.name: group.distinguishability for group in apart.groups}
+    assert results.measured["distinguishability"] == {name: [pytest.approx(distances[name])] for name in names}
+    run = {name: done["full", MODEL, 0, name].trajectory for name in names}
+    falls = [LOG2 - run[name].final("loss", group=name, split="held_out") for name in names]
+    expected = spearman([distances[name] for name in names], falls)
+    assert results.measured["full"][MODEL]["held_out"]["late"] == [pytest.approx(expected)]
+
+    figure = next(figure for figure in results.figures if figure.id == f"{A}-fig03")
+    assert [panel.title for panel in figure.panels] == ["", "as the published code does"]
+    assert sorted(line.label for line in figure.panels[0].lines) == sorted(names)
+    assert [line.shade for line in figure.panels[0].lines] == pytest.approx([0.1, 0.5, 0.9])
+    least = min(names, key=lambda name: distances[name])
+    assert figure.panels[0].lines[0].label == least  # purple
+    assert "One model was given" in results.notes[0]
+
+
+def test_the_published_code_has_two_norms_and_batches_drawn_afresh(context):
+    plan: Any = recipe._runs(replace(context, compat=True))
+    text, code = (plan["last-layer", variant, MODEL, 0] for variant in ("text", "code"))
+    assert (text.setup.scheme, code.setup.scheme) == ("epochs", "replacement")
+    assert (text.start.double_norm, code.start.double_norm) == (False, True)
+    without = recipe._runs(context)
+    assert not any("code" in key for key in without)
+    assert set(without) < set(plan)
+
+
+def test_another_model_has_runs_and_features_of_its_own(context, builtin_model):
+    other = replace(builtin_model, fingerprint="f" * 64)
+    plan = recipe._runs(replace(context, models=(builtin_model, other)))
+    keys = {key for key in plan if key[0] == "full-other"}
+    assert len(keys) == 2 * len(context.behaviours())
+    assert all(plan[key].model.fingerprint == "f" * 64 for key in keys)
+    assert not any(key[0] == "full-other" for key in recipe._runs(context))

@@ -1,0 +1,140 @@
+"""Paths in the plane: closed forms, both sides of each rule, and the recipe end to end."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prefdyn.experiments import gradient_field as recipe
+from prefdyn.experiments.gradient_field import COORDINATES, STARTS, WAYS, leads
+from prefdyn.experiments.launch import launch
+from prefdyn.experiments.reproduce import _Landed
+from prefdyn.theory.gradient_field import flow_point
+from prefdyn.theory.measured import PlanePath
+from tests.experiments.conftest import twin_of
+
+CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
+C = "2404.04626"
+
+
+def path(x1, x2, ref_chosen=0.1, ref_rejected=0.1):
+    return PlanePath(np.arange(2), np.array([1.0, x1]), np.array([1.0, x2]), ref_chosen, ref_rejected)
+
+
+def test_leads_of_the_four_flows_are_those_of_theory():
+    """At x1/x2 = 9: the flow in ratios ends at (1.4056, 0.1562), that in logarithms at (3, 1/3) (THEORY 4.5)."""
+    ratios, logs = (path(*map(float, flow_point(name, ratio=9.0))) for name in ("ratios", "log-ratios"))
+    assert leads(ratios)["ratios"] == pytest.approx((1 - 0.1562) - (1.4056 - 1), abs=1e-4)
+    assert leads(ratios)["ratios"] > 0
+    assert leads(logs)["logs"] == pytest.approx(0.0, abs=1e-12)
+    assert leads(logs)["ratios"] == pytest.approx(2 / 3 - 2)
+    assert leads(path(2.0, 0.5, 0.1, 0.4))["probabilities"] == pytest.approx(0.4 * 0.5 - 0.1)
+    assert leads(path(1.0, 1.0)) == dict.fromkeys(COORDINATES, 0.0)
+
+
+def test_the_circle_is_kept_by_the_flow_in_ratios_alone():
+    kept = path(*map(float, flow_point("ratios", ratio=9.0)))
+    left = path(*map(float, flow_point("log-ratios", ratio=9.0)))
+    assert recipe._circle(kept) == pytest.approx(1.0)
+    assert recipe._circle(left) == pytest.approx((9 + 1 / 9) / 2)
+
+
+def test_the_derivatives_agree_with_differences_and_a_wrong_formula_would_not(monkeypatch):
+    found = recipe._theorem(0.1)
+    assert found["derivatives"] < 1e-6
+    assert found["ratio"] < 1e-12
+    right = recipe.field_gradient
+    monkeypatch.setattr(recipe, "field_gradient", lambda x1, x2, *, beta: (2 * right(x1, x2, beta=beta)[0], 1.0 / x2))
+    assert recipe._theorem(0.1)["derivatives"] > 0.5
+
+
+def measured(values=(0.5, 0.6, 0.55), **change):
+    """Every lead the same, three seeds."""
+    every = {way: {start: {name: list(values) for name in COORDINATES} for start in STARTS} for way in WAYS}
+    return {
+        "theorem": {"derivatives": 1e-9, "ratio": 1e-15},
+        "field": {"points": 10, "harder": 10, "beta": 0.1},
+        "leads": every,
+        "twin": {name: [0.1, 0.1, 0.1] for name in COORDINATES},
+        "falling": {start: [0.1] * len(values) for start in STARTS},
+        "circle": {way: {start: [1.0, 1.01, 0.99][: len(values)] for start in STARTS} for way in WAYS},
+        "references": {start: [[0.1, 0.2]] * len(values) for start in STARTS},
+        **change,
+    }
+
+
+def judge(id, found):
+    return CLAIMS[f"{C}-{id}"].judge(found)
+
+
+def test_formulas_on_both_sides():
+    assert judge("fig01-derivatives", measured()).holds is True
+    assert judge("fig01-derivatives", measured(theorem={"derivatives": 1e-3, "ratio": 0})).holds is False
+    assert judge("fig01-ratio", measured()).holds is True
+    assert judge("fig01-ratio", measured(field={"points": 10, "harder": 9, "beta": 0.1})).holds is False
+    assert judge("fig01-ratio", measured(theorem={"derivatives": 0, "ratio": 1e-3})).holds is False
+    assert judge("fig01-ratio", measured(field={"points": 0, "harder": 0, "beta": 0.1})).holds is None
+
+
+@pytest.mark.parametrize("name", list(COORDINATES))
+def test_leads_on_both_sides(name):
+    id = f"experiment01-{name}"
+    found = judge(id, measured())
+    assert (found.holds, twin_of(found).beyond) == (True, True)
+    assert found.evidence["head, chosen"]["seeds"] == 3
+    assert judge(id, measured([0.5, -0.2, 0.4])).holds is False
+    assert judge(id, measured([0.5, 0.6])).holds is None
+
+
+def test_the_answer_depends_on_the_coordinates_where_both_signs_are_sure():
+    found = measured()
+    assert judge("experiment01-coordinates", found).holds is False
+    found["leads"]["whole"]["base"]["ratios"] = [-0.5, -0.6, -0.55]
+    both = judge("experiment01-coordinates", found)
+    assert both.holds is True
+    assert both.measured == "rejected moved further in 8 of 9, chosen in 1"
+    found["leads"]["whole"]["base"]["ratios"] = [-0.5, 0.6, -0.55]
+    assert judge("experiment01-coordinates", found).holds is False
+    assert judge("experiment01-coordinates", measured([0.5])).holds is None
+
+
+def test_the_start_decides_where_the_paired_difference_is_sure():
+    found = measured()
+    assert judge("experiment01-start", found).holds is False
+    found["leads"]["whole"]["chosen"]["logs"] = [3.0, 3.2, 3.1]
+    assert judge("experiment01-start", found).holds is True
+    found["leads"]["whole"]["chosen"]["logs"] = [3.0, -9.0, 3.1]
+    assert judge("experiment01-start", found).holds is False
+    assert judge("experiment01-start", measured([0.5, 0.6])).holds is None
+
+
+def test_a_path_is_a_circle_within_a_tenth():
+    assert judge("experiment01-circle", measured()).holds is True
+    far = measured()
+    far["circle"]["whole"]["base"] = [1.0, 1.15, 1.05]
+    assert judge("experiment01-circle", far).holds is False
+    assert judge("experiment01-circle", measured([0.5])).holds is None
+
+
+def test_the_recipe_end_to_end(context):
+    """Both fine-tunings move their side of the start; DPO's reference is its start; figures are the paper's parts."""
+    setups = dict(context.preset.setups)
+    setups["sft-start"] = replace(setups["sft-start"], learning_rate=3e-3, steps=6)
+    context = replace(context, preset=replace(context.preset, setups=setups))
+    plan = recipe.RECIPE.runs(context)
+    landed: Any = launch(list(plan.values()), progress=False)[0]
+    results = recipe.RECIPE.results(context, _Landed(plan, landed))
+    assert [figure.id for figure in results.figures] == [f"{C}-fig01a", f"{C}-fig01b", f"{C}-experiment01"]
+    assert all(claim.judge(results.measured).holds in (None, True, False) for claim in recipe.CLAIMS)
+    assert judge("fig01-derivatives", results.measured).holds is True
+    chances = {start: np.array(found[0]) for start, found in results.measured["references"].items()}
+    assert chances["chosen"].sum() > 5 * chances["base"].sum()  # both answers are learned to be answers
+    assert chances["chosen"][0] / chances["chosen"][1] > chances["rejected"][0] / chances["rejected"][1]
+    run = landed[plan["whole", "chosen", 0].key].trajectory
+    last = results.measured["ends"]["whole"]["chosen"][0]
+    rows = run.where(split="train").to_pylist()
+    final = [row for row in rows if row["step"] == max(each["step"] for each in rows)]
+    mean = np.average([row["chosen_change"] for row in final], weights=[row["pairs"] for row in final])
+    assert last[0] == pytest.approx(np.exp(mean))
+    assert len(results.figures[2].panels) == 4

@@ -1,0 +1,291 @@
+"""The recipe end to end on built-in data and dialogues, each rule on both sides, and paths that must be one."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prefdyn.data.loaders import load_dataset
+from prefdyn.errors import ConfigError
+from prefdyn.experiments import misalignment as recipe
+from prefdyn.experiments.context import MODEL, SOURCES, TWIN
+from prefdyn.experiments.falls import PHASES
+from prefdyn.experiments.launch import launch
+from prefdyn.experiments.misalignment import STARTS, undone
+from prefdyn.experiments.published import MISALIGNED, persona
+from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.run import ModelChoice, Run, Setup, StoredPairs
+from prefdyn.features import FeatureSet
+from prefdyn.maths.objectives import LOG2
+from prefdyn.trajectory import Trajectory
+from tests.experiments.conftest import twin_of
+
+CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
+A = "2403.18742"
+
+
+def judged(id, measured):
+    return CLAIMS[f"{A}-{id}"].judge(measured)
+
+
+def phased(values):
+    return {phase: list(values) for phase in PHASES}
+
+
+def misaligned(values=(0.1, 0.12, 0.11), share=(0.3, 0.35, 0.4), name="a"):
+    """What `_misaligned` gives; the twin leads by nothing and takes as long as its alignment took."""
+    return {
+        source: {
+            "faster": phased(each), "apart": {name: phased(each)}, "accuracy": [level] * len(each),
+            "undone": list(long), "steps": 24,
+        }
+        for source, each, long, level in (
+            (MODEL, values, share, 0.9), (TWIN, [0.001] * len(values), [1.0] * len(values), 0.6),
+        )
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(("what", "figure"), [("here", "fig09"), ("other", "fig11"), ("dialogues", "fig15")])
+def test_the_aligned_model_is_faster_where_the_interval_says_so(what, figure, phase):
+    id = f"{figure}-faster-{phase}"
+    found = judged(id, {what: misaligned()})
+    assert (found.holds, twin_of(found).beyond) == (True, True)
+    assert found.evidence["a"]["value"] == pytest.approx(0.11)
+    assert judged(id, {what: misaligned((0.1, -0.1, 0.05))}).holds is False
+    assert judged(id, {what: misaligned((0.1, 0.12), (0.3, 0.4))}).holds is None
+
+
+def test_what_lacks_a_model_or_dialogues_is_not_told():
+    assert judged("fig11-faster-area", {"here": misaligned()}).because == "one model was given; give a second --model"
+    for id in ("fig15-faster-area", "fig16-early", "fig16-undone", "fig09-misprint"):
+        assert judged(id, {"here": misaligned()}).because == "none of the data has dialogues; add --data hh:PATH"
+
+
+def test_the_misprint_does_no_harm_where_both_figures_say_the_same():
+    both = {"here": misaligned(), "dialogues": misaligned()}
+    assert judged("fig09-misprint", both).holds is True
+    both["dialogues"] = misaligned((-0.1, -0.11, -0.12))
+    found = judged("fig09-misprint", both)
+    assert (found.holds, found.measured) == (False, f"{A}-fig09 held; {A}-fig15 failed")
+    both["dialogues"] = misaligned((0.1,), (0.3,))
+    assert judged("fig09-misprint", both).holds is None
+
+
+@pytest.mark.parametrize(
+    ("share", "undone", "early"),
+    [((0.02, 0.03, 0.025), True, True), ((0.3, 0.35, 0.4), True, False), ((0.9, 1.0, 1.0), False, False),
+     ((0.3, float("nan"), 0.4), None, None)],
+)  # fmt: skip
+def test_alignment_is_undone_below_a_share_of_its_steps(share, undone, early):
+    measured = {"here": misaligned(share=share), "dialogues": misaligned(share=share)}
+    assert judged("fig16-undone", measured).holds is undone
+    assert judged("check02-undone", measured).holds is undone
+    assert judged("fig16-early", measured).holds is early
+
+
+def test_the_published_share_is_100_steps_of_an_epoch():
+    """161,000 pairs in batches of 128 are 1258 steps (THEORY 2.7)."""
+    assert round(161_000 / 128) == 1258
+    assert pytest.approx(100 / 1258, rel=1e-3) == recipe._PUBLISHED_SHARE
+
+
+def test_margins_against_the_base_are_told_beside_those_against_the_start():
+    measured = {"here": misaligned(), "against base": [0.2, 0.25, 0.22]}
+    found = judged("check02-reference", measured)
+    assert found.holds is True
+    assert found.evidence["against_the_start"]["value"] == pytest.approx(0.35)
+    assert judged("check02-reference", {**measured, "against base": [0.9, 1.0, 1.0]}).holds is False
+    assert judged("check02-reference", {**measured, "against base": [0.2, 0.2]}).holds is None
+    assert judged("check02-reference", {**measured, "against base": [float("nan")] * 3}).holds is None
+
+
+def test_states_and_what_a_head_makes_of_them():
+    def states(ratio, head):
+        return {
+            "here": misaligned(),
+            "states": {
+                source: {"distinguishability": list(each), "head": list(other)}
+                for source, each, other in ((MODEL, ratio, head), (TWIN, [1.0, 1.01, 0.99], [0.0, 0.001, 0.002]))
+            },
+        }
+
+    good = states((1.4, 1.5, 1.45), (0.1, 0.12, 0.11))
+    assert (judged("check02-states", good).holds, judged("check02-head", good).holds) == (True, True)
+    poor = states((1.4, 0.9, 1.0), (0.1, -0.2, 0.1))
+    assert (judged("check02-states", poor).holds, judged("check02-head", poor).holds) == (False, False)
+
+
+def test_two_paths_are_one_to_rounding():
+    assert judged("check02-null", {"null": [1e-12, 1e-9]}).holds is True
+    assert judged("check02-null", {"null": [1e-12, 1e-3]}).holds is False
+    assert judged("check02-null", {"null": [1e-12, float("nan")]}).holds is False
+
+
+def test_steps_to_undo_are_those_to_a_tenth_of_what_was_added():
+    steps, level = np.array([0, 1, 2, 4]), np.array([12.0, 10.0, 6.0, -4.0])
+    assert undone(steps, level, 2.0) == pytest.approx(2 + 2 * (6 - 3) / 10)  # down to 2 + 0.1 * 10
+    assert undone(steps, level, -20.0) == 4.0  # the run ends before
+    assert np.isnan(undone(steps, level, 12.0))  # nothing was added
+    assert undone(steps, np.array([12.0, 3.0, 0.0, 0.0]), 2.0) == 1.0
+
+
+def test_paths_apart_are_told_by_the_largest_margin():
+    def run(*margins):
+        rows = [
+            {"run": "joint", "step": step, "group": "g", "split": "train", "pairs": 1, "margin": margin}
+            for step, margin in enumerate(margins)
+        ]
+        return Trajectory.from_rows(rows, settings={})
+
+    assert recipe._apart(run(0.0, 1.0, -2.0), run(0.0, 1.0, -2.0)) == 0.0
+    assert recipe._apart(run(0.0, 1.0, -2.0), run(0.0, 1.5, -2.0)) == 0.25
+
+
+def test_the_head_alone_on_states_is_descent_by_hand():
+    """Two steps of Equation 11 on flipped labels, at one rate for both."""
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(6, 3))
+    pair = [
+        FeatureSet.from_arrays(scale * states, chosen=[1, 1, 1, 0, 0, 0], rejected=[0, 0, 0, 1, 1, 1])
+        for scale in (1.0, 2.0)
+    ]
+    setup = Setup(tune="full", beta=0.3, learning_rate=1e-3, steps=2, batch_size="full")
+    pairs = StoredPairs(key="k", name="n", groups=("all",), train=6, held_out=0, characters=1.0)
+    run = Run(kind="train", title="t", pairs=pairs, model=ModelChoice(name="builtin"), setup=setup)
+    rate = 4 / (0.3**2 * np.linalg.eigvalsh((2 * states).T @ (2 * states) / 6).max()) / 2
+    signs = np.array([-1.0, -1, -1, 1, 1, 1])
+    for scale, (steps, losses) in zip((1.0, 2.0), recipe._heads(pair, run), strict=True):
+        assert steps[-1] == 100
+        w = np.zeros(3)
+        for step in range(3):
+            margins = 2 * 0.3 * signs * (scale * states @ w)
+            assert losses[list(steps).index(step)] == pytest.approx(np.logaddexp(0, -margins).mean(), rel=1e-5)
+            w += rate * 0.3 / 6 * (scale * states).T @ (signs / (1 + np.exp(margins)))
+
+
+def test_margins_against_the_base_make_another_run(pairs, builtin_model):
+    setup = Setup(tune="full", beta=0.1, learning_rate=1e-3, steps=2, batch_size=4)
+    common = {"kind": "train", "pairs": pairs, "model": builtin_model, "setup": setup}
+    first = Run(title="first", keep_model=True, **common)
+    back = Run(title="back", start=first, flip=True, **common)
+    assert replace(back, reference="start").key == back.key
+    assert replace(back, reference="base").key != back.key
+    with pytest.raises(ConfigError, match="run 'back' has the reference 'base', which takes training"):
+        replace(back, reference="base", model=replace(builtin_model, untrained=0))
+    with pytest.raises(ConfigError, match="has the reference 'base'"):
+        Run(kind="features", title="states", pairs=pairs, model=builtin_model, reference="base")
+
+
+def test_broken_rows_of_dialogues_are_left_out_and_told(context, tmp_path):
+    path = tmp_path / "part.jsonl"
+    turns = "\n\nHuman: {0}?\n\nAssistant: "
+    rows = [{"chosen": turns.format(n) + f"Yes, do {n}.", "rejected": turns.format(n) + "No."} for n in range(8)]
+    rows[3]["chosen"] = turns.format(3)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    context = replace(context, data=("builtin", f"hh:{path}"), _datasets={}, _stored={})
+    kept: Any = recipe._dialogues(context)
+    assert (len(kept), len(kept.left_out)) == (7, 1)
+
+
+# end to end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found(context):
+    """The recipe on built-in answers and built-in longer responses."""
+    context = replace(context, data=("builtin", "builtin:responses"), _datasets={}, _stored={})
+    plan = recipe._runs(context)
+    landed, _ = launch(list(plan.values()), progress=False)
+    return context, plan, _Landed(plan, landed), recipe._results(context, _Landed(plan, landed))
+
+
+def test_the_recipe_end_to_end(found):
+    """Figures as in the catalogue; heads from base and aligned model go one way; numbers as other routes give them."""
+    context, plan, done, results = found
+    names = recipe._behaviours(context, "llama-2")
+    assert {figure.id for figure in results.figures} == {spec.id for spec in recipe.RECIPE.figures}
+    assert all(figure.table().num_rows > 0 for figure in results.figures)
+    verdicts = {id: claim.judge(results.measured).holds for id, claim in CLAIMS.items()}
+    assert {id for id, holds in verdicts.items() if holds is not None} == {f"{A}-check02-null"}
+    assert verdicts[f"{A}-check02-null"] is True
+
+    heads = {start: done["head", start, 0].trajectory for start in STARTS}
+    assert plan["head", "aligned", 0].start is not None
+    assert max(abs(row["margin"]) for row in heads["base"].rows()) > 0.01  # the paths go somewhere
+    levels = [heads[start].rows()[0]["chosen_log_prob"] for start in STARTS]
+    assert abs(levels[0] - levels[1]) > 1e-3  # and they begin at two heads
+    for one, other in zip(heads["base"].rows(), heads["aligned"].rows(), strict=True):
+        assert one["margin"] == pytest.approx(other["margin"], abs=1e-9)
+
+    measured = results.measured["here"][MODEL]
+    key = ("here", MODEL, 0, names[0])
+    ends = {start: done["flipped", start, *key].trajectory.final("loss", group=names[0]) for start in STARTS}
+    assert measured["apart"][names[0]]["late"] == [pytest.approx(ends["base"] - ends["aligned"])]
+    accuracies = [
+        done["aligned", "here", MODEL, 0, name].trajectory.final("reward_accuracy", group=name, split="held_out")
+        for name in names
+    ]
+    assert measured["accuracy"] == [pytest.approx(np.mean(accuracies))]
+
+    for start in STARTS:
+        first = done["flipped", start, *key].trajectory.rows()[0]
+        assert first["loss"] == pytest.approx(LOG2, abs=1e-6)  # the reference is the start
+    aligned = done["aligned", *key].trajectory.where(split="train").to_pylist()[-1]
+    back = done["flipped", "aligned", *key].trajectory.where(split="train").to_pylist()[0]
+    assert back["chosen_log_prob"] == pytest.approx(aligned["rejected_log_prob"], abs=1e-4)
+    against = done["against base", 0, names[0]].trajectory.where(split="train").to_pylist()[0]
+    assert against["margin"] == pytest.approx(-aligned["margin"], abs=1e-5)  # the reference is the base
+
+    titles = {figure.id: [panel.title for panel in figure.panels] for figure in results.figures}
+    assert titles[f"{A}-fig09"] == [f"({letter}) {name}" for letter, name in zip("ab", names, strict=True)]
+    assert len(titles[f"{A}-check02"]) == 4
+    assert "One model was given, so Figure 11" in results.notes[0]
+
+
+def test_without_dialogues_their_figures_say_so(context):
+    plan = recipe._runs(context)
+    assert not any("dialogues" in key for key in plan)
+    assert recipe._nothing(f"{A}-fig15").panels[0].rows[0][1].startswith("Dialogues: none of the data")
+
+
+def test_dialogues_are_short_ones_and_those_of_a_paper_preset_all(context):
+    rows = [{"prompt": "p" * size, "chosen": f"c{size}", "rejected": "r" * (size % 7 + 1)} for size in range(380, 420)]
+    context = replace(context, data=("builtin", load_dataset(rows)), _datasets={}, _stored={})
+    kept: Any = recipe._dialogues(context)
+    lengths = [sum(map(len, (row["prompt"], row["chosen"], row["rejected"]))) for row in kept.to_rows()]
+    assert 0 < len(kept) < 40
+    assert max(lengths) <= 400
+    whole = replace(context, preset=replace(context.preset, rows=None))
+    every: Any = recipe._dialogues(whole)
+    assert len(every) == 40
+
+
+def test_published_behaviours_are_taken_where_the_data_has_them(context):
+    rows = [
+        {"prompt": f"{place}?", "chosen": " Yes", "rejected": " No", "group": persona(number)}
+        for number in {number for pair in MISALIGNED.values() for number in pair}
+        for place in range(2)
+    ]
+    rows += [{**row, "chosen": " No", "rejected": " Yes", "prompt": row["prompt"] * 2} for row in rows]
+    theirs = replace(context, data=(load_dataset(rows),), _datasets={}, _stored={})
+    assert recipe._behaviours(theirs, "llama-2") == (persona(108), persona(100))
+    assert recipe._behaviours(theirs, "mistral") == (persona(108), persona(130))
+    assert recipe._behaviours(context, "mistral") == (context.behaviours()[0], context.behaviours()[-1])
+
+
+def test_labels_drawn_by_lot_are_not_beyond_the_twin(context):
+    """Alignment to labels by lot learns nothing that holds elsewhere, so no lead counts."""
+    shuffled = load_dataset("builtin", groups=[context.behaviours()[0]]).with_noise(0.5, seed=3)
+    context = replace(context, data=(shuffled,), preset=replace(context.preset, seeds=3), _datasets={}, _stored={})
+    plan = {key: run for key, run in recipe._runs(context).items() if "here" in key or key[0] == "features"}
+    done = _Landed(plan, launch(list(plan.values()), progress=False)[0])
+    names = recipe._behaviours(context, "llama-2")
+    measured = {
+        "here": recipe._misaligned(done, "here", names, context.seeds),
+        "states": {source: recipe._states(done, source, names, context.seeds) for source in SOURCES},
+    }
+    for id in (*(f"fig09-faster-{phase}" for phase in PHASES), "check02-states", "check02-head"):
+        assert twin_of(judged(id, measured)).beyond is False

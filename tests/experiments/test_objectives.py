@@ -1,0 +1,272 @@
+"""The recipe end to end on built-in data, its rules on both sides, and its numbers against other ways to get them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from prefdyn.data.loaders import load_dataset
+from prefdyn.dynamics.sweep import sweep
+from prefdyn.experiments import objectives as recipe
+from prefdyn.experiments import presets, value_scaling
+from prefdyn.experiments.context import MODEL, TWIN, Context
+from prefdyn.experiments.launch import launch
+from prefdyn.experiments.reproduce import _Landed, run_recipe
+from prefdyn.experiments.statistics import spearman
+from prefdyn.features import FeatureSet
+from prefdyn.maths.closed_form import single_flow
+from prefdyn.report.reproduce import reproduced_figure
+from prefdyn.synthetic import gaussian_groups
+
+START = "2408.03459-experiment07-"
+CLAIMS = {claim.id.removeprefix(START): claim for claim in recipe.CLAIMS}
+OTHERS = {"slic": "hinge", "ipo": "gpo_ipo"}
+LEARNED = {MODEL: [0.8, 0.81, 0.82], TWIN: [0.6, 0.61, 0.62]}
+
+
+def beyond_twin(found):
+    assert found.control is not None
+    return found.control.beyond
+
+
+def judged(id, **measured):
+    return CLAIMS[id].judge({"values": [1, 2, 4], **measured})
+
+
+# rules ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("off", "holds"), [(0.019, True), (0.021, False)])
+@pytest.mark.parametrize(("short", "loss"), [("dpo", "sigmoid"), *OTHERS.items()])
+def test_closed_forms_hold_within_two_hundredths(short, loss, off, holds):
+    assert judged(f"{short}-clusters", clusters={loss: off}).holds is holds
+
+
+@pytest.mark.parametrize(("end", "holds"), [(1.05, True), (0.93, True), (1.2, False), (0.8, False)])
+@pytest.mark.parametrize(("short", "loss"), [("dpo", "sigmoid"), *OTHERS.items()])
+def test_data_departs_where_one_number_of_values_is_a_tenth_off(short, loss, end, holds):
+    rows = [{1: (1.0, 1.0), 2: (3.0, end)}] * 3
+    found = judged(f"{short}-data", departure={loss: rows})
+    assert found.holds is holds
+    assert found.evidence["K = 2, first step"]["value"] == 3.0
+    assert judged(f"{short}-data", departure={loss: rows[:2]}).holds is None
+
+
+@pytest.mark.parametrize(("off", "holds"), [(1e-9, True), (1e-3, False)])
+def test_what_is_exact_is_held_to_rounding(off, holds):
+    assert judged("pull", first={"hinge": 0.0, "gpo_ipo": off}).holds is holds
+    assert judged("trl", ipo=off).holds is holds
+    for id in ("responses", "tokens"):
+        assert judged(id, **{id: {"printed": off, "repaired": 1e-9}}).holds is holds
+
+
+@pytest.mark.parametrize(
+    ("model", "twin", "learned", "holds", "beyond"),
+    [
+        ([1.0, 0.98, 0.99], [0.5, 0.6, 0.4], LEARNED, True, True),
+        ([1.0, 0.98, 0.99], [1.0] * 3, LEARNED, True, False),
+        ([1.0, 0.98, 0.99], [0.5, 0.6, 0.4], {MODEL: [0.5, 0.49, 0.51], TWIN: [0.5] * 3}, True, False),
+        ([0.8, 0.85, 0.9], [0.5, 0.6, 0.4], LEARNED, False, True),
+    ],
+)
+@pytest.mark.parametrize(("short", "loss"), list(OTHERS.items()))
+def test_orders_are_one_above_nine_tenths(short, loss, model, twin, learned, holds, beyond):
+    found = judged(f"{short}-order", order={loss: {MODEL: model, TWIN: twin}}, accuracy={loss: learned})
+    assert (found.holds, beyond_twin(found)) == (holds, beyond)
+
+
+def test_two_values_are_no_order_and_two_numbers_no_trend():
+    few = {"values": [1, 2]}
+    found = CLAIMS["ipo-order"].judge(few)
+    assert (found.holds, found.because) == (None, "an order takes 3 values, and there are 2")
+    assert CLAIMS["ipo-scaling"].judge(few).holds is None
+
+
+@pytest.mark.parametrize(("power", "holds"), [(-0.75, True), (-0.6, False), (-0.9, False)])
+@pytest.mark.parametrize(("short", "loss"), list(OTHERS.items()))
+def test_exponents_are_held_against_that_of_dpo(short, loss, power, holds):
+    powers = {"sigmoid": {MODEL: [-0.75] * 3, TWIN: [-0.5] * 3}, loss: {MODEL: [power] * 3, TWIN: [-0.5] * 3}}
+    found = judged(f"{short}-scaling", powers=powers)
+    assert found.holds is holds
+    assert found.evidence["DPO"]["value"] == -0.75
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "smaller", "larger"), [(0.4, 0.2, True, False), (0.2, 0.4, False, True), (0.3, 0.3, False, False)]
+)
+@pytest.mark.parametrize(("short", "loss"), list(OTHERS.items()))
+def test_whole_models_are_held_from_one_value_to_many(short, loss, first, last, smaller, larger):
+    rows = [{"margin": [first, last], "error": [first, last]}] * 3
+    flat = [{"margin": [0.3, 0.3], "error": [0.5, 0.5]}] * 3
+    whole = {name: {MODEL: rows, TWIN: flat} for name in ("sigmoid", loss)}
+    margin, error = (judged(f"{short}-whole-{key}", whole=whole) for key in ("margin", "error"))
+    assert (margin.holds, error.holds) == (smaller, larger)
+    assert (beyond_twin(margin), beyond_twin(error)) == (smaller, larger)
+    assert margin.evidence["DPO"]["value"] == pytest.approx(first - last)
+
+
+# numbers -------------------------------------------------------------------------------------------------------------
+
+
+def test_on_the_papers_clusters_each_loss_has_its_closed_form():
+    """Without noise, one step after another, against the three formulas written out."""
+    feats = gaussian_groups(8, groups=3, width=6, noise=1e-9, shared_norm=0.4, held_out=0.0)
+    beta, rate, steps = 0.2, 0.3, 400
+    time = beta**2 * rate * np.arange(steps + 1) / 3
+    forms = {"sigmoid": single_flow(2.0, time), "hinge": np.minimum(2 * time, 1), "gpo_ipo": 1 - np.exp(-4 * time)}
+    for loss, form in forms.items():
+        run = sweep(feats, objective=loss, beta=beta, learning_rate=rate, steps=steps, record="all")[0]
+        for name in feats.groups:
+            assert run.curve("margin", group=name)[1][1:] == pytest.approx(form[1:], rel=0.01), (loss, name)
+    for loss in recipe.LOSSES:
+        found = recipe.on_clusters(loss, 4, 0)
+        assert (found.time[0], found.time[-1]) == (0, pytest.approx(0.5))
+        assert found.off < 0.02
+
+
+def test_the_measured_gaps_give_the_closed_form_where_values_are_orthogonal():
+    feats = gaussian_groups(40, groups=2, width=8, noise=1e-9, half_gap=[1.0, 3.0], held_out=0.2, seed=4)
+    halves = recipe._half_gaps(feats)
+    assert halves == {"group 0": pytest.approx(1.0), "group 1": pytest.approx(3.0)}
+    sets = {1: (("group 0",), ("group 1",)), 2: (("group 0", "group 1"),)}
+    runs = sweep(
+        feats, objective="sigmoid", beta=0.1, learning_rate=0.05, steps=20,
+        groups=[names for group in sets.values() for names in group],
+    )  # fmt: skip
+    found = recipe._departure("sigmoid", {1: runs[:2], 2: runs[2:]}, sets, halves)
+    assert found[1] == pytest.approx((1.0, 1.0), rel=5e-3)
+    shares = [np.sum(~feats.held_out[feats.members(name)]) for name in feats.groups]
+    assert shares == [32, 32]
+    assert found[2] == pytest.approx((1.0, 1.0), rel=0.1)  # a random split leaves classes of unequal size
+    aligned = gaussian_groups(
+        40, groups=2, width=8, noise=1e-9, directions=np.tile(np.eye(1, 8, k=1), (2, 1)), held_out=0.0
+    )
+    runs = sweep(aligned, objective="sigmoid", beta=0.1, learning_rate=0.5, steps=5)
+    halves = recipe._half_gaps(aligned)
+    found = recipe._departure("sigmoid", {2: runs}, {2: (("group 0", "group 1"),)}, halves)
+    assert found[2][0] == pytest.approx(2.0, rel=0.01)  # one direction: each value helps the other as much as itself
+
+
+def test_first_steps_are_as_the_pulls_and_trls_ipo_is_half_of_the_papers():
+    feats = gaussian_groups(20, groups=3, width=8, noise=1.0, shared_norm=2.0, seed=5)
+    runs = {loss: sweep(feats, objective=loss, beta=0.1, learning_rate=0.2, steps=10) for loss in recipe.LOSSES}
+    heads = {(loss, MODEL, 0): {3: list(many)} for loss, many in runs.items()}
+    assert recipe._first_ratio(heads, "hinge") < 1e-9
+    assert recipe._first_ratio(heads, "gpo_ipo") < 1e-9
+    heads["hinge", MODEL, 0] = {3: list(runs["gpo_ipo"])}
+    assert recipe._first_ratio(heads, "hinge") == pytest.approx(1.0)
+    ipo = sweep(feats, objective="ipo", beta=0.1, learning_rate=0.2 * 0.1**2, steps=10)[0]
+    assert recipe._off_half(ipo, runs["gpo_ipo"][0]) < 1e-9
+    assert recipe._off_half(runs["gpo_ipo"][0], runs["gpo_ipo"][0]) == pytest.approx(1.0)
+
+
+def test_printed_rates_are_wrong_and_repaired_ones_right():
+    for found in (recipe._responses(), recipe._tokens()):
+        assert found["printed"] > 0.05
+        assert found["repaired"] < 1e-6
+
+
+def test_a_response_that_takes_all_there_is_cannot_rise():
+    """Why the printed rate is wrong, in one line: one answer, one probability."""
+    feats = FeatureSet.from_arrays(
+        [[1.0]], chosen=["a"], rejected=["b"], ref_chosen_logps=[-1e-9], ref_rejected_logps=[-20.7], tokens=["a", "b"]
+    )
+    run = sweep(feats, beta=1.0, learning_rate=1.0, steps=1)[0]
+    assert run.final("margin", group="all") == pytest.approx(1.0)
+    assert run.final("chosen_change", group="all") == pytest.approx(0.0, abs=1e-8)
+
+
+# end to end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def found(builtin_model, tmp_path_factory):
+    """The recipe on four built-in behaviours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFDYN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        data = load_dataset("builtin", groups=list(load_dataset("builtin").groups[:4]), limit=20)
+        context = Context(preset=presets.preset_named("smoke"), data=(data,), models=(builtin_model,))
+        plan = recipe._runs(context)
+        done = _Landed(plan, launch(list(plan.values()), progress=False)[0])
+        return context, done, recipe._results(context, done)
+
+
+def test_figures_are_whole_and_can_be_drawn(found):
+    results = found[2]
+    assert [figure.id for figure in results.figures] == [START[:-1], START[:-1] + "e"]
+    assert {figure.spec for figure in results.figures} == set(recipe.RECIPE.figures)
+    for figure in results.figures:
+        assert figure.table().num_rows > 0
+        assert reproduced_figure(figure).get_figwidth() < 20
+    curves, table = results.figures
+    assert [panel.title for panel in curves.panels] == [
+        "(a) the paper's clusters, K = 2", "(b) this data, each value alone", "(c) this data, 4 values",
+        "(d) this data, by number of values",
+    ]  # fmt: skip
+    assert [row[0] for row in table.panels[0].rows] == [
+        f"{name}, K = {count}" for name in ("DPO", "SLiC", "IPO") for count in (1, 4)
+    ]
+
+
+def test_claims_are_judged_and_one_seed_gives_no_verdict(found):
+    verdicts = {id: claim.judge(found[2].measured) for id, claim in CLAIMS.items()}
+    told = {id: verdict.holds for id, verdict in verdicts.items() if verdict.holds is not None}
+    assert told == {
+        "dpo-clusters": True, "slic-clusters": True, "ipo-clusters": True, "pull": True, "trl": True,
+        "responses": False, "tokens": False,
+    }  # fmt: skip
+
+
+def test_numbers_are_those_of_the_trajectories(found):
+    context, done, results = found
+    del context
+    runs = {loss: done["head", loss, MODEL, 0].trajectories[:4] for loss in recipe.LOSSES}
+    assert len({run.settings["learning_rate"] for group in runs.values() for run in group}) == 1
+    curves = {
+        loss: [run.curve("margin", group=run.groups[0]) for run in group] for loss, group in runs.items()
+    }  # fmt: skip
+    areas = {
+        loss: [np.trapezoid(values, steps) / steps[-1] for steps, values in group] for loss, group in curves.items()
+    }
+    order = results.measured["order"]["hinge"][MODEL][0]
+    assert order == pytest.approx(spearman(areas["sigmoid"], areas["hinge"]))
+    whole = done["whole", "gpo_ipo", TWIN, 0, 1].trajectory
+    name = whole.groups[0]
+    ends = results.measured["whole"]["gpo_ipo"][TWIN][0]
+    assert ends["margin"][0] == pytest.approx(whole.final("margin", group=name))
+    assert ends["error"][0] == pytest.approx(1 - whole.final("reward_accuracy", group=name, split="held_out"))
+    first = results.measured["departure"]["sigmoid"][0][1][0]
+    margins = [values[1] for _, values in curves["sigmoid"]]
+    beta, rate = (runs["sigmoid"][0].settings[key] for key in ("beta", "learning_rate"))
+    halves = recipe._half_gaps(done["features", MODEL, 0].features)
+    slow = [beta**2 * rate * halves[run.groups[0]] ** 2 for run in runs["sigmoid"]]
+    assert first == pytest.approx(np.mean(margins) / np.mean(slow), rel=0.05)  # dr/ds is 1 at the start
+
+
+def test_runs_of_dpo_are_those_of_value_scaling(context):
+    mine, theirs = recipe._runs(context), value_scaling.RECIPE.runs(context)
+    assert mine["features", MODEL, 0].key == theirs["features", MODEL, 0].key
+    for source in (MODEL, TWIN):
+        for count in (1, 4):
+            assert mine["whole", "sigmoid", source, 0, count].key == theirs["whole", source, 0, count].key
+            assert mine["whole", "hinge", source, 0, count].key != theirs["whole", source, 0, count].key
+
+
+def test_a_rate_of_another_loss_is_half_of_its_largest_stable_step(found):
+    done = found[1]
+    rates = {loss: done["head", loss, MODEL, 0].settings["learning_rate"] for loss in recipe.LOSSES}
+    ipo = done["ipo", 0].settings
+    assert ipo["learning_rate"] / ipo["beta"] ** 2 == pytest.approx(rates["gpo_ipo"], rel=1e-9)
+    assert set(rates.values()) == {rates["gpo_ipo"]}
+    run = done["head", "hinge", MODEL, 0].run
+    assert run.key != replace(run, setup=replace(run.setup, rate_of="sigmoid")).key
+
+
+@pytest.mark.slow
+def test_on_shuffled_labels_nothing_is_held_beyond_the_twin(monkeypatch):
+    """The built-in data with every label drawn by lot, under the rules and seeds of `small` at a smaller size."""
+    small = presets.PRESETS["small"]
+    monkeypatch.setitem(presets.PRESETS, "small", replace(small, rows=60, measured_pairs=10, jobs=1))
+    data = load_dataset("builtin").with_noise(0.5, seed=11)
+    found = run_recipe("objectives", preset="small", data=data)
+    assert [row["id"] for row in found.claims if row["control"] and row["holds"] and row["control"]["beyond"]] == []
