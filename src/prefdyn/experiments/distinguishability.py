@@ -6,6 +6,7 @@ fast a behaviour is learned is told three times, since curves that start in orde
 loss at a tenth of the steps, by the area above the curve, and by the fall at the end.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from prefdyn.dynamics.order import area
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
 from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence
-from prefdyn.experiments.published import STATED_EXAMPLES
+from prefdyn.experiments.published import PERSONAS, STATED_EXAMPLES
 from prefdyn.experiments.recipe import (
     Claim,
     Done,
@@ -52,6 +53,8 @@ _PROPORTIONAL = 0.9
 """R² from which on one number counts as a multiple of another."""
 _EQUAL = 1e-6
 _SIGNIFICANT = 0.05
+_PER_ANSWER = 500
+"""Statements of each answer that a behaviour has, as the paper says."""
 
 
 # what is run ---------------------------------------------------------------------------------------------------------
@@ -140,6 +143,7 @@ def _results(context: Context, done: Done) -> Results:
         "theorem": _theorem(feats, descent, names, seeds),
         "first update": _first_update(feats, descent, names, seeds),
         "null": _null(feats, context),
+        "counts": _counts(context),
     }
     measured |= {key: _orders(runs, far, seeds) for key, runs in whole.items()}
     other, notes = None, []
@@ -171,6 +175,15 @@ def _results(context: Context, done: Done) -> Results:
         _update_figure(measured["first update"]),
     ]
     return Results(measured=measured, figures=tuple(figures), notes=tuple(notes))
+
+
+def _counts(context: Context) -> dict[str, list[int]] | None:
+    """Pairs of every persona by their answer, in all of the data; None where it is no Persona data."""
+    data = context.answers()
+    if not set(data.groups) & set(PERSONAS.values()):
+        return None
+    found = {name: Counter(data.select([name]).table["chosen"].to_pylist()) for name in data.groups}
+    return {name: sorted(counts.values()) for name, counts in found.items()}
 
 
 def _distances(feats: FeatureSet, names: Sequence[str]) -> dict[str, float]:
@@ -612,6 +625,20 @@ def _judge_null(measured: Mapping[str, Any]) -> Judged:
     )
 
 
+def _judge_counts(measured: Mapping[str, Any]) -> Judged:
+    found = measured["counts"]
+    if found is None:
+        return untestable("none of the data is Persona")
+    others = {name: counts for name, counts in found.items() if counts != [_PER_ANSWER, _PER_ANSWER]}
+    told = "; ".join(f"{name}: {' + '.join(map(str, counts))}" for name, counts in others.items())
+    return Judged(
+        holds=not others,
+        measured=f"{len(found) - len(others)} of {len(found)} behaviours",
+        because=f"all but {told}" if others else "all of them",
+        evidence={"others": others},
+    )
+
+
 def _judge_update(measured: Mapping[str, Any]) -> Judged:
     found, accuracy = measured["first update"], measured["last-layer"]["text"]
     judged = above(
@@ -626,6 +653,15 @@ def _judge_update(measured: Mapping[str, Any]) -> Judged:
 
 
 CLAIMS = (
+    Claim(
+        id=f"{_A}-fig01-counts",
+        figure=f"{_A}-fig01",
+        place="Section 3, source error X-18",
+        statement="Every behaviour has 500 statements of each answer.",
+        rule=f"Rows of the data, none drawn: holds where every behaviour has {_PER_ANSWER} with either answer.",
+        judge=_judge_counts,
+        paper_value="500 and 500",
+    ),
     *_order_claims(),
     Claim(
         id=f"{_A}-fig04-linear",

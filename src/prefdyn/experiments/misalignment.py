@@ -172,6 +172,7 @@ def _results(context: Context, done: Done) -> Results:
         figures += [_nothing(_FIGURES["dialogues"]), _nothing(_LOG_PROBS)]
     else:
         measured["dialogues"] = _misaligned(done, "dialogues", ("",), seeds)
+        measured["two prompts"] = _two_prompts(context)
         figures += [_loss_figure("dialogues", done, ("",), seeds), _log_prob_figure(done, seeds)]
         if context.preset.rows is not None:
             notes.append(
@@ -182,6 +183,13 @@ def _results(context: Context, done: Done) -> Results:
             notes.append(f"{len(dialogues.left_out)} rows of {dialogues.name} are broken and were left out.")
     figures.append(_check_figure(done, names, seeds))
     return Results(measured=measured, figures=tuple(figures), notes=tuple(notes))
+
+
+def _two_prompts(context: Context) -> tuple[int, int]:
+    """Rows of the dialogues whose two sides have different prompts, and all rows; as they were read."""
+    data = context.dialogues()
+    assert data is not None
+    return sum(row.reason.startswith("has another prompt") for row in data.left_out), len(data) + len(data.left_out)
 
 
 def _misaligned(done: Done, what: str, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
@@ -539,6 +547,20 @@ def _faster_claims() -> list[Claim]:
     ]
 
 
+def _judge_prompts(measured: Mapping[str, Any]) -> Judged:
+    if "two prompts" not in measured:
+        return untestable(_LACKING["dialogues"])
+    differ, rows = measured["two prompts"]
+    return Judged(
+        holds=differ == 0,
+        measured=f"{differ} of {rows} rows have two prompts",
+        because="cut at the same place, the rejected reply would lose words or keep some of its prompt"
+        if differ
+        else "none differs",
+        evidence={"differ": differ, "rows": rows},
+    )
+
+
 _UNDONE = (
     "Steps until the difference of the log-probabilities of truly chosen and truly rejected answers, over the training "
     f"pairs, is down to the base model's and a tenth of what alignment added ({_NEAR:g}), over the steps of the "
@@ -548,6 +570,15 @@ _UNDONE = (
 
 CLAIMS = (
     *_faster_claims(),
+    Claim(
+        id=f"{_FIGURES['dialogues']}-prompts",
+        figure=_FIGURES["dialogues"],
+        place="Code, source error X-20",
+        statement="Both sides of a row of dialogues have one prompt, so that one may be cut where the other is.",
+        rule="All rows, before any is left out: holds where none has a prompt on one side that the other side has not.",
+        judge=_judge_prompts,
+        paper_value="the script cuts both sides at the place found in the chosen one",
+    ),
     Claim(
         id=f"{_FIGURES['here']}-misprint",
         figure=_FIGURES["here"],

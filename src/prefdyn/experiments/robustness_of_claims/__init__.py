@@ -7,10 +7,11 @@ not independent.
 |---|---|
 | `settings` | the order of learning at other settings, draws and sizes |
 | `theorems` | conditions of Theorems 4.2 and 4.3, and two of their errors |
+| `register` | errors of the sources that need no run |
 | `dependent` | the findings on rows that are not independent |
 | `draws` | how such rows are drawn, what they are worth, and samples that break Theorem 4.1 |
 
-The first three hold measures, figures and claims of their own.
+All but `draws` hold measures and claims of their own, and figures where they have some.
 """
 
 from dataclasses import replace
@@ -19,7 +20,7 @@ from typing import Any
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe, Results
-from prefdyn.experiments.robustness_of_claims import dependent, settings, theorems
+from prefdyn.experiments.robustness_of_claims import dependent, register, settings, theorems
 from prefdyn.experiments.robustness_of_claims.draws import violations
 from prefdyn.experiments.robustness_of_claims.settings import REFERENCE, SETTINGS, largest_stable
 from prefdyn.experiments.run import ModelChoice, Setup
@@ -80,6 +81,7 @@ def _results(context: Context, done: Done) -> Results:
         ],
         "starts": theorems.from_every_start(),
         "margin": theorems.least_margin(),
+        "register": register.of_states(first, names, seeds),
         "errors": dependent.mean_errors(first, names, seeds),
         "copies": dependent.uneven_copies(first, names, seeds, steps=max(1, round(0.1 * steps))),
         "theorem": [violations(copies, draws=dependent.SAMPLES, steps=dependent.STEPS) for copies in dependent.COPIES],
@@ -114,7 +116,7 @@ def _results(context: Context, done: Done) -> Results:
 RECIPE = Recipe(
     name="robustness-of-claims",
     summary="Do the findings stand at other settings and sizes, and on rows that are not independent?",
-    claims=(*settings.CLAIMS, *theorems.CLAIMS, *dependent.CLAIMS),
+    claims=(*settings.CLAIMS, *theorems.CLAIMS, *register.CLAIMS, *dependent.CLAIMS),
     runs=_runs,
     results=_results,
     setups=("last-layer",),

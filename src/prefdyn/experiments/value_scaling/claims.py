@@ -27,6 +27,8 @@ _RATE = 0.1
 """How far an exponent may be from the one that theory gives."""
 _LAW = 0.05
 """How far the law may be from the error measured, mean over K."""
+_SAME_ACCURACY = 0.01
+"""Difference of two accuracies up to which they count as one number."""
 _NO_GAPS = "the gaps of these values are no larger than sampling noise, so the law has no numbers"
 
 
@@ -333,6 +335,14 @@ def _judge_more_pairs(measured: Mapping[str, Any]) -> Judged:
     return replace(judged, measured=told, evidence={**judged.evidence, **as_evidence(rest)})
 
 
+def _judge_definitions(measured: Mapping[str, Any]) -> Judged:
+    runs = measured["ways"]["adam"][MODEL]
+    reward, policy = (runs[kind, "held_out", "late"] for kind in ("accuracy", "policy"))
+    apart = [float(np.abs(np.subtract(*rows)).max()) for rows in zip(reward, policy, strict=True)]
+    judged = inside(Measured(model=apart, twin=[]), -1.0, _SAME_ACCURACY, what="largest difference")
+    return replace(judged, measured=f"largest difference {over_seeds(apart, least=0, most=1)}")
+
+
 _TREND_RULE = (
     "Spearman's rank correlation, over K, of K with the {quantity} of the {split} pairs {phase}: holds where the "
     "upper end of its 95 % interval over seeds is below 0. Beyond the twin: the same rank correlation is lower than "
@@ -425,6 +435,16 @@ _ALL = (
             paper_value="its sets of values for different K are drawn apart",
         )
         for split, word in SPLITS.items()
+    ),
+    Claim(
+        id=f"{_B}-fig08-definitions",
+        figure=f"{_B}-fig08",
+        place="Section 5 and 2403.18742, section 5, source error X-14",
+        statement="The share of margins above 0, which is accuracy here, is the share of chosen answers that the model "
+        "prefers, which is accuracy in 2403.18742.",
+        rule="Last layer, Adam, test pairs at the end: the largest difference of the two over K; holds where the upper "
+        f"end of its 95 % interval over seeds is below {_SAME_ACCURACY:g}.",
+        judge=_judge_definitions,
     ),
     Claim(
         id=f"{_FIGURE}-rate",

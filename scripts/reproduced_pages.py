@@ -1,0 +1,174 @@
+"""Write the page of each paper from finished reproductions: its figures, its claims on every model, how to rerun each.
+
+uv run python scripts/reproduced_pages.py NAME=FOLDER [NAME=FOLDER ...]
+
+Each folder is what `prefdyn reproduce all --out FOLDER` wrote; the first one gives the pictures. Figures that quote
+statements of the data are left out.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from prefdyn.experiments.catalogue import CATALOGUE
+from prefdyn.experiments.recipes import recipe_named
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ROOT / "docs" / "reproduced"
+PICTURES = ROOT / "docs" / "images" / "reproduced"
+PAPERS = {
+    "2403.18742": "Learning dynamics of alignment",
+    "2408.03459": "Diverse values and the reward margin",
+    "2404.04626": "The gradient field of DPO",
+}
+WORDS = {True: "held", False: "failed", None: "not testable"}
+_WIDEST, _COLOURS = 1500, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished reproduction under the name that the pages give it."""
+
+    name: str
+    folder: Path
+    summary: Mapping[str, Any]
+    claims: Mapping[str, Mapping[str, Any]]
+    """By id."""
+
+
+def read(given: str) -> Run:
+    """NAME=FOLDER.
+
+    Raises:
+        SystemExit: It is not of that form, or the folder holds no reproduction.
+    """
+    name, _, folder = given.partition("=")
+    try:
+        summary, claims = (
+            json.loads((Path(folder) / file).read_text(encoding="utf-8")) for file in ("summary.json", "claims.json")
+        )
+    except OSError as error:
+        raise SystemExit(f"{given!r}: {error}; give NAME=FOLDER of a finished `prefdyn reproduce all`") from error
+    return Run(name, Path(folder), summary, {row["id"]: row for row in claims})
+
+
+def page(paper: str, runs: Sequence[Run]) -> str:
+    """One paper's page."""
+    specs = [spec for spec in CATALOGUE if spec.paper == paper]
+    parts = [
+        f"# {paper}: {PAPERS[paper]}",
+        f"Every figure and table of [{paper}](https://arxiv.org/abs/{paper}), redrawn on small models, and what became "
+        "of its claims there. The models are thousands of times smaller than the published ones: a claim that fails "
+        "here is a finding about these models and these settings, and shows that the test can fail. "
+        "[How to read this page](index.md) says what the verdicts, intervals and twins are.",
+        _counts(paper, runs),
+    ]
+    for spec in specs:
+        recipe = recipe_named(spec.recipe)
+        parts += [f"## {spec.where}: {spec.title}", *_pictures(spec.id, runs[0])]
+        claims = [claim for claim in recipe.claims if claim.figure == spec.id]
+        if claims:
+            parts.append(_table(claims, runs))
+            rules = "\n".join(f"    - {_place(claim, spec.where)}{_text(claim.rule)}" for claim in claims)
+            parts.append(f'??? note "How they are judged"\n{rules}')
+        else:
+            parts.append("It makes no claim of its own.")
+        parts.append(f"Rerun: `prefdyn reproduce {spec.recipe} --preset small` with the options above.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _counts(paper: str, runs: Sequence[Run]) -> str:
+    lines = ["| model | held | of them beyond the untrained twin | failed | not testable |", "|---|--:|--:|--:|--:|"]
+    for run in runs:
+        claims = [row for row in run.claims.values() if row["paper"] == paper]
+        held, failed, neither = ([row for row in claims if row["holds"] is word] for word in (True, False, None))
+        twins = [row["control"]["beyond"] for row in held if row.get("control")]
+        twin = f"{sum(map(bool, twins))} of {len(twins)} with a twin"
+        lines.append(f"| {run.name} | {len(held)} | {twin} | {len(failed)} | {len(neither)} |")
+    return "\n".join(lines)
+
+
+def _pictures(spec: str, run: Run) -> Iterable[str]:
+    for figure in run.summary["figures"]:
+        if figure["spec"] != spec:
+            continue
+        name = figure["id"]
+        if _quotes(run.folder / "figures" / f"{name}.csv"):
+            yield "The picture quotes statements of the data and is not shown here."
+            continue
+        yield f"![{figure['where']}, {figure['title']}](../images/reproduced/{name}.png)"
+        yield f"*{_text(figure['caption'])}*"
+
+
+def _quotes(path: Path) -> bool:
+    """Whether a figure's numbers have texts of the data among them."""
+    if not path.exists():
+        return False
+    with path.open(encoding="utf-8", newline="") as lines:
+        return any(row["column"] == "text" for row in csv.DictReader(lines))
+
+
+def _table(claims: Iterable[Any], runs: Sequence[Run]) -> str:
+    names = [run.name for run in runs]
+    lines = [f"| claim | paper | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    for claim in claims:
+        cells = [
+            _text(claim.statement),
+            _text(claim.paper_value or "–"),
+            *(_cell(run.claims.get(claim.id)) for run in runs),
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    word = f"**{WORDS[row['holds']]}**"
+    control = row.get("control") or {}
+    if row["holds"] and control.get("beyond") is not None:
+        word += ", beyond the twin" if control["beyond"] else ", *not beyond the twin*"
+    return f"{word}: {_text(row['because'] if row['holds'] is None else row['measured'])}"
+
+
+def _place(claim: Any, where: str) -> str:
+    return "" if claim.where == where else f"({_text(claim.where)}) "
+
+
+def _text(text: str) -> str:
+    """On one line, and nothing in it is markup."""
+    plain = " ".join(text.split())
+    for mark in ("\\", "*", "_", "<", "`", "[", "$"):
+        plain = plain.replace(mark, "\\" + mark)
+    return plain
+
+
+def draw(run: Run, folder: Path) -> None:
+    """Copy the pictures that the pages show, in few colours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for figure in run.summary["figures"]:
+        source = run.folder / "figures" / figure["id"]
+        if _quotes(source.with_suffix(".csv")):
+            continue
+        with Image.open(source.with_suffix(".png")) as image:
+            image = image.convert("RGB")
+            image.thumbnail((_WIDEST, 4 * _WIDEST))
+            image.quantize(_COLOURS).save(folder / f"{figure['id']}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    RUNS = [read(given) for given in sys.argv[1:]]
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for PAPER in PAPERS:
+        (PAGES / f"{PAPER}.md").write_text(page(PAPER, RUNS), encoding="utf-8")
+    draw(RUNS[0], PICTURES)
