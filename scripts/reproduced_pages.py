@@ -17,6 +17,8 @@ from typing import Any
 from PIL import Image
 
 from prefdyn.experiments.catalogue import CATALOGUE
+from prefdyn.experiments.presets import beside_published, preset_named
+from prefdyn.experiments.published import SETTINGS
 from prefdyn.experiments.recipes import recipe_named
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,12 +77,38 @@ def page(paper: str, runs: Sequence[Run]) -> str:
         claims = [claim for claim in recipe.claims if claim.figure == spec.id]
         if claims:
             parts.append(_table(claims, runs))
-            rules = "\n".join(f"    - {_place(claim, spec.where)}{_text(claim.rule)}" for claim in claims)
+            rules = "\n".join(_rules(claims, spec.where))
             parts.append(f'??? note "How they are judged"\n{rules}')
         else:
             parts.append("It makes no claim of its own.")
-        parts.append(f"Rerun: `prefdyn reproduce {spec.recipe} --preset small` with the options above.")
+        parts.append(f"Rerun: `{_rerun(spec.recipe, runs[0])}`")
+    parts += ["## Settings, beside the published ones", _settings(paper, runs[0])]
     return "\n\n".join(parts) + "\n"
+
+
+def _rerun(recipe: str, run: Run) -> str:
+    """The command, with the data as users have it."""
+    preset = run.summary["preset"]["name"]
+    return f"prefdyn reproduce {recipe} --preset {preset} --data persona:PATH --data hh:PATH --model MODEL"
+
+
+def _settings(paper: str, run: Run) -> str:
+    """What the preset changes of each published setup."""
+    preset = preset_named(run.summary["preset"]["name"])
+    lines = ["| setup | as published by | changed: here (published) |", "|---|---|---|"]
+    used = {name for spec in CATALOGUE if spec.paper == paper for name in recipe_named(spec.recipe).setups}
+    for name, published in SETTINGS.items():
+        rows = beside_published(preset, name)
+        if name in used and rows:
+            told = "; ".join(
+                f"{row['field'].replace('_', ' ')} {_value(row['here'])} ({_value(row['published'])})" for row in rows
+            )
+            lines.append(f"| {name} | {_text(published.source)} | {_text(told)} |")
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _counts(paper: str, runs: Sequence[Run]) -> str:
@@ -111,7 +139,7 @@ def _quotes(path: Path) -> bool:
     if not path.exists():
         return False
     with path.open(encoding="utf-8", newline="") as lines:
-        return any(row["column"] == "text" for row in csv.DictReader(lines))
+        return any(row.get("column") == "text" for row in csv.DictReader(lines))
 
 
 def _table(claims: Iterable[Any], runs: Sequence[Run]) -> str:
@@ -137,8 +165,16 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     return f"{word}: {_text(row['because'] if row['holds'] is None else row['measured'])}"
 
 
-def _place(claim: Any, where: str) -> str:
-    return "" if claim.where == where else f"({_text(claim.where)}) "
+def _rules(claims: Iterable[Any], where: str) -> Iterable[str]:
+    """Each rule once, with the places of its claims."""
+    places: dict[str, list[str]] = {}
+    for claim in claims:
+        here = places.setdefault(claim.rule, [])
+        if claim.where not in (where, *here):
+            here.append(claim.where)
+    for rule, others in places.items():
+        where = "; ".join(others)
+        yield f"    - {f'({_text(where)}) ' if where else ''}{_text(rule)}"
 
 
 def _text(text: str) -> str:
@@ -155,13 +191,13 @@ def draw(run: Run, folder: Path) -> None:
     for old in folder.glob("*.png"):
         old.unlink()
     for figure in run.summary["figures"]:
-        source = run.folder / "figures" / figure["id"]
-        if _quotes(source.with_suffix(".csv")):
+        name, source = figure["id"], run.folder / "figures"
+        if _quotes(source / f"{name}.csv"):
             continue
-        with Image.open(source.with_suffix(".png")) as image:
-            image = image.convert("RGB")
-            image.thumbnail((_WIDEST, 4 * _WIDEST))
-            image.quantize(_COLOURS).save(folder / f"{figure['id']}.png", optimize=True)
+        with Image.open(source / f"{name}.png") as image:
+            drawn = image.convert("RGB")
+        drawn.thumbnail((_WIDEST, 4 * _WIDEST))
+        drawn.quantize(_COLOURS).save(folder / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

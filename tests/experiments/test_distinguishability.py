@@ -68,6 +68,21 @@ def test_what_one_model_or_two_behaviours_cannot_tell_is_not_told():
     assert (few.holds, few.because) == (None, "an order takes 3 behaviours, and there are 2")
 
 
+@pytest.mark.parametrize(
+    ("late", "lasts"), [([0.87, 0.9, 0.86], True), ([0.3, 0.35, 0.28], False), ([0.9, 0.5, 0.9], False)]
+)
+def test_an_order_over_many_behaviours_lasts_or_fades(late, lasts):
+    many = order([0.9, 0.91, 0.89], [0.9] * 3)
+    for split in ("train", "held_out"):
+        many[MODEL][split]["late"] = late
+    for word in ("training", "test"):
+        assert judged(f"{A}-fig03-many-{word}-early", many=many).holds is True
+        assert judged(f"{A}-fig03-many-{word}-lasts", many=many).holds is lasts
+    none = judged(f"{A}-fig03-many-training-lasts")
+    assert (none.holds, none.because) == (None, "the data has no more behaviours than the figure shows")
+    assert judged(f"{A}-fig03-many-training-early").because == none.because
+
+
 @pytest.mark.parametrize(("straight", "holds"), [([0.97, 0.98, 0.99], True), ([0.85, 0.9, 0.88], False)])
 def test_growth_is_linear_above_nine_tenths(straight, holds):
     drift = {
@@ -154,7 +169,7 @@ def test_the_recipe_end_to_end(found):
     """Figures as in the catalogue, drawn from runs that were planned; numbers as other routes give them."""
     context, _, done, results = found
     names = context.behaviours()
-    assert {figure.id for figure in results.figures} == {spec.id for spec in recipe.RECIPE.figures}
+    assert {figure.id for figure in results.figures} == {spec.id for spec in recipe.RECIPE.figures} | {f"{A}-fig03b"}
     for figure in results.figures:
         assert figure.table().num_rows > 0
     for claim in recipe.CLAIMS:
@@ -179,6 +194,27 @@ def test_the_recipe_end_to_end(found):
     least = min(names, key=lambda name: distances[name])
     assert figure.panels[0].lines[0].label == least  # purple
     assert "One model was given" in results.notes[0]
+
+
+def test_the_order_over_many_behaviours_is_that_of_the_features(found):
+    """At the first step of full-batch descent the loss falls by the squared weighted gap."""
+    context, _, done, results = found
+    many = context.many()
+    feats, steps = done["features, many", MODEL, 0].features, results.measured["many"][MODEL]["train"]["steps"]
+    assert (results.measured["many"]["behaviours"], feats.groups) == (len(many), tuple(many))
+    gaps, distances = [], []
+    for name in many:
+        rows = feats.members(name)
+        answers, trained = feats.two_answers(rows), ~feats.held_out[rows]
+        assert answers is not None
+        signs, states = np.where(answers.positive, 1.0, -1.0), feats.states[rows].astype(float)
+        gaps.append(np.linalg.norm((signs[trained] @ states[trained]) / trained.sum()))
+        means = [states[signs == sign].mean(axis=0) for sign in (1, -1)]
+        distances.append(float(np.linalg.norm(means[0] - means[1])))
+    curve = results.measured["many"][MODEL]["train"]["by step"][0]
+    assert steps[0] == 1
+    assert curve[0] == pytest.approx(spearman(distances, [float(gap) for gap in gaps]), abs=0.1)
+    assert curve[-1] == pytest.approx(results.measured["many"][MODEL]["train"]["late"][0])
 
 
 def test_the_published_code_has_two_norms_and_batches_drawn_afresh(context):

@@ -6,6 +6,7 @@ fast a behaviour is learned is told three times, since curves that start in orde
 loss at a tenth of the steps, by the area above the curve, and by the fall at the end.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from prefdyn.diagnostics.separation import separation
 from prefdyn.dynamics.order import area
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence
+from prefdyn.experiments.judging import BEYOND, BEYOND_TWIN, Measured, above, as_evidence
 from prefdyn.experiments.published import PERSONAS, STATED_EXAMPLES
 from prefdyn.experiments.recipe import (
     Claim,
@@ -35,6 +36,7 @@ from prefdyn.experiments.recipe import (
 )
 from prefdyn.experiments.run import ModelChoice, Run
 from prefdyn.experiments.statistics import at_step, over_seeds, spearman
+from prefdyn.experiments.values import crowd
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import distinguishability
 from prefdyn.maths.objectives import LOG2
@@ -45,12 +47,18 @@ _A = "2403.18742"
 _FULL = {"full": f"{_A}-fig06", "full-beta-0.001": f"{_A}-fig17", "full-beta-0.1": f"{_A}-fig18",
          "full-beta-1": f"{_A}-fig19"}  # fmt: skip
 _OTHER = "full-other"
+_LACKING = {
+    _OTHER: "one model was given; give a second --model",
+    "many": "the data has no more behaviours than the figure shows",
+}
 _PHASES = {"early": "at a tenth of the steps", "area": "over the whole run", "late": "at the end"}
 _STRAIGHT = 0.9
 """Growth of the weight change per step over the whole run, as a share of that over its first tenth, from which on it
 counts as linear."""
 _PROPORTIONAL = 0.9
 """R² from which on one number counts as a multiple of another."""
+_FADED = 0.1
+"""By how much a rank correlation may fall and still count as lasting."""
 _EQUAL = 1e-6
 _SIGNIFICANT = 0.05
 _PER_ANSWER = 500
@@ -61,7 +69,7 @@ _PER_ANSWER = 500
 
 
 def _runs(context: Context) -> Plan:
-    names = context.behaviours()
+    names, many = context.behaviours(), _many(context)
     setup = context.setup("last-layer")
     plan: dict[Any, Run] = {}
     for seed in context.seeds:
@@ -88,6 +96,15 @@ def _runs(context: Context) -> Plan:
                 subsets=tuple((name,) for name in names),
                 record="all",
             )
+            if many:
+                states = context.features(context.pairs(many, seed, template=setup.template), model)
+                plan["features, many", source, seed] = states
+                plan["many", source, seed] = context.simulate(
+                    states,
+                    replace(setup, batch_size="full", scheme="epochs"),
+                    seed=seed,
+                    subsets=tuple((name,) for name in many),
+                )
             for key in _FULL:
                 for name in names:
                     plan[key, source, seed, name] = _whole(
@@ -100,6 +117,11 @@ def _runs(context: Context) -> Plan:
                 for name in names:
                     plan[_OTHER, source, seed, name] = _whole(context, apart[name], model, _OTHER, seed)
     return plan
+
+
+def _many(context: Context) -> tuple[str, ...]:
+    """Behaviours that the order is told over besides the few that the figures show; none where those are all."""
+    return crowd(context) if len(context.answers().groups) > len(context.behaviours()) else ()
 
 
 def _whole(context: Context, pairs: Any, model: ModelChoice, key: str, seed: int) -> Run:
@@ -146,6 +168,9 @@ def _results(context: Context, done: Done) -> Results:
         "counts": _counts(context),
     }
     measured |= {key: _orders(runs, far, seeds) for key, runs in whole.items()}
+    crowded = _crowded(done, _many(context), seeds)
+    if crowded is not None:
+        measured["many"] = {"behaviours": len(_many(context)), **crowded}
     other, notes = None, []
     if context.other_model() is not None:
         their = {
@@ -169,6 +194,7 @@ def _results(context: Context, done: Done) -> Results:
     figures = [
         _examples(context),
         *_head_figures(context, head, order, seeds),
+        *([] if crowded is None else [_many_figure(measured["many"])]),
         *(_loss_figure(id, whole[key], order, seeds, ("train", "held_out")) for key, id in _FULL.items()),
         _loss_figure(f"{_A}-fig10", other or whole["full"], order, seeds, ("train",)),
         _null_figure(measured["null"], names),
@@ -220,6 +246,26 @@ def _orders(
             ]
             mine["accuracy"].append(float(np.mean(accuracies)))
         found[source] = mine
+    return found
+
+
+def _crowded(done: Done, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any] | None:
+    """The order over many behaviours, each alone: at the phases, and at every step that was recorded."""
+    if not names:
+        return None
+    keys = [(source, seed) for source in SOURCES for seed in seeds]
+    far = {key: _distances(done["features, many", *key].features, names) for key in keys}
+    runs = {key: dict(zip(names, done["many", *key].trajectories, strict=True)) for key in keys}
+    found = _orders(runs, far, seeds)
+    for source, split in itertools.product(SOURCES, ("train", "held_out")):
+        steps, rows = np.array([]), []
+        for seed in seeds:
+            curves = {name: run.curve("loss", group=name, split=split) for name, run in runs[source, seed].items()}
+            steps = next(iter(curves.values()))[0][1:]
+            falls = np.array([LOG2 - losses[1:] for _, losses in curves.values()])
+            distances = [far[source, seed][name] for name in names]
+            rows.append([spearman(distances, column) for column in falls.T.tolist()])
+        found[source][split]["steps"], found[source][split]["by step"] = steps.tolist(), rows
     return found
 
 
@@ -385,7 +431,10 @@ def _head_figures(
     context: Context, head: Mapping[Any, Mapping[str, Trajectory]], order: Sequence[str], seeds: Sequence[int]
 ) -> list[Figure]:
     figures = []
-    for id, quantity, label in ((f"{_A}-fig03", "loss", "Training loss (nats)"), (f"{_A}-fig04", "drift", "Norm")):
+    for id, quantity, label in (
+        (f"{_A}-fig03", "loss", "Training loss (nats)"),
+        (f"{_A}-fig04", "drift", "Norm of the weight change"),
+    ):
         panels = []
         for variant in context.variants:
             runs = {seed: head[variant, MODEL, seed] for seed in seeds}
@@ -408,6 +457,25 @@ def _head_figures(
             )
         )
     return figures
+
+
+def _many_figure(found: Mapping[str, Any]) -> Figure:
+    """How the order over many behaviours fares while they are learned."""
+    looks = {MODEL: ("model", "solid"), TWIN: ("untrained twin", "dashed")}
+    lines = []
+    for split, shade in (("train", 0.1), ("held_out", 0.7)):
+        for source, (who, style) in looks.items():
+            mine = found[source][split]
+            label = f"{who}, {_WORD[split]} loss"
+            lines.append(mean_line(label, mine["steps"], mine["by step"], shade=shade, style=style))
+    return Figure(
+        spec=spec_of(f"{_A}-fig03"),
+        part="b",
+        panels=(Panel(kind="lines", x_label="Step", y_label="Rank correlation", lines=tuple(lines)),),
+        caption=f"Distinguishability against the fall of the loss so far, over {found['behaviours']} behaviours, each "
+        "by itself: full-batch descent of the last layer at half of the largest stable step of all together. Lines: "
+        "mean of the seeds; bands: their range.",
+    )
 
 
 _BAND = "Lines: mean of the seeds; bands: their range. Purple is the least distinguishable behaviour, yellow the most."
@@ -507,7 +575,7 @@ def _update_figure(update: Mapping[str, Any]) -> Figure:
 def _judge_order(key: str, split: str, phase: str) -> Any:
     def judge(measured: Mapping[str, Any]) -> Judged:
         if key not in measured:
-            return untestable("one model was given; give a second --model")
+            return untestable(_LACKING[key])
         found = measured[key] if "text" not in measured[key] else measured[key]["text"]
         if len(measured["groups"]) < 3:
             return untestable(f"an order takes 3 behaviours, and there are {len(measured['groups'])}")
@@ -522,6 +590,27 @@ def _judge_order(key: str, split: str, phase: str) -> Any:
             code = over_seeds(measured[key]["code"][MODEL][split][phase], least=-1, most=1)
             judged = replace(judged, evidence={**judged.evidence, "as the published code does": code.to_json()})
         return judged
+
+    return judge
+
+
+def _judge_fading(split: str) -> Any:
+    def judge(measured: Mapping[str, Any]) -> Judged:
+        if "many" not in measured:
+            return untestable(_LACKING["many"])
+        changes = {
+            source: [
+                late - early
+                for early, late in zip(
+                    measured["many"][source][split]["early"], measured["many"][source][split]["late"], strict=True
+                )
+            ]
+            for source in SOURCES
+        }
+        return above(
+            Measured(model=changes[MODEL], twin=changes[TWIN]), -_FADED, what="change of the rank correlation",
+            least=-2, most=2,
+        )  # fmt: skip
 
     return judge
 
@@ -652,6 +741,37 @@ def _judge_update(measured: Mapping[str, Any]) -> Judged:
     return replace(judged, evidence={**judged.evidence, **as_evidence({"slope_on_weighted_gap": slope})})
 
 
+def _many_claims() -> list[Claim]:
+    """The order of Figure 3 over many behaviours, where an interval says more than over five, and whether it lasts."""
+    found = []
+    for split, word in _WORD.items():
+        found += [
+            Claim(
+                id=f"{_A}-fig03-many-{word}-{phase}",
+                figure=f"{_A}-fig03",
+                place="Section 4.2",
+                statement=f"Last layer, many behaviours: the {word} loss of a more distinguishable one falls faster, "
+                f"{_PHASES[phase]}.",
+                rule=_ORDER_RULE.format(split=word, phase=_PHASES[phase]),
+                judge=_judge_order("many", split, phase),
+            )
+            for phase in ("early", "late")
+        ]
+        found.append(
+            Claim(
+                id=f"{_A}-fig03-many-{word}-lasts",
+                figure=f"{_A}-fig03",
+                place="Section 4.2",
+                statement=f"Last layer, many behaviours: the order of the {word} losses does not fade while they fall.",
+                rule="The rank correlation of distinguishability with the fall of the loss at the end, less that at a "
+                f"tenth of the steps: holds where the lower end of its 95 % interval over seeds is above -{_FADED:g}. "
+                + BEYOND_TWIN,
+                judge=_judge_fading(split),
+            )
+        )
+    return found
+
+
 CLAIMS = (
     Claim(
         id=f"{_A}-fig01-counts",
@@ -663,6 +783,7 @@ CLAIMS = (
         paper_value="500 and 500",
     ),
     *_order_claims(),
+    *_many_claims(),
     Claim(
         id=f"{_A}-fig04-linear",
         figure=f"{_A}-fig04",

@@ -190,6 +190,12 @@ def _over_processes(left: Mapping[str, Run], found: Mapping[str, Any], jobs: int
 # ray -----------------------------------------------------------------------------------------------------------------
 
 
+def _tried_there(run: Run, environment: Mapping[str, str]) -> Outcome | PrefdynError:
+    """As `_tried`, on a machine that does not have the first one's environment."""
+    os.environ.update(environment)
+    return _tried(run)
+
+
 def _over_ray(left: Mapping[str, Run], found: Mapping[str, Any]) -> Iterator[Landed]:
     try:
         ray = importlib.import_module("ray")
@@ -202,14 +208,13 @@ def _over_ray(left: Mapping[str, Run], found: Mapping[str, Any]) -> Iterator[Lan
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
-    remote = ray.remote(num_cpus=1)(_tried)
+    remote = ray.remote(num_cpus=1)(_tried_there)
     environment = {name: os.environ[name] for name in ("PREFDYN_CACHE", "HF_HUB_OFFLINE") if name in os.environ}
-    prepared = remote.options(runtime_env={"env_vars": environment}) if environment else remote
     try:
         yield from _gather(
             left,
             found,
-            prepared.remote,
+            lambda run: remote.remote(run, environment),
             lambda going: ray.wait(going, num_returns=1)[0],
             ray.get,
         )

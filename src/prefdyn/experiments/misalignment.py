@@ -108,7 +108,7 @@ def _runs(context: Context) -> Plan:
                     plan |= _three(context, ("other", source, seed, name), pairs, model, "full-long-other", seed)
             if dialogues is not None:
                 pairs = context.pairs(dialogues.groups, seed, share=_SHARE, data=dialogues)
-                model = context.source(source, seed, "lora-hh")
+                model = replace(context.source(source, seed, "lora-hh"), answers=None)
                 plan |= _three(context, ("dialogues", source, seed, ""), pairs, model, "lora-hh", seed)
         for name in _behaviours(context, "llama-2"):
             aligned = plan["aligned", "here", MODEL, seed, name]

@@ -51,7 +51,7 @@ from prefdyn.experiments.recipe import (
 )
 from prefdyn.experiments.run import Run
 from prefdyn.experiments.statistics import over_seeds, spearman
-from prefdyn.experiments.values import members, value_sets
+from prefdyn.experiments.values import crowd
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory
 
@@ -99,19 +99,14 @@ def _all_of(couples: Sequence[Couple]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for couple in couples for name in couple))
 
 
-def _crowd(context: Context) -> tuple[str, ...]:
-    """Behaviours that couples are drawn from: those that values are trained with, whose states are read anyway."""
-    return members(value_sets(context)) if context.preset.many is None else context.many()
-
-
 def _runs(context: Context) -> Plan:
     setup = context.setup("last-layer")
     couples = _couples(context, "here")
-    crowd = _crowd(context)
+    names = crowd(context)
     plan: dict[Any, Run] = {}
     for seed in context.seeds:
         together = context.pairs(_all_of(couples), seed, template=setup.template)
-        many = context.pairs(crowd, seed, template=setup.template)
+        many = context.pairs(names, seed, template=setup.template)
         for source in SOURCES:
             model = context.source(source, seed, "last-layer")
             states = plan["features", "here", source, seed] = context.features(together, model)
@@ -130,7 +125,7 @@ def _runs(context: Context) -> Plan:
                 plan["features", "many", source, seed],
                 replace(setup, batch_size="full", scheme="epochs"),
                 seed=seed,
-                subsets=drawn(crowd, seed),
+                subsets=drawn(names, seed),
             )
             for couple in couples:
                 plan["whole", source, seed, couple] = _joint(
@@ -258,9 +253,9 @@ def _many(context: Context, done: Done, source: str) -> dict[str, Any]:
         "share": {phase: [] for phase in PHASES}, "accuracy": [], "points": [], "first step": [], "equation 24": [],
         "identity": [],
     }  # fmt: skip
-    crowd = _crowd(context)
+    names = crowd(context)
     for seed in context.seeds:
-        couples = drawn(crowd, seed)
+        couples = drawn(names, seed)
         feats = done["features", "many", source, seed].features
         runs = dict(zip(couples, done["many", source, seed].trajectories, strict=True))
         gaps, pulls = gaps_of(feats, couples), pulls_of(feats)

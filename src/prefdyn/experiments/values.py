@@ -56,6 +56,11 @@ def members(sets: Sets) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in sets.values() for name in names))
 
 
+def crowd(context: Context) -> tuple[str, ...]:
+    """Many behaviours for laws over behaviours: those that values are trained with, whose states are read anyway."""
+    return members(value_sets(context)) if context.preset.many is None else context.many()
+
+
 def ring(sets: Sets) -> Ring:
     """The values of the largest set in every company of neighbours: for each K, every value is in as many sets.
 

@@ -123,7 +123,7 @@ def _lines(figure: recipe.Figure) -> Figure:
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     high = max(_HIGH, 0.2 * len(labels) / rows)
-    tall = high + 1.05
+    tall = high + (1.05 if any(panel.title for panel in panels) else 0.75)
     drawn = _sheet(figure, _STRIDE * columns + _LEFT + _widest(labels, 8), tall * rows + 0.45)
     for place, panel in enumerate(panels):
         row, column = divmod(place, columns)
