@@ -30,6 +30,7 @@ PAPERS = {
     "2404.04626": "The gradient field of DPO",
 }
 WORDS = {True: "held", False: "failed", None: "not testable"}
+_SORTS = ("figure", "table", "fit", "experiment", "check")
 _WIDEST, _COLOURS = 1500, 64
 
 
@@ -62,7 +63,9 @@ def read(given: str) -> Run:
 
 def page(paper: str, runs: Sequence[Run]) -> str:
     """One paper's page."""
-    specs = [spec for spec in CATALOGUE if spec.paper == paper]
+    specs = sorted(
+        (spec for spec in CATALOGUE if spec.paper == paper), key=lambda spec: (_SORTS.index(spec.sort), spec.number)
+    )
     parts = [
         f"# {paper}: {PAPERS[paper]}",
         f"Every figure and table of [{paper}](https://arxiv.org/abs/{paper}), redrawn on small models, and what became "

@@ -104,6 +104,12 @@ def test_a_recipe_from_the_command_line_to_the_page(prefdyn, tmp_path):
     for name in ("claims.json", "figures/2408.03459-fig03.svg", "figures/2408.03459-fig06.pdf"):
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
+    assert prefdyn("report", "ours", "--out", "page.html").code == 0
+    assert (tmp_path / "page.html").read_text() == page
+    both = prefdyn("report", "ours", "again", "--out", "both.html")
+    assert both.last_line == "prefdyn: ours is of `prefdyn reproduce`, whose page is of another kind; give it alone"
+    assert not (tmp_path / "both.html").exists()
+
 
 def test_hostile_names_reach_figures_and_page_as_text(prefdyn, tmp_path):
     rows = [

@@ -26,12 +26,20 @@ def run(
 ) -> None:
     """Write the page."""
     from prefdyn.cli import common
+    from prefdyn.errors import ConfigError
     from prefdyn.report.folders import read_folder
     from prefdyn.report.html import write_report
+    from prefdyn.report.reproduce import write_reproduced_page
     from prefdyn.store import refuse_existing
 
     runs = [read_folder(folder) for folder in folders]
+    reproduced = [run.path for run in runs if run.part("command") == "reproduce"]
+    if reproduced and len(runs) > 1:
+        raise ConfigError(f"{reproduced[0]} is of `prefdyn reproduce`, whose page is of another kind; give it alone")
     refuse_existing(out, force=force)
-    write_report(runs, out)
+    if reproduced:
+        write_reproduced_page(reproduced[0], out)
+    else:
+        write_report(runs, out)
     print(out)
     common.tell(f"Next: open {out}")

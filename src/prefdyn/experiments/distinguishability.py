@@ -18,7 +18,7 @@ from prefdyn.diagnostics.separation import separation
 from prefdyn.dynamics.order import area
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND, BEYOND_TWIN, Measured, above, as_evidence
+from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence
 from prefdyn.experiments.published import PERSONAS, STATED_EXAMPLES
 from prefdyn.experiments.recipe import (
     Claim,
@@ -598,18 +598,17 @@ def _judge_fading(split: str) -> Any:
     def judge(measured: Mapping[str, Any]) -> Judged:
         if "many" not in measured:
             return untestable(_LACKING["many"])
+        found = measured["many"]
         changes = {
-            source: [
-                late - early
-                for early, late in zip(
-                    measured["many"][source][split]["early"], measured["many"][source][split]["late"], strict=True
-                )
-            ]
+            source: np.subtract(found[source][split]["late"], found[source][split]["early"]).tolist()
             for source in SOURCES
         }
         return above(
-            Measured(model=changes[MODEL], twin=changes[TWIN]), -_FADED, what="change of the rank correlation",
-            least=-2, most=2,
+            Measured(
+                model=changes[MODEL], twin=changes[TWIN], accuracy=found[MODEL]["accuracy"],
+                twin_accuracy=found[TWIN]["accuracy"],
+            ),
+            -_FADED, what="change of the rank correlation", least=-2, most=2,
         )  # fmt: skip
 
     return judge
@@ -765,7 +764,7 @@ def _many_claims() -> list[Claim]:
                 statement=f"Last layer, many behaviours: the order of the {word} losses does not fade while they fall.",
                 rule="The rank correlation of distinguishability with the fall of the loss at the end, less that at a "
                 f"tenth of the steps: holds where the lower end of its 95 % interval over seeds is above -{_FADED:g}. "
-                + BEYOND_TWIN,
+                + BEYOND,
                 judge=_judge_fading(split),
             )
         )

@@ -199,14 +199,10 @@ def read_folder(path: str | Path) -> RunFolder:
     """
     path = Path(path)
     if not path.is_dir():
-        raise StoreError(
-            f"{path} is no folder; give an output folder of audit, simulate, bounds, train, compare or field"
-        )
+        raise StoreError(f"{path} is no folder; give an output folder of another command")
     source = path / "summary.json"
     if not source.is_file():
-        raise StoreError(
-            f"{path} holds no summary.json; give an output folder of audit, simulate, bounds, train, compare or field"
-        )
+        raise StoreError(f"{path} holds no summary.json; give an output folder of another command")
     try:
         summary = json.loads(source.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

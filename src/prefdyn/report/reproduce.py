@@ -123,7 +123,8 @@ def _lines(figure: recipe.Figure) -> Figure:
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     high = max(_HIGH, 0.2 * len(labels) / rows)
-    tall = high + (1.05 if any(panel.title for panel in panels) else 0.75)
+    above = 0.45 if any(panel.title for panel in panels) else 0.15
+    tall = high + above + 0.6
     drawn = _sheet(figure, _STRIDE * columns + _LEFT + _widest(labels, 8), tall * rows + 0.45)
     for place, panel in enumerate(panels):
         row, column = divmod(place, columns)
@@ -135,7 +136,7 @@ def _lines(figure: recipe.Figure) -> Figure:
         else Line2D([], [], color=_colour(line), linestyle="none", marker="o")
         for line in named.values()
     ]
-    legend(drawn, handles, labels, 0.2 + _STRIDE * columns, tall * rows - 0.45)
+    legend(drawn, handles, labels, 0.2 + _STRIDE * columns, tall * rows - above)
     return drawn
 
 
