@@ -197,6 +197,8 @@ def _tried_there(run: Run, environment: Mapping[str, str]) -> Outcome | PrefdynE
 
 
 def _over_ray(left: Mapping[str, Run], found: Mapping[str, Any]) -> Iterator[Landed]:
+    # under `uv run` Ray would have every worker make an environment of its own, without the extras of this one
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
