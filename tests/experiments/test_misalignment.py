@@ -10,7 +10,7 @@ import pytest
 from prefdyn.data.loaders import load_dataset
 from prefdyn.errors import ConfigError
 from prefdyn.experiments import misalignment as recipe
-from prefdyn.experiments.context import MODEL, SOURCES, TWIN
+from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
 from prefdyn.experiments.falls import PHASES
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.misalignment import STARTS, undone
@@ -209,8 +209,8 @@ def test_the_recipe_end_to_end(found):
     assert {figure.id for figure in results.figures} == {spec.id for spec in recipe.RECIPE.figures}
     assert all(figure.table().num_rows > 0 for figure in results.figures)
     verdicts = {id: claim.judge(results.measured).holds for id, claim in CLAIMS.items()}
-    assert {id for id, holds in verdicts.items() if holds is not None} == {f"{A}-check02-null"}
-    assert verdicts[f"{A}-check02-null"] is True
+    told = {f"{A}-check02-null": True, f"{A}-fig15-prompts": True}
+    assert {id: holds for id, holds in verdicts.items() if holds is not None} == told
 
     heads = {start: done["head", start, 0].trajectory for start in STARTS}
     assert plan["head", "aligned", 0].start is not None
@@ -243,6 +243,19 @@ def test_the_recipe_end_to_end(found):
     assert titles[f"{A}-fig09"] == [f"({letter}) {name}" for letter, name in zip("ab", names, strict=True)]
     assert len(titles[f"{A}-check02"]) == 4
     assert "One model was given, so Figure 11" in results.notes[0]
+
+
+def test_dialogues_are_read_without_the_answers_of_the_behaviours(context, builtin_model):
+    answers = (" Yes", " No")
+    plan: Any = recipe._runs(
+        Context(
+            preset=context.preset, data=("builtin", "builtin:responses"),
+            models=(replace(builtin_model, answers=answers),),
+        )
+    )  # fmt: skip
+    apart = {key: run.model.answers for key, run in plan.items()}
+    assert {found for key, found in apart.items() if "dialogues" in key} == {None}
+    assert {found for key, found in apart.items() if "dialogues" not in key} == {answers}
 
 
 def test_without_dialogues_their_figures_say_so(context):

@@ -395,7 +395,7 @@ def test_the_recipe_end_to_end(context):
     settled = {name for name, each in judged.items() if each.holds is not None}
     assert settled == {
         "check01-product", "check01-conditions", "check01-start", "check01-accuracy", "check03-theorem",
-        "check03-repaired", "check03-effective",
+        "check03-repaired", "check03-effective", "check01-gradient", "check01-unit", "check01-tail", "check01-convex",
     }  # fmt: skip
     assert judged["check03-theorem"].holds is False
     assert judged["check03-repaired"].holds is True
