@@ -9,6 +9,7 @@ import pytest
 from prefdyn.diagnostics.separation import separation
 from prefdyn.experiments import distinguishability as recipe
 from prefdyn.experiments.context import MODEL, TWIN
+from prefdyn.experiments.falls import falls
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed
 from prefdyn.experiments.statistics import spearman
@@ -143,8 +144,8 @@ def test_falls_are_below_log_two():
         {"run": "joint", "step": step, "group": "g", "split": "train", "pairs": 1, "loss": LOG2 - fall}
         for step, fall in ((0, 0.0), (10, 0.1), (20, 0.4))
     ]
-    falls = recipe._falls(Trajectory.from_rows(rows, settings={}), "g", "train")
-    assert falls == pytest.approx({"early": 0.02, "area": (10 * 0.05 + 10 * 0.25) / 20, "late": 0.4})
+    fallen = falls(*Trajectory.from_rows(rows, settings={}).curve("loss", group="g", split="train"))
+    assert fallen == pytest.approx({"early": 0.02, "area": (10 * 0.05 + 10 * 0.25) / 20, "late": 0.4})
 
 
 def test_r_squared_is_that_of_a_line_through_the_origin():

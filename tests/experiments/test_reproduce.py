@@ -10,6 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 import prefdyn as pdy
+from prefdyn._json import plain
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError
@@ -17,7 +18,7 @@ from prefdyn.experiments import presets, recipes
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.cost import costs, plan_table
 from prefdyn.experiments.recipe import Claim, Figure, Judged, Line, Panel, Recipe, Results, mean_line, shades
-from prefdyn.experiments.reproduce import plain, planned, reproduce, run_recipe
+from prefdyn.experiments.reproduce import planned, reproduce, run_recipe
 from prefdyn.experiments.work import do
 
 KEYS = {

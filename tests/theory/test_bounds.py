@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prefdyn._json import plain
 from prefdyn.dynamics.descent import descent, recorded_steps, stable_learning_rate
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, SLiC
-from prefdyn.planning.summary import plain
 from prefdyn.synthetic import gaussian_groups
 from prefdyn.theory import gradient_field, value_scaling
 from prefdyn.theory.bounds import bounds, plane_bounds

@@ -17,6 +17,7 @@ from prefdyn._random import stream
 from prefdyn.diagnostics.prioritization import prioritization
 from prefdyn.errors import DataError
 from prefdyn.experiments.falls import PHASES, falls
+from prefdyn.experiments.sides import trained_rows
 from prefdyn.experiments.statistics import at_step
 from prefdyn.features import FeatureSet
 from prefdyn.theory.learning_dynamics import first_step_logits, first_step_margins, pairwise_priority_gap
@@ -91,8 +92,7 @@ def pulls_of(feats: FeatureSet) -> dict[str, Pull]:
     """
     found = {}
     for name in feats.groups:
-        rows = feats.members(name)
-        rows = rows[~feats.held_out[rows]]
+        rows = trained_rows(feats, name)
         answers = feats.two_answers(rows)
         if answers is None:
             raise DataError(f"{name} has no training pairs with two answers of one token; give more of its pairs")

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from prefdyn.diagnostics.separation import separation
-from prefdyn.dynamics.order import area
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
+from prefdyn.experiments.falls import PHASES, accuracy_alone, falls
 from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence
 from prefdyn.experiments.published import PERSONAS, STATED_EXAMPLES
 from prefdyn.experiments.recipe import (
@@ -35,10 +35,10 @@ from prefdyn.experiments.recipe import (
     untestable,
 )
 from prefdyn.experiments.run import ModelChoice, Run
+from prefdyn.experiments.sides import distance, sides, trained_rows
 from prefdyn.experiments.statistics import at_step, over_seeds, spearman
 from prefdyn.experiments.values import crowd
 from prefdyn.features import FeatureSet
-from prefdyn.maths.geometry import distinguishability
 from prefdyn.maths.objectives import LOG2
 from prefdyn.theory.learning_dynamics import constants, drift_bound, published_drift_bound
 from prefdyn.trajectory import Trajectory
@@ -51,7 +51,6 @@ _LACKING = {
     _OTHER: "one model was given; give a second --model",
     "many": "the data has no more behaviours than the figure shows",
 }
-_PHASES = {"early": "at a tenth of the steps", "area": "over the whole run", "late": "at the end"}
 _STRAIGHT = 0.9
 """Growth of the weight change per step over the whole run, as a share of that over its first tenth, from which on it
 counts as linear."""
@@ -208,19 +207,15 @@ def _counts(context: Context) -> dict[str, list[int]] | None:
     data = context.answers()
     if not set(data.groups) & set(PERSONAS.values()):
         return None
-    found = {name: Counter(data.select([name]).table["chosen"].to_pylist()) for name in data.groups}
+    found: dict[str, Counter[str]] = {name: Counter() for name in data.groups}
+    for name, answer in zip(*(data.table[column].to_pylist() for column in ("group", "chosen")), strict=True):
+        found[name][answer] += 1
     return {name: sorted(counts.values()) for name, counts in found.items()}
 
 
 def _distances(feats: FeatureSet, names: Sequence[str]) -> dict[str, float]:
     """Distinguishability of each behaviour, over all of its pairs."""
-    found = {}
-    for name in names:
-        rows = feats.members(name)
-        answers = feats.two_answers(rows)
-        assert answers is not None
-        found[name] = distinguishability(feats.states[rows].astype(np.float64), answers.positive)
-    return found
+    return {name: distance(feats, feats.members(name)) for name in names}
 
 
 def _orders(
@@ -233,18 +228,15 @@ def _orders(
     for source in SOURCES:
         mine: dict[str, Any] = {"accuracy": [], "train": {}, "held_out": {}}
         for split in ("train", "held_out"):
-            mine[split] = {phase: [] for phase in _PHASES}
+            mine[split] = {phase: [] for phase in PHASES}
         for seed in seeds:
             trajectories = runs[source, seed]
             distances = [far[source, seed][name] for name in trajectories]
             for split in ("train", "held_out"):
-                falls = [_falls(run, name, split) for name, run in trajectories.items()]
-                for phase in _PHASES:
-                    mine[split][phase].append(spearman(distances, [fall[phase] for fall in falls]))
-            accuracies = [
-                run.final("reward_accuracy", group=name, split="held_out") for name, run in trajectories.items()
-            ]
-            mine["accuracy"].append(float(np.mean(accuracies)))
+                fallen = [falls(*run.curve("loss", group=name, split=split)) for name, run in trajectories.items()]
+                for phase in PHASES:
+                    mine[split][phase].append(spearman(distances, [fall[phase] for fall in fallen]))
+            mine["accuracy"].append(accuracy_alone(trajectories))
         found[source] = mine
     return found
 
@@ -262,21 +254,11 @@ def _crowded(done: Done, names: Sequence[str], seeds: Sequence[int]) -> dict[str
         for seed in seeds:
             curves = {name: run.curve("loss", group=name, split=split) for name, run in runs[source, seed].items()}
             steps = next(iter(curves.values()))[0][1:]
-            falls = np.array([LOG2 - losses[1:] for _, losses in curves.values()])
+            fallen = np.array([LOG2 - losses[1:] for _, losses in curves.values()])
             distances = [far[source, seed][name] for name in names]
-            rows.append([spearman(distances, column) for column in falls.T.tolist()])
+            rows.append([spearman(distances, column) for column in fallen.T.tolist()])
         found[source][split]["steps"], found[source][split]["by step"] = steps.tolist(), rows
     return found
-
-
-def _falls(run: Trajectory, name: str, split: str) -> dict[str, float]:
-    """How far the loss of a behaviour has fallen below log 2, nats."""
-    steps, losses = run.curve("loss", group=name, split=split)
-    return {
-        "early": LOG2 - at_step(steps, losses, max(1.0, 0.1 * float(steps[-1]))),
-        "area": LOG2 - area(steps, losses),
-        "late": LOG2 - float(losses[-1]),
-    }
 
 
 def _drifts(
@@ -299,14 +281,7 @@ def _drifts(
             straight.append(float(np.mean(shares)))
             order.append(spearman([far[source, seed][name] for name in runs[source, seed]], ends))
         found[source] = {"straight": straight, "order": order}
-    found["accuracy"] = {
-        source: [
-            float(np.mean([run.final("reward_accuracy", group=name, split="held_out") for name, run in each.items()]))
-            for seed in seeds
-            for each in [runs[source, seed]]
-        ]
-        for source in SOURCES
-    }
+    found["accuracy"] = {source: [accuracy_alone(runs[source, seed]) for seed in seeds] for source in SOURCES}
     return found
 
 
@@ -347,11 +322,7 @@ def _theorem(
 
 def _trained(feats: FeatureSet, name: str) -> Any:
     """Constants of the pairs of a behaviour that are trained on."""
-    rows = feats.members(name)
-    rows = rows[~feats.held_out[rows]]
-    answers = feats.two_answers(rows)
-    assert answers is not None
-    return constants(feats.states[rows].astype(np.float64), answers.positive)
+    return constants(*sides(feats, trained_rows(feats, name)))
 
 
 def _first_update(
@@ -621,8 +592,8 @@ _ORDER_RULE = (
 
 
 _PLACES = (
-    ("last-layer", f"{_A}-fig03", "Last layer", ("train",), tuple(_PHASES)),
-    ("full", f"{_A}-fig06", "Whole model", ("train", "held_out"), tuple(_PHASES)),
+    ("last-layer", f"{_A}-fig03", "Last layer", ("train",), tuple(PHASES)),
+    ("full", f"{_A}-fig06", "Whole model", ("train", "held_out"), tuple(PHASES)),
     (_OTHER, f"{_A}-fig10", "Whole model, another model", ("train",), ("area",)),
     ("full-beta-0.001", f"{_A}-fig17", "Whole model, beta 0.001", ("train", "held_out"), ("area",)),
     ("full-beta-0.1", f"{_A}-fig18", "Whole model, beta 0.1", ("train", "held_out"), ("area",)),
@@ -637,8 +608,8 @@ def _order_claims() -> list[Claim]:
             id=f"{id}-{_WORD[split]}-{phase}",
             figure=id,
             statement=f"{what}: the {_WORD[split]} loss of a more distinguishable behaviour falls faster, "
-            f"{_PHASES[phase]}.",
-            rule=_ORDER_RULE.format(split=_WORD[split], phase=_PHASES[phase]),
+            f"{PHASES[phase]}.",
+            rule=_ORDER_RULE.format(split=_WORD[split], phase=PHASES[phase]),
             judge=_judge_order(key, split, phase),
             paper_value="the five curves are in the order of distinguishability",
         )
@@ -750,8 +721,8 @@ def _many_claims() -> list[Claim]:
                 figure=f"{_A}-fig03",
                 place="Section 4.2",
                 statement=f"Last layer, many behaviours: the {word} loss of a more distinguishable one falls faster, "
-                f"{_PHASES[phase]}.",
-                rule=_ORDER_RULE.format(split=word, phase=_PHASES[phase]),
+                f"{PHASES[phase]}.",
+                rule=_ORDER_RULE.format(split=word, phase=PHASES[phase]),
                 judge=_judge_order("many", split, phase),
             )
             for phase in ("early", "late")

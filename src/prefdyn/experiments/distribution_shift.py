@@ -22,9 +22,9 @@ from prefdyn.experiments.published import CONTRASTED, FIVE, PICTURED, UMAP, pers
 from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Line, Panel, Plan, Recipe, Results, untestable
 from prefdyn.experiments.run import ModelChoice
 from prefdyn.experiments.separability import CLOUDS, MEASURES, RATIOS, READERS, SPLITS, change, folded, separability
+from prefdyn.experiments.sides import distance
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.features import FeatureSet
-from prefdyn.maths.geometry import distinguishability
 
 _A = "2403.18742"
 _SETUPS: Mapping[str, str] = {"20": "full-beta-0.001", "21": "full-beta-0.1", "22": "full-beta-1"}
@@ -225,7 +225,7 @@ def _states_figure(context: Context, done: Done, contrasted: Sequence[str] | Non
     if contrasted is None:
         by_distance = sorted(
             {done["before", "text", number, MODEL, seed].run.pairs.groups[0]: number for number in _BEHAVIOURS}.items(),
-            key=lambda item: -_distance(done["before", "text", item[1], MODEL, seed].features),
+            key=lambda item: -distance(done["before", "text", item[1], MODEL, seed].features),
         )
         chosen = [by_distance[place] for place in (0, len(by_distance) // 2, -1)]
         shown = {name: done["before", "text", number, MODEL, seed].features for name, number in chosen}
@@ -236,9 +236,7 @@ def _states_figure(context: Context, done: Done, contrasted: Sequence[str] | Non
     return Figure(
         spec=spec_of(f"{_A}-fig02"),
         panels=tuple(
-            panel
-            for name, feats in shown.items()
-            for panel in _clouds([feats], [f"{name}: D = {_distance(feats):.3g}"])
+            panel for name, feats in shown.items() for panel in _clouds([feats], [f"{name}: D = {distance(feats):.3g}"])
         ),
         caption=f"States of the model at the end of each statement, one point per pair, first seed. {which}. {_told()}",
     )
@@ -272,12 +270,6 @@ def _told() -> str:
     return (
         "Principal axes of what is shown, each panel less its mean; panels side by side have the same axes and scale."
     )
-
-
-def _distance(feats: FeatureSet) -> float:
-    answers = feats.two_answers(np.arange(len(feats)))
-    assert answers is not None
-    return distinguishability(feats.states.astype(np.float64), answers.positive)
 
 
 def _clouds(sets: Sequence[FeatureSet], titles: Sequence[str]) -> list[Panel]:

@@ -1,4 +1,4 @@
-"""How fast a loss falls, told three times, since curves that start in order need not end in it."""
+"""How fast a loss falls, told three times, since curves that start in order need not end in it; what was learned."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,7 @@ from jaxtyping import Float, Real
 from prefdyn.dynamics.order import area
 from prefdyn.experiments.statistics import at_step
 from prefdyn.maths.objectives import LOG2
+from prefdyn.trajectory import Trajectory
 
 PHASES: Mapping[str, str] = {
     "early": "at a tenth of the steps",
@@ -32,3 +33,8 @@ def falls(steps: Real[np.ndarray, " s"], losses: Float[np.ndarray, " s"]) -> dic
         "area": LOG2 - area(steps, losses),
         "late": LOG2 - float(losses[-1]),
     }
+
+
+def accuracy_alone(runs: Mapping[str, Trajectory]) -> float:
+    """Held-out reward accuracy at the end, mean over behaviours, each trained alone."""
+    return float(np.mean([run.final("reward_accuracy", group=name, split="held_out") for name, run in runs.items()]))

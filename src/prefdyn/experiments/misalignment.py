@@ -34,10 +34,10 @@ from prefdyn.experiments.recipe import (
     untestable,
 )
 from prefdyn.experiments.run import ModelChoice, Run, StoredPairs
+from prefdyn.experiments.sides import distance
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import mean_curve
 from prefdyn.features import FeatureSet
-from prefdyn.maths.geometry import distinguishability
 from prefdyn.maths.objectives import DPO, LOG2
 from prefdyn.trajectory import Trajectory
 
@@ -287,7 +287,7 @@ def _states(done: Done, source: str, names: Sequence[str], seeds: Sequence[int])
         found = [
             [done["features", start, source, seed, name].features for start in STARTS] for name in names
         ]  # fmt: skip
-        ratios.append(float(np.mean([_distance(aligned) / _distance(base) for base, aligned in found])))
+        ratios.append(float(np.mean([distance(aligned) / distance(base) for base, aligned in found])))
         curves = [
             _heads(pair, done["aligned", "here", source, seed, name].run)
             for pair, name in zip(found, names, strict=True)
@@ -306,12 +306,6 @@ def _heads(pair: Sequence[FeatureSet], run: Run) -> list[tuple[np.ndarray, np.nd
         mean_curve(descent(feats, objective, learning_rate=rate, steps=_HEAD_STEPS, alone=False), "loss", "train")
         for feats in flipped
     ]
-
-
-def _distance(feats: FeatureSet) -> float:
-    answers = feats.two_answers(np.arange(len(feats)))
-    assert answers is not None
-    return distinguishability(feats.states.astype(np.float64), answers.positive)
 
 
 # figures -------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from prefdyn.experiments.recipe import (
     untestable,
 )
 from prefdyn.experiments.run import Run
+from prefdyn.experiments.sides import distance, trained_rows
 from prefdyn.experiments.statistics import over_seeds, spearman
 from prefdyn.experiments.values import (
     Company,
@@ -51,7 +52,6 @@ from prefdyn.experiments.values import (
     value_sets,
 )
 from prefdyn.features import FeatureSet
-from prefdyn.maths.geometry import distinguishability
 from prefdyn.maths.objectives import DPO
 from prefdyn.theory.value_scaling import noiseless_margin, response_rates, scaled_time, token_reward_rate
 from prefdyn.theory.value_scaling.multi_token import TokenContexts
@@ -202,14 +202,7 @@ def _results(context: Context, done: Done) -> Results:
 
 def _half_gaps(feats: FeatureSet) -> dict[str, float]:
     """Half the gap between the two classes of each value, of the pairs trained on."""
-    found = {}
-    for name in feats.groups:
-        rows = feats.members(name)
-        rows = rows[~feats.held_out[rows]]
-        answers = feats.two_answers(rows)
-        assert answers is not None
-        found[name] = distinguishability(feats.states[rows].astype(np.float64), answers.positive) / 2
-    return found
+    return {name: distance(feats, trained_rows(feats, name)) / 2 for name in feats.groups}
 
 
 def on_clusters(loss: str, count: int, seed: int) -> OnClusters:

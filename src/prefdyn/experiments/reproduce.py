@@ -1,18 +1,16 @@
 """All of it in one call: plan the recipes, do their runs once, judge their claims, write what was found."""
 
-import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
 from prefdyn._checks import one_of
+from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.errors import PrefdynError
 from prefdyn.experiments.context import Context, looked_at
 from prefdyn.experiments.cost import Cost, costs
@@ -24,7 +22,6 @@ from prefdyn.experiments.run import ModelChoice
 from prefdyn.experiments.work import Outcome
 from prefdyn.provenance import versions
 
-SCHEMA_VERSION = 1
 _MOST_CSV_ROWS = 20_000
 
 
@@ -146,9 +143,8 @@ class Reproduction:
 
     def write(self, folder: Path) -> None:
         """Write claims.json, summary.json and the numbers behind every figure into an existing folder."""
-        for name, content in (("claims.json", plain(self.claims)), ("summary.json", self.summary())):
-            text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-            (folder / name).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "claims.json", self.claims)
+        write_json(folder / "summary.json", self.summary())
         (folder / "figures").mkdir(exist_ok=True)
         for figure in self.figures:
             _write_numbers(figure.table(), folder / "figures", figure.id)
@@ -336,24 +332,6 @@ def claim_row(recipe: Recipe, preset: str, claim: Claim, judged: Judged) -> dict
             "preset": preset,
         }
     )
-
-
-def plain(value: Any) -> Any:
-    """The same value as JSON can hold it: NaN and infinity become None, arrays lists, NumPy scalars Python ones.
-
-    Example:
-        >>> plain({"a": np.float64("nan"), "b": np.arange(2)})
-        {'a': None, 'b': [0, 1]}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 # one recipe ----------------------------------------------------------------------------------------------------------

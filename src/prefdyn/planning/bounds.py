@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from prefdyn._json import plain
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
-from prefdyn.planning.summary import header, pairs_table, plain, predictions, resolved_settings, write_files
+from prefdyn.planning.summary import header, pairs_table, predictions, resolved_settings, write_files
 from prefdyn.theory.bound import Bound
 from prefdyn.theory.bounds import bounds
 from prefdyn.theory.measured import plane_path, values_found

@@ -1,6 +1,5 @@
 """Two runs held against each other, with what their folders say of them, ready to be written."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.dynamics.compare import Comparison, compare
-from prefdyn.planning.summary import SCHEMA_VERSION, plain
 from prefdyn.provenance import versions
 from prefdyn.trajectory import Trajectory
 
@@ -94,8 +93,7 @@ class ComparedRuns:
 
     def write(self, folder: Path) -> None:
         """Write summary.json, groups.csv and trajectory.parquet (with the column `side`) into an existing folder."""
-        text = json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "summary.json", self.summary())
         csv.write_csv(pa.Table.from_pylist(self.rows()), folder / "groups.csv")
         tables = [
             side.run.table.append_column("side", pa.array(np.full(side.run.table.num_rows, name), pa.string()))

@@ -1,6 +1,5 @@
 """The plane of the third paper, for a beta alone or with a run's own path laid over it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from prefdyn._checks import positive
+from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.errors import ConfigError, DataError
-from prefdyn.planning.summary import SCHEMA_VERSION, plain
 from prefdyn.provenance import Provenance, versions
 from prefdyn.theory import gradient_field as plane
 from prefdyn.theory.bound import Bound
@@ -107,8 +106,7 @@ class FieldStudy:
 
     def write(self, folder: Path) -> None:
         """Write summary.json into an existing folder."""
-        text = json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "summary.json", self.summary())
 
 
 def field_study(

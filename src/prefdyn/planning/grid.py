@@ -1,6 +1,5 @@
 """Grids of settings: what each would do, which one to take and why, and whether the order of learning holds."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from jaxtyping import Float
 from pyarrow import csv, parquet
 from scipy.stats import rankdata
 
+from prefdyn._json import plain, write_json
 from prefdyn.dynamics.descent import stable_learning_rate
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule, optimizer
-from prefdyn.planning.summary import header, plain
+from prefdyn.planning.summary import header
 from prefdyn.trajectory import Trajectory
 
 _HALF = 0.5
@@ -68,8 +68,7 @@ class Grid:
 
     def write(self, folder: Path) -> None:
         """Write summary.json, cells.csv and trajectory.parquet (with the column `cell`) into an existing folder."""
-        text = json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "summary.json", self.summary())
         flat = [{key: _flat(value) for key, value in row.items()} for row in self.rows()]
         names = list(dict.fromkeys(key for row in flat for key in row))
         csv.write_csv(pa.table({name: [row.get(name) for row in flat] for name in names}), folder / "cells.csv")

@@ -1,14 +1,13 @@
 """What `prefdyn score` writes: the scored pairs as TRL reads them, and a summary."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyarrow import parquet
 
+from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.models.score import Scores
-from prefdyn.planning.summary import SCHEMA_VERSION, plain
 
 
 def score_summary(
@@ -52,5 +51,4 @@ def score_summary(
 def write_scores(folder: Path, scores: Scores, summary: Mapping[str, Any]) -> None:
     """Write scores.parquet and summary.json into a folder not yet in its final place."""
     parquet.write_table(scores.table, folder / "scores.parquet")
-    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "summary.json", summary)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from prefdyn._json import plain
 from prefdyn.diagnostics.prioritization import Prioritization, prioritization
 from prefdyn.dynamics.descent import descent
 from prefdyn.dynamics.problem import as_seen
@@ -15,7 +16,7 @@ from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.maths.optimizers import SGD, Optimizer, Schedule
-from prefdyn.planning.summary import header, pairs_table, plain, predictions, resolved_settings, write_files
+from prefdyn.planning.summary import header, pairs_table, predictions, resolved_settings, write_files
 from prefdyn.trajectory import Trajectory
 
 

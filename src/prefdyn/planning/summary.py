@@ -1,6 +1,5 @@
 """The files that `audit` and `simulate` write besides figures: plain data, assembled from finished results."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.dynamics.order import learning_area, places
 from prefdyn.features import FeatureSet, describe
 from prefdyn.maths.objectives import LOG2, Objective
 from prefdyn.trajectory import Trajectory
-
-SCHEMA_VERSION = 1
 
 PAIRS = pa.schema(
     [
@@ -36,26 +34,6 @@ PAIRS = pa.schema(
     ]
 )
 """Columns of pairs.parquet. `ref_*_logps` are named as TRL reads precomputed references. `ches`: responses only."""
-
-
-def plain(value: Any) -> Any:
-    """The same value as JSON can hold it: NaN and infinity become None, arrays lists, NumPy scalars Python ones.
-
-    Example:
-        >>> plain({"a": np.float64("nan"), "b": np.arange(2), "c": (1.5, None)})
-        {'a': None, 'b': [0, 1], 'c': [1.5, None]}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def predictions(feats: FeatureSet, run: Trajectory, objective: Objective) -> list[dict[str, Any]]:
@@ -197,8 +175,7 @@ def write_files(
     folder: Path, *, summary: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], pairs: pa.Table, run: Trajectory
 ) -> None:
     """Write summary.json, groups.csv, pairs.parquet and trajectory.parquet into a folder not yet in its final place."""
-    text = json.dumps(plain(summary), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "summary.json", summary)
     csv.write_csv(pa.Table.from_pylist([plain(row) for row in groups]), folder / "groups.csv")
     parquet.write_table(pairs, folder / "pairs.parquet")
     parquet.write_table(run.table, folder / "trajectory.parquet")

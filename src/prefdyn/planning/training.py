@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from prefdyn._json import SCHEMA_VERSION, plain
 from prefdyn.dynamics.order import learning_area, places
-from prefdyn.planning.summary import SCHEMA_VERSION, pairs_columns, plain, write_files
+from prefdyn.planning.summary import pairs_columns, write_files
 from prefdyn.training.probes import group_rows
 from prefdyn.training.train import Training
 

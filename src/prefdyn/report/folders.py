@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from prefdyn._json import SCHEMA_VERSION
 from prefdyn.errors import ConfigError, StoreError
 from prefdyn.provenance import Provenance
 from prefdyn.report.text import visible
 from prefdyn.trajectory import MODULES, SCHEMA, Trajectory
 
-READS_SCHEMA = 1
+_WRITERS = "give an output folder of another command"
 _SEVERAL = {"grid": "a grid of settings", "comparison": "a comparison"}
 """Parts of a summary that more than one run belongs to."""
 
@@ -199,17 +200,19 @@ def read_folder(path: str | Path) -> RunFolder:
     """
     path = Path(path)
     if not path.is_dir():
-        raise StoreError(f"{path} is no folder; give an output folder of another command")
+        raise StoreError(f"{path} is no folder; {_WRITERS}")
     source = path / "summary.json"
     if not source.is_file():
-        raise StoreError(f"{path} holds no summary.json; give an output folder of another command")
+        raise StoreError(f"{path} holds no summary.json; {_WRITERS}")
     try:
         summary = json.loads(source.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise StoreError(f"{source} cannot be read as JSON ({error}); run the command that wrote it again") from error
-    if not isinstance(summary, dict) or summary.get("schema") != READS_SCHEMA:
+    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA_VERSION:
         found = summary.get("schema") if isinstance(summary, dict) else None
-        raise StoreError(f"{source} has schema {found!r}, but this version reads {READS_SCHEMA}; run the command again")
+        raise StoreError(
+            f"{source} has schema {found!r}, but this version reads {SCHEMA_VERSION}; run the command again"
+        )
     groups = summary.get("groups") or []
     if not isinstance(groups, list) or not all(isinstance(row, dict) and "name" in row for row in groups):
         raise StoreError(f"{source} lists groups without a name; run the command that wrote it again")

@@ -33,9 +33,9 @@ from prefdyn.experiments.robustness_of_claims.settings import (
     SHADES,
     Feats,
     beside,
-    distance,
     too_few,
 )
+from prefdyn.experiments.sides import distance, sides, trained_rows
 from prefdyn.experiments.statistics import over_seeds, spearman
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2
@@ -113,11 +113,9 @@ def _one_seed(feats: FeatureSet, names: Sequence[str], how: Dependence, seed: in
 
 def _classes(feats: FeatureSet, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of the training pairs of a behaviour that choose the first answer, and the second."""
-    rows = feats.members(name)
-    rows = rows[~feats.held_out[rows]]
-    answers = feats.two_answers(rows)
-    assert answers is not None
-    return rows[answers.positive], rows[~answers.positive]
+    rows = trained_rows(feats, name)
+    _, positive = sides(feats, rows)
+    return rows[positive], rows[~positive]
 
 
 def uneven_copies(feats: Feats, names: Sequence[str], seeds: Sequence[int], *, steps: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from scipy.stats import binomtest
 
 from prefdyn.dynamics.descent import descent
+from prefdyn.experiments.sides import sides
 from prefdyn.maths.geometry import effective_size
 from prefdyn.maths.objectives import DPO
 from prefdyn.synthetic import Dependence, gaussian_groups
@@ -185,9 +186,7 @@ def violations(copies: int, *, draws: int, steps: int) -> Violations:
             PAIRS, groups=1, width=WIDTH, half_gap=0.5, dependence=Dependence(size=copies, correlation=1.0),
             held_out=0.0, seed=seed,
         )  # fmt: skip
-        answers = feats.two_answers(np.arange(PAIRS))
-        assert answers is not None
-        found = constants(feats.states.astype(np.float64), answers.positive)
+        found = constants(*sides(feats))
         run = descent(feats, DPO(beta=BETA), learning_rate=rate, steps=steps)
         walked, drift = run.curve("drift", group=feats.groups[0])
         first.append(float(drift[walked == 1][0]))

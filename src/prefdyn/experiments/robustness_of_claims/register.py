@@ -14,6 +14,7 @@ from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.judging import Measured, above
 from prefdyn.experiments.recipe import Claim, Judged
 from prefdyn.experiments.robustness_of_claims.settings import FIGURE, REFERENCE, Feats
+from prefdyn.experiments.sides import sides, trained_rows
 from prefdyn.experiments.statistics import spearman
 from prefdyn.maths.geometry import mean_gap
 from prefdyn.theory.learning_dynamics import constants, descent_direction, smallest_variance_exponent
@@ -63,11 +64,8 @@ def of_states(feats: Feats, names: Sequence[str], seeds: Sequence[int]) -> dict[
 def _trained(feats: Feats, source: str, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """States of the pairs trained on, and +1 where the first answer is chosen, −1 where the second is."""
     mine = feats[source, seed]
-    rows = mine.members(name)
-    rows = rows[~mine.held_out[rows]]
-    answers = mine.two_answers(rows)
-    assert answers is not None
-    return mine.states[rows].astype(np.float64), np.where(answers.positive, 1.0, -1.0)
+    states, positive = sides(mine, trained_rows(mine, name))
+    return states, np.where(positive, 1.0, -1.0)
 
 
 def _loss(states: np.ndarray, signs: np.ndarray, boundary: np.ndarray, beta: float) -> float:

@@ -14,14 +14,14 @@ import numpy as np
 
 from prefdyn.dynamics.descent import stability
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
-from prefdyn.experiments.falls import PHASES, falls
+from prefdyn.experiments.falls import PHASES, accuracy_alone, falls
 from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence
 from prefdyn.experiments.published import BETAS
 from prefdyn.experiments.recipe import Claim, Done, Judged, Panel, mean_line, untestable
 from prefdyn.experiments.separability import folded
+from prefdyn.experiments.sides import distance
 from prefdyn.experiments.statistics import over_seeds, spearman
 from prefdyn.features import FeatureSet
-from prefdyn.maths.geometry import distinguishability
 from prefdyn.maths.objectives import DPO
 from prefdyn.trajectory import Trajectory
 
@@ -45,13 +45,6 @@ Feats = Mapping[tuple[str, int], FeatureSet]
 # what is measured ----------------------------------------------------------------------------------------------------
 
 
-def distance(feats: FeatureSet, rows: np.ndarray) -> float:
-    """Distinguishability of some pairs of one behaviour."""
-    answers = feats.two_answers(rows)
-    assert answers is not None
-    return distinguishability(feats.states[rows].astype(np.float64), answers.positive)
-
-
 def fallen(run: Trajectory, name: str, split: str) -> dict[str, float]:
     """How far the loss of a behaviour fell, by phase; a run that ended early stays where it ended."""
     steps, losses = run.curve("loss", group=name, split=split)
@@ -59,12 +52,6 @@ def fallen(run: Trajectory, name: str, split: str) -> dict[str, float]:
     if steps[-1] < last:
         steps, losses = np.append(steps, last), np.append(losses, losses[-1])
     return falls(steps, losses)
-
-
-def accuracy(runs: Sequence[Trajectory], names: Sequence[str]) -> float:
-    """Held-out reward accuracy at the end, mean over behaviours, each trained alone."""
-    ends = [run.final("reward_accuracy", group=name, split="held_out") for name, run in zip(names, runs, strict=True)]
-    return float(np.mean(ends))
 
 
 def over_settings(done: Done, feats: Feats, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
@@ -133,7 +120,10 @@ def _laws(done: Done, feats: Feats, source: str, names: Sequence[str], seeds: Se
                 for other in seeds
             ]
         ),
-        "accuracy": [accuracy(done["sweep", *REFERENCE, source, seed].trajectories, names) for seed in seeds],
+        "accuracy": [
+            accuracy_alone(dict(zip(names, done["sweep", *REFERENCE, source, seed].trajectories, strict=True)))
+            for seed in seeds
+        ],
     }  # fmt: skip
 
 
@@ -185,7 +175,7 @@ def of_model(done: Done, feats: Feats, place: int, names: Sequence[str], seeds: 
             ]
             for phase in WHEN
         }
-        found[source]["accuracy"] = [accuracy(runs[seed], names) for seed in seeds]
+        found[source]["accuracy"] = [accuracy_alone(dict(zip(names, runs[seed], strict=True))) for seed in seeds]
     return found
 
 

@@ -18,6 +18,7 @@ from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL
 from prefdyn.experiments.recipe import Claim, Figure, Judged, Line, Panel, mean_line, shades
 from prefdyn.experiments.robustness_of_claims.settings import FIGURE, REFERENCE, Feats
+from prefdyn.experiments.sides import sides, trained_rows
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import cosine, mean_gap
 from prefdyn.theory.bound import Bound
@@ -46,18 +47,12 @@ _PRINTED_WIDTH, _PRINTED_V = 4096, 0.36
 
 def _measured(feats: FeatureSet, name: str) -> tuple[Constants, float, float]:
     """Constants of the pairs trained on, the length of the boundary, and its cosine with the gap."""
-    rows = feats.members(name)
-    rows = rows[~feats.held_out[rows]]
+    rows = trained_rows(feats, name)
+    states, positive = sides(feats, rows)
     answers = feats.two_answers(rows)
-    assert answers is not None
-    head = boundary(feats, answers)
+    head = None if answers is None else boundary(feats, answers)
     assert head is not None
-    states = feats.states[rows].astype(np.float64)
-    return (
-        constants(states, answers.positive),
-        float(np.linalg.norm(head)),
-        cosine(head, mean_gap(states, answers.positive)),
-    )
+    return constants(states, positive), float(np.linalg.norm(head)), cosine(head, mean_gap(states, positive))
 
 
 def _alignment(c: Constants, length: float, phi: float) -> Bound:

@@ -10,6 +10,7 @@ import numpy as np
 from prefdyn.experiments.catalogue import figures_of
 from prefdyn.experiments.clusters import PER_CLUSTER
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
+from prefdyn.experiments.falls import PHASES
 from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below, inside
 from prefdyn.experiments.published import VALUE_TABLES
 from prefdyn.experiments.recipe import Claim, Judged, untestable
@@ -19,7 +20,6 @@ from prefdyn.experiments.values import exponent, straight_line, too_few
 
 _B = "2408.03459"
 _FIGURE, _FIT = f"{_B}-fig05", f"{_B}-fit01"
-_PHASES = {"early": "at a tenth of the steps", "area": "over the whole run", "late": "at the end"}
 _QUANTITIES = {"margin": "reward margin", "fall": "fall of the loss", "accuracy": "reward accuracy"}
 _LINEAR = 0.9
 """R² from which on the line counts as a fit; printed are 0.95 to 0.99."""
@@ -358,7 +358,7 @@ def _trend_claim(id: str, way: str, quantity: str, split: str, phase: str, *, sa
         id=f"{_B}-{id}-{kind}{word}" + ("" if phase == "area" else f"-{phase}"),
         figure=f"{_B}-{id}",
         statement=says,
-        rule=_TREND_RULE.format(quantity=_QUANTITIES[quantity], split=word, phase=_PHASES[phase]),
+        rule=_TREND_RULE.format(quantity=_QUANTITIES[quantity], split=word, phase=PHASES[phase]),
         judge=_judge_trend(way, quantity, split, phase),
         paper_value=printed,
     )
@@ -369,7 +369,7 @@ def _trend_claims() -> list[Claim]:
     for way, what in (("adam", "Last layer"), ("whole", "Whole model")):
         for split, word in SPLITS.items():
             for phase in ("early", "late"):
-                says = f"{what}: the {word} margin is smaller for more values, {_PHASES[phase]}."
+                says = f"{what}: the {word} margin is smaller for more values, {PHASES[phase]}."
                 printed = "“grows more rapidly for smaller K”"
                 found.append(_trend_claim("fig05", way, "margin", split, phase, says=says, printed=printed))
     for id, way, quantity, verb in (
