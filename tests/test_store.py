@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefdyn import _files, store
+from prefdyn._cache import cache_root
 from prefdyn.data.pairs import LeftOut, PreferenceDataset
 from prefdyn.errors import StoreError
 from prefdyn.features import FeatureSet
@@ -280,11 +280,11 @@ def test_the_cache_is_where_the_user_says(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("PREFDYN_CACHE", str(tmp_path / "own"))
-    assert store.cache_root() == tmp_path / "own"
+    assert cache_root() == tmp_path / "own"
     monkeypatch.delenv("PREFDYN_CACHE")
-    assert store.cache_root() == tmp_path / "xdg" / "prefdyn"
+    assert cache_root() == tmp_path / "xdg" / "prefdyn"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert store.cache_root() == tmp_path / "home" / ".cache" / "prefdyn"
+    assert cache_root() == tmp_path / "home" / ".cache" / "prefdyn"
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
@@ -292,7 +292,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("PREFDYN_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(StoreError, match=r"cannot be written .*set PREFDYN_CACHE to a folder that can be"):
-        store.cache_root()
+        cache_root()
 
 
 def test_the_main_process(monkeypatch):
@@ -303,133 +303,6 @@ def test_the_main_process(monkeypatch):
             if value is not None:
                 monkeypatch.setenv(name, value)
         assert store.is_main_process() is main
-
-
-# output folders ------------------------------------------------------------------------------------------------------
-
-
-def test_an_output_folder_appears_whole(tmp_path):
-    """Not before the end; then under its name, with ordinary permissions."""
-    final = tmp_path / "a" / "out"
-    with store.new_output_folder(final, command="audit") as folder:
-        (folder.path / "summary.json").write_text("{}")
-        assert not final.exists()
-        assert folder.final == final
-    assert os.listdir(final) == ["summary.json"]
-    assert os.listdir(tmp_path / "a") == ["out"]
-    (tmp_path / "plain").mkdir()
-    assert stat.S_IMODE(final.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_output_folder_that_fails_leaves_nothing(tmp_path, error):
-    """Nor does it touch what --force would have replaced."""
-
-    def fail(**options):
-        with store.new_output_folder(tmp_path / "out", command="audit", **options) as folder:
-            (folder.path / "summary.json").write_text("{}")
-            raise error
-
-    with pytest.raises(error):
-        fail()
-    assert os.listdir(tmp_path) == []
-    with store.new_output_folder(tmp_path / "out", command="audit") as folder:
-        (folder.path / "summary.json").write_text("old")
-    with pytest.raises(error):
-        fail(force=True)
-    assert (tmp_path / "out" / "summary.json").read_text() == "old"
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_existing_folders_need_force(tmp_path):
-    """Even empty ones; with it, old content is gone as a whole."""
-    out = tmp_path / "out"
-    out.mkdir()
-    with (
-        pytest.raises(StoreError, match="out exists already; add --force"),
-        store.new_output_folder(out, command="audit"),
-    ):
-        pass
-    with store.new_output_folder(out, command="audit", force=True) as folder:
-        (folder.path / "summary.json").write_text("1")
-        (folder.path / "old.txt").write_text("1")
-    with store.new_output_folder(out, command="audit", force=True) as folder:
-        (folder.path / "summary.json").write_text("2")
-    assert os.listdir(out) == ["summary.json"]
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_force_replaces_only_what_is_ours(tmp_path):
-    """Not a home folder, not a link, not a file without a suffix."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "thesis.tex").write_text("years of work")
-    for path, says in (
-        (home, "holds 1 files that prefdyn did not write"),
-        (tmp_path / "link", "is no folder of results"),
-    ):
-        if path.name == "link":
-            path.symlink_to(home)
-        with pytest.raises(StoreError, match=says), store.new_output_folder(path, command="audit", force=True):
-            pass
-    assert (home / "thesis.tex").read_text() == "years of work"
-    (tmp_path / "note").write_text("x")
-    with pytest.raises(StoreError, match="is no folder of results"):
-        store.refuse_existing(tmp_path / "note", force=True)
-    (tmp_path / "report.html").write_text("x")
-    store.refuse_existing(tmp_path / "report.html", force=True)
-    with pytest.raises(StoreError, match="add --force"):
-        store.refuse_existing(tmp_path / "report.html", force=False)
-
-
-def test_something_that_appears_meanwhile_is_not_overwritten(tmp_path):
-    """Two commands with one --out: the second to end says so."""
-    out = tmp_path / "out"
-
-    def overtaken():
-        with store.new_output_folder(out, command="audit") as folder:
-            (folder.path / "a").write_text("")
-            out.mkdir()
-            (out / "b").write_text("")
-
-    with pytest.raises(StoreError, match="exists already"):
-        overtaken()
-    assert os.listdir(out) == ["b"]
-
-
-def test_the_default_folder_is_the_first_free_one(tmp_path, monkeypatch):
-    """The same command can be run twice, also at the same time."""
-    monkeypatch.chdir(tmp_path)
-    assert store.first_free("audit") == Path("prefdyn-out/audit-1")
-    with (
-        store.new_output_folder(None, command="audit") as first,
-        store.new_output_folder(None, command="audit") as second,
-    ):
-        (first.path / "a").write_text("")
-        (second.path / "b").write_text("")
-    assert sorted(os.listdir("prefdyn-out")) == ["audit-1", "audit-2"]
-    assert {first.final, second.final} == {Path("prefdyn-out/audit-1"), Path("prefdyn-out/audit-2")}
-    assert store.first_free("extract") == Path("prefdyn-out/extract-1")
-
-
-def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    """A file among its parents; a rename that fails."""
-    (tmp_path / "file").write_text("x")
-    with (
-        pytest.raises(StoreError, match=r"cannot be written .* name another with --out"),
-        store.new_output_folder(tmp_path / "file" / "out", command="audit"),
-    ):
-        pass
-
-    def fails(*_):
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "rename", fails)
-    with (
-        pytest.raises(StoreError, match=r"cannot be moved to .*Invalid cross-device link"),
-        store.new_output_folder(tmp_path / "out", command="audit"),
-    ):
-        pass
 
 
 def test_torch_is_not_imported():

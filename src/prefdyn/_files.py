@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
+from prefdyn._cache import beside
 from prefdyn.errors import StoreError
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -30,11 +30,6 @@ def atomic_write(path: Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror}); free space or choose another folder") from error
-
-
-def beside(path: Path, what: str) -> Path:
-    """A hidden name of its own in the same folder, so that a rename is all it takes."""
-    return path.parent / f".{path.name}.{secrets.token_hex(6)}.{what}"
 
 
 def shown_bytes(count: float) -> str:

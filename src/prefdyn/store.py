@@ -1,17 +1,14 @@
-"""Nouns ↔ disk. Atomic writes, checksums, the cache folder, and output folders that are whole or not there.
+"""Nouns ↔ disk. Atomic writes and checksums.
 
 Nothing here is believed because it exists: every file is checked against the checksum that was written with it, and a
 flipped byte is an error that names the file and what to do.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
-from prefdyn._files import atomic_write, beside
+from prefdyn._files import atomic_write
 from prefdyn.data.pairs import LeftOut, PreferenceDataset
 from prefdyn.errors import StoreError
 from prefdyn.features import FeatureSet
@@ -29,38 +26,8 @@ from prefdyn.trajectory import Trajectory
 
 SCHEMA = 1
 """Number of the layout on disk. A file of another number is refused, never guessed at."""
-CACHE_VARIABLE = "PREFDYN_CACHE"
 
 _ZEROS = "0" * 64
-_OURS = ("summary.json", "features.json", "trajectory.json", "claims.json", "config.yaml")
-"""Files that tell an output folder of ours from any other folder."""
-
-
-# the cache -----------------------------------------------------------------------------------------------------------
-
-
-def cache_root() -> Path:
-    """The folder for what can be computed again: `$PREFDYN_CACHE`, `$XDG_CACHE_HOME/prefdyn` or `~/.cache/prefdyn`.
-
-    Raises:
-        StoreError: The folder cannot be made or written.
-    """
-    if named := os.environ.get(CACHE_VARIABLE):
-        root = Path(named).expanduser()
-    elif shared := os.environ.get("XDG_CACHE_HOME"):
-        root = Path(shared) / "prefdyn"
-    else:
-        root = Path("~/.cache/prefdyn").expanduser()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        raise StoreError(
-            f"the cache folder {root} cannot be written ({error.strerror}); "
-            f"set {CACHE_VARIABLE} to a folder that can be, or extract with cache=False"
-        ) from error
-    return root
 
 
 def is_main_process() -> bool:
@@ -71,8 +38,12 @@ def is_main_process() -> bool:
 # files ---------------------------------------------------------------------------------------------------------------
 
 
-def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+def pack(arrays: Mapping[str, np.ndarray], *, place: str = "") -> bytes:
     """Arrays as a safetensors file that holds the sha256 of its own bytes (computed with zeros in its place).
+
+    Args:
+        arrays: What to pack.
+        place: Where the file belongs; part of the checksum, so that it is not believed anywhere else.
 
     Example:
         >>> sorted(unpack(pack({"a": np.arange(3), "b": np.eye(2)}), name="x"))
@@ -80,33 +51,38 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     """
     plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     raw = safetensors.numpy.save(plain, metadata={"sha256": _ZEROS})
-    return raw.replace(_ZEROS.encode(), hashlib.sha256(raw).hexdigest().encode(), 1)
+    return raw.replace(_ZEROS.encode(), hashlib.sha256(raw + place.encode()).hexdigest().encode(), 1)
 
 
-def unpack(raw: bytes, *, name: str) -> dict[str, np.ndarray]:
+def unpack(raw: bytes, *, name: str, place: str = "") -> dict[str, np.ndarray]:
     """Arrays of a file that `pack` made.
 
     Args:
         raw: The whole file.
         name: What to call the file in an error.
+        place: Where the file must belong.
 
     Raises:
-        StoreError: A byte differs from what was written.
+        StoreError: A byte differs from what was written, or it was written for another place.
     """
     mark = b'"sha256":"'
     start = raw.find(mark) + len(mark)
     kept = raw[start : start + 64]
     whole = start >= len(mark) and len(kept) == 64
-    if not whole or hashlib.sha256(raw[:start] + _ZEROS.encode() + raw[start + 64 :]).hexdigest().encode() != kept:
-        raise StoreError(f"{name} is damaged: its bytes do not have the sha256 they were written with; delete it")
+    bare = raw[:start] + _ZEROS.encode() + raw[start + 64 :]
+    if not whole or hashlib.sha256(bare + place.encode()).hexdigest().encode() != kept:
+        other = " for this place" if place else ""
+        raise StoreError(
+            f"{name} is damaged: its bytes do not have the sha256 they were written with{other}; delete it"
+        )
     return safetensors.numpy.load(raw)
 
 
-def read_packed(path: Path) -> dict[str, np.ndarray] | None:
+def read_packed(path: Path, *, place: str = "") -> dict[str, np.ndarray] | None:
     """Arrays of a packed file; None where there is no such file.
 
     Raises:
-        StoreError: The file is damaged or cannot be read.
+        StoreError: The file is damaged, belongs elsewhere or cannot be read.
     """
     try:
         raw = path.read_bytes()
@@ -114,7 +90,7 @@ def read_packed(path: Path) -> dict[str, np.ndarray] | None:
         return None
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror}); check its permissions or delete it") from error
-    return unpack(raw, name=str(path))
+    return unpack(raw, name=str(path), place=place)
 
 
 def file_sha256(path: Path) -> str:
@@ -364,98 +340,3 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"the folder {folder} cannot be made ({error.strerror}); choose another place") from error
-
-
-# output folders ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, kw_only=True)
-class OutputFolder:
-    """Where a command writes (`path`) and where that will stand when it is done (`final`)."""
-
-    path: Path
-    final: Path
-
-
-@contextlib.contextmanager
-def new_output_folder(out: Path | None, *, command: str, force: bool = False) -> Iterator[OutputFolder]:
-    """A folder to write results into. It appears under its name when the block ends without an error, whole; or never.
-
-    Args:
-        out: Where to; without it, the first free `prefdyn-out/COMMAND-N`.
-        command: Name of the command, for the default folder.
-        force: Replace a folder of ours that stands there.
-
-    Raises:
-        StoreError: The folder exists (without `force`), holds files that are not ours, or cannot be written.
-    """
-    final = first_free(command) if out is None else Path(out)
-    refuse_existing(final, force=force)
-    parent = final.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        partial = beside(final.absolute(), "partial")
-        partial.mkdir()
-    except OSError as error:
-        raise StoreError(
-            f"the output folder {final} cannot be written ({error.strerror}); name another with --out"
-        ) from error
-    try:
-        folder = OutputFolder(path=partial, final=final)
-        yield folder
-        if out is None:
-            while folder.final.exists():
-                folder.final = first_free(command)
-        try:
-            _put_in_place(partial, folder.final, force=force)
-        except OSError as error:
-            raise StoreError(f"the results cannot be moved to {folder.final} ({error.strerror})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise unless `path` is free, or `force` is set and what stands there may be replaced.
-
-    Raises:
-        StoreError: Something stands there that must not be replaced.
-    """
-    path = Path(path)
-    if not os.path.lexists(path):
-        return
-    if not force:
-        raise StoreError(f"{path} exists already; add --force to replace it, or name another place with --out")
-    if path.is_symlink() or not path.is_dir():
-        if path.is_file() and not path.is_symlink() and path.suffix:
-            return
-        raise StoreError(f"{path} is no folder of results, so --force does not replace it; name another with --out")
-    content = os.listdir(path)
-    if content and not any(name in _OURS for name in content):
-        raise StoreError(
-            f"{path} holds {len(content)} files that prefdyn did not write (such as {sorted(content)[0]!r}), "
-            "so --force does not replace it; name another folder with --out"
-        )
-
-
-def first_free(command: str) -> Path:
-    """The first of `prefdyn-out/COMMAND-1`, `-2`, … that does not exist."""
-    number = 1
-    while (path := Path("prefdyn-out") / f"{command}-{number}").exists():
-        number += 1
-    return path
-
-
-def _put_in_place(partial: Path, final: Path, *, force: bool) -> None:
-    refuse_existing(final, force=force)
-    if not final.exists():
-        os.rename(partial, final)
-        return
-    target = final.absolute()
-    old = beside(target, "old")
-    os.rename(target, old)
-    try:
-        os.rename(partial, target)
-    except OSError:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

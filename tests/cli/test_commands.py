@@ -19,7 +19,7 @@ SOME = "likes company,keeps promises,takes risks"
 
 
 def names(folder):
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir() if path.name != ".prefdyn.json"}
 
 
 def summary(folder):

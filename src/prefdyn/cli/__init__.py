@@ -1,13 +1,15 @@
 """The command line: parse, call one function, print. Results go to stdout, progress and advice to stderr."""
 
+import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 
+from prefdyn import _stopping
 from prefdyn.cli import audit, bounds, compare, data, extract, field, report, reproduce, score, simulate, train
 
 app = typer.Typer(
@@ -21,16 +23,18 @@ app = typer.Typer(
 )
 
 
-def _interruptible(run: Callable[..., None]) -> Callable[..., None]:
-    """The command, ending in one line when the user interrupts it."""
+def _tidied(run: Callable[..., None]) -> Callable[..., None]:
+    """The command, once what killed processes left is cleaned away; a signal unwinds it from here on."""
 
     @functools.wraps(run)
     def command(**options: Any) -> None:
-        try:
+        from prefdyn._cache import sweep
+        from prefdyn.outputs import discard
+
+        with _stopping.working():
+            sweep(discard)
+            _stopping.keeps(lambda: "what was read so far is kept in the cache; the same command goes on")
             run(**options)
-        except KeyboardInterrupt:
-            print("prefdyn: interrupted; the same command takes up what was extracted so far", file=sys.stderr)
-            raise typer.Exit(130) from None
 
     return command
 
@@ -40,9 +44,7 @@ COMMANDS = {
     for module in (audit, extract, simulate, bounds, field, train, compare, reproduce, score, data, report)
 }
 for _name, _module in COMMANDS.items():
-    app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
-        _interruptible(_module.run)
-    )
+    app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(_tidied(_module.run))
 
 
 def _version(wanted: bool) -> bool:
@@ -67,13 +69,25 @@ def main() -> None:
 
     warnings.showwarning = _tell_warning
     try:
-        app()
+        with _ended_by_signal():
+            app()
     except PrefdynError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error}; this is a bug in prefdyn, --debug shows where")
+
+
+@contextlib.contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Whatever a library makes of a signal, it is a signal that ends the process."""
+    try:
+        yield
+    except BaseException:
+        if (number := _stopping.stopped_by()) is not None:
+            _stopping.end(number)
+        raise
 
 
 def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:

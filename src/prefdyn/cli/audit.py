@@ -60,9 +60,9 @@ def run(
     from prefdyn import planning  # noqa: F401
     from prefdyn.cli import common
     from prefdyn.maths.objectives import objective as by_name
+    from prefdyn.outputs import output_folder
     from prefdyn.planning.audit import audit
     from prefdyn.report.tables import verdict_table
-    from prefdyn.store import new_output_folder
 
     settings = {
         "objective": by_name(objective, beta=beta),
@@ -74,7 +74,7 @@ def run(
         "exact": exact,
     }
     common.check_embedding(embedding)
-    with new_output_folder(out, command=NAME, force=force) as folder:
+    with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, options)
             found = audit(feats, texts=texts, **settings)

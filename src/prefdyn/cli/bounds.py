@@ -61,12 +61,12 @@ def run(
 
     from prefdyn.cli import common
     from prefdyn.maths.objectives import DPO
+    from prefdyn.outputs import output_folder
     from prefdyn.planning.bounds import check_bounds
     from prefdyn.report.statements import statement_table
-    from prefdyn.store import new_output_folder
 
     objective, rate, share = DPO(beta=beta), common.rate(learning_rate), common.share(split)
-    with new_output_folder(out, command=NAME, force=force) as folder:
+    with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, _ = common.stored_features(features, options, texts=False)
         else:

@@ -182,6 +182,11 @@ def reading(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def save_config(folder: Path, options: Mapping[str, Any]) -> None:
     """Save the resolved flags as config.yaml, to be given back with --config."""
+    (folder / "config.yaml").write_text(config_text(options), encoding="utf-8")
+
+
+def config_text(options: Mapping[str, Any]) -> str:
+    """The resolved flags as YAML."""
     import yaml
 
     left = {"config", "out", "force", "json_output", "debug"}
@@ -190,7 +195,7 @@ def save_config(folder: Path, options: Mapping[str, Any]) -> None:
         for name, value in options.items()
         if name not in left and value is not None
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(flat, sort_keys=True, allow_unicode=True), encoding="utf-8")
+    return yaml.safe_dump(flat, sort_keys=True, allow_unicode=True)
 
 
 def write_pictures(folder: Path) -> None:
@@ -214,5 +219,5 @@ def write_pictures(folder: Path) -> None:
 
 def last_words(folder: Path, *, next_command: str) -> None:
     """Name the files written and the next command."""
-    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.glob("[!.]*"))
     tell(f"Wrote {folder}: {', '.join(names)}", f"Next: {next_command}")

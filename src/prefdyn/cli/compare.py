@@ -37,13 +37,13 @@ def run(
     import json
 
     from prefdyn.cli import common
+    from prefdyn.outputs import output_folder
     from prefdyn.planning.compare import compare_runs
     from prefdyn.report.compare import compare_table, side
-    from prefdyn.store import new_output_folder
 
     losses = [] if loss is None else common.numbers(loss, name="--loss")
     found = compare_runs(side(first), side(second), losses=losses, seed=seed)
-    with new_output_folder(out, command=NAME, force=force) as folder:
+    with output_folder(out, command=NAME, force=force) as folder:
         found.write(folder.path)
         common.save_config(folder.path, options)
         common.write_pictures(folder.path)

@@ -44,6 +44,7 @@ def run(
     from prefdyn.data.describe import describe
     from prefdyn.data.preflight import preflight
     from prefdyn.data.write import write
+    from prefdyn.outputs import output_file
     from prefdyn.report.listing import data_table
 
     pairs = common.dataset(options)
@@ -54,5 +55,6 @@ def run(
     }
     print(json.dumps(described, ensure_ascii=False) if json_output else data_table(described))
     if to is not None:
-        write(pairs, to, force=force)
+        with output_file(to, force=force) as file:
+            write(pairs, file)
         common.tell(f"Wrote {to}", f"Next: prefdyn audit --data {to}")

@@ -48,13 +48,14 @@ def run(
     from prefdyn.cli import common
     from prefdyn.features import describe
     from prefdyn.models.extract import extract, is_main_process
-    from prefdyn.store import new_output_folder, save_dataset, save_features
+    from prefdyn.outputs import output_folder
+    from prefdyn.store import save_dataset, save_features
 
     pairs = common.dataset(options).with_held_out(common.share(split), seed=seed)
     if not is_main_process():
         extract(pairs, model, **common.extraction(options))
         return
-    with new_output_folder(out, command=NAME, force=force) as folder:
+    with output_folder(out, command=NAME, force=force) as folder:
         feats = extract(pairs, model, **common.extraction(options))
         save_features(feats, folder.path)
         save_dataset(pairs.select(ids=feats.id), folder.path)

@@ -39,9 +39,9 @@ def run(
 
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
+    from prefdyn.outputs import output_folder
     from prefdyn.planning.field import field_study
     from prefdyn.report.statements import field_table, statement_table
-    from prefdyn.store import new_output_folder
 
     if run is not None and beta is not None:
         raise ConfigError(f"--beta {beta} cannot be used with --run; the run has a beta of its own")
@@ -53,7 +53,7 @@ def run(
         run=source,
         provenance=origin,
     )
-    with new_output_folder(out, command=NAME, force=force) as folder:
+    with output_folder(out, command=NAME, force=force) as folder:
         found.write(folder.path)
         common.save_config(folder.path, options)
         common.write_pictures(folder.path)

@@ -27,19 +27,19 @@ def run(
     """Write the page."""
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
+    from prefdyn.outputs import output_file
     from prefdyn.report.folders import read_folder
     from prefdyn.report.html import write_report
     from prefdyn.report.reproduce import write_reproduced_page
-    from prefdyn.store import refuse_existing
 
     runs = [read_folder(folder) for folder in folders]
     reproduced = [run.path for run in runs if run.part("command") == "reproduce"]
     if reproduced and len(runs) > 1:
         raise ConfigError(f"{reproduced[0]} is of `prefdyn reproduce`, whose page is of another kind; give it alone")
-    refuse_existing(out, force=force)
-    if reproduced:
-        write_reproduced_page(reproduced[0], out)
-    else:
-        write_report(runs, out)
+    with output_file(out, force=force) as page:
+        if reproduced:
+            write_reproduced_page(reproduced[0], page)
+        else:
+            write_report(runs, page)
     print(out)
     common.tell(f"Next: open {out}")

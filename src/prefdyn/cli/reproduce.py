@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from prefdyn import _stopping
 from prefdyn.cli import options as o
 
 NAME = "reproduce"
@@ -74,7 +75,7 @@ def run(
     chosen = recipes_named(recipes)
 
     from prefdyn.experiments.reproduce import planned, reproduce
-    from prefdyn.store import new_output_folder, refuse_existing
+    from prefdyn.outputs import output_folder
 
     if preset == "paper" and not data:
         raise ConfigError("the preset paper needs the published data: add --data persona:PATH")
@@ -87,13 +88,12 @@ def run(
     if dry_run:
         _plan(planned(names, **given), json_output)
         return
-    if out is not None:
-        refuse_existing(out, force=force)
 
     from prefdyn.report.reproduce import claims_table, write_reproduced_figures, write_reproduced_page
 
-    found = reproduce(names, jobs=jobs, launcher=launcher, **given)
-    with new_output_folder(out, command=NAME, force=force) as folder:
+    with output_folder(out, command=NAME, force=force) as folder:
+        _stopping.keeps(lambda: "the runs that are done are kept in the cache; the same command goes on")
+        found = reproduce(names, jobs=jobs, launcher=launcher, **given)
         found.write(folder.path)
         write_reproduced_figures(found.figures, folder.path / "figures")
         common.save_config(folder.path, options)

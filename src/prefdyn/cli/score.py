@@ -61,16 +61,17 @@ def run(
 
     from prefdyn.cli import common
     from prefdyn.models.score import score
+    from prefdyn.outputs import output_folder
     from prefdyn.planning.score import score_summary, write_scores
     from prefdyn.report.tables import score_table
-    from prefdyn.store import is_main_process, new_output_folder
+    from prefdyn.store import is_main_process
 
     pairs = common.dataset(options).with_held_out(common.share(split), seed=seed)
     reading = common.reading(options)
     if not is_main_process():
         score(pairs, model, autocast=autocast, **reading)
         return
-    with new_output_folder(out, command=NAME, force=force) as folder:
+    with output_folder(out, command=NAME, force=force) as folder:
         began = time.monotonic()
         found = score(pairs, model, autocast=autocast, **reading)
         summary = score_summary(

@@ -81,11 +81,11 @@ def run(
     from prefdyn.maths.objectives import objective as by_name
     from prefdyn.maths.optimizers import Schedule
     from prefdyn.maths.optimizers import optimizer as optimizer_by_name
+    from prefdyn.outputs import output_folder
     from prefdyn.planning.grid import grid
     from prefdyn.planning.simulate import simulate
     from prefdyn.report.grid import grid_table
     from prefdyn.report.tables import verdict_table
-    from prefdyn.store import new_output_folder
 
     objectives = [
         by_name(name, beta=each, label_smoothing=label_smoothing)
@@ -102,7 +102,7 @@ def run(
     )
     share = common.share(split)
     runs = len(objectives) * len(rates) * len(optimizers) * len(kinds) * len(lengths) * len(sizes)
-    with new_output_folder(out, command=NAME, force=force) as folder:
+    with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, _ = common.stored_features(features, options)
         else:

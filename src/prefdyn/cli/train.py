@@ -1,14 +1,16 @@
 """`prefdyn train`: instrumented training of the last layer, adapters or the whole model."""
 
 import contextlib
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefdyn import _stopping
 from prefdyn.cli import options as o
+
+if TYPE_CHECKING:
+    from prefdyn.outputs import RunFolder
 
 NAME = "train"
 SUMMARY = "Train with DPO and its relatives, measured per group."
@@ -136,7 +138,8 @@ def run(
     from prefdyn.errors import ConfigError
     from prefdyn.maths.objectives import objective as by_name
     from prefdyn.maths.optimizers import optimizer as optimizer_by_name
-    from prefdyn.store import first_free, is_main_process, refuse_existing
+    from prefdyn.outputs import put, run_folder, run_path
+    from prefdyn.store import is_main_process
 
     if resume and out is None:
         raise ConfigError("--resume needs the folder of the run: add --out DIR")
@@ -167,9 +170,6 @@ def run(
     if clip is not None:
         settings["clip"] = clip or None
     share = common.share(split)
-    folder = Path(out) if out is not None else first_free(NAME)
-    if not resume:
-        refuse_existing(folder, force=force)
 
     from prefdyn.planning.training import TrainingReport
     from prefdyn.report.tables import trained_table
@@ -183,52 +183,49 @@ def run(
         source, _ = common.stored_features(features, options, texts=False)
     else:
         source = common.dataset(options).with_held_out(share, seed=seed)
-    with _own_folder(folder, keep=resume) if is_main_process() else contextlib.nullcontext():
-        if is_main_process() and not (folder / "config.yaml").is_file():  # what a run was started with stays
-            common.save_config(folder, {**options, "resume": None})
-        with contextlib.ExitStack() as stack:
-            writer = None
-            if tensorboard and is_main_process():
-                from prefdyn.training.checkpoints import latest_checkpoint
-                from prefdyn.training.tracking import EventWriter
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if is_main_process():
+            folder = stack.enter_context(run_folder(out, command=NAME, force=force, resume=resume))
+            _stopping.keeps(lambda: _kept(folder))
+            if folder.step is None:  # what a run was started with stays
+                put(folder.path, "config.yaml", common.config_text({**options, "resume": None}).encode())
+        path = run_path(out or Path(), command=NAME, resume=resume) if folder is None else folder.path
+        writer = None
+        if tensorboard and folder is not None:
+            from prefdyn.training.tracking import EventWriter
 
-                kept = latest_checkpoint(folder / "checkpoints") if resume else None
-                at = None if kept is None else kept.step
-                writer = stack.enter_context(EventWriter(folder / "events", beta=beta, resumed=at))
-            found = run_training(
-                source,
-                model,
-                tune=tune,
-                reference=reference,
-                flip=flip,
-                out=folder,
-                resume=resume,
-                tell=common.tell,
-                track=None if writer is None else writer.track,
-                **settings,
-                **common.reading(options),
-            )
-    if not is_main_process():
-        return
-    report = TrainingReport(training=found)
-    report.write(folder)
-    common.write_pictures(folder)
-    summary = report.summary()
+            at = folder.step if resume else None
+            writer = stack.enter_context(EventWriter(path / "events", beta=beta, resumed=at))
+        found = run_training(
+            source,
+            model,
+            tune=tune,
+            reference=reference,
+            flip=flip,
+            out=path,
+            results=None if folder is None else folder.results,
+            resume=resume,
+            tell=common.tell,
+            track=None if writer is None else writer.track,
+            **settings,
+            **common.reading(options),
+        )
+        if folder is None:
+            return
+        report = TrainingReport(training=found)
+        report.write(folder.results)
+        common.write_pictures(folder.results)
+        summary = report.summary()
     print(json.dumps(summary, ensure_ascii=False) if json_output else trained_table(summary))
     for line in summary["warnings"]:
         common.tell(f"warning: {line}")
-    common.last_words(folder, next_command=f"open {folder / 'report.html'}")
+    common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")
 
 
-@contextlib.contextmanager
-def _own_folder(folder: Path, *, keep: bool) -> Iterator[None]:
-    """The run's folder, there from the start, since checkpoints go into it; gone again where none was ever written."""
-    if folder.exists() and not keep:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        if not any((folder / "checkpoints").glob("step-*")):
-            shutil.rmtree(folder)
-        raise
+def _kept(folder: "RunFolder") -> str:
+    """What an interruption leaves of a run, and how it goes on."""
+    go_on = f"prefdyn train --config {folder.path / 'config.yaml'} --out {folder.final} --resume"
+    if folder.step is None:
+        return f"no checkpoint was written yet; the same command, or {go_on}, starts it again"
+    return f"the checkpoint of step {folder.step} is kept; go on with: {go_on}"

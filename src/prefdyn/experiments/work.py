@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefdyn._files import beside
+from prefdyn._cache import beside, cache_root
 from prefdyn.errors import ConfigError, StoreError
 from prefdyn.experiments.run import Run
 from prefdyn.features import FeatureSet
 from prefdyn.store import (
-    cache_root,
     load_features,
     load_trajectory,
     read_manifest,

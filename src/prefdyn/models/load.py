@@ -5,37 +5,28 @@ normalised exactly once, times the head gives the model's own logits. Where a mo
 logits, the factor is folded into the head; where it bends them (soft-capping), it is refused with the reason.
 """
 
-import contextlib
 import hashlib
-import json
 import math
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from jaxtyping import Float
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from prefdyn._checks import nearest, one_of
-from prefdyn._files import atomic_write
-from prefdyn.errors import ConfigError, ModelError, StoreError
+from prefdyn._checks import one_of
+from prefdyn.errors import ConfigError, ModelError
+from prefdyn.models.source import BUILTIN, Source, quiet
 from prefdyn.provenance import content_hash
-from prefdyn.store import cache_root, file_sha256
 
-BUILTIN = Path(__file__).parent / "tiny"
-"""The folder of the built-in model."""
+__all__ = ["BUILTIN", "LanguageModel", "load_model", "quiet", "untrained_twin"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_softcapping")
 """Names under which configurations keep the cap of a bounded, and so not linear, head."""
-_SMALL = 1 << 20
-"""Bytes under which a file is hashed rather than remembered."""
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +41,7 @@ class LanguageModel:
     name: str
     """The folder's name or the hub id."""
     fingerprint: str
-    """sha256 of weights, configuration and tokenizer, or of hub id and commit."""
+    """sha256 of weights, configuration, tokenizer and the code that ran."""
     revision: str | None
     """Commit of a hub model."""
     hidden_size: int
@@ -127,7 +118,7 @@ def load_model(
         dtype: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, bfloat16 on a GPU.
         device: "cpu", "cuda", "cuda:N", or "auto": the GPU if there is one.
         attn: Attention of the forward pass. With "sdpa", models that have none of it fall back to "eager".
-        trust_remote_code: Run Python code that the model's folder ships.
+        trust_remote_code: Run Python code that the model's folder ships. Nothing is run, nor asked, otherwise.
 
     Returns:
         A LanguageModel in evaluation mode, on its device.
@@ -138,19 +129,24 @@ def load_model(
     """
     place = _device(device)
     kind = _dtype(dtype, place)
-    source = _Source.find(name, revision=revision)
     options: dict[str, Any] = {"dtype": kind, "use_safetensors": True}
     if attn != "sdpa":
-        options["attn_implementation"] = attn
+        options["attn_implementation"] = _attention(attn, trust_remote_code=trust_remote_code)
+    source = Source.find(str(name), revision=revision, trust_remote_code=trust_remote_code)
     with quiet(), torch.random.fork_rng(devices=[]):
-        model, tokenizer, commit = source.load(options, trust_remote_code=trust_remote_code)
-        model.to(place)
-    model.eval().requires_grad_(False)
-    _refuse_broken_weights(model, source.shown)
-    fingerprint = source.fingerprint(commit)
-    return _examined(
-        model, tokenizer, name=source.shown, fingerprint=fingerprint, revision=commit if source.folder is None else None
-    )
+        loaded = source.load(options)
+        with source.told("model"):
+            loaded.model.to(place)
+            loaded.model.eval().requires_grad_(False)
+    with source.told("model"):
+        _refuse_broken_weights(loaded.model, source.shown)
+        return _examined(
+            loaded.model,
+            loaded.tokenizer,
+            name=source.shown,
+            fingerprint=loaded.fingerprint,
+            revision=loaded.commit if source.folder is None else None,
+        )
 
 
 def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
@@ -178,190 +174,6 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
         fingerprint=content_hash([digest.hexdigest(), lm.fingerprint]),
         revision=None,
     )
-
-
-# where a model is ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """A place to load from: a folder, or a hub id and revision; with the base model below a LoRA adapter."""
-
-    shown: str
-    folder: Path | None
-    hub_id: str | None
-    revision: str | None
-    base: "_Source | None" = None
-
-    @classmethod
-    def find(cls, name: str, *, revision: str | None) -> "_Source":
-        if name == "builtin":
-            if not (BUILTIN / "config.json").is_file():
-                raise ModelError(f"the built-in model is not in {BUILTIN}; install prefdyn again")
-            return cls(shown="builtin", folder=BUILTIN, hub_id=None, revision=None)
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            source = cls(shown=folder.resolve().name, folder=folder, hub_id=None, revision=None)
-            if (folder / "adapter_config.json").is_file():
-                return replace(source, base=source._base())
-            _refuse_incomplete(folder)
-            return source
-        if folder.is_file():
-            raise ModelError(f"model {name!r} is a file; give the folder that holds config.json and the weights")
-        if _looks_like_path(name):
-            raise ModelError(f"model folder {name!r} does not exist{_neighbours(folder)}")
-        if nearest(name, ["builtin"]).startswith("; did"):
-            raise ModelError(f"model {name!r} is unknown; did you mean 'builtin'?")
-        return cls(shown=name, folder=None, hub_id=name, revision=revision)
-
-    def _base(self) -> "_Source":
-        assert self.folder is not None
-        path = self.folder / "adapter_config.json"
-        try:
-            named = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path} cannot be read as JSON ({error}); copy the adapter's folder again") from error
-        if not named:
-            raise ModelError(
-                f"{path} names no base_model_name_or_path; write the base model's folder or hub id into it"
-            )
-        if not (self.folder / "adapter_model.safetensors").is_file():
-            raise ModelError(f"{self.folder} holds no adapter_model.safetensors; save the adapter again as safetensors")
-        beside = self.folder / named
-        return _Source.find(str(beside) if beside.is_dir() else named, revision=None)
-
-    def load(self, options: Mapping[str, Any], *, trust_remote_code: bool) -> tuple[Any, Any, str | None]:
-        """Model, tokenizer and hub commit."""
-        if self.base is not None:
-            model, tokenizer, commit = self.base.load(options, trust_remote_code=trust_remote_code)
-            return _with_adapter(model, self.folder), self._own_tokenizer() or tokenizer, commit
-        target = str(self.folder) if self.folder is not None else str(self.hub_id)
-        common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-        if self.folder is not None:
-            common["local_files_only"] = True
-        elif self.revision is not None:
-            common["revision"] = self.revision
-        config = self._guarded(transformers.AutoConfig, target, common)
-        if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not trust_remote_code:
-            shown = (getattr(config, "architectures", None) or [type(config).__name__])[0]
-            raise ModelError(f"{self.shown} is a {shown}, not a causal language model; choose a model of the GPT kind")
-        loaded = self._guarded(
-            transformers.AutoModelForCausalLM, target, {**common, **options, "output_loading_info": True}
-        )
-        model, info = loaded
-        if info["missing_keys"]:
-            missing = sorted(info["missing_keys"])
-            raise ModelError(
-                f"the checkpoint of {self.shown} lacks {len(missing)} tensors of a {type(model).__name__}, the first "
-                f"is {missing[0]!r}; the weights do not belong to config.json, or are not complete"
-            )
-        tokenizer = self._guarded(transformers.AutoTokenizer, target, common, what="tokenizer")
-        return model, tokenizer, getattr(model.config, "_commit_hash", None)
-
-    def _own_tokenizer(self) -> Any:
-        if self.folder is None or not any((self.folder / name).is_file() for name in _TOKENIZER_FILES):
-            return None
-        return self._guarded(transformers.AutoTokenizer, str(self.folder), {"local_files_only": True}, what="tokenizer")
-
-    def _guarded(self, kind: Any, target: str, options: Mapping[str, Any], what: str = "model") -> Any:
-        """`kind.from_pretrained`, with whatever it raises told in one line."""
-        try:
-            return kind.from_pretrained(target, **options)
-        except Exception as error:
-            raise ModelError(self._told(error, what)) from error
-
-    def _told(self, error: Exception, what: str) -> str:
-        said = " ".join(str(error).split())
-        short = said if len(said) <= 240 else said[:239] + "…"
-        if "trust_remote_code" in said:
-            return f"{self.shown} ships Python code of its own; read it, then add --trust-remote-code to run it"
-        if isinstance(error, ImportError):
-            return f"{self.shown} needs a library that is not installed: {short}"
-        if isinstance(error, torch.OutOfMemoryError):
-            return f"{self.shown} does not fit into memory ({short}); use --dtype bfloat16 or a smaller model"
-        if self.folder is None:
-            return self._told_of_hub(said, short, what)
-        if "attn_implementation" in said or ("attention" in said and "implementation" in said):
-            return f"{self.shown} cannot use the attention asked for ({short}); use --attn eager"
-        return f"the {what} in {self.folder} cannot be read ({type(error).__name__}: {short}); copy the folder again"
-
-    def _told_of_hub(self, said: str, short: str, what: str) -> str:
-        low = said.lower()
-        if "gated" in low or ("401" in low and "invalid" not in low):
-            return (
-                f"hub model {self.hub_id!r} is gated or private; run `hf auth login` with an account that may read it"
-            )
-        if "revision" in low and ("not a valid" in low or "not found" in low):
-            return f"hub model {self.hub_id!r} has no revision {self.revision!r}; see its Files page for what it has"
-        if "safetensors" in low:
-            return f"hub model {self.hub_id!r} has no safetensors weights; convert it, or choose a model that has them"
-        if "offline" in low or "connect" in low or "cached files" in low or "resolve" in low or "retries" in low:
-            return (
-                f"hub model {self.hub_id!r} is not in the local hub cache and the hub cannot be reached; "
-                "give a local folder, or go online once"
-            )
-        return f"the {what} of hub model {self.hub_id!r} cannot be read ({short}); check the id, or give a local folder"
-
-    def fingerprint(self, commit: str | None) -> str:
-        """sha256 of what the numbers depend on."""
-        if self.base is not None:
-            assert self.folder is not None
-            return content_hash([self.base.fingerprint(commit), _folder_sha256(self.folder)])
-        if self.folder is not None:
-            return _folder_sha256(self.folder)
-        return content_hash([str(self.hub_id), commit or str(self.revision)])
-
-
-def _looks_like_path(name: str) -> bool:
-    return (
-        name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-        or name.endswith("/")
-        or "\\" in name
-        or ("/" in name and Path(name).parent.is_dir())
-    )
-
-
-def _neighbours(folder: Path) -> str:
-    """Folders that stand where a missing one was looked for."""
-    parent = folder.absolute().parent
-    if not parent.is_dir():
-        return f", nor does {parent}; check the path"
-    found = [entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    if not found:
-        return f"; {parent} holds no folders"
-    return nearest(folder.name, found).replace("; known:", f"; {parent} holds:")
-
-
-def _refuse_incomplete(folder: Path) -> None:
-    names = sorted(entry.name for entry in folder.iterdir())
-    if "config.json" not in names:
-        inner = next((name for name in names if (folder / name / "config.json").is_file()), None)
-        hint = f"; did you mean {str(folder / inner)!r}?" if inner else "; give the folder of a Hugging Face model"
-        raise ModelError(f"{folder} holds no config.json{hint}")
-    if not any(name.endswith(".safetensors") for name in names):
-        pickled = next((name for name in names if name.endswith((".bin", ".pt", ".pth"))), None)
-        if pickled is None:
-            raise ModelError(f"{folder} holds no weights (*.safetensors); copy the whole folder")
-        raise ModelError(
-            f"{folder} holds {pickled} but no safetensors, and pickled weights can run code, so they are not read; "
-            'if you trust them, convert once: python -c "from transformers import AutoModelForCausalLM as M; '
-            f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
-        )
-    if not any(name in _TOKENIZER_FILES for name in names):
-        raise ModelError(
-            f"{folder} holds no tokenizer ({', '.join(_TOKENIZER_FILES[:3])}, …); copy it from the model's page"
-        )
-
-
-def _with_adapter(model: Any, folder: Path | None) -> Any:
-    import peft
-
-    try:
-        return peft.PeftModel.from_pretrained(model, str(folder), local_files_only=True).merge_and_unload()
-    except Exception as error:
-        said = " ".join(str(error).split())[:240]
-        raise ModelError(f"the adapter in {folder} cannot be put on its base model ({said})") from error
 
 
 # checks --------------------------------------------------------------------------------------------------------------
@@ -501,12 +313,21 @@ def _device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-    except RuntimeError:
+        if place.type == "meta":
+            raise RuntimeError
+    except (RuntimeError, TypeError):
         raise ConfigError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from None
+    if place.type == "cpu":
+        return torch.device("cpu")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ModelError(
             f"device {device!r} was asked for, but torch sees {torch.cuda.device_count()} GPUs; use --device cpu"
         )
+    try:
+        torch.empty(1, device=place)
+    except Exception as error:
+        said = " ".join(str(error).split())[:160]
+        raise ModelError(f"device {device!r} cannot be used here ({said}); use --device cpu") from error
     return place
 
 
@@ -516,69 +337,10 @@ def _dtype(dtype: str, place: torch.device) -> torch.dtype:
     return _DTYPES[one_of(dtype, [*_DTYPES, "auto"], name="dtype")]
 
 
-# fingerprints --------------------------------------------------------------------------------------------------------
-
-
-def _folder_sha256(folder: Path) -> str:
-    """sha256 over the weights, configuration and tokenizer files of a folder, by content."""
-    kept = sorted(
-        path for path in folder.iterdir() if path.is_file() and path.suffix in (".safetensors", ".json", ".model")
-    )
-    skipped = ("generation_config.json", "README.json", "trainer_state.json")
-    memory = _Memory.open()
-    parts: list[str] = []
-    for path in kept:
-        if path.name not in skipped:
-            parts += [path.name, memory.sha256(path)]
-    memory.close()
-    return content_hash(parts)
-
-
-class _Memory:
-    """What files hashed to before, by path, size and time of change. A hint: losing it costs time only."""
-
-    def __init__(self, path: Path | None, known: dict[str, str]) -> None:
-        self.path, self.known, self.changed = path, known, False
-
-    @classmethod
-    def open(cls) -> "_Memory":
-        try:
-            path = cache_root() / "fingerprints.json"
-        except StoreError:
-            return cls(None, {})
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, known if isinstance(known, dict) else {})
-        except (OSError, ValueError):
-            return cls(path, {})
-
-    def sha256(self, path: Path) -> str:
-        state = path.stat()
-        if state.st_size < _SMALL:
-            return file_sha256(path)
-        key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-        if key not in self.known:
-            self.known[key], self.changed = file_sha256(path), True
-        return self.known[key]
-
-    def close(self) -> None:
-        if self.changed and self.path is not None:
-            with contextlib.suppress(StoreError):
-                atomic_write(self.path, json.dumps(self.known, indent=1).encode())
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Transformers without log lines, progress bars or warnings, for as long as the block lasts."""
-    talk = transformers.utils.logging
-    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    talk.set_verbosity(50)
-    talk.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        talk.set_verbosity(level)
-        if bars:
-            talk.enable_progress_bar()
+def _attention(attn: str, *, trust_remote_code: bool) -> str:
+    if "/" in attn:
+        if not trust_remote_code:
+            raise ConfigError(f"attn {attn!r} is code from the hub; read it, then add --trust-remote-code to run it")
+        return attn
+    known = [name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in name]
+    return one_of(attn, ["eager", *known], name="attn")

@@ -4,7 +4,7 @@ The prompt is read once for both responses; logits exist where a response token 
 time. Sketch, mean state and log-probability of a response come from the same states.
 """
 
-import json
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from prefdyn._files import atomic_write
+from prefdyn._cache import cache_root
 from prefdyn._progress import track
 from prefdyn._random import stream
-from prefdyn.errors import ConfigError
+from prefdyn.errors import ConfigError, StoreError
 from prefdyn.models.forward import batch_room, runs
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel
@@ -27,7 +27,7 @@ from prefdyn.models.sketch import Buckets, SketchedHead, exact_gram, factor
 from prefdyn.models.team import Team
 from prefdyn.models.token_pairs import TokenPairs
 from prefdyn.provenance import content_hash
-from prefdyn.store import cache_root
+from prefdyn.store import read_manifest, write_manifest
 
 _MEASURED_PAIRS = 64
 """Pairs on which the error of a sketch is measured."""
@@ -263,14 +263,14 @@ def _known_error(worker: _FeatureReader, given: SortedPairs, *, cache: bool) -> 
         [f"sketch error {CACHE_SCHEMA}", lm.fingerprint, lm.dtype, str(worker.buckets.size), given.digest]
     )
     path = cache_root() / "sketch-errors" / f"{key}.json" if cache else None
-    if path is not None and path.is_file():
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError:
-            path.unlink()
+    if path is not None and path.exists():
+        with contextlib.suppress(StoreError, KeyError, TypeError, ValueError):
+            known = read_manifest(path, kind="sketch error", fix="it is measured again")
+            if known["key"] == key:
+                return dict(known["error"])
     rows = np.sort(stream(0, "sketch error").permutation(len(given.pairs))[:_MEASURED_PAIRS])
     found = sketch_error(lm, given.pairs, worker.buckets, rows, scorer=worker.scorer)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(found).encode())
+        write_manifest(path, {"kind": "sketch error", "files": [], "key": key, "error": found})
     return found

@@ -6,7 +6,6 @@ checksum; one that is damaged is told, computed again and replaced. Several proc
 
 import contextlib
 import hashlib
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,14 +19,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from prefdyn._cache import cache_root
 from prefdyn._files import atomic_write
 from prefdyn.errors import ModelError, StoreError
 from prefdyn.models.forward import Reader, Sequences
 from prefdyn.models.load import LanguageModel, quiet
 from prefdyn.provenance import content_hash
-from prefdyn.store import cache_root, pack, read_packed
+from prefdyn.store import pack, read_manifest, read_packed, write_manifest
 
-CACHE_SCHEMA = 1
+CACHE_SCHEMA = 2
 """Raised whenever the same inputs would give other numbers, so that old shards are not used."""
 _WORK = 2e12
 """Tokens of a shard times parameters of the model: seconds of work, so that little is lost with the process."""
@@ -92,6 +92,10 @@ class Plan:
         assert self.folder is not None
         return self.folder / f"shard-{shard:05d}.safetensors"
 
+    def place(self, shard: int) -> str:
+        """What binds a file to this plan and this shard, whatever it is called."""
+        return f"{self.key} {shard}"
+
 
 def plan(lm: LanguageModel, sequences: Sequences, *, double_norm: bool, cache: bool) -> Plan:
     """Cut sorted sequences, whose final states are wanted, into shards and name their place in the cache."""
@@ -151,9 +155,9 @@ def settle_prefix(reader: Reader, work: Plan) -> tuple[int, str | None]:
         Tokens of the shared prefix (0: not shared) and the reason if it is not.
     """
     path = None if work.folder is None else work.folder / "plan.json"
-    if path is not None and path.is_file():
-        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
-            known = json.loads(path.read_text(encoding="utf-8"))
+    if path is not None and path.exists():
+        with contextlib.suppress(StoreError, ValueError, KeyError, TypeError):
+            known = read_manifest(path, kind="plan", fix="it is made again")
             length, reason = int(known["prefix"]), known["reason"]
             if 0 <= length <= work.items.shared_prefix() and known["key"] == work.key:
                 if length:
@@ -162,7 +166,8 @@ def settle_prefix(reader: Reader, work: Plan) -> tuple[int, str | None]:
     with quiet():
         reason = reader.share_prefix(work.items)
     if path is not None:
-        atomic_write(path, json.dumps({"key": work.key, "prefix": reader.prefix, "reason": reason}).encode())
+        found = {"key": work.key, "prefix": reader.prefix, "reason": reason}
+        write_manifest(path, {"kind": "plan", "files": [], **found})
     return reader.prefix, reason
 
 
@@ -203,7 +208,7 @@ def read_shards(
             if work.folder is None:
                 found[shard] = arrays
             else:
-                atomic_write(work.path(shard), pack(arrays))
+                atomic_write(work.path(shard), pack(arrays, place=work.place(shard)))
     return found
 
 
@@ -213,7 +218,7 @@ def load_shard(work: Plan, shard: int) -> Mapping[str, np.ndarray]:
     Raises:
         StoreError: It is missing or damaged.
     """
-    arrays = read_packed(work.path(shard))
+    arrays = read_packed(work.path(shard), place=work.place(shard))
     if arrays is None:
         raise StoreError(f"{work.path(shard)} has disappeared while it was needed; run the same command again")
     return arrays
@@ -267,7 +272,7 @@ def _compute(
 def _is_sound(work: Plan, shard: int) -> bool:
     low, high = work.bounds[shard]
     try:
-        arrays = read_packed(work.path(shard))
+        arrays = read_packed(work.path(shard), place=work.place(shard))
     except StoreError as error:
         warnings.warn(f"{error}; it is computed again", RuntimeWarning, stacklevel=4)
         return False

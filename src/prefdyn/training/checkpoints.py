@@ -22,8 +22,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+from prefdyn._cache import beside
 from prefdyn._checks import at_least
-from prefdyn._files import beside, shown_bytes
+from prefdyn._files import shown_bytes
 from prefdyn.errors import ConfigError, StoreError
 from prefdyn.store import read_manifest, write_manifest
 

@@ -1,5 +1,6 @@
 """train: a preference dataset and a model in, what training did to every group out, and the trained model."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.maths.optimizers import Optimizer
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.team import Team
+from prefdyn.outputs import run_folder, run_path
 from prefdyn.provenance import content_hash
-from prefdyn.store import save_trajectory
+from prefdyn.store import is_main_process, save_trajectory
 from prefdyn.training.checkpoints import latest_checkpoint
 from prefdyn.training.heads import AnswerHead, ResponseHead
 from prefdyn.training.loop import Loop, Processes, check_start, whole
@@ -69,6 +71,8 @@ def train(
     lora: LoRA | None = None,
     flip: bool = False,
     out: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
     **options: Any,
 ) -> Trajectory:
     """Train a model on preference pairs, and measure every group while it learns.
@@ -91,6 +95,8 @@ def train(
         lora: Rank, alpha, dropout and targets of the adapters.
         flip: Chosen and rejected change places.
         out: Folder for checkpoints, the trained model and the trajectory; None: nothing is written.
+        force: Replace a run of ours that stands in `out`, once the new one is whole.
+        resume: Go on from the newest checkpoint in `out`, if there is one.
         options: Those of `run_training` and the fields of `Settings`.
 
     Returns:
@@ -106,22 +112,29 @@ def train(
     Reference:
         2403.18742 Eq. 4 and 6 for loss and margin; THEORY 2.7 and 4.6 for what is measured.
     """
-    return run_training(
-        data,
-        model,
-        tune=tune,
-        objective=objective,
-        reference=reference,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        lora=lora,
-        flip=flip,
-        out=out,
-        **options,
-    ).trajectory
+    with contextlib.ExitStack() as stack:
+        folder, path = None, None if out is None else run_path(Path(out), command="train", resume=resume)
+        if out is not None and is_main_process():
+            folder = stack.enter_context(run_folder(Path(out), command="train", force=force, resume=resume))
+            path = folder.path
+        return run_training(
+            data,
+            model,
+            tune=tune,
+            objective=objective,
+            reference=reference,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            steps=steps,
+            epochs=epochs,
+            batch_size=batch_size,
+            lora=lora,
+            flip=flip,
+            out=path,
+            results=None if folder is None else folder.results,
+            resume=resume,
+            **options,
+        ).trajectory
 
 
 def run_training(
@@ -133,6 +146,7 @@ def run_training(
     reference: str | Path | None = None,
     flip: bool = False,
     out: str | Path | None = None,
+    results: Path | None = None,
     resume: bool = False,
     save: bool = True,
     answers: Sequence[str] | None = None,
@@ -161,6 +175,7 @@ def run_training(
         reference: What margins are taken against.
         flip: Chosen and rejected change places.
         out: Folder to write into. It may exist; the caller sees to what is in it.
+        results: Folder for what is written at the end: trajectory, model, steps; `out` unless given.
         resume: Go on from the newest checkpoint in `out`, if there is one.
         save: Write the trained model.
         answers: Other words for the two answers of a two-answer dataset.
@@ -230,7 +245,7 @@ def run_training(
     place = None
     state = _gathered(subject) if save and folder is not None and team.share[1] > 1 else None
     if folder is not None and team.main:
-        place = _write(folder, subject, run, loop, save=save, state=state)
+        place = _write(results or folder, subject, run, loop, save=save, state=state)
     team.wait()
     return Training(
         trajectory=run,
