@@ -1,10 +1,14 @@
 """What a model reads of each pair: plain text, or a conversation as the model's chat template writes it."""
 
+from pathlib import Path
 from typing import Any, Literal
+
+import jinja2
 
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError
 from prefdyn.models.load import LanguageModel
+from prefdyn.models.rendering import RenderingError, render
 
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
@@ -52,17 +56,32 @@ class Texts:
     def _rendered(self, row: int, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
         key = repr((add_generation_prompt, messages))
         if key not in self._seen:
+            template = f"the chat template of {self.lm.name}"
+            pair = f"pair {pair_name(self.data, row)}"
             try:
-                self._seen[key] = self.lm.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
-                )
+                found = render(self.lm.tokenizer, messages, add_generation_prompt=add_generation_prompt)
+            except RenderingError as error:
+                raise ModelError(
+                    f"{template} {error} on {pair}, so it was stopped; correct {_template_file(self.lm)}, or use "
+                    "another model"
+                ) from None
+            except jinja2.TemplateSyntaxError as error:
+                said = f"line {error.lineno}: {' '.join(str(error.message).split())[:160]}"
+                raise ModelError(
+                    f"{template} cannot be read ({said}); correct {_template_file(self.lm)}, or use another model"
+                ) from error
             except Exception as error:
                 said = " ".join(str(error).split())[:200]
-                raise ModelError(
-                    f"the chat template of {self.lm.name} refuses pair {pair_name(self.data, row)} ({said}); fix its "
-                    "turns"
-                ) from error
+                raise ModelError(f"{template} refuses {pair} ({said}); fix its turns") from error
+            self._seen[key] = found
         return self._seen[key]
+
+
+def _template_file(lm: LanguageModel) -> str:
+    """Where the chat template of a model is written."""
+    folder = Path(str(getattr(lm.tokenizer, "name_or_path", "")))
+    found = next((name for name in ("chat_template.jinja", "tokenizer_config.json") if (folder / name).is_file()), None)
+    return "it" if found is None else str(folder / found)
 
 
 def pair_name(data: PreferenceDataset, row: int) -> str:
