@@ -295,16 +295,6 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         cache_root()
 
 
-def test_the_main_process(monkeypatch):
-    """Rank 0, or nobody else."""
-    for rank, world, main in ((None, None, True), ("0", "2", True), ("1", "2", False), ("1", "1", True)):
-        for name, value in (("RANK", rank), ("WORLD_SIZE", world)):
-            monkeypatch.delenv(name, raising=False)
-            if value is not None:
-                monkeypatch.setenv(name, value)
-        assert store.is_main_process() is main
-
-
 def test_torch_is_not_imported():
     """The store serves commands that touch no model."""
     import subprocess

@@ -7,6 +7,7 @@ PrefdynError
 ├── ModelError (RuntimeError)      a model that cannot be read, or whose head the theory does not cover
 ├── TrainingError (RuntimeError)   a run that cannot go on, such as one whose loss is no longer finite
 ├── StoreError (RuntimeError)      a file or folder that cannot be written, read back or believed
+├── ProcessError (RuntimeError)    another process of the same launch failed, died, fell silent or never came
 └── MissingExtra (ImportError)     an optional library that is not installed; says what to install
 
 Every message says what is wrong, the value, the place and what to do. The command line prints it as one line.
@@ -39,6 +40,10 @@ class TrainingError(PrefdynError, RuntimeError):
 
 class StoreError(PrefdynError, RuntimeError):
     """A file or folder that cannot be written, read back or believed."""
+
+
+class ProcessError(PrefdynError, RuntimeError):
+    """Another process of the same launch failed, died, fell silent or never came."""
 
 
 class MissingExtra(PrefdynError, ImportError):

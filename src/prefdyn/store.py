@@ -6,7 +6,6 @@ flipped byte is an error that names the file and what to do.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -28,11 +27,6 @@ SCHEMA = 1
 """Number of the layout on disk. A file of another number is refused, never guessed at."""
 
 _ZEROS = "0" * 64
-
-
-def is_main_process() -> bool:
-    """Whether this process writes results: true unless `accelerate launch` or torchrun started it as another rank."""
-    return os.environ.get("RANK", "0") == "0" or int(os.environ.get("WORLD_SIZE", "1")) <= 1
 
 
 # files ---------------------------------------------------------------------------------------------------------------

@@ -404,7 +404,7 @@ def test_two_processes_share_the_work(tiny, tmp_path):
 
 def test_several_processes_need_the_cache(tiny, monkeypatch):
     """It is how they share what they have read."""
-    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "127.0.0.1")):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="several processes share their work through the cache"):
         extract(yes_no(4), str(tiny("llama")), cache=False)

@@ -23,20 +23,39 @@ app = typer.Typer(
 )
 
 
-def _tidied(run: Callable[..., None]) -> Callable[..., None]:
+SEVERAL = ("extract", "score", "train")
+"""Commands that work in several processes."""
+
+
+def _tidied(name: str, run: Callable[..., None]) -> Callable[..., None]:
     """The command, once what killed processes left is cleaned away; a signal unwinds it from here on."""
 
     @functools.wraps(run)
     def command(**options: Any) -> None:
         from prefdyn._cache import sweep
+        from prefdyn._processes import is_main_process
         from prefdyn.outputs import discard
 
-        with _stopping.working():
-            sweep(discard)
+        with _stopping.working(), _in_step(name):
+            if is_main_process():
+                sweep(discard)
             _stopping.keeps(lambda: "what was read so far is kept in the cache; the same command goes on")
             run(**options)
 
     return command
+
+
+def _in_step(name: str) -> contextlib.AbstractContextManager[None]:
+    """The processes of one launch, which begin and end together; a command that does not know of them refuses."""
+    from prefdyn._processes import processes, refuse_several
+
+    if name not in SEVERAL:
+        refuse_several(f"prefdyn {name}")
+    if processes()[1] == 1:
+        return contextlib.nullcontext()
+    from prefdyn.models.team import launched
+
+    return launched()
 
 
 COMMANDS = {
@@ -44,7 +63,9 @@ COMMANDS = {
     for module in (audit, extract, simulate, bounds, field, train, compare, reproduce, score, data, report)
 }
 for _name, _module in COMMANDS.items():
-    app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(_tidied(_module.run))
+    app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
+        _tidied(_name, _module.run)
+    )
 
 
 def _version(wanted: bool) -> bool:

@@ -45,9 +45,10 @@ def run(
     options = dict(locals())
     import json
 
+    from prefdyn._processes import is_main_process
     from prefdyn.cli import common
     from prefdyn.features import describe
-    from prefdyn.models.extract import extract, is_main_process
+    from prefdyn.models.extract import extract
     from prefdyn.outputs import output_folder
     from prefdyn.store import save_dataset, save_features
 

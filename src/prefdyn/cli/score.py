@@ -59,12 +59,12 @@ def run(
     import json
     import time
 
+    from prefdyn._processes import is_main_process
     from prefdyn.cli import common
     from prefdyn.models.score import score
     from prefdyn.outputs import output_folder
     from prefdyn.planning.score import score_summary, write_scores
     from prefdyn.report.tables import score_table
-    from prefdyn.store import is_main_process
 
     pairs = common.dataset(options).with_held_out(common.share(split), seed=seed)
     reading = common.reading(options)

@@ -134,12 +134,12 @@ def run(
     options = dict(locals())
     import json
 
+    from prefdyn._processes import is_main_process
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
     from prefdyn.maths.objectives import objective as by_name
     from prefdyn.maths.optimizers import optimizer as optimizer_by_name
     from prefdyn.outputs import put, run_folder, run_path
-    from prefdyn.store import is_main_process
 
     if resume and out is None:
         raise ConfigError("--resume needs the folder of the run: add --out DIR")

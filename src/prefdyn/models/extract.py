@@ -16,14 +16,12 @@ from prefdyn.models.load import LanguageModel, load_model, untrained_twin
 from prefdyn.models.responses import read_responses
 from prefdyn.models.shards import load_shard, plan, read_shards, settle_prefix
 from prefdyn.models.sketch import SKETCH
-from prefdyn.models.team import Team
+from prefdyn.models.team import Team, together
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
-from prefdyn.store import is_main_process
-
-__all__ = ["extract", "is_main_process"]
 
 
+@together()
 def extract(
     data: PreferenceDataset,
     model: str | LanguageModel = "builtin",

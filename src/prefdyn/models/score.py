@@ -16,7 +16,7 @@ from prefdyn.data.pairs import MESSAGES, PreferenceDataset
 from prefdyn.errors import DataError
 from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
-from prefdyn.models.team import Team
+from prefdyn.models.team import Team, together
 from prefdyn.models.texts import SIDES
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs, with_answers
 from prefdyn.provenance import Provenance, versions
@@ -143,6 +143,7 @@ class Scores:
         return found
 
 
+@together()
 def score(
     data: PreferenceDataset,
     model: str | LanguageModel = "builtin",

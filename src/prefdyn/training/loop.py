@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from prefdyn._progress import track
 from prefdyn.dynamics.descent import recorded_steps
 from prefdyn.dynamics.sampling import batches
-from prefdyn.errors import ConfigError, TrainingError
+from prefdyn.errors import ConfigError, ProcessError, TrainingError
 from prefdyn.maths.optimizers import SGD, Adam, RMSprop
 from prefdyn.training.checkpoints import Checkpoint, save_checkpoint
 from prefdyn.training.probes import Drift, PairTable, changes, group_rows, losses, probe_rows, right, trajectory_table
@@ -94,6 +94,8 @@ class Progress:
     """What a run has measured so far."""
 
     step: int = 0
+    start_margin: float | None = None
+    """Largest margin before the first step; None where it need not be 0."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Of the Trajectory."""
     modules: list[pa.Table] = field(default_factory=list)
@@ -116,6 +118,7 @@ class Progress:
         tables = found.tables()
         return cls(
             step=found.step,
+            start_margin=found.state.get("start_margin"),
             rows=tables["trajectory"].to_pylist(),
             modules=[tables["modules"].cast(MODULES)],
             steps=tables["steps"].to_pylist(),
@@ -174,6 +177,9 @@ class Loop:
         self.recorded = set(recorded_steps(settings.steps, settings.record))
         self.probed = probe_rows(pairs, settings.probe_pairs, seed=settings.seed)
         self.progress = Progress()
+        self.interrupts = _Interrupts()
+        self.asked = False
+        """Whether some process was told to stop, as all of them know it."""
         self.pending: list[torch.Tensor] = []
         self.chance = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in scorer.modules())
         share = pairs.weight * (pairs.chosen_length if settings.objective.reads == "log_probs" else 1.0)
@@ -274,7 +280,10 @@ class Loop:
         if not self.pending:
             return
         stack = torch.stack(self.pending)
-        found = torch.cat([self.processes.total(stack[:, :-1].contiguous()), stack[:, -1:]], dim=1).cpu().numpy()
+        told = torch.full_like(stack[:, :1], float(bool(self.interrupts)))
+        summed = self.processes.total(torch.cat([told, stack[:, :-1]], dim=1))
+        self.asked = bool((summed[:, 0] > 0).any())
+        found = torch.cat([summed[:, 1:], stack[:, -1:]], dim=1).cpu().numpy()
         first = len(self.progress.steps)
         self.pending.clear()
         for offset, values in enumerate(found):
@@ -420,7 +429,7 @@ class Loop:
                 self.checkpoints,
                 step=self.progress.step,
                 tensors=tensors,
-                state={"origin": self.origin},
+                state={"origin": self.origin, "start_margin": self.progress.start_margin},
                 tables=self.progress.tables(),
             )
         if self.processes.accelerator is not None:
@@ -452,7 +461,7 @@ class Loop:
         settings = self.settings
         if self.progress.step == 0 and not self.progress.rows:
             self.probe()
-        with _Interrupts() as asked:
+        with self.interrupts as told:
             left = range(self.progress.step, settings.steps)
             for _ in track(
                 left, f"Training ({settings.tune})", unit="steps", shown=progress and self.processes.index == 0
@@ -462,11 +471,11 @@ class Loop:
                 if done in self.recorded:
                     self.flush()
                     self.probe()
-                every = settings.checkpoint_every
+                every, asked = settings.checkpoint_every, self.asked if self.processes.count > 1 else bool(told)
                 if done == settings.steps or (every is not None and done % every == 0) or asked:
                     self.save()
                 if asked and done < settings.steps:
-                    raise KeyboardInterrupt
+                    told.stop(done)
         self.flush()
 
 
@@ -561,23 +570,44 @@ class _Interrupts:
     """Ctrl-C and SIGTERM as a wish to stop after this step; a second one stops at once. True once asked."""
 
     def __init__(self) -> None:
-        self.asked, self.before = False, {}
+        self.kind: int | None = None
+        """The signal that came."""
+        self.before: dict[int, Any] = {}
+        self.waker = -1
 
     def __bool__(self) -> bool:
-        return self.asked
+        return self.kind is not None
 
     def __enter__(self) -> "_Interrupts":
         if threading.current_thread() is threading.main_thread():
+            self.waker = signal.set_wakeup_fd(-1)  # a step and its checkpoint take as long as they take
             for kind in (signal.SIGINT, signal.SIGTERM):
                 self.before[kind] = signal.signal(kind, self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for kind, handler in self.before.items():
-            signal.signal(kind, handler)
+        if self.before:
+            for kind, handler in self.before.items():
+                signal.signal(kind, handler)
+            signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
+            self.before = {}
+
+    def stop(self, step: int) -> NoReturn:
+        """Stop as who listened before would, now that all is saved; as Ctrl-C does where nobody did."""
+        if self.kind is None:
+            raise ProcessError(
+                f"another process was told to stop, after step {step}; its checkpoint is kept: go on with --resume"
+            )
+        self._at_once(self.kind)
+
+    def _at_once(self, kind: int) -> NoReturn:
+        listener = self.before.get(kind)
+        if callable(listener):
+            listener(kind, None)
+        raise KeyboardInterrupt
 
     def _hear(self, kind: int, _: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+        if self.kind is not None:
+            self._at_once(kind)
+        self.kind = kind
         warnings.warn("stopping after this step; once more to stop at once", RuntimeWarning, stacklevel=2)

@@ -1,6 +1,7 @@
 """train: a preference dataset and a model in, what training did to every group out, and the trained model."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +14,18 @@ import torch
 from jaxtyping import Float
 
 from prefdyn._files import atomic_write
+from prefdyn._processes import is_main_process
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.errors import ConfigError
+from prefdyn.errors import ConfigError, StoreError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.maths.optimizers import Optimizer
 from prefdyn.models.load import LanguageModel
-from prefdyn.models.team import Team
+from prefdyn.models.team import Team, join, together
 from prefdyn.outputs import run_folder, run_path
 from prefdyn.provenance import content_hash
-from prefdyn.store import is_main_process, save_trajectory
-from prefdyn.training.checkpoints import latest_checkpoint
+from prefdyn.store import save_trajectory
+from prefdyn.training.checkpoints import Checkpoint, latest_checkpoint
 from prefdyn.training.heads import AnswerHead, ResponseHead
 from prefdyn.training.loop import Loop, Processes, check_start, whole
 from prefdyn.training.probes import PairTable, changes, losses
@@ -48,7 +50,7 @@ class Training:
     kind: str
     """`answers` or `responses`."""
     start_margin: float | None
-    """Largest margin before the first step; None where the run was resumed, or its reference is another model."""
+    """Largest margin before the first step; None where the reference is another model than the one that starts."""
     left_out: Sequence[Mapping[str, Any]]
     warnings: Sequence[str]
     timings: Mapping[str, float]
@@ -112,7 +114,8 @@ def train(
     Reference:
         2403.18742 Eq. 4 and 6 for loss and margin; THEORY 2.7 and 4.6 for what is measured.
     """
-    with contextlib.ExitStack() as stack:
+    join()
+    with together(), contextlib.ExitStack() as stack:
         folder, path = None, None if out is None else run_path(Path(out), command="train", resume=resume)
         if out is not None and is_main_process():
             folder = stack.enter_context(run_folder(Path(out), command="train", force=force, resume=resume))
@@ -137,6 +140,7 @@ def train(
         ).trajectory
 
 
+@together()
 def run_training(
     data: PreferenceDataset | FeatureSet,
     model: str | LanguageModel = "builtin",
@@ -212,13 +216,14 @@ def run_training(
         subject, settings = whole_model(data, reading, objective, reference, tune, chosen)
     read = time.monotonic()
 
-    folder = None if out is None else Path(out)
+    folder = _of_first(team, None if out is None else Path(out))
     origin = {
         **{name: value for name, value in settings.to_json().items() if name != "checkpoint_every"},
         "data": subject.provenance.data.get("sha256"),
         "model": subject.provenance.model.get("sha256"),
         "reference": content_hash([subject.pairs.ref_chosen.tobytes(), subject.pairs.ref_rejected.tobytes()]),
     }
+    _refuse_another(team, origin)
     loop = Loop(
         subject.scorer,
         subject.parameters,
@@ -231,12 +236,11 @@ def run_training(
         origin=origin,
         log=track,
     )
-    found = latest_checkpoint(folder / "checkpoints") if folder is not None and resume else None
-    start: float | None = None
+    found = _checkpoint(team, folder) if folder is not None and resume else None
     if found is not None:
         loop.restore(found)
     elif reference is None:
-        start = check_start(loop.start(), settings)
+        loop.progress.start_margin = check_start(loop.start(), settings)
     loop.run(progress=progress)
     up, down, _ = loop.score(np.arange(len(subject.pairs)))
     trained = time.monotonic()
@@ -255,12 +259,50 @@ def run_training(
         chosen=up,
         rejected=down,
         kind=subject.kind,
-        start_margin=start,
+        start_margin=loop.progress.start_margin,
         left_out=subject.left_out,
         warnings=subject.warnings,
         timings={"read_s": read - began, "train_s": trained - read},
         model=place,
     )
+
+
+# several processes ---------------------------------------------------------------------------------------------------
+
+
+def _of_first(team: Team, folder: Path | None) -> Path | None:
+    """The run's folder as the first process has it, which alone decides about folders."""
+    given = team.of_first(None if folder is None else str(folder.absolute()))
+    return folder if team.main else None if given is None else Path(given)
+
+
+def _refuse_another(team: Team, origin: Mapping[str, Any]) -> None:
+    """See that all processes train the same: data, model and settings. A reference may differ by rounding."""
+    ours = json.loads(json.dumps({name: value for name, value in origin.items() if name != "reference"}))
+    theirs = team.of_first(ours)
+    names = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
+    if names:
+        shown = ", ".join(f"{name} {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in names[:3])
+        raise ConfigError(
+            f"rank {team.share[0]} would train another run than rank 0 ({shown}); give all processes the same command, "
+            "data, model and library versions"
+        )
+
+
+def _checkpoint(team: Team, folder: Path) -> Checkpoint | None:
+    """The checkpoint to go on from, which the first process chooses."""
+    found = latest_checkpoint(folder / "checkpoints") if team.main else None
+    name = team.of_first(None if found is None else found.path.name)
+    if team.main or name is None:
+        return found
+    found = latest_checkpoint(folder / "checkpoints")
+    if found is None or found.path.name != name:
+        seen = "none" if found is None else found.path.name
+        raise StoreError(
+            f"rank 0 goes on from the checkpoint {name} in {folder / 'checkpoints'}, where rank {team.share[0]} sees "
+            f"{seen}; the folder must be the same for all processes"
+        )
+    return found
 
 
 # results -------------------------------------------------------------------------------------------------------------
