@@ -7,11 +7,16 @@ from pathlib import Path
 import datasets
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prefdyn.data.loaders import load_dataset
 from prefdyn.errors import ConfigError, DataError
+from tests.conftest import SHARED
 from tests.data.test_loaders import dataset_dict
+
+FILES = SHARED.parent / "cases" / "files"
+needs_shared = pytest.mark.skipif(not FILES.is_dir(), reason=f"files that went wrong are absent: no folder {FILES}")
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
 USER, BOT, OTHER = ({"role": r, "content": c} for r, c in (("user", "Hi"), ("assistant", "Yo"), ("assistant", "No")))
@@ -36,12 +41,38 @@ def refused(path: Path, *says: str, prefix: str = "", **options) -> None:
 
 # rows that can be left out: content of a .jsonl file whose line 2 is bad ---------------------------------------------
 
+
+def brackets(depth) -> bytes:
+    return b'{"prompt": "p", "chosen": "a", "rejected": "b", "more": ' + b"[" * depth + b"]" * depth + b"}\n"
+
+
 BAD_LINES = {
     "malformed": (b'{"prompt": "p", "chosen": ,}\n', None, "is not valid JSON: Expecting value at column 27"),
-    "not UTF-8": (b'{"prompt": "p\xff"}\n', None, "is not UTF-8 (byte 0xff at position 14 of the line)"),
+    "not UTF-8": (b'{"prompt": "p\xff"}\n', None, "is not UTF-8 (byte 0xff) at column 14; mend the line"),
     "no object": (b"[1, 2]\n", None, "holds a list ([1, 2]), but each line must be an object"),
-    "too deep": (b"[" * 100_000 + b"\n", None, "nested too deeply"),
-    "missing field": (lines({"prompt": "p", "chosen": "a"}), "rejected", "is missing; the fields are prompt, chosen"),
+    "too deep": (b"[" * 100_000 + b"\n", None, "is nested more than 100 deep; make it flatter"),
+    "nested 100 deep": (brackets(100), None, "is nested more than 100 deep; make it flatter"),
+    "nested 900 deep": (brackets(900), None, "is nested more than 100 deep; make it flatter"),
+    "a number without end": (
+        b'{"prompt": "p", "chosen": "a", "rejected": "b", "score": ' + b"9" * 5000 + b"}\n",
+        None,
+        "holds a number of 5,000 digits; write it as text, or shorter",
+    ),
+    "a key twice": (
+        b'{"prompt": "p", "chosen": "a", "chosen": "c", "rejected": "b"}\n',
+        None,
+        "holds the key 'chosen' twice in one object; keep one",
+    ),
+    "a key twice inside": (
+        b'{"chosen": [{"role": "user", "role": "assistant", "content": "c"}], "rejected": []}\n',
+        None,
+        "holds the key 'role' twice in one object",
+    ),
+    "missing field": (
+        lines({"prompt": "p", "chosen": "a"}),
+        "rejected",
+        "is missing; the fields are 'prompt', 'chosen'",
+    ),
     "null": (lines({**GOOD, "chosen": None}), "chosen", "is null; give text"),
     "null prompt": (lines({**GOOD, "prompt": None}), "prompt", "is null; give text"),
     "a number": (lines({**GOOD, "rejected": 5}), "rejected", "is a number (5), but must be text"),
@@ -80,7 +111,7 @@ BAD_LINES = {
     "no role": (
         lines({**TALK, "prompt": [{"from": "user", "value": "Hi"}]}),
         "prompt",
-        "message 1 has no role (its keys: from, value); give every message role and content",
+        "message 1 has no role (its keys: 'from', 'value'); give every message role and content",
     ),
     "picture": (
         lines({**TALK, "prompt": [{"role": "user", "content": [{"type": "image"}]}]}),
@@ -130,6 +161,30 @@ def test_a_bad_line_is_named_or_left_out(tmp_path, name):
     assert left.to_json() == {"source": str(path), "line": 2, "field": field, "reason": left.reason}
 
 
+def test_json_within_the_limits_is_read(tmp_path):
+    path = tmp_path / "data.jsonl"
+    long = (
+        b'{"prompt": "p", "chosen": "a", "rejected": "b", "score": '
+        + b"9" * 4000
+        + b', "role": 1, "more": {"role": 2}}\n'
+    )
+    path.write_bytes(b"\xef\xbb\xbf" + brackets(99) + long)
+    assert len(load_dataset(path)) == 2
+
+
+@pytest.mark.parametrize("name", ["a number without end", "a key twice", "a key twice inside"])
+def test_a_bad_item_of_a_json_list_is_named_or_left_out(tmp_path, name):
+    content, _, reason = BAD_LINES[name]
+    path = tmp_path / "data.json"
+    path.write_bytes(b'{"data": [' + lines(GOOD).strip() + b"," + content.strip() + b"," + lines(GOOD).strip() + b"]}")
+    refused(path, f"{path}, line 2: {reason}", "--skip-bad-rows")
+    data = load_dataset(path, skip_bad_rows=True)
+    assert len(data) == 2
+    (left,) = data.left_out
+    assert left.line == 2
+    assert reason in left.reason
+
+
 def test_every_bad_row_is_listed_and_the_good_ones_stay(tmp_path):
     path = tmp_path / "data.jsonl"
 
@@ -146,6 +201,8 @@ def test_every_bad_row_is_listed_and_the_good_ones_stay(tmp_path):
 GZIPPED = gzip.compress(lines(*({**GOOD, "prompt": f"{i} {i**9}"} for i in range(2000))), mtime=0)
 
 BAD_FILES = {
+    "whole.json": (b'{"data": [], "data": []}', "holds the key 'data' twice in one object; keep one"),
+    "digits.json": (b"1" * 5000, "holds a number of 5,000 digits; write it as text, or shorter"),
     "empty.jsonl": (b"", "is empty: it holds no rows"),
     "blank.jsonl": (b"\n \n", "is empty: it holds no rows"),
     "empty.json": (b" ", "is empty"),
@@ -170,8 +227,8 @@ BAD_FILES = {
     "lines.json": (lines(GOOD, GOOD), "JSON lines belong into a .jsonl file"),
     "object.json": (json.dumps({"rows": []}).encode(), "holds an object with the keys 'rows', but must hold a list"),
     "number.json": (b"5", "holds a number, but must hold a list of objects"),
-    "latin.json": (b'[\n"\xe9"]', "line 2: is not UTF-8 (byte 0xe9, byte 4 of the file)"),
-    "deep.json": (b"[" * 100_000, "nested too deeply"),
+    "latin.json": (b'[\n"\xe9"]', "line 2: is not UTF-8 (byte 0xe9) at column 2; mend the file"),
+    "deep.json": (b"[" * 100_000, "is nested more than 100 deep"),
     "twice.csv": (b"prompt,chosen,chosen\na,b,c\n", "line 1: column 'chosen' occurs more than once"),
     "semicolon.csv": (b"prompt;chosen;rejected\na;b;c\n", "the columns seem to be separated by ';'"),
     "quote.csv": (b'prompt,chosen,rejected\na,b,c\nd,"e"f,g\n', "line 3: is not valid CSV"),
@@ -214,6 +271,67 @@ def test_an_unreadable_file_and_folder_are_named(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "iterdir", no)
         refused(tmp_path, "cannot be listed: Permission denied")
+
+
+def spoilt_parquet(path: Path, rows: list, old: bytes, new: bytes) -> Path:
+    """A Parquet file in which some text's bytes are changed behind the back of its writer."""
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="none", use_dictionary=False, write_statistics=False)
+    raw = path.read_bytes()
+    assert old in raw
+    path.write_bytes(raw.replace(old, new))
+    return path
+
+
+def test_a_parquet_text_that_is_not_utf8_is_named_or_left_out(tmp_path):
+    rows = [GOOD, {**GOOD, "prompt": "cafe!!"}, GOOD]
+    path = spoilt_parquet(tmp_path / "x.parquet", rows, b"cafe!!", b"caf\xe9!!")
+    reason = "is not UTF-8 (byte 0xe9 at byte 4 of the text); write it as UTF-8"
+    refused(path, f"{path}, line 2, field 'prompt': {reason}", "--skip-bad-rows")
+    data = load_dataset(path, skip_bad_rows=True)
+    assert len(data) == 2
+    assert [(item.line, item.field, item.reason) for item in data.left_out] == [(2, "prompt", reason)]
+    sound = spoilt_parquet(tmp_path / "y.parquet", rows, b"cafe!!", "café!".encode())
+    assert load_dataset(sound).table["prompt"].to_pylist() == ["p", "café!", "p"]
+
+
+def test_a_parquet_message_that_is_not_utf8_is_named(tmp_path):
+    rows = [{**TALK, "chosen": [{**BOT, "content": "cafe!!"}]}, TALK]
+    path = spoilt_parquet(tmp_path / "x.parquet", rows, b"cafe!!", b"caf\xe9!!")
+    refused(path, "line 1, field 'chosen': is not UTF-8 (byte 0xe9 at byte 4 of the text)")
+    assert len(load_dataset(path, skip_bad_rows=True)) == 1
+
+
+def test_a_parquet_column_whose_name_is_not_utf8_is_refused(tmp_path):
+    rows = [{**GOOD, "cafe!!": "x"}]
+    path = spoilt_parquet(tmp_path / "x.parquet", rows, b"cafe!!", b"caf\xe9!!")
+    refused(path, "the name of a column is not UTF-8; write the file again")
+
+
+def test_a_parquet_time_that_python_cannot_hold_is_named(tmp_path):
+    times = pa.array([2**60, 5], pa.timestamp("ms"))
+    table = pa.table({"prompt": ["p", "q"], "chosen": ["a", "a"], "rejected": ["b", "b"], "group": times})
+    pq.write_table(table, tmp_path / "x.parquet")
+    refused(tmp_path / "x.parquet", "line 1, field 'group': is a timestamp[", "out of range")
+    assert len(load_dataset(tmp_path / "x.parquet", skip_bad_rows=True)) == 1
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pa.table([["p"], ["a"], ["c"], ["b"]], names=["prompt", "chosen", "chosen", "rejected"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    refused(tmp_path / "x.parquet", "column 'chosen' occurs more than once; give every column its own name")
+    with pytest.raises(DataError, match="table: column 'chosen' occurs more than once"):
+        load_dataset(table)
+
+
+@needs_shared
+def test_the_shared_files_that_went_wrong():
+    path = FILES / "five_thousand_digits.jsonl"
+    refused(path, "line 4: holds a number of 5,000 digits", prefix="hh:")
+    data = load_dataset(f"hh:{path}", skip_bad_rows=True)
+    assert len(data) + len(data.left_out) == 6
+    path = FILES / "bad_utf8.parquet"
+    refused(path, "is not UTF-8 (byte 0x")
+    assert load_dataset(path, skip_bad_rows=True).left_out
 
 
 CSV_ROWS = {
@@ -316,6 +434,12 @@ def test_a_missing_path_names_what_is_near(tmp_path):
         ("hf:a/b/c/d", "'hf:a/b/c/d' is no hub dataset"),
         ([GOOD, "x.jsonl"], "must hold specs only or rows only"),
         ([GOOD, 5], "row 2 of the list is 5, but must be a dictionary"),
+        ([{**GOOD, 5: "x"}], "row 1 of the list has the key 5, but every key must be text"),
+        ([{**GOOD, "id": 10**5000}], "field 'id': is a number too long to show, but must be text or a shorter number"),
+        ([{**GOOD, "group": 10**5000}], "field 'group': is a number too long to show"),
+        ("x" * 5000, "names no file or folder: File name too long; give a path"),
+        ("a\0b.jsonl", r"'a\\x00b.jsonl' names no file or folder: .*null"),
+        ("~nobody-here/x.jsonl", "names no file or folder: .*home directory"),
         ([], "the list of rows is empty"),
         (5, "cannot read pairs from builtins.int"),
         ({"prompt": ["p"]}, "cannot read pairs from builtins.dict"),

@@ -1,5 +1,6 @@
 """What happens to a row that cannot be used: an error that names the place, or an entry in a list."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from prefdyn.data.pairs import LeftOut
@@ -43,8 +44,22 @@ def says(item: LeftOut) -> str:
 
 def shown(value: object) -> str:
     """A value on one line, cut to a readable length."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists without end
+        return f"{kind(value)} too long to show"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Names of fields or columns, each as `shown`, of many the first.
+
+    Example:
+        >>> listed(["a", "b"]), listed([])
+        ("'a', 'b'", '(none)')
+    """
+    every = list(names)
+    return (", ".join(map(shown, every[:most])) + (", …" if len(every) > most else "")) or "(none)"
 
 
 def kind(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prefdyn.data.bad_rows import BadRow, kind, shown
+from prefdyn.data.bad_rows import BadRow, kind, listed, shown
 
 Message = dict[str, str]
 
@@ -24,7 +24,7 @@ def messages(value: Any, field: str) -> list[Message]:
             raise BadRow(field, f"message {number} is {kind(item)} ({shown(item)}), but must have role and content")
         role, content = item.get("role"), item.get("content")
         if not isinstance(role, str) or not role.strip():
-            keys = ", ".join(map(str, item))
+            keys = listed(item)
             raise BadRow(field, f"message {number} has no role (its keys: {keys}); give every message role and content")
         if item.get("tool_calls"):
             raise BadRow(field, f"message {number} holds tool calls, which are not text; give text messages only")

@@ -7,7 +7,7 @@ from prefdyn._checks import nearest
 from prefdyn.data import hh, persona, rows
 from prefdyn.data.assemble import Part, trl_part, wanted
 from prefdyn.data.bad_rows import Rejects
-from prefdyn.data.readers import Source, data_files, missing, read_file, stem
+from prefdyn.data.readers import Source, data_files, missing, opened, read_file, stem, written
 from prefdyn.errors import DataError
 
 SCHEMES = ("builtin", "persona", "hh", "hf")
@@ -20,7 +20,7 @@ def plain_files(body: str, group_column: str | None, rejects: Rejects) -> Part:
     Raises:
         DataError: The path does not exist (names near ones), or holds nothing that can be read.
     """
-    path = Path(body).expanduser()
+    path = opened(body)
     if not path.exists():
         scheme, colon, _ = body.partition(":")
         if colon and "/" not in scheme:
@@ -30,10 +30,10 @@ def plain_files(body: str, group_column: str | None, rejects: Rejects) -> Part:
             hint = f"; for a dataset of the Hugging Face hub write hf:{body}"
         raise DataError(missing(path) + hint)
     if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
-        raise DataError(f"folder {path} was saved by datasets; write hf:{path}")
+        raise DataError(f"folder {written(path)} was saved by datasets; write hf:{written(path)}")
     files = data_files(path)
     if not files:
-        raise DataError(f"folder {path} holds no {', '.join(_SUFFIXES)} file; give a folder of such files")
+        raise DataError(f"folder {written(path)} holds no {', '.join(_SUFFIXES)} file; give a folder of such files")
     fields = wanted(rows.USED, group_column)
     sources = [read_file(item, rejects, wanted=fields) for item in files]
     return trl_part(stem(path) if path.is_file() else file_name(path), sources)
@@ -57,7 +57,8 @@ def persona_files(path: Path, group_column: str | None, template: str | None, re
     parse = persona.persona_parser(template)
     files = _json_lines(path)
     if not files:
-        raise DataError(f"folder {path} holds no .jsonl file; give the folder of the persona files, or one packed file")
+        what = "give the folder of the persona files, or one packed file"
+        raise DataError(f"folder {written(path)} holds no .jsonl file; {what}")
     fields = wanted(persona.USED, group_column)
     field = persona.TEMPLATES[template or "question"][0]
     return Part(
@@ -88,10 +89,13 @@ def hh_files(path: Path, group_column: str | None, rejects: Rejects) -> Part:
         for folder in folders:
             for item in _json_lines(folder):
                 read = read_file(item, rejects, wanted=fields)
-                sources.append(Source(label=read.label, stem=folder.name, rows=read.rows, columns=read.columns))
+                sources.append(
+                    Source(label=read.label, stem=written(folder.name), rows=read.rows, columns=read.columns)
+                )
         default = None
     if not sources:
-        raise DataError(f"folder {path} holds no .jsonl[.gz] file, nor do its folders; give a file of HH-RLHF")
+        what = "give a file of HH-RLHF"
+        raise DataError(f"folder {written(path)} holds no .jsonl[.gz] file, nor do its folders; {what}")
     return Part(
         name=stem(path) if path.is_file() else file_name(path),
         sources=sources,
@@ -109,4 +113,4 @@ def file_name(path: Path) -> str:
         >>> file_name(Path("runs/code/"))
         'code'
     """
-    return path.name or path.resolve().name or str(path)
+    return written(path.name or path.resolve().name or path)

@@ -26,7 +26,7 @@ from prefdyn.data.bad_rows import Rejects, shown
 from prefdyn.data.files import file_name, hh_files, persona_files, plain_files
 from prefdyn.data.memory import datasets_source, from_object
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.data.readers import Source, missing
+from prefdyn.data.readers import Source, missing, opened, written
 from prefdyn.errors import ConfigError, DataError
 
 
@@ -74,7 +74,7 @@ def load_dataset(
         rejects = Rejects(skip=skip_bad_rows)
         specs = _specs(data)
         if specs is None:
-            parts = [from_object(data, group_column)]
+            parts = [from_object(data, group_column, rejects)]
         else:
             parts = [_from_spec(spec, len(specs) > 1, group_column, template, rejects) for spec in specs]
             _check_names(parts, specs, group_column)
@@ -122,7 +122,7 @@ def _check_names(parts: Sequence[Part], specs: Sequence[str], group_column: str 
 def _named(spec: str) -> tuple[str | None, str]:
     """NAME=SPEC apart; a path that holds `=` is no name."""
     match = re.match(r"([^=/\\:~.][^=/\\:]*)=(.+)", spec, flags=re.DOTALL)
-    if match is None or Path(spec).exists():
+    if match is None or os.path.exists(spec):
         return None, spec
     return match[1].strip(), match[2]
 
@@ -136,11 +136,11 @@ def _from_spec(spec: str, several: bool, group_column: str | None, template: str
         if not rest:
             raise DataError(f"{body!r} names no path; write {scheme}:PATH")
         if scheme == "persona":
-            part = persona_files(Path(rest).expanduser(), group_column, template, rejects)
+            part = persona_files(opened(rest), group_column, template, rejects)
         elif scheme == "hh":
-            part = hh_files(Path(rest).expanduser(), group_column, rejects)
+            part = hh_files(opened(rest), group_column, rejects)
         else:
-            part = _hf(rest, group_column)
+            part = _hf(rest, group_column, rejects)
     else:
         part = plain_files(body, group_column, rejects)
     default = part.default_group
@@ -163,14 +163,14 @@ def _builtin(kind: str | None) -> Part:
     return trl_part(name, [Source(label=name, stem=kind or name, rows=list(enumerate(made, start=1)))])
 
 
-def _hf(rest: str, group_column: str | None) -> Part:
+def _hf(rest: str, group_column: str | None, rejects: Rejects) -> Part:
     """A dataset of the hub, or one saved to a local folder."""
-    path, split = Path(rest).expanduser(), None
+    path, split = opened(rest), None
     if not path.exists() and ":" in rest:
         head, _, split = rest.rpartition(":")
-        path = Path(head).expanduser()
+        path = opened(head)
     if path.exists():
-        found, where = _open_hf(rest, local=path), str(path)
+        found, where = _open_hf(rest, local=path), written(path)
     elif rest.startswith(("/", "~", ".")):
         raise DataError(missing(path))
     else:
@@ -187,7 +187,7 @@ def _hf(rest: str, group_column: str | None) -> Part:
     elif split:
         raise DataError(f"{where} holds one dataset without splits, so :{split} names nothing; write hf:{where}")
     name = file_name(Path(where))
-    return trl_part(name, [datasets_source(found, f"hf:{rest}", name, group_column)])
+    return trl_part(name, [datasets_source(found, f"hf:{written(rest)}", name, group_column, rejects)])
 
 
 def _open_hf(rest: str, *, local: Path | None = None, hub: str = "", split: str | None = None) -> Any:

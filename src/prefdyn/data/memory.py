@@ -7,22 +7,23 @@ import pyarrow as pa
 
 from prefdyn.data import rows
 from prefdyn.data.assemble import Part, trl_part, wanted
-from prefdyn.data.bad_rows import shown
+from prefdyn.data.bad_rows import Rejects, shown
 from prefdyn.data.readers import Row, Source, from_arrow
 from prefdyn.errors import DataError
 
 
-def datasets_source(dataset: Any, label: str, stem: str, group_column: str | None) -> Source:
+def datasets_source(dataset: Any, label: str, stem: str, group_column: str | None, rejects: Rejects) -> Source:
     """The rows of a `datasets.Dataset`, whose indices and formats are honoured."""
 
     def read(names: list[str]) -> pa.Table:
         return dataset.select_columns(names).with_format("arrow")[:]
 
     columns = tuple(dataset.column_names)
-    return from_arrow(read, columns, label=label, stem=stem, wanted=wanted(rows.USED, group_column))
+    fields = wanted(rows.USED, group_column)
+    return from_arrow(read, columns, label=label, stem=stem, wanted=fields, rejects=rejects)
 
 
-def from_object(data: Any, group_column: str | None) -> Part:
+def from_object(data: Any, group_column: str | None, rejects: Rejects) -> Part:
     """Pairs in memory, told apart by what they can do, so that neither datasets nor pandas need be imported.
 
     Raises:
@@ -32,13 +33,14 @@ def from_object(data: Any, group_column: str | None) -> Part:
     if isinstance(data, pa.Table):
         fields = wanted(rows.USED, group_column)
         names = tuple(data.schema.names)
-        return trl_part("table", [from_arrow(data.select, names, label="table", stem="row", wanted=fields)])
+        source = from_arrow(data.select, names, label="table", stem="row", wanted=fields, rejects=rejects)
+        return trl_part("table", [source])
     if hasattr(data, "column_names") and hasattr(data, "select_columns") and hasattr(data, "__len__"):
         if isinstance(data, Mapping):
             raise DataError(
                 f"a DatasetDict holds the splits {', '.join(data)}; give one of them, such as d[{next(iter(data))!r}]"
             )
-        return trl_part("dataset", [datasets_source(data, "dataset", "row", group_column)])
+        return trl_part("dataset", [datasets_source(data, "dataset", "row", group_column, rejects)])
     if hasattr(data, "column_names") and hasattr(data, "__iter__"):
         raise DataError(f"a streaming dataset ({what}) cannot be split or hashed; load it without streaming=True")
     if hasattr(data, "columns") and hasattr(data, "to_dict"):
@@ -73,6 +75,9 @@ def _records(data: list[Any]) -> Source:
             raise DataError(
                 f"row {number} of the list is {shown(row)}, but must be a dictionary with chosen and rejected"
             )
+        odd = next((key for key in row if not isinstance(key, str)), None)
+        if odd is not None:
+            raise DataError(f"row {number} of the list has the key {shown(odd)}, but every key must be text")
         held.append((number, row))
     if not held:
         raise DataError("the list of rows is empty; give at least one pair")

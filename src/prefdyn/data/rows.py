@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from prefdyn.data.bad_rows import BadRow, kind, shown
+from prefdyn.data.bad_rows import BadRow, kind, listed, shown
 from prefdyn.data.conversation import Message, conversation, rendering
 
 GROUP_NAMES = ("group", "behavior", "behaviour", "persona", "subset", "source", "category", "channel", "dataset")
@@ -49,7 +49,7 @@ def text(row: Mapping[str, Any], field: str) -> str:
         value = str(value)
     else:
         if field not in row:
-            raise BadRow(field, f"is missing; the fields are {', '.join(map(str, row)) or '(none)'}")
+            raise BadRow(field, f"is missing; the fields are {listed(row, most=20)}")
         if kind(value) == "null":
             raise BadRow(field, "is null; give text")
         raise BadRow(field, f"is {kind(value)} ({shown(value)}), but must be text")
@@ -157,7 +157,7 @@ def group_name(row: Mapping[str, Any], field: str) -> str:
             raise BadRow(field, "is null, but every pair needs a group; give a name")
         if isinstance(value, (list, dict, tuple, set, bytes)):
             raise BadRow(field, f"is {kind(value)} ({shown(value)}), but a group must be one name")
-        value = str(value)
+        value = _written(value, field)
     if not value.strip():
         raise BadRow(field, f"is empty ({shown(value)}), but every pair needs a group; give a name")
     return text({field: value}, field)
@@ -192,7 +192,14 @@ def identifier(row: Mapping[str, Any]) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise BadRow("id", f"is {kind(value)} ({shown(value)}), but must be text or a whole number")
-    return text({"id": str(value)}, "id")
+    return text({"id": _written(value, "id")}, "id")
+
+
+def _written(value: object, field: str) -> str:
+    try:
+        return str(value)
+    except ValueError as error:
+        raise BadRow(field, f"is {shown(value)}, but must be text or a shorter number") from error
 
 
 def field_names(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> list[str]:
