@@ -156,7 +156,8 @@ def _parquet(path: Path, rejects: Rejects, wanted: Collection[str] | None) -> So
         names = tuple(table.schema_arrow.names)
         return from_arrow(table.read, names, label=label, stem=stem(path), wanted=wanted, rejects=rejects)
     except UnicodeDecodeError as error:
-        raise DataError(f"{label}: the name of a column is not UTF-8; write the file again") from error
+        name = error.object.decode(errors="backslashreplace")
+        raise DataError(f"{label}: the column name {name!r} is not UTF-8; write the file again") from error
     except pa.ArrowException as error:
         why = " ".join(str(error).split())
         raise DataError(f"{label} is not a readable Parquet file: {why}; write it again") from error
