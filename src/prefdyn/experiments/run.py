@@ -13,7 +13,8 @@ from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import Objective, objective
 from prefdyn.maths.optimizers import Optimizer, optimizer
 from prefdyn.provenance import content_hash, versions
-from prefdyn.store import cache_root, load_dataset_beside, save_dataset
+from prefdyn._cache import cache_root
+from prefdyn.store import load_dataset_beside, save_dataset
 from prefdyn.training.settings import LoRA
 
 SCHEMA = 1
