@@ -43,7 +43,7 @@ def read_json(raw: bytes, *, flaws: bool = False) -> Any:
         {'a': [1, None]}
         >>> read_json(b'{"a": 1, "a": 2}')
         Traceback (most recent call last):
-        prefdyn._json.NotJSON: holds the key 'a' twice in one object
+        prefdyn._json.NotJSON: holds the key 'a' twice in one object; keep one
     """
     try:
         held = (_FORGIVING if flaws else _STRICT).decode(raw.decode().removeprefix("\ufeff"))

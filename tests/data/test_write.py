@@ -3,6 +3,8 @@
 import csv
 import json
 
+import datasets
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +15,7 @@ from prefdyn import _files as module
 from prefdyn.data.describe import describe
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.data.write import write
+from prefdyn.data.write import formula_cells, write
 from prefdyn.errors import ConfigError, DataError, StoreError
 
 FORMATS = ["jsonl", "jsonl.gz", "csv", "parquet"]
@@ -66,6 +68,21 @@ def test_what_is_written_reads_back(tmp_path, end):
     back = load_dataset(tmp_path / f"x.{end}")
     assert back.sha256 == data.sha256
     assert back.table["split"].equals(data.table["split"])
+
+
+def test_texts_that_look_like_formulas_are_data_and_stay(tmp_path):
+    """Through CSV to our reader, to pandas and to datasets; the command line counts them."""
+    rows = [{"prompt": "=1+1", "chosen": "@x", "rejected": "'=y", "group": "-a"}, {**PLAIN, "chosen": "-1"}]
+    data = PreferenceDataset.from_rows(rows)
+    write(data, tmp_path / "x.csv")
+    assert load_dataset(tmp_path / "x.csv").sha256 == data.sha256
+    frame = pandas.read_csv(tmp_path / "x.csv", dtype=str)
+    loaded = datasets.load_dataset("csv", data_files=str(tmp_path / "x.csv"), split="train", cache_dir=str(tmp_path))
+    assert isinstance(loaded, datasets.Dataset)
+    for name in ("prompt", "chosen", "rejected"):
+        assert frame[name].tolist()[0] == loaded[name][0] == rows[0][name]
+    assert formula_cells(data) == 3
+    assert formula_cells(PreferenceDataset.from_rows([PLAIN])) == 0
 
 
 @pytest.mark.parametrize("end", ["jsonl", "jsonl.gz", "parquet"])

@@ -43,7 +43,7 @@ def run(
     from prefdyn.cli import common
     from prefdyn.data.describe import describe
     from prefdyn.data.preflight import preflight
-    from prefdyn.data.write import write
+    from prefdyn.data.write import formula_cells, write
     from prefdyn.outputs import output_file
     from prefdyn.report.listing import data_table
 
@@ -57,4 +57,10 @@ def run(
     if to is not None:
         with output_file(to, force=force) as file:
             write(pairs, file)
+        risky = formula_cells(pairs) if to.name.endswith(".csv") else 0
+        if risky:
+            common.tell(
+                f"{to} holds {risky:,} texts that a spreadsheet runs as formulas (they begin with =, +, - or @), "
+                "as they are, for programs to read: do not open the file in a spreadsheet, or write .jsonl"
+            )
         common.tell(f"Wrote {to}", f"Next: prefdyn audit --data {to}")

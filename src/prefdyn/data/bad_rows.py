@@ -1,12 +1,12 @@
 """What happens to a row that cannot be used: an error that names the place, or an entry in a list."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from prefdyn._shape import kind, listed, shown
 from prefdyn.data.pairs import LeftOut
 from prefdyn.errors import DataError
 
-_SHOWN = 60
+__all__ = ["BadRow", "Rejects", "kind", "listed", "says", "shown"]
 
 
 class BadRow(Exception):
@@ -40,31 +40,3 @@ def says(item: LeftOut) -> str:
     """One bad row as one line: place, field and reason."""
     line = "" if item.line is None else f", line {item.line}"
     return f"{item.source}{line}{'' if item.field is None else f', field {item.field!r}'}: {item.reason}"
-
-
-def shown(value: object) -> str:
-    """A value on one line, cut to a readable length."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists without end
-        return f"{kind(value)} too long to show"
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def listed(names: Iterable[object], most: int = 8) -> str:
-    """Names of fields or columns, each as `shown`, of many the first.
-
-    Example:
-        >>> listed(["a", "b"]), listed([])
-        ("'a', 'b'", '(none)')
-    """
-    every = list(names)
-    return (", ".join(map(shown, every[:most])) + (", …" if len(every) > most else "")) or "(none)"
-
-
-def kind(value: object) -> str:
-    """What a value is, in the words of JSON."""
-    if value is None or (isinstance(value, float) and value != value):
-        return "null"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), f"a {type(value).__name__}")

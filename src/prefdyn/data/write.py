@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefdyn._checks import nearest
+from prefdyn._csv import is_formula
 from prefdyn._files import atomic_write
 from prefdyn.data.pairs import MESSAGES, PreferenceDataset
 from prefdyn.errors import ConfigError, DataError, StoreError
@@ -54,6 +55,17 @@ def write(data: PreferenceDataset, path: str | Path, *, force: bool = False) -> 
         if suffix == ".jsonl.gz":
             content = gzip.compress(content, compresslevel=6, mtime=0)
     atomic_write(path, content)
+
+
+def formula_cells(data: PreferenceDataset) -> int:
+    """How many texts a spreadsheet would run as a formula. They are written as they are, since other tools read them.
+
+    Example:
+        >>> formula_cells(PreferenceDataset.from_rows([{"prompt": "1 + 1", "chosen": "=2", "rejected": "-3"}]))
+        1
+    """
+    texts = (text for name in (*_TEXTS, "group", "id") for text in data.table[name].to_pylist())
+    return sum(map(is_formula, texts))
 
 
 def _json_lines(data: PreferenceDataset, table: pa.Table) -> bytes:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
 from prefdyn._checks import one_of
+from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.errors import PrefdynError
 from prefdyn.experiments.context import Context, looked_at
@@ -418,4 +419,4 @@ def _write_numbers(table: pa.Table, folder: Path, name: str) -> None:
     if table.num_rows > _MOST_CSV_ROWS:
         parquet.write_table(table.select(used), folder / f"{name}.parquet")
     else:
-        csv.write_csv(table.select(used), folder / f"{name}.csv")
+        write_csv(table.select(used), folder / f"{name}.csv")

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
+from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.dynamics.compare import Comparison, compare
 from prefdyn.provenance import versions
@@ -94,7 +95,7 @@ class ComparedRuns:
     def write(self, folder: Path) -> None:
         """Write summary.json, groups.csv and trajectory.parquet (with the column `side`) into an existing folder."""
         write_json(folder / "summary.json", self.summary())
-        csv.write_csv(pa.Table.from_pylist(self.rows()), folder / "groups.csv")
+        write_csv(pa.Table.from_pylist(self.rows()), folder / "groups.csv")
         tables = [
             side.run.table.append_column("side", pa.array(np.full(side.run.table.num_rows, name), pa.string()))
             for name, side in zip(SIDES, (self.first, self.second), strict=True)

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
-from pyarrow import csv, parquet
+from pyarrow import parquet
 from scipy.stats import rankdata
 
+from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn.dynamics.descent import stable_learning_rate
 from prefdyn.dynamics.sweep import sweep
@@ -71,7 +72,7 @@ class Grid:
         write_json(folder / "summary.json", self.summary())
         flat = [{key: _flat(value) for key, value in row.items()} for row in self.rows()]
         names = list(dict.fromkeys(key for row in flat for key in row))
-        csv.write_csv(pa.table({name: [row.get(name) for row in flat] for name in names}), folder / "cells.csv")
+        write_csv(pa.table({name: [row.get(name) for row in flat] for name in names}), folder / "cells.csv")
         tables = [
             run.table.append_column("cell", pa.array(np.full(run.table.num_rows, place), pa.int64()))
             for place, run in enumerate(self.runs)

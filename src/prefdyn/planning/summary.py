@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
+from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.dynamics.order import learning_area, places
 from prefdyn.features import FeatureSet, describe
@@ -176,6 +177,6 @@ def write_files(
 ) -> None:
     """Write summary.json, groups.csv, pairs.parquet and trajectory.parquet into a folder not yet in its final place."""
     write_json(folder / "summary.json", summary)
-    csv.write_csv(pa.Table.from_pylist([plain(row) for row in groups]), folder / "groups.csv")
+    write_csv(pa.Table.from_pylist([plain(row) for row in groups]), folder / "groups.csv")
     parquet.write_table(pairs, folder / "pairs.parquet")
     parquet.write_table(run.table, folder / "trajectory.parquet")

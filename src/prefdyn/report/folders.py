@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import csv
 
+from prefdyn._csv import read_csv
 from prefdyn._json import SCHEMA_VERSION
 from prefdyn.errors import ConfigError, StoreError
 from prefdyn.provenance import Provenance
@@ -233,7 +233,7 @@ def _updates(path: Path) -> pa.Table | None:
     if not path.is_file():
         return None
     try:
-        return csv.read_csv(path)
+        return read_csv(path)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path} cannot be read as CSV ({error}); run the command that wrote it again") from error
 

@@ -361,11 +361,11 @@ def _write(
     save: bool,
     state: Mapping[str, torch.Tensor] | None,
 ) -> Path | None:
-    from pyarrow import csv
+    from prefdyn._csv import write_csv
 
     folder.mkdir(parents=True, exist_ok=True)
     sink = pa.BufferOutputStream()
-    csv.write_csv(loop.progress.tables()["steps"], sink)
+    write_csv(loop.progress.tables()["steps"], sink)
     atomic_write(folder / "steps.csv", sink.getvalue().to_pybytes())
     place = None
     if save and subject.lm is not None:
