@@ -1,11 +1,17 @@
 """The store: what is written comes back to the byte; what was changed, cut or never finished is not believed."""
 
+import dataclasses
+import hashlib
 import json
 import os
+import re
 import stat
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -208,6 +214,235 @@ def test_manifests_that_are_no_manifests(tmp_path):
         (tmp_path / "features.json").write_text(text, encoding="latin-1")
         with pytest.raises(StoreError, match=r"features\.json is damaged"):
             store.load_features(tmp_path)
+
+
+# what was signed again and cannot be ---------------------------------------------------------------------------------
+
+
+def resigned(folder, change):
+    """Every checksum recomputed, after a change to the manifest's content or to the files beside it."""
+    path = next(folder.glob("*.json"))
+    body = json.loads(path.read_bytes())
+    del body["sha256"]
+    change(body, folder)
+    body["files"] = {name: store.file_sha256(folder / name) for name in body["files"]} if "files" in body else {}
+    body["sha256"] = hashlib.sha256(store._canonical(body)).hexdigest()
+    path.write_bytes(store._canonical(body))
+    return folder
+
+
+def refused(load, folder, *says):
+    with pytest.raises(StoreError) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (str(folder), *says):
+        assert part in message, message
+    assert re.search(r"; (write the features again|run the command that made it again)", message), message
+
+
+def places(held, at=()):
+    """Every key and item inside, as a path."""
+    inner = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ()
+    for key, value in inner:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+def with_place(body, path, change):
+    for key in path[:-1]:
+        body = body[key]
+    change(body, path[-1])
+
+
+def dataset():
+    data = PreferenceDataset.from_rows([{"prompt": "p", "chosen": "a", "rejected": "b"}])
+    return dataclasses.replace(data, left_out=(LeftOut(source="f", line=3, field=None, reason="empty"),))
+
+
+NOUNS = {
+    "features": (store.save_features, store.load_features, features),
+    "responses": (store.save_features, store.load_features, lambda: features(responses=True)),
+    "trajectory": (store.save_trajectory, store.load_trajectory, trajectory),
+    "dataset": (store.save_dataset, store.load_dataset_beside, dataset),
+}
+FREE = {"settings", "data", "model"}
+"""Parts of a manifest that hold whatever the step that made them wrote."""
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_manifest_signed_again_without_a_part_or_with_another_type_is_refused(tmp_path, noun):
+    """At every place that has a shape; and what was signed again unchanged is believed."""
+    save, load, make = NOUNS[noun]
+    folder = save(make(), tmp_path / "n")
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    load(resigned(folder, lambda body, _: None))
+    body = json.loads(next(folder.glob("*.json")).read_bytes())
+    tried = 0
+    for path in places(
+        {name: part for name, part in body.items() if name not in {"sha256", "schema", "kind", "files"}}
+    ):
+        if FREE & {str(key) for key in path[:-1]}:
+            continue
+        changes = [lambda held, key: held.__setitem__(key, 5.5), lambda held, key: held.__setitem__(key, {"x": []})]
+        if not isinstance(path[-1], int):
+            changes.append(lambda held, key: held.__delitem__(key))
+        for change in changes[1 if path[-1] in FREE else 0 :]:
+            for name, raw in kept.items():
+                (folder / name).write_bytes(raw)
+            resigned(folder, lambda body, _, path=path, change=change: with_place(body, path, change))
+            if path[-1] in FREE and change is changes[1]:
+                load(folder)
+            else:
+                refused(load, folder, ".json: ")
+                tried += 1
+    assert tried >= 5
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda body, _: body.pop("files"), "files.features.safetensors is missing"),
+        (lambda body, _: body.pop("kind"), "kind is missing"),
+        (lambda body, _: body.update(schema="1"), "schema is text ('1'), but must be a whole number"),
+        (lambda body, folder: outside(body, folder), "names '../mine', which is no file beside it"),
+        (lambda body, _: body["features"].update(kind="both"), "the kind is 'both', but must be answers or responses"),
+        (lambda body, _: body["features"].update(token_ids=[5]), "there are 1 token_ids for 2 tokens"),
+        (lambda body, _: body["features"].update(groups=["a"]), "the array 'group' names what there is not"),
+        (lambda body, _: body["features"].update(groups=["a", "a", "b"]), "3 groups have 2 different names"),
+        (lambda body, _: body["features"].update(tokens=["a", "b", "c"]), "(k d; k = 3"),
+        (lambda _, folder: arrays(folder, states=None), "the array 'states' is missing"),
+        (lambda _, folder: arrays(folder, chosen=None), "the array 'chosen' is missing"),
+        (lambda _, folder: arrays(folder, extra=np.ones(3)), "the array 'extra' is none of those that features of"),
+        (lambda _, folder: arrays(folder, chosen_features=np.ones((12, 3))), "'chosen_features' is none of those"),
+        (lambda _, folder: arrays(folder, states=np.ones((11, 4))), "'states' has the shape (11, 4) of float64"),
+        (lambda _, folder: arrays(folder, states=np.ones(12)), "must have the axes (n d; n = 12) of floating-point"),
+        (lambda _, folder: arrays(folder, group=np.ones(12)), "'group' has the shape (12,) of float64"),
+        (lambda _, folder: arrays(folder, held_out=np.ones(12, np.int32)), "of true or false"),
+        (lambda _, folder: arrays(folder, head=np.ones((2, 5))), "'head' has the shape (2, 5)"),
+        (lambda _, folder: arrays(folder, weight=np.zeros(12)), "'weight' holds a number that is not above 0"),
+        (lambda _, folder: arrays(folder, weight=np.full(12, np.nan)), "'weight' holds NaN or infinity"),
+        (lambda _, folder: arrays(folder, chosen=np.full(12, 2)), "'chosen' names what there is not"),
+        (lambda _, folder: arrays(folder, **dict.fromkeys(SIDES, np.zeros(12, int))), "a pair has one answer as"),
+        (lambda _, folder: arrays(folder, chosen_length=np.zeros(12, int)), "'chosen_length' holds a number below 1"),
+        (lambda _, folder: ids(folder, [str(at) for at in range(11)]), "n = 11"),
+        (lambda _, folder: ids(folder, ["x"] * 12), "12 pairs have 1 different ids"),
+        (lambda _, folder: ids(folder, list(range(12))), "does not hold the column id, a text for every pair"),
+        (lambda _, folder: ids(folder, [None] * 12, pa.string()), "does not hold the column id"),
+        (lambda _, folder: empty(folder), "there are no pairs"),
+        (lambda _, folder: (folder / "features.parquet").write_bytes(b"PAR1"), "cannot be read as Parquet"),
+        (lambda _, folder: (folder / "features.safetensors").write_bytes(b""), "is no safetensors file"),
+        (lambda _, folder: (folder / "features.safetensors").write_bytes(b"\xff" * 99), "its header is not UTF-8"),
+        (lambda _, folder: header(folder, {"a": {}}), "a.dtype is missing"),
+        (lambda _, folder: header(folder, entry(dtype="F16")), "the array 'a' is of no known type or shape"),
+        (lambda _, folder: header(folder, entry(shape=[-1])), "the array 'a' is of no known type or shape"),
+        (lambda _, folder: header(folder, entry(data_offsets=[0])), "the array 'a' is of no known type or shape"),
+        (lambda _, folder: header(folder, entry(data_offsets=[0, 2**70])), "does not lie where the header says"),
+        (lambda _, folder: header(folder, entry(shape=[2**70])), "does not lie where the header says"),
+        (lambda _, folder: header(folder, entry(data_offsets=[-8, 0])), "does not lie where the header says"),
+    ],
+)  # fmt: skip
+def test_features_signed_again_that_are_none(tmp_path, change, says):
+    """Arrays missing, of another shape or type, out of range; ids of another length."""
+    folder = store.save_features(features(), tmp_path / "f")
+    refused(store.load_features, resigned(folder, change), says)
+
+
+SIDES = ("chosen", "rejected")
+
+
+def outside(body, folder):
+    (folder.parent / "mine").write_text("x")
+    body["files"]["../mine"] = ""
+
+
+def arrays(folder, **change):
+    path = folder / "features.safetensors"
+    held = safetensors.numpy.load(path.read_bytes()) | change
+    path.write_bytes(safetensors.numpy.save({name: value for name, value in held.items() if value is not None}))
+
+
+def ids(folder, values, kind=None):
+    pq.write_table(pa.table({"id": pa.array(values, kind)}), folder / "features.parquet")
+
+
+def empty(folder):
+    held = safetensors.numpy.load((folder / "features.safetensors").read_bytes())
+    arrays(folder, **{name: value[:0] for name, value in held.items() if not name.startswith("head")})
+    ids(folder, [], pa.string())
+
+
+def header(folder, entries):
+    raw = json.dumps(entries).encode()
+    (folder / "features.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(16))
+
+
+def entry(**change):
+    return {"a": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]} | change}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda table: table.drop(["loss"]), "lacks the columns ['loss']"),
+        (lambda table: table.append_column("loss", table["loss"]), "has two columns 'loss'"),
+        (lambda table: table.set_column(1, "step", table["time"]), "'step' is double, but must be int64"),
+        (lambda table: table.set_column(3, "group", pa.array([None] * 3, pa.string())), "'group' holds null"),
+    ],
+)
+def test_trajectories_signed_again_that_are_none(tmp_path, change, says):
+    folder = store.save_trajectory(trajectory(), tmp_path / "t")
+    table = pq.read_table(folder / "trajectory.parquet")
+    resigned(folder, lambda *_: pq.write_table(change(table), folder / "trajectory.parquet"))
+    refused(store.load_trajectory, folder, "trajectory.parquet", says)
+
+
+@pytest.mark.parametrize("name", ["margins/x", "margins/²", "other/1", "margins/" + "9" * 5000, "joint_head/"])
+def test_arrays_that_no_trajectory_has(tmp_path, name):
+    """And its own are read."""
+    folder = store.save_trajectory(trajectory(), tmp_path / "t")
+    raw = safetensors.numpy.save({name: np.ones(3)})
+    resigned(folder, lambda *_: (folder / "trajectory.safetensors").write_bytes(raw))
+    refused(store.load_trajectory, folder, "is none of those that a trajectory has")
+    raw = safetensors.numpy.save({"margins/7": np.ones(3)})
+    resigned(folder, lambda *_: (folder / "trajectory.safetensors").write_bytes(raw))
+    assert list(store.load_trajectory(folder).margins) == [7]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda table: table.drop(["id"]), "a preference dataset needs the columns"),
+        (lambda table: pa.concat_tables([table, table]), "occurs more than once"),
+    ],
+)
+def test_datasets_signed_again_that_are_none(tmp_path, change, says):
+    folder = store.save_dataset(dataset(), tmp_path / "d")
+    table = pq.read_table(folder / "dataset.parquet")
+    resigned(folder, lambda *_: pq.write_table(change(table), folder / "dataset.parquet"))
+    refused(store.load_dataset_beside, folder, "dataset.parquet", says)
+
+
+def test_texts_beside_features_must_be_utf8(tmp_path):
+    """Bytes changed behind the writer's back, and signed."""
+    data = PreferenceDataset.from_rows([{"prompt": "cafe!!", "chosen": "a", "rejected": "b"}])
+    folder = store.save_dataset(data, tmp_path / "d")
+    path = folder / "dataset.parquet"
+    pq.write_table(data.table, path, compression="none", use_dictionary=False, write_statistics=False)
+    load = store.load_dataset_beside
+    assert load(resigned(folder, lambda *_: None)) is not None
+    path.write_bytes(path.read_bytes().replace(b"cafe!!", b"caf\xe9!!"))
+    refused(load, resigned(folder, lambda *_: None), "cannot be read as Parquet (", "UTF8")
+
+
+def test_a_packed_file_signed_again_that_holds_no_arrays():
+    """The checksum is right, and the rest is not."""
+    raw = store.pack({"a": np.arange(3)})
+    mark = raw.index(b'"sha256":"') + 10
+    broken = raw[:mark].replace(b"I64", b"X64") + b"0" * 64 + raw[mark + 64 :].replace(b"I64", b"X64")
+    signed = broken.replace(b"0" * 64, hashlib.sha256(broken).hexdigest().encode(), 1)
+    with pytest.raises(StoreError, match=r"x holds no arrays \(.*\); delete it"):
+        store.unpack(signed, name="x")
 
 
 # files ---------------------------------------------------------------------------------------------------------------

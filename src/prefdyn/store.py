@@ -6,6 +6,7 @@ flipped byte is an error that names the file and what to do.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,14 +15,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors
 import safetensors.numpy
 
 from prefdyn._files import atomic_write
+from prefdyn._json import NotJSON, read_json
+from prefdyn._shape import Shape, misfit
+from prefdyn._stored import FEATURES, PROVENANCE, not_features
 from prefdyn.data.pairs import LeftOut, PreferenceDataset
-from prefdyn.errors import StoreError
+from prefdyn.errors import DataError, StoreError
 from prefdyn.features import FeatureSet
 from prefdyn.provenance import Provenance
-from prefdyn.trajectory import Trajectory
+from prefdyn.trajectory import MODULES, Trajectory
+from prefdyn.trajectory import SCHEMA as TRAJECTORY
 
 SCHEMA = 1
 """Number of the layout on disk. A file of another number is refused, never guessed at."""
@@ -69,7 +75,10 @@ def unpack(raw: bytes, *, name: str, place: str = "") -> dict[str, np.ndarray]:
         raise StoreError(
             f"{name} is damaged: its bytes do not have the sha256 they were written with{other}; delete it"
         )
-    return safetensors.numpy.load(raw)
+    try:
+        return safetensors.numpy.load(raw)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{name} holds no arrays ({' '.join(str(error).split())}); delete it") from error
 
 
 def read_packed(path: Path, *, place: str = "") -> dict[str, np.ndarray] | None:
@@ -113,16 +122,32 @@ def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
     atomic_write(path, _canonical(body))
 
 
-def read_manifest(path: Path, *, kind: str, fix: str) -> dict[str, Any]:
+_MANIFEST = {"kind": str, "schema": int, "files": {"*": str}}
+
+
+def fits(held: Any, shape: Shape, path: Path, *, fix: str) -> None:
+    """Refuse a value from a file that does not have a shape (see `prefdyn._shape`).
+
+    Raises:
+        StoreError: Names the file, the place in it and what stands there.
+    """
+    found = misfit(held, shape)
+    if found is not None:
+        raise StoreError(f"{path}: {found}; {fix}")
+
+
+def read_manifest(path: Path, *, kind: str, fix: str, shape: Shape = dict) -> dict[str, Any]:
     """The manifest, once it and every file that it names have been checked.
 
     Args:
         path: What `write_manifest` wrote.
         kind: What the folder must be.
         fix: What to do where it is not sound, for the error.
+        shape: Of what it holds (see `prefdyn._shape`).
 
     Raises:
-        StoreError: It is missing, of another kind or schema, or a byte of it or of a file that it names has changed.
+        StoreError: It is missing, of another kind, schema or shape, or a byte of it or of a file that it names has
+            changed.
     """
     folder = path.parent
     if not path.is_file():
@@ -130,7 +155,7 @@ def read_manifest(path: Path, *, kind: str, fix: str) -> dict[str, Any]:
         raise StoreError(f"{folder} {what} {path.name} (it is missing, or was never finished); {fix}")
     try:
         raw = path.read_bytes()
-        body = json.loads(raw)
+        body = read_json(raw)
         claimed = {key: value for key, value in body.items() if key != "sha256"}
         sound = _canonical(body) == raw and hashlib.sha256(_canonical(claimed)).hexdigest() == body.get("sha256")
     except (OSError, ValueError, AttributeError):
@@ -138,12 +163,16 @@ def read_manifest(path: Path, *, kind: str, fix: str) -> dict[str, Any]:
         body = {}
     if not sound:
         raise StoreError(f"{path} is damaged: it does not have the sha256 it was written with; {fix}")
+    fits(body, _MANIFEST, path, fix=fix)
     if body["schema"] != SCHEMA or body["kind"] != kind:
         raise StoreError(
             f"{path} is a {body['kind']} file of schema {body['schema']}, but this version reads {kind} files of "
             f"schema {SCHEMA}; {fix}"
         )
+    fits(body, shape, path, fix=fix)
     for name, digest in body["files"].items():
+        if Path(name).name != name:
+            raise StoreError(f"{path} names {name!r}, which is no file beside it; {fix}")
         member = folder / name
         if not member.is_file():
             raise StoreError(f"{member} is missing; {fix}")
@@ -152,21 +181,53 @@ def read_manifest(path: Path, *, kind: str, fix: str) -> dict[str, Any]:
     return body
 
 
-def _mapped(path: Path) -> dict[str, Any]:
-    """Arrays of a safetensors file as read-only views of the file itself, not copied into memory."""
+def _mapped(path: Path, *, fix: str) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file as read-only views of the file itself, not copied into memory.
+
+    Raises:
+        StoreError: It is no such file, or an array has no place in it.
+    """
+    if path.stat().st_size < 8:
+        raise StoreError(f"{path} is no safetensors file; {fix}")
     whole = np.memmap(path, dtype=np.uint8, mode="r")
     start = 8 + int.from_bytes(whole[:8].tobytes(), "little")
-    header = json.loads(whole[8:start].tobytes())
+    try:
+        header = read_json(whole[8:start].tobytes())
+    except NotJSON as error:
+        raise StoreError(f"{path} is no safetensors file: its header {error}; {fix}") from error
+    fits(header, {"__metadata__?": dict, "*": {"dtype": str, "shape": [int], "data_offsets": [int]}}, path, fix=fix)
     found = {}
     for name, entry in header.items():
         if name != "__metadata__":
-            low, high = entry["data_offsets"]
-            flat = np.asarray(whole[start + low : start + high]).view(_DTYPES[entry["dtype"]])
-            found[name] = flat.reshape(entry["shape"])
+            dtype, size = _DTYPES.get(entry["dtype"]), math.prod(entry["shape"])
+            places = [start + at for at in entry["data_offsets"]]
+            if dtype is None or min(entry["shape"], default=0) < 0 or len(places) != 2:
+                raise StoreError(f"{path}: the array {name!r} is of no known type or shape; {fix}")
+            low, high = places
+            if not start <= low <= high <= len(whole) or high - low != size * np.dtype(dtype).itemsize:
+                raise StoreError(f"{path}: the array {name!r} does not lie where the header says; {fix}")
+            found[name] = np.asarray(whole[low:high]).view(dtype).reshape(entry["shape"])
     return found
 
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "BOOL": "?", "U8": "u1"}
+
+
+def read_table(path: Path, *, fix: str) -> pa.Table:
+    """A Parquet table whose every text is UTF-8.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path) as file:  # not read_table, which makes columns of folders named like x=1
+            table = file.read()
+        table.validate(full=True)
+        table.schema.names  # noqa: B018  (a name that is not UTF-8 is noticed when it is looked at)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())
+        raise StoreError(f"{path} cannot be read as Parquet ({why}); {fix}") from error
+    return table
 
 
 # features ------------------------------------------------------------------------------------------------------------
@@ -215,20 +276,39 @@ def load_features(folder: Path) -> FeatureSet:
     """Read a FeatureSet that `save_features` wrote. Its arrays are views of the file, not copies in memory.
 
     Raises:
-        StoreError: The folder is missing, unfinished, of another schema, or a byte has changed.
+        StoreError: The folder is missing, unfinished, of another schema, a byte has changed, or what it holds cannot be
+            features.
     """
     folder = Path(folder)
-    body = read_manifest(folder / "features.json", kind="features", fix=_EXTRACT_AGAIN)["features"]
-    ids = pq.read_table(folder / "features.parquet")["id"].to_pylist()
+    manifest = read_manifest(
+        folder / "features.json", kind="features", fix=_EXTRACT_AGAIN, shape={"features": FEATURES}
+    )
+    body = manifest["features"]
+    for name in ("features.safetensors", "features.parquet"):
+        if name not in manifest["files"]:
+            raise StoreError(f"{folder / 'features.json'}: files.{name} is missing; {_EXTRACT_AGAIN}")
+    arrays = _mapped(folder / "features.safetensors", fix=_EXTRACT_AGAIN)
+    ids = _ids(folder / "features.parquet")
+    found = not_features(body, arrays, ids)
+    if found is not None:
+        raise StoreError(f"{folder / 'features.safetensors'}: {found}; {_EXTRACT_AGAIN}")
     return FeatureSet(
         kind=body["kind"],
         groups=tuple(body["groups"]),
         tokens=tuple(body["tokens"]),
         token_ids=tuple(body["token_ids"]),
-        provenance=Provenance(**body["provenance"]),
+        provenance=_provenance(body["provenance"]),
         id=np.asarray(ids, dtype=np.str_),
-        **_mapped(folder / "features.safetensors"),
+        **dict[str, Any](arrays),
     )
+
+
+def _ids(path: Path) -> list[str]:
+    table = read_table(path, fix=_EXTRACT_AGAIN)
+    column = table["id"] if table.schema.names == ["id"] else None
+    if column is None or column.type != pa.string() or column.null_count:
+        raise StoreError(f"{path} does not hold the column id, a text for every pair, alone; {_EXTRACT_AGAIN}")
+    return column.to_pylist()
 
 
 # datasets ------------------------------------------------------------------------------------------------------------
@@ -253,16 +333,23 @@ def load_dataset_beside(folder: Path) -> PreferenceDataset | None:
     """The dataset in a folder; None where the folder holds none.
 
     Raises:
-        StoreError: A byte has changed since it was written.
+        StoreError: A byte has changed since it was written, or what it holds can be no dataset.
     """
     folder = Path(folder)
     if not (folder / "dataset.json").exists():
         return None
-    body = read_manifest(folder / "dataset.json", kind="dataset", fix=_EXTRACT_AGAIN)["dataset"]
-    table = pq.read_table(folder / "dataset.parquet")
-    return PreferenceDataset(
-        table=table, name=body["name"], left_out=tuple(LeftOut(**item) for item in body["left_out"])
-    )
+    shape = {"dataset": _DATASET, "files": {"dataset.parquet": str}}
+    body = read_manifest(folder / "dataset.json", kind="dataset", fix=_EXTRACT_AGAIN, shape=shape)["dataset"]
+    table = read_table(folder / "dataset.parquet", fix=_EXTRACT_AGAIN)
+    left_out = tuple(LeftOut(**{name: item[name] for name in _LEFT_OUT}) for item in body["left_out"])
+    try:
+        return PreferenceDataset(table=table, name=body["name"], left_out=left_out)
+    except DataError as error:
+        raise StoreError(f"{folder / 'dataset.parquet'}: {error}; {_EXTRACT_AGAIN}") from error
+
+
+_LEFT_OUT = {"source": str, "line": (int, None), "field": (str, None), "reason": str}
+_DATASET = {"name": str, "left_out": [_LEFT_OUT]}
 
 
 # trajectories --------------------------------------------------------------------------------------------------------
@@ -297,30 +384,72 @@ def load_trajectory(folder: Path) -> Trajectory:
     """Read a Trajectory that `save_trajectory` wrote.
 
     Raises:
-        StoreError: The folder is missing, unfinished, of another schema, or a byte has changed.
+        StoreError: The folder is missing, unfinished, of another schema, a byte has changed, or what it holds can be no
+            trajectory.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder / "trajectory.json", kind="trajectory", fix=_RUN_AGAIN)
+    shape = {
+        "trajectory": {"settings": dict, "provenance": PROVENANCE},
+        "files": {"trajectory.parquet": str},
+    }
+    manifest = read_manifest(folder / "trajectory.json", kind="trajectory", fix=_RUN_AGAIN, shape=shape)
     body = manifest["trajectory"]
     kept: dict[str, dict[str, np.ndarray]] = {"margins": {}, "chosen_changes": {}, "joint_head": {}, "alone_heads": {}}
     if "trajectory.safetensors" in manifest["files"]:
-        for name, values in _mapped(folder / "trajectory.safetensors").items():
+        path = folder / "trajectory.safetensors"
+        for name, values in _mapped(path, fix=_RUN_AGAIN).items():
             kind, _, key = name.partition("/")
+            heads = kind in {"joint_head", "alone_heads"}
+            sound = kind in kept and (heads or (key.isascii() and key.isdigit() and len(key) < _DIGITS))
+            if not sound or values.dtype.kind != "f" or values.ndim != (2 if heads else 1):
+                raise StoreError(f"{path}: the array {name!r} is none of those that a trajectory has; {_RUN_AGAIN}")
             kept[kind][key] = values
 
     def by_step(kind: str) -> dict[int, np.ndarray]:
         return dict(sorted((int(step), values) for step, values in kept[kind].items()))
 
     return Trajectory(
-        table=pq.read_table(folder / "trajectory.parquet"),
+        table=steps_table(folder / "trajectory.parquet", TRAJECTORY, fix=_RUN_AGAIN),
         settings=body["settings"],
-        provenance=Provenance(**body["provenance"]),
+        provenance=_provenance(body["provenance"]),
         margins=by_step("margins"),
         chosen_changes=by_step("chosen_changes"),
         joint_head=kept["joint_head"].get(""),
         alone_heads=kept["alone_heads"],
-        modules=pq.read_table(folder / "modules.parquet") if "modules.parquet" in manifest["files"] else None,
+        modules=steps_table(folder / "modules.parquet", MODULES, fix=_RUN_AGAIN)
+        if "modules.parquet" in manifest["files"]
+        else None,
     )
+
+
+_DIGITS = 19
+_NAMES = ("run", "step", "group", "split", "module")
+"""Columns of a trajectory's tables that say what a row is about, and so are never null."""
+
+
+def steps_table(path: Path, schema: pa.Schema, *, fix: str) -> pa.Table:
+    """A table of a run, such as trajectory.parquet, with the columns of `schema` (and perhaps others after them).
+
+    Raises:
+        StoreError: It cannot be read, lacks a column, or a column has another type or a null where none can be.
+    """
+    table = read_table(path, fix=fix)
+    missing = [name for name in schema.names if name not in table.schema.names]
+    if missing:
+        raise StoreError(f"{path} lacks the columns {missing}; {fix}")
+    for field in schema:
+        if table.schema.names.count(field.name) > 1:
+            raise StoreError(f"{path} has two columns {field.name!r}; {fix}")
+        column = table[field.name]
+        if column.type != field.type:
+            raise StoreError(f"{path}: the column {field.name!r} is {column.type}, but must be {field.type}; {fix}")
+        if field.name in _NAMES and column.null_count:
+            raise StoreError(f"{path}: the column {field.name!r} holds null; {fix}")
+    return table
+
+
+def _provenance(held: Mapping[str, Any]) -> Provenance:
+    return Provenance(**{name: held[name] for name in PROVENANCE})
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
