@@ -26,6 +26,10 @@ LENGTH = 1_000_000
 """Characters up to which any rendering is taken."""
 RATIO = 100
 """Most characters of a longer rendering, for each one of the conversation."""
+TOTAL = 100_000_000
+"""Characters up to which all renderings of a dataset together are taken whatever their share."""
+_GLANCE = 0.05
+"""Seconds between two looks at the clock by another thread."""
 _LOCK = threading.Lock()
 """The limits are the process's: one rendering at a time."""
 
@@ -38,33 +42,54 @@ class _Stopped(BaseException):
     """The time is over. Not an Exception, so that nothing below takes it for an error of its own."""
 
 
-def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
-    """A conversation as a tokenizer's chat template writes it.
+class Renderer:
+    """Renders conversations by a tokenizer's chat template, each within the limits. Made by `limited`."""
+
+    def __init__(self, tokenizer: Any, clock: "_Clock") -> None:
+        self.tokenizer, self.clock = tokenizer, clock
+
+    def __call__(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
+        """One conversation as the template writes it.
+
+        Args:
+            messages: The turns.
+            add_generation_prompt: End where the assistant begins to speak.
+
+        Raises:
+            RenderingError: A limit was reached.
+            Exception: Whatever the template raises.
+        """
+        started = time.monotonic()
+        try:
+            self.clock.start()
+            try:
+                found = self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+            finally:
+                self.clock.stop()
+        except _Stopped:
+            raise RenderingError(f"is not done after {time.monotonic() - started:.0f} seconds") from None
+        except MemoryError:
+            raise RenderingError(f"needs more than {MEMORY / 2**30:g} GiB of memory") from None
+        if not isinstance(found, str):
+            raise TypeError(f"it gives a {type(found).__name__}, not a text")
+        if len(found) > LENGTH:
+            given = sum(len(str(value)) for message in messages for value in message.values())
+            if len(found) > RATIO * given:
+                raise RenderingError(f"makes {len(found):,} characters of {given:,}, more than {RATIO} times as many")
+        return found
+
+
+@contextlib.contextmanager
+def limited(tokenizer: Any) -> Iterator[Renderer]:
+    """For as long as the block lasts, the limits hold. For a few hundred conversations: what they give counts as well.
 
     Args:
         tokenizer: With a chat template.
-        messages: The turns.
-        add_generation_prompt: End where the assistant begins to speak.
-
-    Raises:
-        RenderingError: A limit was reached.
-        Exception: Whatever the template raises.
     """
-    started = time.monotonic()
-    try:
-        with _LOCK, _within_memory(), _within_time():
-            found = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except _Stopped:
-        raise RenderingError(f"is not done after {time.monotonic() - started:.0f} seconds") from None
-    except MemoryError:
-        raise RenderingError(f"needs more than {MEMORY / 2**30:g} GiB of memory") from None
-    if not isinstance(found, str):
-        raise TypeError(f"it gives a {type(found).__name__}, not a text")
-    if len(found) > LENGTH:
-        given = sum(len(str(value)) for message in messages for value in message.values())
-        if len(found) > RATIO * given:
-            raise RenderingError(f"makes {len(found):,} characters of {given:,}, more than {RATIO} times as many")
-    return found
+    with _LOCK, _within_memory(), _clock() as clock:
+        yield Renderer(tokenizer, clock)
 
 
 @contextlib.contextmanager
@@ -92,57 +117,94 @@ def _taken() -> int | None:
         return None
 
 
-def _within_time() -> contextlib.AbstractContextManager[None]:
+class _Clock:
+    """Raises `_Stopped` in the thread that it was made in where more than `SECONDS` pass between start and stop."""
+
+    def start(self) -> None:
+        """From now on."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """No longer."""
+        raise NotImplementedError
+
+
+def _clock() -> contextlib.AbstractContextManager[_Clock]:
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
         return _alarm()
     return _watched()
 
 
-@contextlib.contextmanager
-def _alarm() -> Iterator[None]:
-    """`_Stopped` is raised in the block after `SECONDS`, by the system's alarm, which is put back as it was."""
-    live = True
+class _Alarm(_Clock):
+    """By the system's alarm."""
 
-    def ring(*_: Any) -> None:
-        if live:
+    def __init__(self) -> None:
+        self.live = False
+
+    def ring(self, *_: Any) -> None:
+        if self.live:
+            self.live = False
             raise _Stopped
 
-    started = time.monotonic()
-    handler = signal.signal(signal.SIGALRM, ring)
-    waiting, interval = signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        try:
-            yield
-        finally:
-            live = False
-    finally:
+    def start(self) -> None:
+        self.live = True
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+
+    def stop(self) -> None:
+        self.live = False
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def _alarm() -> Iterator[_Clock]:
+    """The alarm's handler and a time that it is set to already are put back in the end."""
+    clock = _Alarm()
+    started = time.monotonic()
+    handler = signal.signal(signal.SIGALRM, clock.ring)
+    waiting, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield clock
+    finally:
+        clock.stop()
         signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
         if waiting:
             signal.setitimer(signal.ITIMER_REAL, max(1e-3, waiting - (time.monotonic() - started)), interval)
 
 
+class _Watched(_Clock):
+    """By another thread, since only the main one receives signals. A single long operation is not broken off."""
+
+    def __init__(self) -> None:
+        self.thread = ctypes.c_ulong(threading.get_ident())
+        self.lock = threading.Lock()
+        self.deadline: float | None = None
+        self.rang = False
+        self.done = threading.Event()
+
+    def watch(self) -> None:
+        while not self.done.wait(_GLANCE):
+            with self.lock:
+                if self.deadline is not None and time.monotonic() > self.deadline:
+                    self.deadline, self.rang = None, True
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(self.thread, ctypes.py_object(_Stopped))
+
+    def start(self) -> None:
+        self.rang, self.deadline = False, time.monotonic() + SECONDS
+
+    def stop(self) -> None:
+        with self.lock:
+            self.deadline = None
+        if self.rang:  # where it comes after the work, it is not to come later still
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self.thread, None)
+
+
 @contextlib.contextmanager
-def _watched() -> Iterator[None]:
-    """The same outside the main thread, which alone receives signals: another thread raises `_Stopped` in this one."""
-    here = ctypes.c_ulong(threading.get_ident())
-    lock, live, rang = threading.Lock(), True, False
-
-    def ring() -> None:
-        nonlocal rang
-        with lock:
-            if live:
-                rang = True
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(here, ctypes.py_object(_Stopped))
-
-    watcher = threading.Timer(SECONDS, ring)
-    watcher.daemon = True
+def _watched() -> Iterator[_Clock]:
+    clock = _Watched()
+    watcher = threading.Thread(target=clock.watch, daemon=True)
     watcher.start()
     try:
-        yield
+        yield clock
     finally:
-        with lock:
-            live = False
-        watcher.cancel()
-        if rang:  # not delivered yet, or it would not have come here
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(here, None)
+        clock.done.set()
+        watcher.join()

@@ -1,5 +1,7 @@
 """What a model reads of each pair: plain text, or a conversation as the model's chat template writes it."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,10 +10,12 @@ import jinja2
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError
 from prefdyn.models.load import LanguageModel
-from prefdyn.models.rendering import RenderingError, render
+from prefdyn.models.rendering import RATIO, TOTAL, Renderer, RenderingError, limited
 
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
+_BATCH = 256
+"""Pairs that are rendered under one setting of the limits."""
 
 
 class Texts:
@@ -34,6 +38,7 @@ class Texts:
         self.talks: list[Any] = table["conversation"].to_pylist() if data.conversational else [None] * len(data)
         """The messages of each pair; None where it is plain text."""
         self._seen: dict[str, str] = {}
+        self._given = self._made = 0
         if data.conversational and getattr(lm.tokenizer, "chat_template", None) is None:
             row = next(row for row, talk in enumerate(self.talks) if talk is not None)
             raise ModelError(
@@ -54,27 +59,51 @@ class Texts:
         return self._rendered(row, [*talk["prompt"], *talk[side]], add_generation_prompt=False)
 
     def _rendered(self, row: int, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        key = repr((add_generation_prompt, messages))
+        key = _key(messages, add_generation_prompt)
         if key not in self._seen:
-            template = f"the chat template of {self.lm.name}"
-            pair = f"pair {pair_name(self.data, row)}"
-            try:
-                found = render(self.lm.tokenizer, messages, add_generation_prompt=add_generation_prompt)
-            except RenderingError as error:
-                raise ModelError(
-                    f"{template} {error} on {pair}, so it was stopped; correct {_template_file(self.lm)}, or use "
-                    "another model"
-                ) from None
-            except jinja2.TemplateSyntaxError as error:
-                said = f"line {error.lineno}: {' '.join(str(error.message).split())[:160]}"
-                raise ModelError(
-                    f"{template} cannot be read ({said}); correct {_template_file(self.lm)}, or use another model"
-                ) from error
-            except Exception as error:
-                said = " ".join(str(error).split())[:200]
-                raise ModelError(f"{template} refuses {pair} ({said}); fix its turns") from error
-            self._seen[key] = found
+            with limited(self.lm.tokenizer) as render:
+                for at in range(row, min(row + _BATCH, len(self.talks))):
+                    self._render(at, render)
         return self._seen[key]
+
+    def _render(self, row: int, render: Renderer) -> None:
+        """Prompt and both sides of one pair, unless they were seen before."""
+        talk = self.talks[row]
+        if talk is None:
+            return
+        wholes = ((talk["prompt"] + talk[side], False) for side in SIDES)
+        for messages, add_generation_prompt in ((talk["prompt"], True), *wholes):
+            key = _key(messages, add_generation_prompt)
+            if key not in self._seen:
+                with self._told(row):
+                    self._seen[key] = render(messages, add_generation_prompt=add_generation_prompt)
+                    self._given += sum(len(str(value)) for message in messages for value in message.values())
+                    self._made += len(self._seen[key])
+                    if self._made > TOTAL and self._made > RATIO * self._given:
+                        raise RenderingError(f"makes {self._made:,} characters of {self._given:,} in all pairs so far")
+
+    @contextlib.contextmanager
+    def _told(self, row: int) -> Iterator[None]:
+        template = f"the chat template of {self.lm.name}"
+        try:
+            yield
+        except RenderingError as error:
+            raise ModelError(
+                f"{template} {error} at pair {pair_name(self.data, row)}, so it was stopped; correct "
+                f"{_template_file(self.lm)}, or use another model"
+            ) from None
+        except jinja2.TemplateSyntaxError as error:
+            said = f"line {error.lineno}: {' '.join(str(error.message).split())[:160]}"
+            raise ModelError(
+                f"{template} cannot be read ({said}); correct {_template_file(self.lm)}, or use another model"
+            ) from error
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            raise ModelError(f"{template} refuses pair {pair_name(self.data, row)} ({said}); fix its turns") from error
+
+
+def _key(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    return repr((add_generation_prompt, messages))
 
 
 def _template_file(lm: LanguageModel) -> str:
