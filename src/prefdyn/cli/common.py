@@ -1,12 +1,15 @@
 """What the commands have in common once arguments are parsed: loading inputs, opening output folders, last words."""
 
+import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from prefdyn._checks import one_of
+from prefdyn._checks import nearest, one_of
+from prefdyn._shape import shown
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError, MissingExtra
@@ -23,19 +26,46 @@ def tell(*lines: str) -> None:
 
 
 def words(text: str | None) -> list[str] | None:
-    """A comma list as typed, or None. Blanks around the commas stay out, blanks inside names stay in."""
+    """A comma list as typed, or None. Blanks around the commas stay out, blanks inside names stay in.
+
+    A name in double quotes may hold commas, and keeps its blanks: `"a, b",c`.
+
+    Example:
+        >>> words('a, b c ,"d, e"')
+        ['a', 'b c', 'd, e']
+    """
     if text is None:
         return None
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [part for part, quoted in _parts(text) if quoted or part]
+
+
+def _parts(text: str, *, strip: bool = True) -> list[tuple[str, bool]]:
+    """What stands between the commas outside of double quotes, and whether it was quoted, as in CSV."""
+    found, rest = [], text
+    while True:
+        quoted = _QUOTED.match(rest)
+        if quoted is not None:
+            found.append((quoted[1].replace('""', '"'), True))
+            end = quoted.end()
+        else:
+            part = rest.partition(",")[0]
+            found.append((part.strip() if strip else part, False))
+            end = len(part) + 1
+        if end > len(rest) or (quoted is not None and not quoted[0].endswith(",")):
+            return found
+        rest = rest[end:]
+
+
+_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?:,|$)')
 
 
 def answer_pair(text: str | None) -> tuple[str, str] | None:
     """`POS,NEG` as two answers. Blanks are kept: " Yes" and "Yes" are different tokens."""
     if text is None:
         return None
-    parts = text.split(",")
+    parts = [part for part, _ in _parts(text, strip=False)]
     if len(parts) != 2 or not all(part.strip() for part in parts):
-        raise ConfigError(f"--answers {text!r} must be two words with a comma between, such as --answers Yes,No")
+        raise ConfigError(f"--answers {shown(text)} must be two words with a comma between, such as --answers Yes,No")
     return parts[0], parts[1]
 
 
@@ -46,7 +76,7 @@ def rate(text: str | float, *, name: str = "--learning-rate") -> float | Literal
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"{name} {text!r} is neither a number nor 'auto'") from None
+        raise ConfigError(f"{name} {shown(text)} is neither a number nor 'auto'") from None
 
 
 def rates(text: str) -> list[float | Literal["auto"]]:
@@ -59,24 +89,37 @@ def numbers(text: str, *, name: str) -> list[float]:
     try:
         return [float(part) for part in words(text) or []]
     except ValueError:
-        raise ConfigError(f"{name} {text!r} must be a number, or numbers with commas between") from None
+        raise ConfigError(f"{name} {shown(text)} must be a number, or numbers with commas between") from None
 
 
 def counts(text: str, *, name: str) -> list[int]:
     """A comma list of whole numbers."""
-    try:
-        return [int(part) for part in words(text) or []]
-    except ValueError:
-        raise ConfigError(f"{name} {text!r} must be a whole number, or several with commas between") from None
+    found = [_whole(part) for part in words(text) or []]
+    if None in found:
+        raise ConfigError(f"{name} {shown(text)} must be a whole number, or several with commas between")
+    return [each for each in found if each is not None]
 
 
 def pair_count(text: str | None, *, name: str) -> int | Literal["all"] | None:
     """A number of pairs, or "all"; None where nothing was typed."""
     if text is None or text == "all":
         return text
-    if not (text.isdigit() and int(text) > 0):
-        raise ConfigError(f"{name} {text!r} must be a whole number above 0, or all")
-    return int(text)
+    count = _whole(text)
+    if count is None or count < 1:
+        raise ConfigError(f"{name} {shown(text)} must be a whole number above 0, or all")
+    return count
+
+
+def _whole(text: str) -> int | None:
+    """A whole number as typed, also as 100.0 or 1e3; None where it is none, or larger than any count."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() and abs(number) <= _LARGEST else None
+
+
+_LARGEST = 2**53
 
 
 def schedules(text: str) -> list[Any]:
@@ -90,9 +133,10 @@ def batch_sizes(text: str | int) -> list[int | Literal["full"]]:
     """A comma list of batch sizes: whole numbers of at least 1, or full."""
     found: list[int | Literal["full"]] = []
     for part in words(str(text)) or []:
-        if part != "full" and not (part.isdigit() and int(part) > 0):
-            raise ConfigError(f"--batch-size {part!r} must be a whole number above 0, or full")
-        found.append("full" if part == "full" else int(part))
+        size = "full" if part == "full" else _whole(part)
+        if size is None or (size != "full" and size < 1):
+            raise ConfigError(f"--batch-size {shown(part)} must be a whole number above 0, or full")
+        found.append(size)
     return found
 
 
@@ -149,15 +193,43 @@ def stored_run(folder: Path) -> tuple[Trajectory, Provenance]:
 def dataset(options: Mapping[str, Any]) -> PreferenceDataset:
     """The dataset that the data options name."""
     specs: Sequence[str] = options["data"] or ["builtin"]
-    return load_dataset(
+    found = load_dataset(
         specs[0] if len(specs) == 1 else list(specs),
-        groups=words(options["groups"]),
-        limit=options["limit"],
         group_column=options["group_column"],
         template=options["template"],
         skip_bad_rows=options["skip_bad_rows"],
         seed=options["seed"],
     )
+    if options["groups"] is not None:
+        found = found.select(group_names(options["groups"], found.groups))
+    return found if options["limit"] is None else found.sample(options["limit"], seed=options["seed"])
+
+
+def possible_groups(text: str | None) -> list[str] | None:
+    """As `words`, and the whole text, where the data is not read yet and a group may be called just that."""
+    found = words(text)
+    return found if text is None or found is None or "," not in text else list(dict.fromkeys([text, *found]))
+
+
+def group_names(text: str, known: Sequence[str]) -> list[str]:
+    """The groups that `--groups` names: a comma list, or the whole text where a group is called just that.
+
+    Raises:
+        ConfigError: None is named, or one that holds a comma would have to be quoted.
+    """
+    if text in known:
+        return [text]
+    found = words(text) or []
+    if not found:
+        raise ConfigError(f"--groups {shown(text)} names no group{nearest(text, known)}")
+    broken = [name for name in known if "," in name and {part.strip() for part in name.split(",")} & set(found)]
+    if broken and not set(found) <= set(known):
+        quoted = '"' + broken[0].replace('"', '""') + '"'
+        raise ConfigError(
+            f"--groups {shown(text)}: the name of the group {shown(broken[0])} holds a comma; write it in double "
+            f"quotes: --groups {shlex.quote(quoted)}"
+        )
+    return found
 
 
 def extraction(options: Mapping[str, Any]) -> dict[str, Any]:

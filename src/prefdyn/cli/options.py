@@ -1,6 +1,5 @@
 """Options that several commands share. Only typer is imported here, so `--help` stays quick."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,39 +10,16 @@ def _config(context: Any, path: Path | None) -> Path | None:
     """Read flat keys from a YAML file as defaults of this command; the command line wins."""
     if path is None:
         return None
-    import yaml
+    from prefdyn.cli.config import read_config
 
-    from prefdyn._checks import nearest
-    from prefdyn.errors import ConfigError
-
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
-    if read is None:
-        read = {}
-    if not isinstance(read, Mapping):
-        raise ConfigError(f"--config {path} holds a {type(read).__name__}, but must hold flat `key: value` lines")
-    known = {name for parameter in context.command.params if (name := parameter.name) and name != "config"}
-    values: dict[str, Any] = {}
-    for key, value in read.items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            raise ConfigError(f"--config {path}: {key!r} is no flag of `{context.command.name}`{nearest(name, known)}")
-        if isinstance(value, Mapping):
-            raise ConfigError(f"--config {path}: {key!r} holds a mapping, but every key must be flat")
-        if name in _COMMA_LISTS and isinstance(value, list):
-            value = ",".join(str(item) for item in value)
-        values[name] = [value] if name in ("data", "folders") and isinstance(value, str) else value
-    context.default_map = {**(context.default_map or {}), **values}
+    known: dict[str, Any] = {}
+    for parameter in context.command.params:
+        if parameter.name != "config":
+            flags = [flag.lstrip("-") for flag in (*parameter.opts, *parameter.secondary_opts)]
+            known |= {name.replace("-", "_"): parameter for name in (parameter.name, *flags)}
+    context.default_map = {**(context.default_map or {}), **read_config(path, context, known)}
     return path
 
-
-_COMMA_LISTS = (
-    "groups", "answers", "objective", "beta", "learning_rate", "optimizer", "schedule", "batch_size", "steps",
-)  # fmt: skip
 
 Config = Annotated[
     Path | None,

@@ -81,7 +81,7 @@ def run(
         raise ConfigError("the preset paper needs the published data: add --data persona:PATH")
     given = {
         "preset": preset, "data": tuple(data or ("builtin",)), "models": tuple(model or ()),
-        "answers": common.answer_pair(answers), "groups": common.words(groups), "seed": seed,
+        "answers": common.answer_pair(answers), "groups": common.possible_groups(groups), "seed": seed,
         "paper_compat": paper_compat, "device": device, "dtype": dtype, "revision": revision,
     }  # fmt: skip
     names = [recipe.name for recipe in chosen]
