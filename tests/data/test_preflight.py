@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -186,3 +187,55 @@ def test_the_pairs_found_equal_those_of_a_slow_twin(drawn):
     found = {finding.code: set(finding.pairs) for finding in preflight(PreferenceDataset.from_rows(rows))}
     for code in ("duplicate", "conflict", "shared_prompt", "opposed_groups"):
         assert found.get(code, set()) == twin[code], code
+
+
+# names that look alike ----------------------------------------------------------------------------------------------
+
+ALIKE = {
+    "case": ("Code", "code", "'Code' (20 pairs), 'code' (20 pairs)"),
+    "long s and sharp s": ("Straße", "STRASSE", "'Straße' (20 pairs), 'STRASSE'"),
+    "composed or not": ("caf\u00e9", "cafe\u0301", "'caf\\xe9' (20 pairs), 'cafe\\u0301' (20 pairs)"),
+    "a sign for a letter": ("\u212b", "\u00c5", "'\\u212b' (20 pairs), '\\xc5' (20 pairs)"),
+    "full width": ("code", "ｃｏｄｅ", "'code' (20 pairs), '\\uff43\\uff4f\\uff44\\uff45' (20 pairs)"),
+    "zero width": ("code", "co\u200bde", "'code' (20 pairs), 'co\\u200bde' (20 pairs)"),
+    "a joiner": ("code", "code\u2060", "'code\\u2060' (20 pairs)"),
+    "a mark of order": ("\ufeffcode", "code", "'\\ufeffcode' (20 pairs), 'code' (20 pairs)"),
+    "a direction": ("code", "\u202ecode", "'\\u202ecode' (20 pairs)"),
+    "a variant": ("\u2764", "\u2764\ufe0f", "'❤' (20 pairs), '❤\\ufe0f' (20 pairs)"),
+    "a filler": ("code", "code\u3164", "'code\\u3164' (20 pairs)"),
+    "no-break space": ("two words", "two\u00a0words", "'two words' (20 pairs), 'two\\xa0words' (20 pairs)"),
+    "two spaces": ("two words", "two  words", "'two  words' (20 pairs)"),
+    "a space at the end": ("code", "code ", "'code' (20 pairs), 'code ' (20 pairs)"),
+    "a line break": ("code", "code\n", "'code\\n' (20 pairs)"),
+    "a null": ("code", "code\0", "'code\\x00' (20 pairs)"),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_groups_that_look_alike_are_a_finding_with_the_difference_in_sight(case):
+    one, two, says = ALIKE[case]
+    rows = [row_ | {"group": {"g": one, "h": two, "i": "other"}[row_["group"]]} for row_ in healthy("ghi")]
+    found = by_code(made(*rows))["alike_groups"]
+    assert (found.severity, found.group, found.count) == ("warning", None, 40)
+    assert says in found.says
+    assert "2 groups have names that look alike: " in found.says
+    assert found.says.isprintable()
+    assert {pair[0] for pair in found.pairs} == {"g", "h"}
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("code", "coda"), ("a-b", "ab"), ("a_b", "a b"), ("cafe", "café"), ("l", "1"), ("x y", "xy"), ("a", "а")],
+)
+def test_groups_that_differ_to_the_eye_or_are_other_letters_are_none(one, two):
+    """The last pair is a Latin and a Cyrillic letter: other writing, not another form of the same."""
+    rows = [row_ | {"group": {"g": one, "h": two}[row_["group"]]} for row_ in healthy("gh")]
+    assert "alike_groups" not in by_code(made(*rows))
+
+
+def test_every_set_of_alike_names_is_told_and_long_ones_are_cut():
+    names = ["a", "A", "b", *(f"b{' ' * at}" for at in range(1, 12))]
+    rows = [row_ | {"group": names["abcdefghijklmn".index(row_["group"])]} for row_ in healthy("abcdefghijklmn")]
+    found = [item for item in preflight(made(*rows)) if item.code == "alike_groups"]
+    assert [item.count for item in found] == [40, 240]
+    assert " and 4 more; if they are one group, give it one name, else" in found[1].says

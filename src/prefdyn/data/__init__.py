@@ -3,5 +3,6 @@
 `pairs` is the noun, `loaders` the door. `files` and `memory` find rows, `readers` knows file formats, `rows`,
 `conversation`, `persona` and `hh` know how a row is read, `bad_rows` what happens to those that cannot be, `assemble`
 makes a dataset of the rest. `split` keeps equal prompts together, `codes` numbers repeated texts. `preflight` and
-`describe` look, `write` converts, `builtin` writes the data that the package ships.
+`describe` look, `names` finds group names that look alike, `write` converts, `builtin` writes the data that the
+package ships.
 """

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from prefdyn.data.bad_rows import shown
 from prefdyn.data.codes import Codes
 from prefdyn.data.hh import ASSISTANT, HUMAN
+from prefdyn.data.names import alike, told_apart
 from prefdyn.data.pairs import HELD_OUT, PreferenceDataset
 
 Severity = Literal["problem", "warning", "note"]
@@ -22,6 +23,8 @@ SMALL = 20
 """A group with fewer pairs is too small for any claim."""
 UNEQUAL = 10
 """Groups whose sizes differ by this factor or more are of very different size."""
+SPELLINGS = 8
+"""Names that look alike, of which a finding shows so many."""
 ANSWER_LENGTH = 40
 """Characters up to which a response counts as an answer whose spellings are compared."""
 
@@ -60,7 +63,7 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
 
     Findings: `equal_responses`, `empty_response`, `conflict`, `leak`, `one_class` (problems); `empty_prompt`,
     `cut_dialogue`, `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
-    `opposed_groups`, `unequal_sizes`, `left_out` (warnings); `shared_prompt` (note).
+    `opposed_groups`, `unequal_sizes`, `alike_groups`, `left_out` (warnings); `shared_prompt` (note).
 
     Example:
         >>> rows = [{"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "a", "chosen": "y", "rejected": "x"}]
@@ -75,6 +78,7 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
         *look.across(),
         *look.sides(),
         *look.groups(),
+        *look.names(),
         *look.rest(),
     ]
     order = ("problem", "warning", "note")
@@ -258,6 +262,21 @@ class _Look:
                 "in a joint run the large ones decide."
             )
             yield Finding(code="unequal_sizes", severity="warning", group=None, says=says, pairs=(), count=self.n)
+
+    def names(self) -> Iterator[Finding]:
+        """Groups whose names are the same but for case, form of writing or characters that nobody sees."""
+        sizes = np.bincount(self.codes.group, minlength=len(self.codes.groups)) if self.n else []
+        size = dict(zip(self.codes.groups, np.asarray(sizes).tolist(), strict=True))
+        places = {name: code for code, name in enumerate(self.codes.groups)}
+        for same in alike(self.codes.groups):
+            each = [f"{name} ({plural(size[key])})" for name, key in zip(told_apart(same), same, strict=True)]
+            listed = ", ".join(each[:SPELLINGS]) + (f" and {len(each) - SPELLINGS} more" if each[SPELLINGS:] else "")
+            says = (
+                f"{len(same)} groups have names that look alike: {listed}; if they are one group, give it one name, "
+                "else names that can be told apart."
+            )
+            rows = np.flatnonzero(np.isin(self.codes.group, [places[name] for name in same]))
+            yield self.finding("alike_groups", "warning", says, rows)
 
     def rest(self) -> Iterator[Finding]:
         """Rows that were left out while loading."""
