@@ -9,7 +9,7 @@ Two kinds, one algebra (see `prefdyn.maths.kernel`):
   `chosen_states` the mean chosen state alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -52,9 +52,9 @@ class FeatureSet:
     """Weight of the pair in the training loss, above 0; 1 unless the data says otherwise."""
     text: Int[np.ndarray, " n"]
     """Equal integers mark pairs with the same prompt, so that no probe is tested on a prompt it was fitted on."""
-    ref_chosen_logps: Float[np.ndarray, " n"] | None
+    ref_chosen_logps: Float[np.ndarray, " n"] | None = None
     """Reference log-probability of the chosen response in nats, at most 0; None where no reference is known."""
-    ref_rejected_logps: Float[np.ndarray, " n"] | None
+    ref_rejected_logps: Float[np.ndarray, " n"] | None = None
     chosen_length: Int[np.ndarray, " n"]
     """Tokens in the chosen response."""
     rejected_length: Int[np.ndarray, " n"]
@@ -238,6 +238,17 @@ class FeatureSet:
         code = self.groups.index(group) if isinstance(group, str) else group
         return np.flatnonzero(self.group == code)
 
+    def by_group(self) -> "list[Int[np.ndarray, ' size']]":
+        """Row numbers of every group, in the order of `groups`: `members` of all of them in one pass.
+
+        Example:
+            >>> feats = FeatureSet.from_arrays(np.eye(3), chosen=[1, 1, 1], rejected=[0, 0, 0], group=["b", "a", "b"])
+            >>> [rows.tolist() for rows in feats.by_group()]
+            [[0, 2], [1]]
+        """
+        order = np.argsort(self.group, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self.group, minlength=len(self.groups)))[:-1])
+
     def with_held_out(self, held_out: Bool[np.ndarray, " n"]) -> "FeatureSet":
         """The same features under another split."""
         return replace(self, held_out=np.asarray(held_out, dtype=bool))
@@ -269,22 +280,48 @@ class FeatureSet:
     def kernel(self, dtype: Any = np.float64) -> PairKernel:
         """The margin kernel of all pairs. `dtype` is that of the features; float64 unless memory forbids."""
         answers, _ = self.coordinates()
-        if self.chosen_features is not None and self.rejected_features is not None:
-            features = self.chosen_features.astype(dtype)
-            if self.per_token:
-                features = features / self.chosen_length[:, None].astype(dtype)
-                features -= self.rejected_features / self.rejected_length[:, None].astype(dtype)
-            else:
-                features -= self.rejected_features
+        return PairKernel(answers=answers.astype(dtype), features=self.pair_features(slice(None), dtype))
+
+    def pair_features(self, rows: Any, dtype: Any) -> Float[np.ndarray, "size d"]:
+        """The features of some pairs, by slice, mask or integer index, as `kernel` has those of all."""
+        if self.chosen_features is None or self.rejected_features is None:
+            return self.states[rows].astype(dtype)
+        features, rejected = self.chosen_features[rows].astype(dtype), self.rejected_features[rows]
+        if self.per_token:
+            features = features / self.chosen_length[rows, None].astype(dtype)
+            features -= rejected / self.rejected_length[rows, None].astype(dtype)
         else:
-            features = self.states.astype(dtype)
-        return PairKernel(answers=answers.astype(dtype), features=features)
+            features -= rejected
+        return features
+
+    def kernel_blocks(self, rows: Int[np.ndarray, " size"]) -> "Iterator[tuple[slice, PairKernel]]":
+        """The kernel of some pairs in `working_dtype`, piece by piece: where in `rows`, and the kernel of those.
+
+        One piece, unless all features take over 2 GiB: then nothing larger than a piece of them is ever in memory.
+        """
+        answers = self.coordinates()[0].astype(self.working_dtype)
+        bytes_of_row = self._kernel_width * self.working_dtype.itemsize
+        step = max(1, _PIECE_BYTES // bytes_of_row) if self.in_pieces else len(rows)
+        for start in range(0, len(rows), max(1, step)):
+            some = rows[start : start + step]
+            whole = len(some) and some[-1] - some[0] == len(some) - 1 and (np.diff(some) == 1).all()
+            picked = slice(int(some[0]), int(some[-1]) + 1) if whole else some
+            features = self.pair_features(picked, self.working_dtype)
+            yield slice(start, start + len(some)), PairKernel(answers=answers[some], features=features)
+
+    @property
+    def _kernel_width(self) -> int:
+        return (self.states if self.chosen_features is None else self.chosen_features).shape[1]
 
     @property
     def working_dtype(self) -> np.dtype:
         """float64, or float32 where float64 features would take over 2 GiB."""
-        features = self.states if self.chosen_features is None else self.chosen_features
-        return np.dtype(np.float32 if features.size * 8 > _FLOAT64_BYTES else np.float64)
+        return np.dtype(np.float32 if len(self) * self._kernel_width * 8 > _FLOAT64_BYTES else np.float64)
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether all features in `working_dtype` take over 2 GiB, so that they are read piece by piece."""
+        return len(self) * self._kernel_width * self.working_dtype.itemsize > _FLOAT64_BYTES
 
     def working_kernel(self) -> PairKernel:
         """The margin kernel in `working_dtype`."""
@@ -329,6 +366,7 @@ class FeatureSet:
 
 
 _FLOAT64_BYTES = 2 * 2**30
+_PIECE_BYTES = 2**27
 _PER_PAIR = (
     "states",
     "group",

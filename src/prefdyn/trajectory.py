@@ -69,6 +69,8 @@ class Trajectory:
     modules: pa.Table | None = None
     """Drift of every trained module, with the columns of `MODULES`. None where the run was simulated."""
     provenance: Provenance = field(default_factory=Provenance)
+    _cells: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """(run, group, split) → its rows, in order; filled when first asked for, so that no group searches the table."""
 
     def __post_init__(self) -> None:
         if self.table.schema != SCHEMA:
@@ -95,6 +97,25 @@ class Trajectory:
             table = table.filter(pc.equal(table[name], pa.scalar(value, table.schema.field(name).type)))
         return table
 
+    def cell(self, *, run: str, group: str, split: str) -> pa.Table:
+        """The rows of one run, group and split: what `where` finds, without a search of the whole table each time."""
+        return self.table.take(pa.array(self._places(run, group, split)))
+
+    def _places(self, run: str, group: str, split: str) -> np.ndarray:
+        if not self._cells and self.table.num_rows:
+            columns = [self.table[name].combine_chunks().dictionary_encode() for name in ("run", "group", "split")]
+            names = [column.dictionary.to_pylist() for column in columns]
+            codes = [pc.fill_null(column.indices, len(names[at])).to_numpy() for at, column in enumerate(columns)]
+            sizes = [len(each) + 1 for each in names]
+            code = (codes[0].astype(np.int64) * sizes[1] + codes[1]) * sizes[2] + codes[2]
+            order = np.argsort(code, kind="stable")
+            starts = np.flatnonzero(np.diff(code[order], prepend=-1))
+            for rows in np.split(order, starts[1:]):
+                at = [int(each[rows[0]]) for each in codes]
+                key = [known[place] if place < len(known) else None for known, place in zip(names, at, strict=True)]
+                self._cells[key[0], key[1], key[2]] = rows
+        return self._cells.get((run, group, split), _NOWHERE)
+
     def curve(
         self, quantity: str, *, group: str, run: str = "joint", split: str = "train"
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +124,7 @@ class Trajectory:
         Raises:
             DataError: The run holds no such group or split.
         """
-        rows = self.where(run=run, group=group, split=split)
+        rows = self.cell(run=run, group=group, split=split)
         if rows.num_rows == 0:
             raise DataError(f"no rows for run {run!r}, group {group!r}, split {split!r} in this trajectory")
         values = pc.fill_null(rows[quantity], float("nan")).to_numpy()
@@ -111,13 +132,16 @@ class Trajectory:
 
     def final(self, quantity: str, *, group: str, run: str = "joint", split: str = "train") -> float:
         """The last value of one quantity for one group; NaN where it could not be measured or the split is empty."""
-        rows = self.where(run=run, group=group, split=split)
-        if rows.num_rows == 0:
+        rows = self._places(run, group, split)
+        if len(rows) == 0:
             return float("nan")
-        value = rows[quantity][rows.num_rows - 1].as_py()
+        value = self.table[quantity][int(rows[-1])].as_py()
         return float("nan") if value is None else value
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Group names in order of first appearance."""
         return tuple(dict.fromkeys(self.table["group"].to_pylist()))
+
+
+_NOWHERE = np.zeros(0, dtype=np.int64)

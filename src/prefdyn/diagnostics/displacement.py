@@ -33,15 +33,17 @@ class Displacement:
     def rows(self) -> list[dict[str, Any]]:
         """Means of each group, and the share of its pairs whose chosen response starts by falling; None: unknown."""
         falls = None if self.chosen_push is None else self.chosen_push < 0
+        sizes = np.bincount(self.group, minlength=len(self.groups))
+        by_group = np.split(np.argsort(self.group, kind="stable"), np.cumsum(sizes)[:-1])
         return [
             {
                 "name": name,
-                "chosen_push": _mean(self.chosen_push, self.group == code),
-                "rejected_push": _mean(self.rejected_push, self.group == code),
-                "chosen_falls_first": _mean(falls, self.group == code),
-                "ches": _mean(self.ches, self.group == code),
+                "chosen_push": _mean(self.chosen_push, rows),
+                "rejected_push": _mean(self.rejected_push, rows),
+                "chosen_falls_first": _mean(falls, rows),
+                "ches": _mean(self.ches, rows),
             }
-            for code, name in enumerate(self.groups)
+            for name, rows in zip(self.groups, by_group, strict=True)
         ]
 
 
@@ -115,6 +117,6 @@ def ches(chosen_states: Float[np.ndarray, "n d"], differences: Float[np.ndarray,
 
 
 def _mean(
-    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"] | None, rows: Bool[np.ndarray, " n"]
+    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"] | None, rows: Int[np.ndarray, " size"]
 ) -> float | None:
-    return None if values is None or not rows.any() else float(values[rows].mean())
+    return None if values is None or len(rows) == 0 else float(values[rows].mean())

@@ -6,11 +6,12 @@ and with the component that all rows share removed; with and without pairs of a 
 
 import importlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 
@@ -19,8 +20,11 @@ from prefdyn._random import stream
 from prefdyn.diagnostics.inference import json_number
 from prefdyn.diagnostics.threads import small_work
 from prefdyn.errors import DataError, MissingExtra
-from prefdyn.features import FeatureSet
+from prefdyn.features import Answers, FeatureSet
 from prefdyn.maths.geometry import effective_rank, shared_norm_and_spread
+
+_CELLS = 2**26
+"""Numbers, pairs × width, up to which all states are measured: 16,384 pairs of width 4,096, a million of width 64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +32,11 @@ class Orthogonality:
     """Cosines between groups and what stands beside them. NaN: could not be measured."""
 
     groups: tuple[str, ...]
+    """Names of the groups that are held against each other: all, unless fewer were asked for."""
     rows_used: str
     """Rows that the cosines use: "all", or "positive", those whose first answer is chosen."""
+    pairs_used: int
+    """Pairs that everything here rests on: all, or a sample with as many of each group as fit."""
     cosine: Float[np.ndarray, "m m"]
     """Mean cosine between rows, self pairs included on the diagonal, as published."""
     cosine_without_self: Float[np.ndarray, "m m"]
@@ -104,6 +111,9 @@ def orthogonality(
     *,
     rows: str | None = None,
     centre: str = "unit",
+    shown: Int[np.ndarray, " k"] | None = None,
+    cells: int = _CELLS,
+    seed: int = 0,
 ) -> Orthogonality:
     r"""Cosines between groups, distances of their centroids, effective rank, $l_b$ and v.
 
@@ -113,9 +123,14 @@ def orthogonality(
             None: positive where every group has two answers, else all.
         centre: What the shared mean is taken of: "unit" rows of length 1 (as the published code does), or the "raw"
             rows (as its text says).
+        shown: Codes of the groups that are held against each other; all if not given. The shared mean, the effective
+            rank, $l_b$ and v are of all groups all the same.
+        cells: Where the states are more numbers than this, a sample of as many pairs as fit is measured, with as many
+            of each group.
+        seed: Decides the sample.
 
     Returns:
-        Matrices in the order of `feats.groups`. A group without such rows has NaN, and so has a self-free diagonal
+        Matrices in the order of the groups. A group without such rows has NaN, and so has a self-free diagonal
         where a group has one row.
 
     Raises:
@@ -132,11 +147,15 @@ def orthogonality(
         [[1.0, 0.0], [0.0, 1.0]]
     """
     one_of(centre, ("unit", "raw"), name="centre")
-    signs = [feats.signs(code) for code in range(len(feats.groups))]
+    picked_rows = np.arange(len(feats))
+    if feats.states.size > cells:
+        picked_rows = _sample(feats, max(1, cells // feats.states.shape[1]), seed)
+    by_group = _parts(feats.group[picked_rows], len(feats.groups))
+    found = [feats.two_answers(picked_rows[members]) for members in by_group]
     missing = [
         name
-        for name, sign, code in zip(feats.groups, signs, range(len(signs)), strict=True)
-        if sign is None and len(feats.members(code))
+        for name, answers, members in zip(feats.groups, found, by_group, strict=True)
+        if answers is None and len(members)
     ]
     if rows is None:
         rows = "all" if missing else "positive"
@@ -145,29 +164,35 @@ def orthogonality(
         raise DataError(
             f"rows='positive' needs groups with two answers, but group {missing[0]!r} has none or more; use rows='all'"
         )
-    positive = np.zeros(len(feats), dtype=bool)
-    paired = np.zeros(len(feats), dtype=bool)
-    for code, sign in enumerate(signs):
-        if sign is not None:
-            positive[feats.members(code)] = sign > 0
-            paired[feats.members(code)] = True
-    used = np.flatnonzero(positive) if rows == "positive" else np.arange(len(feats))
+    positive = np.zeros(len(picked_rows), dtype=bool)
+    paired = np.zeros(len(picked_rows), dtype=bool)
+    for members, answers in zip(by_group, found, strict=True):
+        if answers is not None:
+            positive[members] = answers.positive
+            paired[members] = True
+    used = np.flatnonzero(positive) if rows == "positive" else np.arange(len(picked_rows))
     m, width = len(feats.groups), feats.states.shape[1]
-    states = feats.states.astype(np.float64)
+    codes = np.arange(m) if shown is None else np.asarray(shown)
+    states = feats.states[picked_rows].astype(np.float64)
+    group = feats.group[picked_rows]
     with small_work(states.size):
-        group = feats.group[used]
         picked = states[used]
         unit = _unit(picked)
         base = unit if centre == "unit" else picked
+        parts = _parts(group[used], m)
+        parts = [parts[code] for code in codes]
+        raw, raw_free = _mean_cosines(unit, parts)
         shared = _unit(base - base.mean(axis=0) if len(base) else base)
-        raw, raw_free = _mean_cosines(unit, group, m)
-        centred, centred_free = _mean_cosines(shared, group, m)
-        labels, centroids = _centroids(feats, states, signs)
-        norm, spread = shared_norm_and_spread(states[paired], feats.group[paired], positive[paired])
+        del unit, base
+        centred, centred_free = _mean_cosines(shared, parts)
+        del shared
+        labels, centroids = _centroids(feats, states, [(code, by_group[code], found[code]) for code in codes.tolist()])
+        norm, spread = shared_norm_and_spread(states[paired], group[paired], positive[paired])
         rank = effective_rank(states)
     return Orthogonality(
-        groups=feats.groups,
+        groups=tuple(feats.groups[code] for code in codes),
         rows_used=rows,
+        pairs_used=len(picked_rows),
         cosine=raw,
         cosine_without_self=raw_free,
         cosine_centred=centred,
@@ -186,7 +211,14 @@ def orthogonality(
     )
 
 
-def embedding(feats: FeatureSet, *, points: int = 2000, method: str = "pca", seed: int = 0) -> Embedding:
+def embedding(
+    feats: FeatureSet,
+    *,
+    points: int = 2000,
+    method: str = "pca",
+    seed: int = 0,
+    shown: Int[np.ndarray, " k"] | None = None,
+) -> Embedding:
     """The states in two dimensions, with as many points of each group as fit.
 
     Args:
@@ -194,6 +226,7 @@ def embedding(feats: FeatureSet, *, points: int = 2000, method: str = "pca", see
         points: At most this many points in all (and at least one per group).
         method: "pca", exact and with a fixed sign, or "umap", as in the papers' figures.
         seed: Decides which pairs are drawn, and UMAP's start.
+        shown: Codes of the groups whose pairs are drawn; all if not given.
 
     Returns:
         Coordinates with group, class and id of every point, in the order of the FeatureSet.
@@ -213,7 +246,7 @@ def embedding(feats: FeatureSet, *, points: int = 2000, method: str = "pca", see
     """
     at_least(points, 1, name="points")
     one_of(method, ("pca", "umap"), name="method")
-    chosen = _sample(feats, points, seed)
+    chosen = _sample(feats, points, seed, shown)
     states = feats.states[chosen].astype(np.float64)
     if method == "umap":
         try:
@@ -227,19 +260,18 @@ def embedding(feats: FeatureSet, *, points: int = 2000, method: str = "pca", see
     else:
         with small_work(states.size):
             placed, explained = principal_axes(states)
-    positive: list[bool | None] = [None] * len(feats)
-    for code in range(len(feats.groups)):
-        sign = feats.signs(code)
-        if sign is not None:
-            for row, value in zip(feats.members(code), sign, strict=True):
-                positive[row] = bool(value > 0)
+    positive: dict[int, bool | None] = {}
+    for rows in feats.by_group():
+        answers = feats.two_answers(rows)
+        values = [None] * len(rows) if answers is None else answers.positive.tolist()
+        positive |= dict(zip(rows.tolist(), values, strict=True))
     return Embedding(
         method=method,
         explained=explained,
         x=placed[:, 0],
         y=placed[:, 1],
         group=feats.group[chosen],
-        positive=tuple(positive[row] for row in chosen),
+        positive=tuple(positive[row] for row in chosen.tolist()),
         id=feats.id[chosen],
         of=len(feats),
     )
@@ -276,18 +308,20 @@ def principal_axes(states: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, 
     return placed, (explained[0], explained[1])
 
 
-def _sample(feats: FeatureSet, points: int, seed: int) -> np.ndarray:
-    """Row numbers: small groups whole, the others alike, `points` in all."""
+def _sample(feats: FeatureSet, points: int, seed: int, shown: np.ndarray | None = None) -> np.ndarray:
+    """Row numbers: small groups whole, the others alike, `points` in all; of some groups only, where given."""
     sizes = np.bincount(feats.group, minlength=len(feats.groups))
+    if shown is not None:
+        sizes = np.where(np.isin(np.arange(len(sizes)), shown), sizes, 0)
     quota = np.zeros_like(sizes)
     left = max(points, int((sizes > 0).sum()))
     for place, code in enumerate(order := np.argsort(sizes, kind="stable")):
         quota[code] = min(sizes[code], left // (len(order) - place))
         left -= int(quota[code])
     kept = []
-    for code, name in enumerate(feats.groups):
-        rows = feats.members(code)
-        kept.append(stream(seed, "embedding", name).permutation(rows)[: quota[code]])
+    for code, (name, rows) in enumerate(zip(feats.groups, feats.by_group(), strict=True)):
+        if quota[code]:
+            kept.append(stream(seed, "embedding", name).permutation(rows)[: quota[code]])
     return np.sort(np.concatenate(kept))
 
 
@@ -297,17 +331,22 @@ def _unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     return rows / np.where(lengths > 0, lengths, 1.0)[:, None]
 
 
+def _parts(group: Int[np.ndarray, " n"], m: int) -> list[np.ndarray]:
+    """Places of each of m groups."""
+    return np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group, minlength=m))[:-1])
+
+
 def _mean_cosines(
-    unit: Float[np.ndarray, "n d"], group: np.ndarray, m: int
-) -> tuple[Float[np.ndarray, "m m"], Float[np.ndarray, "m m"]]:
+    unit: Float[np.ndarray, "n d"], parts: Sequence[np.ndarray]
+) -> tuple[Float[np.ndarray, "k k"], Float[np.ndarray, "k k"]]:
     """Mean inner product between the rows of two groups, with and without pairs of a row with itself."""
-    count = np.bincount(group, minlength=m)
-    means = np.full((m, unit.shape[1]), np.nan)
-    selves = np.zeros(m)
-    for code in np.flatnonzero(count):
-        part = unit[group == code]
-        means[code] = part.mean(axis=0)
-        selves[code] = np.vdot(part, part)
+    count = np.array([len(rows) for rows in parts])
+    means = np.full((len(parts), unit.shape[1]), np.nan)
+    selves = np.zeros(len(parts))
+    for place in np.flatnonzero(count):
+        part = unit[parts[place]]
+        means[place] = part.mean(axis=0)
+        selves[place] = np.vdot(part, part)
     cosine = means @ means.T
     free = cosine.copy()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -323,20 +362,19 @@ def _off_diagonal(cosine: Float[np.ndarray, "m m"]) -> tuple[float, float]:
 
 
 def _centroids(
-    feats: FeatureSet, states: Float[np.ndarray, "n d"], signs: list[np.ndarray | None]
+    feats: FeatureSet, states: Float[np.ndarray, "n d"], groups: Sequence[tuple[int, np.ndarray, Answers | None]]
 ) -> tuple[tuple[str, ...], Float[np.ndarray, "c d"]]:
-    labels, centroids = [], []
-    for code, (name, sign) in enumerate(zip(feats.groups, signs, strict=True)):
-        rows = feats.members(code)
+    """Centroids of groups, given by code, places among the states and answers; of both classes where there are two."""
+    labels, centroids = [], [np.zeros((0, states.shape[1]))]
+    for code, rows, answers in groups:
         if len(rows) == 0:
             continue
-        if sign is None or feats.chosen is None:
-            labels.append(name)
-            centroids.append(states[rows].mean(axis=0))
+        if answers is None:
+            labels.append(feats.groups[code])
+            centroids.append(states[rows].mean(axis=0)[None])
             continue
-        for value in (1, -1):
-            part = rows[sign == value]
-            if len(part):
-                labels.append(f"{name}: {feats.tokens[feats.chosen[part[0]]].strip()}")
-                centroids.append(states[part].mean(axis=0))
-    return tuple(labels), np.stack(centroids)
+        for token, side in ((answers.low, answers.positive), (answers.high, ~answers.positive)):
+            if side.any():
+                labels.append(f"{feats.groups[code]}: {feats.tokens[token].strip()}")
+                centroids.append(states[rows[side]].mean(axis=0)[None])
+    return tuple(labels), np.concatenate(centroids)

@@ -5,17 +5,18 @@ $N = \sum_i w_i$ over the training pairs and $h(0) = \tfrac12$ (the sigmoid loss
 product with a part of that sum, and no n × n matrix is formed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from prefdyn._checks import positive
 from prefdyn.diagnostics.inference import json_number
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.geometry import priority_gaps, priority_levels
+from prefdyn.maths.geometry import levels_along, priority_gaps, priority_levels
 from prefdyn.maths.kernel import PairKernel
 
 _PUSH = 0.5
@@ -30,11 +31,13 @@ class Prioritization:
     level: Float[np.ndarray, " m"]
     r"""$P_i = \langle \bar\phi, \bar\phi_i \rangle / (\lVert \bar\phi \rVert \max_k \lVert \bar\phi_k \rVert)$, in
     [-1, 1]. Below 0: the joint first step goes against the group."""
-    gap: Float[np.ndarray, "m m"]
-    """Level of i minus level of j, where only the two train together."""
-    influence: Float[np.ndarray, "m m"]
-    """Row i, column j: what the pairs of group i add, in the joint first step, to the average reward margin of
-    group j. The sum of a column is `first_step_margin`."""
+    shown: Int[np.ndarray, " k"]
+    """Codes of the groups that are held against others: all, unless fewer were asked for."""
+    gap: Float[np.ndarray, "k k"]
+    """Level of i minus level of j, of the groups in `shown`, where only the two train together."""
+    influence: Float[np.ndarray, "k m"]
+    """Row i, column j: what the pairs of the i-th group in `shown` add, in the joint first step, to the average reward
+    margin of group j. The sum of a column, over all groups, is `first_step_margin`."""
     first_step_margin: Float[np.ndarray, " m"]
     """Average reward margin of each group's training pairs after the joint first step."""
     vanishing_mean: bool
@@ -65,7 +68,9 @@ class PairPushes:
     """The same of the rejected response; β times the difference of the two is the change of the reward margin."""
 
 
-def prioritization(feats: FeatureSet, *, beta: float = 0.1, learning_rate: float = 1.0) -> Prioritization:
+def prioritization(
+    feats: FeatureSet, *, beta: float = 0.1, learning_rate: float = 1.0, shown: Int[np.ndarray, " k"] | None = None
+) -> Prioritization:
     r"""Priority level of every group, pairwise gaps, and the influence of each group on each other.
 
     Group means $\bar\phi_i$ and the overall mean $\bar\phi$ weigh pairs by their weight, so that unequal groups and
@@ -76,6 +81,8 @@ def prioritization(feats: FeatureSet, *, beta: float = 0.1, learning_rate: float
         feats: Features of either kind; only pairs that are not held out count.
         beta: DPO's temperature.
         learning_rate: Step size of the first step. Levels and gaps do not depend on it or on beta.
+        shown: Codes of the groups that are held against others; all if not given. With these alone, time and memory
+            grow with the number of groups and not with its square.
 
     Returns:
         Levels, gaps and influence. A group without training pairs has NaN; where the mean vanishes all levels are
@@ -97,7 +104,6 @@ def prioritization(feats: FeatureSet, *, beta: float = 0.1, learning_rate: float
     positive(beta, name="beta")
     positive(learning_rate, name="learning_rate")
     train = _train_rows(feats)
-    kernel = feats.working_kernel().rows(train)
     group, weight = feats.group[train], feats.weight[train]
     m = len(feats.groups)
     mass = np.bincount(group, weights=weight, minlength=m)
@@ -106,24 +112,43 @@ def prioritization(feats: FeatureSet, *, beta: float = 0.1, learning_rate: float
         pulling = np.where(count[group] > 0, weight / mass[group], 0.0)
         plain = 1.0 / count[group]
     shares = mass / mass.sum()
-    weighted = _group_gram(kernel, group, pulling, pulling, m)
-    mixed = weighted if _equal(pulling, plain) else _group_gram(kernel, group, pulling, plain, m)
-
     empty = count == 0
-    noise = 1e-12 if kernel.features.dtype == np.float64 else 1e-5
-    level = priority_levels(weighted, mass, noise=noise)
+    noise = 1e-12 if feats.working_dtype == np.float64 else 1e-5
+    weights = [pulling] if _equal(pulling, plain) else [pulling, plain]
+    codes = np.arange(m) if shown is None else np.asarray(shown)
+    k, whole = len(codes), shown is None or len(codes) == m
+    weighted, mixed = np.zeros((k, k)), np.zeros((k, m))
+    along, squares, served, square = np.zeros(m), np.zeros(m), np.zeros(m), 0.0
+    for left, *others in _group_sums(feats, train, group, weights):
+        right, some = others[0] if others else left, left if whole else left[codes]
+        weighted += some @ some.T
+        if others or not whole:
+            mixed += some @ right.T
+        if not whole:
+            mean = shares @ left
+            along += left @ mean
+            served += right @ mean
+            squares += np.einsum("ij,ij->i", left, left)
+            square += float(mean @ mean)
+    mixed = weighted if whole and len(weights) == 1 else mixed
+    scale = learning_rate * beta**2 * _PUSH
+    gap = priority_gaps(weighted, mass[codes], noise=noise)
+    influence = scale * shares[codes, None] * mixed
+    if whole:
+        level, first = priority_levels(weighted, mass, noise=noise), influence.sum(axis=0)
+    else:
+        level, first = levels_along(along, squares, shares, square, noise=noise), scale * served
     vanishing = bool(np.isnan(level).all())
     level[empty] = np.nan
-    gap = priority_gaps(weighted, mass, noise=noise)
-    influence = learning_rate * beta**2 * _PUSH * shares[:, None] * mixed
-    first = influence.sum(axis=0)
-    for array in (gap, influence):
-        array[empty, :] = np.nan
-        array[:, empty] = np.nan
+    gap[empty[codes], :] = np.nan
+    gap[:, empty[codes]] = np.nan
+    influence[empty[codes], :] = np.nan
+    influence[:, empty] = np.nan
     first[empty] = np.nan
     return Prioritization(
         groups=feats.groups,
         level=level,
+        shown=codes,
         gap=gap,
         influence=influence,
         first_step_margin=first,
@@ -162,21 +187,35 @@ def pair_pushes(feats: FeatureSet, *, beta: float, learning_rate: float) -> Pair
     positive(beta, name="beta")
     positive(learning_rate, name="learning_rate")
     train = _train_rows(feats)
-    kernel = feats.working_kernel()
+    n = len(feats)
     pull = np.where(feats.held_out, 0.0, feats.weight)
     scale = learning_rate * beta**2 * _PUSH / pull.sum()
-    dtype = kernel.features.dtype
-    own = pull * kernel.diagonal()
-    theta = kernel.rows(train).adjoint(pull[train].astype(dtype))
-    agreement = kernel.forward(theta) - own
-    group_agreement = np.zeros(len(feats))
-    for code in range(len(feats.groups)):
-        rows = feats.members(code)
-        part = kernel.rows(rows)
-        group_agreement[rows] = part.forward(part.adjoint(pull[rows].astype(dtype))) - own[rows]
-    chosen_push, rejected_push = _side_pushes(feats, kernel, scale / beta * theta)
+    dtype = feats.working_dtype
+    theta: Any = 0.0
+    for where, kernel in feats.kernel_blocks(train):
+        theta = theta + kernel.adjoint(pull[train[where]].astype(dtype))
+    heads = list(_group_sums(feats, np.arange(n), feats.group, [pull])) if feats.in_pieces else None
+    agreement, group_agreement = np.zeros(n), np.zeros(n)
+    sides: list[tuple[Any, Any]] = []
+    for where, kernel in feats.kernel_blocks(np.arange(n)):
+        own = pull[where] * kernel.diagonal()
+        agreement[where] = kernel.forward(theta) - own
+        part_agreement = np.zeros(len(kernel))
+        for rows in _by_code(feats.group[where]):
+            part = kernel.rows(rows)
+            if heads is None:
+                head: Any = part.adjoint(pull[rows].astype(dtype))
+            else:
+                code = feats.group[where][rows[0]]
+                head = np.stack([column[code] for (column,) in heads]).astype(dtype)
+            part_agreement[rows] = part.forward(head) - own[rows]
+        group_agreement[where] = part_agreement
+        sides.append(_side_pushes(feats, where, kernel, scale / beta * theta))
+    chosen_push, rejected_push = (
+        None if any(each is None for each in side) else np.concatenate(side) for side in zip(*sides, strict=True)
+    )
     return PairPushes(
-        agreement=scale * agreement.astype(np.float64),
+        agreement=scale * agreement,
         group_agreement=scale * group_agreement,
         chosen_push=chosen_push,
         rejected_push=rejected_push,
@@ -184,19 +223,20 @@ def pair_pushes(feats: FeatureSet, *, beta: float, learning_rate: float) -> Pair
 
 
 def _side_pushes(
-    feats: FeatureSet, kernel: PairKernel, theta: np.ndarray
-) -> tuple[Float[np.ndarray, " n"] | None, Float[np.ndarray, " n"] | None]:
-    """Change of the chosen and of the rejected log-probability under head weights θ."""
+    feats: FeatureSet, where: slice, kernel: PairKernel, theta: np.ndarray
+) -> tuple[Float[np.ndarray, " b"] | None, Float[np.ndarray, " b"] | None]:
+    """Change of the chosen and of the rejected log-probability of some pairs under head weights θ."""
     if feats.chosen_features is not None and feats.rejected_features is not None:
-        chosen, rejected = feats.chosen_features @ theta[0], feats.rejected_features @ theta[0]
+        chosen, rejected = feats.chosen_features[where] @ theta[0], feats.rejected_features[where] @ theta[0]
         return chosen.astype(np.float64), rejected.astype(np.float64)
-    log_probs = feats.answer_log_probs()
-    if log_probs is None or feats.chosen is None or feats.rejected is None:
+    some = feats.select(where)
+    log_probs = some.answer_log_probs()
+    if log_probs is None or some.chosen is None or some.rejected is None:
         return None, None
     _, basis = feats.coordinates()
     logits = kernel.features @ (basis @ theta).T
-    shared, rows = np.sum(np.exp(log_probs) * logits, axis=1), np.arange(len(feats))
-    return logits[rows, feats.chosen] - shared, logits[rows, feats.rejected] - shared
+    shared, rows = np.sum(np.exp(log_probs) * logits, axis=1), np.arange(len(some))
+    return logits[rows, some.chosen] - shared, logits[rows, some.rejected] - shared
 
 
 def _train_rows(feats: FeatureSet) -> np.ndarray:
@@ -206,24 +246,35 @@ def _train_rows(feats: FeatureSet) -> np.ndarray:
     return train
 
 
-def _group_gram(
-    kernel: PairKernel, group: np.ndarray, left: Float[np.ndarray, " n"], right: Float[np.ndarray, " n"], m: int
-) -> Float[np.ndarray, "m m"]:
-    """Inner products of group sums of φ, weighted by `left` in the rows and by `right` in the columns."""
-    order = np.argsort(group, kind="stable")
-    present, starts = np.unique(group[order], return_index=True)
-    parts = np.split(order, starts[1:])
-    gram = np.zeros((m, m))
-    place = np.ix_(present, present)
-    for column in range(kernel.answers.shape[1]):
-        answers = np.asarray(kernel.answers[:, column], dtype=np.float64)
-        sums = [np.stack([_sum(kernel, answers * by, part) for part in parts]) for by in (left, right)]
-        gram[place] += sums[0] @ sums[1].T
-    return gram
+_SUMS_BYTES = 2**29
+"""Group sums that are held at once: of as many token coordinates as fit, one after another."""
 
 
-def _sum(kernel: PairKernel, values: Float[np.ndarray, " n"], part: np.ndarray) -> Float[np.ndarray, " d"]:
-    return (values[part].astype(kernel.features.dtype) @ kernel.features[part]).astype(np.float64)
+def _group_sums(
+    feats: FeatureSet, rows: Int[np.ndarray, " size"], group: Int[np.ndarray, " size"], weights: list[np.ndarray]
+) -> Iterator[list[Float[np.ndarray, "m d"]]]:
+    """Per token coordinate, the sums of its part of φ over the pairs of each group, once per list of weights."""
+    m, p = len(feats.groups), feats.coordinates()[0].shape[1]
+    width = feats.pair_features(slice(0, 1), feats.working_dtype).shape[1]
+    together = max(1, _SUMS_BYTES // (8 * m * width * len(weights)))
+    for start in range(0, p, together):
+        columns = range(start, min(p, start + together))
+        sums = [[np.zeros((m, width)) for _ in weights] for _ in columns]
+        for where, kernel in feats.kernel_blocks(rows):
+            parts = _by_code(group[where])
+            for found, column in zip(sums, columns, strict=True):
+                answers = np.asarray(kernel.answers[:, column], dtype=np.float64)
+                for total, by in zip(found, weights, strict=True):
+                    values = (answers * by[where]).astype(kernel.features.dtype)
+                    for part in parts:
+                        total[group[where][part[0]]] += values[part] @ kernel.features[part]
+        yield from sums
+
+
+def _by_code(codes: Int[np.ndarray, " size"]) -> list[Int[np.ndarray, " part"]]:
+    """Places of equal codes, those of the least code first."""
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
 
 
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:

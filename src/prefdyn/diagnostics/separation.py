@@ -7,8 +7,9 @@ cases the null, the interval, the held-out probe and the debiased value stand be
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -31,6 +32,8 @@ from prefdyn.maths.geometry import (
 from prefdyn.maths.kernel import PairKernel
 
 _NAN = math.nan
+CELLS = 2**25
+"""Numbers of one group, pairs × width, that are looked at: 8,192 pairs of a sketch of 4,096, 524,288 of width 64."""
 _CELLS = 2**22
 """Random weights are drawn in blocks of about this many numbers."""
 
@@ -41,6 +44,8 @@ class GroupSeparation:
 
     name: str
     pairs: int
+    pairs_used: int
+    """Pairs that all the rest but `pairs` and `classes` rests on: all, or a sample."""
     classes: tuple[int, int] | None
     """Pairs in which the first answer is chosen, and in which the second is; None outside two-answer groups."""
     distinguishability: float
@@ -75,7 +80,7 @@ class GroupSeparation:
     null_p: float
     """Share of relabellings (outside two-answer groups: of random swaps) that reach what was measured."""
     null_p_adjusted: float
-    """The same after Holm's adjustment for the number of groups."""
+    """The same after an adjustment for the number of groups: Holm's, or that of `Separation.adjustment`."""
     probe_accuracy: float
     """Held-out accuracy of a linear probe."""
     probe_interval: tuple[float, float]
@@ -97,6 +102,8 @@ class Separation:
     """Relabellings per group."""
     bootstraps: int
     """Resamples per group."""
+    adjustment: Literal["holm", "max-z"] = "holm"
+    """How p-values are adjusted: "max-z" where there are more than `FOR_HOLM` groups."""
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group; intervals as `*_low` and `*_high`, unknown numbers as None."""
@@ -109,6 +116,7 @@ def separation(
     permutations: int | None = None,
     bootstraps: int = 500,
     folds: int = 5,
+    cells: int = CELLS,
     seed: int = 0,
     progress: bool = False,
 ) -> Separation:
@@ -119,9 +127,12 @@ def separation(
     Args:
         feats: Features of either kind.
         permutations: Relabellings per group for the null. Without it 999, or 40 per group where that is more, so
-            that one real group among many can still reach an adjusted p below 0.05.
+            that one real group among many can still reach an adjusted p below 0.05; 999 beyond `FOR_HOLM` groups,
+            where relabellings for Holm would grow with the square of the groups. There a group's adjusted p is the
+            share of relabellings in which *any* group reaches its `null_z`, which needs no more of them.
         bootstraps: Resamples per group for the interval.
         folds: Folds of the held-out probe.
+        cells: Groups whose pairs × width are more than this are measured on a sample of as many pairs as fit.
         seed: Decides relabellings, resamples and folds. A group's figures do not depend on which others are there,
             save for the number of permutations and the adjusted p.
         progress: Show a bar on stderr where it is a terminal.
@@ -134,6 +145,7 @@ def separation(
 
     Reference:
         2403.18742, section 4; THEORY 2.1, 5, 6.2. The published code has the first three columns and no null.
+        Westfall and Young (1993), "Resampling-based multiple testing", for the largest statistic of all groups.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -144,36 +156,73 @@ def separation(
         (True, 0.001, True)
     """
     groups = len(feats.groups)
-    permutations = max(999, 40 * groups) if permutations is None else at_least(permutations, 1, name="permutations")
+    together = groups > FOR_HOLM
+    if permutations is None:
+        permutations = 999 if together else max(999, 40 * groups)
+    at_least(permutations, 1, name="permutations")
     at_least(bootstraps, 1, name="bootstraps")
     at_least(folds, 2, name="folds")
-    kernel: PairKernel | None = None
-    found = []
+    found, by_group = [], feats.by_group()
+    answers: Any = None
+    largest = np.full(permutations, -math.inf) if together else None
+    at_least(cells, 1, name="cells")
+    most = max(4, cells // (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1])
     for code in track(range(groups), "Separation", unit="groups", shown=progress):
-        name, rows = feats.groups[code], feats.members(code)
-        signs = feats.signs(code)
-        settings = _Settings(permutations=permutations, bootstraps=bootstraps, folds=folds, seed=seed, name=name)
+        name, rows = feats.groups[code], by_group[code]
+        given_answers = feats.two_answers(rows)
+        known: dict[str, Any] = {"pairs": len(rows), "classes": None}
+        if given_answers is not None:
+            count = int(given_answers.positive.sum())
+            known["classes"] = (count, len(rows) - count)
+        if len(rows) > most:
+            kept = np.sort(stream(seed, "separation sample", name).permutation(len(rows))[:most])
+            rows = rows[kept]
+            given_answers = feats.two_answers(rows) if given_answers is not None else None
+        settings = _Settings(
+            permutations=permutations, bootstraps=bootstraps, folds=folds, seed=seed, name=name, largest=largest
+        )
         with small_work(len(rows) * feats.states.shape[1]):
-            if signs is not None:
+            if given_answers is not None:
                 states = feats.states[rows].astype(np.float64)
-                found.append(_two_answers(states, signs > 0, feats.text[rows], settings))
+                found.append(_two_answers(states, given_answers.positive, feats.text[rows], settings) | known)
                 continue
-            given = feats.states if feats.chosen_features is None else feats.chosen_features
-            kernel = kernel or feats.kernel(given.dtype)
-            part = kernel.rows(rows)
+            dtype = (feats.states if feats.chosen_features is None else feats.chosen_features).dtype
+            answers = feats.coordinates()[0].astype(dtype) if answers is None else answers
+            part = PairKernel(answers=answers[rows], features=feats.pair_features(rows, dtype))
             if feats.kind == "responses":  # what the model represents, as in the cosines and the picture
                 seen = PairKernel(answers=np.ones((len(rows), 1)), features=feats.states[rows])
             else:
                 seen = part
-            found.append(_paired(part, seen, feats.text[rows], settings))
-    adjusted = holm(np.array([group["null_p"] for group in found], dtype=np.float64))
+            found.append(_paired(part, seen, feats.text[rows], settings) | known)
+    if largest is None:
+        adjusted = holm(np.array([group["null_p"] for group in found], dtype=np.float64))
+    else:
+        adjusted = _reached([group["null_z"] for group in found], [group["null_p"] for group in found], largest)
     return Separation(
         groups=tuple(
             GroupSeparation(**group, null_p_adjusted=float(p)) for group, p in zip(found, adjusted, strict=True)
         ),
         permutations=permutations,
         bootstraps=bootstraps,
+        adjustment="max-z" if together else "holm",
     )
+
+
+FOR_HOLM = 250
+"""Groups up to which p-values are adjusted by Holm's method, which takes 40 relabellings per group in every group."""
+
+
+def _reached(z: Sequence[float], p: Sequence[float], largest: Float[np.ndarray, " b"]) -> Float[np.ndarray, " m"]:
+    """Share of relabellings whose largest z over all groups reaches each group's own; never below its own p.
+
+    Example:
+        >>> _reached([3.0, 0.5, math.nan], [0.2, 0.4, math.nan], np.array([1.0, 2.0, 0.6, 2.5])).round(2).tolist()
+        [0.2, 1.0, nan]
+    """
+    measured, rising = np.array(z, dtype=np.float64), np.sort(largest)
+    above = len(rising) - np.searchsorted(rising, measured - 1e-9 * np.maximum(np.abs(measured), 1.0))
+    found = np.maximum((1 + above) / (1 + len(rising)), np.array(p, dtype=np.float64))
+    return np.where(np.isnan(measured), p, found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +232,8 @@ class _Settings:
     folds: int
     seed: int
     name: str
+    largest: Float[np.ndarray, " b"] | None = None
+    """Where given: the largest z of every relabelling over the groups so far, which each group raises."""
 
     def stream(self, purpose: str) -> np.random.Generator:
         return stream(self.seed, purpose, self.name)
@@ -195,7 +246,7 @@ def _two_answers(
     states: Float[np.ndarray, "n d"], positive: Bool[np.ndarray, " n"], text: np.ndarray, settings: _Settings
 ) -> dict[str, Any]:
     (n, width), count = states.shape, int(positive.sum())
-    known: dict[str, Any] = {"name": settings.name, "pairs": n, "classes": (count, n - count)}
+    known: dict[str, Any] = {"name": settings.name, "pairs_used": n}
     signed = np.where(positive, 1.0, -1.0) @ states / n
     known["raw_mean_norm"] = 2 * float(np.linalg.norm(signed))
     if n < 4 or min(count, n - count) == 0:
@@ -213,7 +264,7 @@ def _two_answers(
     debiased = square - traces[0] / len(first) - traces[1] / len(second)
     divergence, shrinkage = gaussian_divergence(np.concatenate(within), gap, width)
     null = _relabelled(points, min(count, n - count), settings)
-    known |= _null_figures(math.sqrt(square), null)
+    known |= _null_figures(math.sqrt(square), null, settings.largest)
     known["null_rms"] = null_root_mean_square(points, count)
     deviations = [_resampled(part, settings, label) for part, label in zip(within, ("first", "second"), strict=True)]
     shift = deviations[0].shift - deviations[1].shift
@@ -250,7 +301,7 @@ def _relabelled(points: Float[np.ndarray, "n r"], count: int, settings: _Setting
 
 def _paired(kernel: PairKernel, seen: PairKernel, text: np.ndarray, settings: _Settings) -> dict[str, Any]:
     n, width = len(kernel), kernel.features.shape[1]
-    known: dict[str, Any] = {"name": settings.name, "pairs": n, "classes": None}
+    known: dict[str, Any] = {"name": settings.name, "pairs_used": n}
     ambient = width * kernel.answers.shape[1]
     if n < 4:
         total = kernel.adjoint(np.ones(n)) / max(n, 1)
@@ -273,8 +324,7 @@ def _paired(kernel: PairKernel, seen: PairKernel, text: np.ndarray, settings: _S
     null = _swapped(points, lengths, settings)
     scale = 4 / (n * (n - 1))
     deviation = scale * math.sqrt(2 * off_diagonal)
-    known |= _null_figures(debiased, scale * null)
-    known["null_z"] = debiased / deviation if deviation > 0 else _NAN
+    known |= _null_figures(debiased, scale * null, settings.largest, (0.0, deviation))
     known["null_rms"] = math.sqrt(deviation)
     resampled = _resampled(within, settings, "pairs")
     return known | _distances(
@@ -384,11 +434,20 @@ def _crossing(x: np.ndarray, y: np.ndarray, place: int) -> float:
     return float(x[place] if step == 0 else x[place] - y[place] * (x[place + 1] - x[place]) / step)
 
 
-def _null_figures(measured: float, null: Float[np.ndarray, " b"]) -> dict[str, float]:
-    deviation = float(null.std(ddof=1)) if len(null) > 1 else 0.0
+def _null_figures(
+    measured: float,
+    null: Float[np.ndarray, " b"],
+    largest: Float[np.ndarray, " b"] | None,
+    known: tuple[float, float] | None = None,
+) -> dict[str, float]:
+    """Z and p of what was measured; `known`: mean and standard deviation under the null, where they need no sample."""
+    sampled = (float(null.mean()), float(null.std(ddof=1)) if len(null) > 1 else 0.0)
+    mean, deviation = sampled if known is None else known
     reached = np.sum(null >= measured - 1e-9 * max(abs(measured), float(np.abs(null).max())))
+    if largest is not None and deviation > 0:
+        np.maximum(largest, (null - mean) / deviation, out=largest)
     return {
-        "null_z": (measured - float(null.mean())) / deviation if deviation > 0 else _NAN,
+        "null_z": (measured - mean) / deviation if deviation > 0 else _NAN,
         "null_p": float((1 + reached) / (1 + len(null))),
     }
 

@@ -1,6 +1,7 @@
 """How many threads the linear algebra of one group may use."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 from threadpoolctl import ThreadpoolController
 
@@ -23,4 +24,10 @@ def small_work(cells: int) -> AbstractContextManager[object]:
     """
     if cells > _SMALL:
         return nullcontext()
-    return ThreadpoolController().limit(limits=1, user_api="blas")
+    return _controller().limit(limits=1, user_api="blas")
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Looked for once: going through all loaded libraries takes milliseconds, and there may be thousands of groups."""
+    return ThreadpoolController()

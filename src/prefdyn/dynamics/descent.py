@@ -12,6 +12,7 @@ longer responses it is first order in the head's movement.
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from prefdyn._checks import at_least, positive
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.dynamics.engine import DIVERGED, Run, solve
-from prefdyn.dynamics.measure import Member, Outcome, log_rest, shifts, table
+from prefdyn.dynamics.measure import Member, Outcome, log_rest, shifts, table, tables
 from prefdyn.dynamics.problem import Pairs, as_seen
 from prefdyn.dynamics.routes import build, cheapest
 from prefdyn.dynamics.streaming import HELD_BYTES
@@ -93,19 +94,13 @@ def descent(
 
     pairs = Pairs.of(feats)
     joint, route = _alone(feats, pairs, objective, rate, steps, recorded, kept, progress=progress)
-    tables, heads = [table(joint, pairs, run="joint", learning_rate=rate)], {}
+    parts, heads = [table(joint, pairs, run="joint", learning_rate=rate)], {}
     diverged = [("the joint run", joint)] if joint.stop_reason == DIVERGED else []
     if alone:
-        for code in track(range(len(feats.groups)), "Groups alone", unit="groups", shown=progress):
-            members = feats.members(code)
-            if len(members) and not feats.held_out[members].all():
-                part = pairs.rows(members)
-                by_itself, _ = _alone(feats, part, objective, rate, steps, recorded, [])
-                tables.append(table(by_itself, part, run="alone", learning_rate=rate))
-                if by_itself.head is not None:
-                    heads[feats.groups[code]] = by_itself.head
-                if by_itself.stop_reason == DIVERGED:
-                    diverged.append((f"group {feats.groups[code]!r} alone", by_itself))
+        by_itself = _each_alone(feats, pairs, objective, rate, steps, recorded, progress=progress)
+        parts.append(tables([(found, part) for _, found, part in by_itself], run="alone", learning_rate=rate))
+        heads = {name: found.head for name, found, _ in by_itself if found.head is not None}
+        diverged += [(f"group {name!r} alone", found) for name, found, _ in by_itself if found.stop_reason == DIVERGED]
     settings: dict[str, Any] = {
         "objective": objective.name,
         "beta": objective.beta,
@@ -128,7 +123,7 @@ def descent(
             stacklevel=2,
         )
     return Trajectory(
-        table=pa.concat_tables(tables).combine_chunks(),
+        table=pa.concat_tables(parts).combine_chunks(),
         settings=settings,
         margins=joint.margins,
         chosen_changes=joint.chosen_changes,
@@ -136,6 +131,83 @@ def descent(
         alone_heads=heads,
         provenance=feats.provenance,
     )
+
+
+def _each_alone(
+    feats: FeatureSet,
+    pairs: Pairs,
+    objective: Objective,
+    rate: float,
+    steps: int,
+    recorded: Sequence[int],
+    *,
+    progress: bool,
+) -> list[tuple[str, Outcome, Pairs]]:
+    """A run of every group with training pairs by itself: its name, what it did, and its pairs.
+
+    One after another; beyond `MANY_GROUPS` groups, small ones go together in one solve, each on its own pairs.
+    """
+    members = [rows for rows in feats.by_group() if len(rows) and not feats.held_out[rows].all()]
+    width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
+    found: list[tuple[str, Outcome, Pairs]] = []
+    for some in track(
+        _together(members, pairs.answers.shape[1] * width), "Groups alone", unit="solves", shown=progress
+    ):
+        parts = [pairs.of_group(rows) for rows in some]
+        if len(some) == 1:
+            outcomes = [_alone(feats, parts[0], objective, rate, steps, recorded, [])[0]]
+        else:
+            outcomes = _beside(feats, pairs, some, objective, rate, steps, recorded)
+        found += [(part.groups[0], outcome, part) for part, outcome in zip(parts, outcomes, strict=True)]
+    return found
+
+
+MANY_GROUPS = 200
+"""Up to so many groups, each is run alone in a solve of its own."""
+_SOLVE = 2**21
+"""Operations of a step up to which small groups share a solve: about what the step costs besides its products."""
+
+
+def _together(members: Sequence[np.ndarray], width: int) -> list[list[np.ndarray]]:
+    """Groups in the order given, as many in one solve as keeps products small; each by itself while there are few."""
+    if len(members) <= MANY_GROUPS:
+        return [[rows] for rows in members]
+    found: list[list[np.ndarray]] = []
+    pairs = 0
+    for rows in members:
+        if not found or 4 * (pairs + len(rows)) * (len(found[-1]) + 1) * width > _SOLVE:
+            found.append([])
+            pairs = 0
+        found[-1].append(rows)
+        pairs += len(rows)
+    return found
+
+
+def _beside(
+    feats: FeatureSet,
+    pairs: Pairs,
+    members: Sequence[np.ndarray],
+    objective: Objective,
+    rate: float,
+    steps: int,
+    recorded: Sequence[int],
+) -> list[Outcome]:
+    """Some groups, each trained by itself, in one solve: a run each, which pulls on its own pairs alone."""
+    index = np.concatenate(members)
+    owner = np.repeat(np.arange(len(members)), [len(rows) for rows in members])
+    names = tuple(pairs.groups[pairs.group[rows[0]]] for rows in members)
+    part = replace(pairs.rows(index), group=owner, groups=names)
+    run = Run(objective=objective, learning_rate=rate, optimizer=SGD(), members=(Member(objective=objective),))
+    sft = objective.reads == "log_probs"
+    route = build(feats, part, "rows" if sft else "weights", dtype=feats.working_dtype, sft=sft)
+    masks = (owner[:, None] == np.arange(len(members))).astype(np.float64)
+    found = solve(
+        route, part, [run] * len(members), steps=steps, recorded=recorded, masks=masks, subset=range(len(members))
+    )
+    return [
+        replace(outcome, means=[means[:, 2 * place : 2 * place + 2] for means in outcome.means])
+        for place, (outcome,) in enumerate(found)
+    ]
 
 
 def _alone(
@@ -194,11 +266,9 @@ def stable_learning_rate(feats: FeatureSet, objective: Objective) -> float:
             f"the loss {objective.name!r} has a kink, so no step is small enough to be stable; give learning_rate a "
             "number in place of 'auto'"
         )
-    subsets = [
-        None,
-        *((name,) for code, name in enumerate(feats.groups) if not feats.held_out[feats.group == code].all()),
-    ]
-    limits = [limit for names in subsets if (limit := stability(feats, objective, names)) is not None]
+    seen = as_seen(feats, objective)
+    subsets = [np.flatnonzero(~feats.held_out), *(rows[~feats.held_out[rows]] for rows in feats.by_group())]
+    limits = [limit for rows in subsets if len(rows) and (limit := _limit(seen, objective, rows)) is not None]
     if not limits:
         raise DataError("every training feature is zero, so no step changes anything; check the model's weights")
     return float(min(limits) / 2)
@@ -222,16 +292,21 @@ def stability(feats: FeatureSet, objective: Objective, groups: Sequence[str] | N
         >>> round(stability(feats, DPO(beta=1.0)), 9)
         8.0
     """
-    curvature = float(np.asarray(objective.curvature))
-    if math.isinf(curvature):
-        return None
     inside = ~feats.held_out
     if groups is not None:
         inside = inside & np.isin(feats.group, [feats.groups.index(name) for name in groups])
-    largest = _largest(as_seen(feats, objective), np.flatnonzero(inside))
+    return _limit(as_seen(feats, objective), objective, np.flatnonzero(inside))
+
+
+def _limit(feats: FeatureSet, objective: Objective, rows: Int[np.ndarray, " trained"]) -> float | None:
+    """`stability` for a run on these rows of features as the objective sees them."""
+    curvature = float(np.asarray(objective.curvature))
+    if math.isinf(curvature):
+        return None
+    largest = _largest(feats, rows)
     if largest <= 0:
         return None
-    return float(2 * feats.weight[inside].sum() / (curvature * objective.beta**2 * largest))
+    return float(2 * feats.weight[rows].sum() / (curvature * objective.beta**2 * largest))
 
 
 def allowed(feats: FeatureSet, objective: Objective, groups: Sequence[str] | None = None) -> str:

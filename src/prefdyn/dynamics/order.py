@@ -41,7 +41,7 @@ def learning_area(run: Trajectory, group: str, *, split: str = "train", which: s
         >>> learning_area(Trajectory.from_rows(rows, settings={}), "a")
         0.5
     """
-    found = run.where(run=which, group=group, split=split)
+    found = run.cell(run=which, group=group, split=split)
     return area(found["step"].to_numpy(), np.asarray(found["loss"].to_numpy(zero_copy_only=False), dtype=np.float64))
 
 
@@ -64,7 +64,8 @@ def places(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
         >>> places(np.array([0.5, 0.2, np.nan, 0.5])).tolist()
         [2.0, 1.0, nan, 2.0]
     """
-    below = np.array([np.sum(values < value) for value in values], dtype=np.float64)
+    known = np.sort(values[~np.isnan(values)])
+    below = np.searchsorted(known, values, side="left").astype(np.float64)
     return np.where(np.isnan(values), math.nan, 1 + below)
 
 

@@ -1,7 +1,7 @@
 r"""What a run needs to know of its pairs beside their features: small columns, one value per pair."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,12 @@ class Pairs:
             ref_rejected=pick(self.ref_rejected),
             per_token=self.per_token,
         )
+
+    def of_group(self, index: Int[np.ndarray, " size"]) -> "Pairs":
+        """The columns of the pairs of one group, and no other group beside it: what is measured has its cells alone."""
+        (code,) = np.unique(self.group[index])
+        part = self.rows(index)
+        return replace(part, group=np.zeros(len(index), dtype=self.group.dtype), groups=(self.groups[code],))
 
     def differences(self) -> Float[np.ndarray, "n k"]:
         """$e_w - e_l$ among the k tokens, one row per pair."""

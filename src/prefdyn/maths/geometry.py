@@ -215,8 +215,9 @@ def shared_norm_and_spread(
         (2.061553, 0.0)
     """
     midpoints, halves, variances = [], [], []
-    for code in np.unique(group):
-        first, second = states[(group == code) & positive], states[(group == code) & ~positive]
+    order = np.argsort(group, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        first, second = states[rows[positive[rows]]], states[rows[~positive[rows]]]
         if min(len(first), len(second)) < 2:
             continue
         up, down = first.mean(axis=0, dtype=np.float64), second.mean(axis=0, dtype=np.float64)
@@ -301,7 +302,9 @@ def pair_coordinates(kernel: PairKernel) -> Float[np.ndarray, "n r"]:
 # Gaussian divergence ------------------------------------------------------------------------------------------------
 
 
-def ledoit_wolf_shrinkage(centred: Float[np.ndarray, "n r"], width: int) -> float:
+def ledoit_wolf_shrinkage(
+    centred: Float[np.ndarray, "n r"], width: int, *, gram: Float[np.ndarray, "k k"] | None = None
+) -> float:
     r"""Ledoit-Wolf's weight of the target $\mu I$ in $(1-\lambda) S + \lambda \mu I$, $\mu = \mathrm{Tr}\,S/d$.
 
     Depends on the rows through inner products only, so rows may come rotated into fewer columns than `width`.
@@ -309,6 +312,7 @@ def ledoit_wolf_shrinkage(centred: Float[np.ndarray, "n r"], width: int) -> floa
     Args:
         centred: Rows with their mean taken away; S = centredᵀ centred / n.
         width: The dimension d of the space in which the covariance lives, at least r.
+        gram: The smaller of both Gram matrices of the rows, where it is known.
 
     Returns:
         λ in [0, 1].
@@ -325,7 +329,8 @@ def ledoit_wolf_shrinkage(centred: Float[np.ndarray, "n r"], width: int) -> floa
     n, r = centred.shape
     squares = np.einsum("ij,ij->i", centred, centred)
     mean_variance = squares.sum() / n / width
-    gram = centred @ centred.T if n <= r else centred.T @ centred
+    if gram is None:
+        gram = centred @ centred.T if n <= r else centred.T @ centred
     squared_norm = float(np.vdot(gram, gram)) / n**2
     noise = ((squares**2).sum() / n - squared_norm) / n
     distance = squared_norm - width * mean_variance**2
@@ -361,9 +366,10 @@ def gaussian_divergence(
         (4.0, 0.0)
     """
     n, r = centred.shape
-    shrinkage = ledoit_wolf_shrinkage(centred, width)
+    products = centred.T @ centred
+    shrinkage = ledoit_wolf_shrinkage(centred, width, gram=products if n > r else None)
     target = float(np.vdot(centred, centred)) / n / width
-    covariance = (1 - shrinkage) / n * (centred.T @ centred)
+    covariance = (1 - shrinkage) / n * products
     covariance.flat[:: r + 1] += shrinkage * target
     try:
         factor = cho_factor(covariance, lower=True, check_finite=False)
@@ -454,11 +460,36 @@ def priority_levels(
         [0.5547, 0.27735, 0.3698]
     """
     shares = mass / mass.sum()
-    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
-    square = float(shares @ gram @ shares)
+    return levels_along(gram @ shares, np.diag(gram), shares, float(shares @ gram @ shares), noise=noise)
+
+
+def levels_along(
+    along: Float[np.ndarray, " m"],
+    squares: Float[np.ndarray, " m"],
+    shares: Float[np.ndarray, " m"],
+    square: float,
+    *,
+    noise: float = _CANCELLED,
+) -> Float[np.ndarray, " m"]:
+    r"""`priority_levels` without the matrix of all inner products: what it takes of it grows with m, not with m².
+
+    Args:
+        along: $b_i \cdot \bar b$.
+        squares: $\lVert b_i \rVert^2$.
+        shares: $m_k$ over their sum.
+        square: $\lVert \bar b \rVert^2$.
+        noise: As for `priority_levels`.
+
+    Example:
+        >>> b = np.array([[3.0, 0], [0, 1], [-1, 2]])
+        >>> mean = b.mean(axis=0)
+        >>> levels_along(b @ mean, (b**2).sum(axis=1), np.full(3, 1 / 3), mean @ mean).round(6).tolist()
+        [0.5547, 0.27735, 0.3698]
+    """
+    lengths = np.sqrt(np.maximum(squares, 0.0))
     if square <= (noise * float(shares @ lengths)) ** 2:
-        return np.full(len(gram), np.nan)
-    return np.clip((gram @ shares) / (math.sqrt(square) * lengths.max()), -1.0, 1.0)
+        return np.full(len(along), np.nan)
+    return np.clip(along / (math.sqrt(square) * lengths.max()), -1.0, 1.0)
 
 
 def priority_gaps(
