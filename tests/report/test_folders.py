@@ -49,7 +49,10 @@ def test_names_stay_as_they_are_and_labels_are_one_line(tmp_path):
             "has schema 7, but this version reads 1",
         ),
         (lambda folder: (folder / "summary.json").write_text("[]"), "has schema None"),
-        (lambda folder: (folder / "summary.json").write_text('{"schema": 1, "groups": [3]}'), "groups without a name"),
+        (
+            lambda folder: (folder / "summary.json").write_text('{"schema": 1, "groups": [3]}'),
+            r"summary.json: groups\[0\] is a number \(3\), but must be an object; run the command that wrote it again",
+        ),
         (lambda folder: (folder / "trajectory.parquet").write_bytes(b"PAR1"), "cannot be read as Parquet"),
         (
             lambda folder: pq.write_table(pa.table({"run": ["joint"]}), folder / "trajectory.parquet"),

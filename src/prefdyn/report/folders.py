@@ -1,6 +1,5 @@
 """An output folder, read back: everything that a report shows comes from here."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +8,17 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from prefdyn._csv import read_csv
-from prefdyn._json import SCHEMA_VERSION
+from prefdyn._json import SCHEMA_VERSION, NotJSON, read_json
 from prefdyn.errors import ConfigError, StoreError
 from prefdyn.provenance import Provenance
+from prefdyn.report.summary_shape import SUMMARY
 from prefdyn.report.text import visible
+from prefdyn.store import fits, read_table, steps_table
 from prefdyn.trajectory import MODULES, SCHEMA, Trajectory
 
+_AGAIN = "run the command that wrote it again"
 _WRITERS = "give an output folder of another command"
 _SEVERAL = {"grid": "a grid of settings", "comparison": "a comparison"}
 """Parts of a summary that more than one run belongs to."""
@@ -150,9 +151,13 @@ def number(value: Any) -> float:
         >>> number(2), number(None), number("x")
         (2.0, nan, nan)
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        return math.nan
+    return found if math.isfinite(found) else math.nan
 
 
 @runtime_checkable
@@ -205,20 +210,20 @@ def read_folder(path: str | Path) -> RunFolder:
     if not source.is_file():
         raise StoreError(f"{path} holds no summary.json; {_WRITERS}")
     try:
-        summary = json.loads(source.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise StoreError(f"{source} cannot be read as JSON ({error}); run the command that wrote it again") from error
+        summary = read_json(source.read_bytes())
+    except NotJSON as error:
+        raise StoreError(f"{source} cannot be read as JSON: it {error}; {_AGAIN}") from error
+    except OSError as error:
+        raise StoreError(f"{source} cannot be read ({error.strerror}); check its permissions") from error
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA_VERSION:
         found = summary.get("schema") if isinstance(summary, dict) else None
         raise StoreError(
             f"{source} has schema {found!r}, but this version reads {SCHEMA_VERSION}; run the command again"
         )
-    groups = summary.get("groups") or []
-    if not isinstance(groups, list) or not all(isinstance(row, dict) and "name" in row for row in groups):
-        raise StoreError(f"{source} lists groups without a name; run the command that wrote it again")
-    trajectory = _table(path / "trajectory.parquet", needs=tuple(SCHEMA.names))
-    pairs = _table(path / "pairs.parquet", needs=("id", "group", "split"))
-    modules = _table(path / "modules.parquet", needs=tuple(MODULES.names))
+    fits(summary, SUMMARY, source, fix=_AGAIN)
+    trajectory = _steps(path / "trajectory.parquet", SCHEMA)
+    pairs = _pairs(path / "pairs.parquet")
+    modules = _steps(path / "modules.parquet", MODULES)
     return RunFolder(
         path=path,
         summary=summary,
@@ -234,18 +239,23 @@ def _updates(path: Path) -> pa.Table | None:
         return None
     try:
         return read_csv(path)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} cannot be read as CSV ({error}); run the command that wrote it again") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())
+        raise StoreError(f"{path} cannot be read as CSV ({why}); {_AGAIN}") from error
 
 
-def _table(path: Path, *, needs: tuple[str, ...]) -> pa.Table | None:
+def _steps(path: Path, schema: pa.Schema) -> pa.Table | None:
+    return steps_table(path, schema, fix=_AGAIN) if path.is_file() else None
+
+
+_PAIRS = ("id", "group", "split")
+
+
+def _pairs(path: Path) -> pa.Table | None:
     if not path.is_file():
         return None
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} cannot be read as Parquet ({error}); run the command that wrote it again") from error
-    missing = [name for name in needs if name not in table.schema.names]
-    if missing:
-        raise StoreError(f"{path} lacks the columns {missing}; run the command that wrote it again")
+    table = read_table(path, fix=_AGAIN)
+    for name in _PAIRS:
+        if table.schema.names.count(name) != 1 or table[name].type != pa.string() or table[name].null_count:
+            raise StoreError(f"{path} does not hold the column {name!r}, a text for every pair; {_AGAIN}")
     return table

@@ -1,0 +1,85 @@
+"""What summary.json must look like for a page, a picture or a comparison to be made of it (see `prefdyn._shape`).
+
+Containers are spelt out; what is shown as it is may be text, a number, true, false or null. A part may be missing,
+since commands write different ones, and parts that are not listed may hold anything.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+VALUE = (str, float, bool, None)
+_NUMBER = (float, None)
+_TEXT = (str, None)
+_NUMBERS = ([(float, None)], None)
+_MATRIX = ([[(float, None)]], None)
+_TEXTS = ([str], None)
+_FLAT = ({"*": VALUE}, None)
+_ROWS = ([{"*": VALUE}], None)
+_SETTINGS = ({"*": (*VALUE, [VALUE], {"*": VALUE})}, None)
+
+
+def _rows(**shapes: Any) -> Any:
+    """A list of objects whose values are plain, but for those given."""
+    return ([{**{f"{name}?": shape for name, shape in shapes.items()}, "*": VALUE}], None)
+
+
+def _parts(**shapes: Any) -> Any:
+    """An object of which some parts have a shape, and the others are plain."""
+    return ({**{f"{name}?": shape for name, shape in shapes.items()}, "*": VALUE}, None)
+
+
+SUMMARY: Mapping[str, Any] = {
+    "schema": int,
+    "command?": str,
+    "groups?": ([{"name": str, "ranks?": _NUMBERS, "verdict?": _TEXT, "verdict_because?": _TEXT, "*": VALUE}], None),
+    "bounds?": _rows(conditions=_ROWS),
+    "dataset?": _parts(left_out=_ROWS),
+    "model?": _SETTINGS,
+    "features?": _parts(answers=_TEXTS, sketch_error=_FLAT),
+    "settings?": _SETTINGS,
+    "provenance?": (
+        {
+            "data?": ({"left_out?": _ROWS, "*": object}, None),
+            "model?": (dict, None),
+            "settings?": (dict, None),
+            "seed?": (int, [int], None),
+            "versions?": _FLAT,
+        },
+        None,
+    ),
+    "warnings?": _TEXTS,
+    "findings?": _rows(pairs=_TEXTS, says=str, severity=str, code=str, group=_TEXT),
+    "timings?": ({"*": _NUMBER}, None),
+    "verdict_thresholds?": _ROWS,
+    "files?": (object, None),
+    "diagnostics?": _parts(
+        cosine=_parts(raw=_MATRIX, centred=_MATRIX, raw_without_self=_MATRIX, centred_without_self=_MATRIX),
+        distances=_parts(labels=_TEXTS, matrix=_MATRIX),
+        embedding=_parts(
+            explained=_NUMBERS, group=([int], None), id=_TEXTS, positive=([(bool, None)], None), x=_NUMBERS, y=_NUMBERS
+        ),
+        geometry=_FLAT,
+        influence=_parts(matrix=_MATRIX),
+        order=_parts(distinguishability=_FLAT, priority=_FLAT),
+        priority_gap=_MATRIX,
+    ),
+    "displacement?": _parts(ches=_FLAT, first_step=_FLAT),
+    "exact?": _parts(
+        gap=_FLAT,
+        recorded=_NUMBERS,
+        groups=([{"name": str, "pairs?": _NUMBER, "*": (*VALUE, [(float, None)])}], None),
+    ),
+    "examples?": _parts(at_odds=_ROWS, chosen_falls=_ROWS, opposites=_rows(), looked_at=_FLAT),
+    "field?": _parts(edges=_ROWS, rows=_ROWS),
+    "grid?": _parts(cells=_ROWS),
+    "theory?": _parts(
+        margins=({"*": (_NUMBERS[0], *VALUE)}, None), path=({"*": (_NUMBERS[0], *VALUE)}, None), values=_FLAT
+    ),
+    "training?": _parts(first_batch=_SETTINGS, last_batch=_SETTINGS),
+    "comparison?": _parts(
+        commands=_TEXTS, folders=_TEXTS, names=_TEXTS, only_first=_TEXTS, only_second=_TEXTS, order=_FLAT,
+        order_by_size=_FLAT, rescaling=_parts(tried=_NUMBERS), rows=_ROWS,
+        settings=([{"name": str, "*": (*VALUE, [VALUE])}], None),
+        errors=({"*": ({"*": _FLAT}, None)}, None),
+    ),
+}  # fmt: skip
