@@ -297,11 +297,12 @@ class FeatureSet:
     def kernel_blocks(self, rows: Int[np.ndarray, " size"]) -> "Iterator[tuple[slice, PairKernel]]":
         """The kernel of some pairs in `working_dtype`, piece by piece: where in `rows`, and the kernel of those.
 
-        One piece, unless all features take over 2 GiB: then nothing larger than a piece of them is ever in memory.
+        One piece, unless their features take over 2 GiB: then nothing larger than a piece of them is ever in memory.
         """
         answers = self.coordinates()[0].astype(self.working_dtype)
         bytes_of_row = self._kernel_width * self.working_dtype.itemsize
-        step = max(1, _PIECE_BYTES // bytes_of_row) if self.in_pieces else len(rows)
+        held = len(rows) * bytes_of_row <= _FLOAT64_BYTES
+        step = len(rows) if held else max(1, _PIECE_BYTES // bytes_of_row)
         for start in range(0, len(rows), max(1, step)):
             some = rows[start : start + step]
             whole = len(some) and some[-1] - some[0] == len(some) - 1 and (np.diff(some) == 1).all()

@@ -112,7 +112,7 @@ class Trajectory:
             starts = np.flatnonzero(np.diff(code[order], prepend=-1))
             for rows in np.split(order, starts[1:]):
                 at = [int(each[rows[0]]) for each in codes]
-                key = [known[place] if place < len(known) else None for known, place in zip(names, at, strict=True)]
+                key = [known[place] if place < len(known) else "" for known, place in zip(names, at, strict=True)]
                 self._cells[key[0], key[1], key[2]] = rows
         return self._cells.get((run, group, split), _NOWHERE)
 

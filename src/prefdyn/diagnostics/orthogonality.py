@@ -343,7 +343,7 @@ def _mean_cosines(
     count = np.array([len(rows) for rows in parts])
     means = np.full((len(parts), unit.shape[1]), np.nan)
     selves = np.zeros(len(parts))
-    for place in np.flatnonzero(count):
+    for place in np.flatnonzero(count).tolist():
         part = unit[parts[place]]
         means[place] = part.mean(axis=0)
         selves[place] = np.vdot(part, part)

@@ -121,7 +121,7 @@ def prioritization(
     along, squares, served, square = np.zeros(m), np.zeros(m), np.zeros(m), 0.0
     for left, *others in _group_sums(feats, train, group, weights):
         right, some = others[0] if others else left, left if whole else left[codes]
-        weighted += some @ some.T
+        weighted += some @ some.copy().T  # a copy: one product in one way, whether the two sides are the same or not
         if others or not whole:
             mixed += some @ right.T
         if not whole:

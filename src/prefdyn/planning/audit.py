@@ -18,10 +18,11 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import Finding, preflight
 from prefdyn.data.split import held_out_mask
 from prefdyn.diagnostics.displacement import Displacement, displacement
+from prefdyn.diagnostics.many import shown_groups
 from prefdyn.diagnostics.opposites import Opposites, opposites
 from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embedding, orthogonality
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
-from prefdyn.diagnostics.separation import Separation, separation
+from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
 from prefdyn.diagnostics.wording import Wording, wording
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.dynamics.problem import as_seen
@@ -144,7 +145,7 @@ class Audit:
 
     def _groups(self) -> list[dict[str, Any]]:
         rows = []
-        displaced = self.displacement.rows()
+        displaced, by_group = self.displacement.rows(), self.features.by_group()
         for code, (measured, predicted, judged) in enumerate(
             zip(self.separation.groups, self.predicted, self.judgements, strict=True)
         ):
@@ -176,6 +177,8 @@ class Audit:
                 "auc": measured.auc,
                 "raw_mean_norm": measured.raw_mean_norm,
             }
+            if measured.pairs_used < measured.pairs:
+                row["pairs_measured"] = measured.pairs_used
             if self.wording is not None:
                 words = self.wording.groups[code]
                 row |= {
@@ -203,7 +206,7 @@ class Audit:
                 "first_step_margin": self.prioritization.first_step_margin[code],
             }
             row |= {name: value for name, value in displaced[code].items() if name != "name"}
-            inside = self.features.group == code
+            inside = by_group[code]
             for side in ("chosen", "rejected"):
                 lengths = getattr(self.features, f"{side}_length")[inside]
                 row[f"{side}_tokens"] = float(lengths.mean()) if len(lengths) else math.nan
@@ -222,8 +225,12 @@ class Audit:
                 ),
                 "priority": rank_agreement(self.prioritization.level, decrease),
             },
+            **self._groups_shown(),
             "priority_gap": self.prioritization.gap,
-            "influence": {"matrix": self.prioritization.influence, "unit": "reward margin, first step"},
+            "influence": {
+                "matrix": self.prioritization.influence[:, self.prioritization.shown],
+                "unit": "reward margin, first step",
+            },
             "cosine": {
                 "raw": shape.cosine,
                 "raw_without_self": shape.cosine_without_self,
@@ -253,6 +260,11 @@ class Audit:
                 "of": cloud.of,
             },
         }
+
+    def _groups_shown(self) -> dict[str, Any]:
+        """Names of the groups in the matrices, where those are not all."""
+        names, codes = self.features.groups, self.prioritization.shown
+        return {} if len(codes) == len(names) else {"shown_groups": [names[code] for code in codes]}
 
     def _examples(self) -> dict[str, Any]:
         """Pairs to look at, with their texts: the first step of all the others goes against them, and so on."""
@@ -382,7 +394,8 @@ def audit(
     feats = as_seen(feats, objective)
     with _timed(timings, "diagnose_s"):
         apart = separation(feats, seed=seed, progress=progress)
-        shape = orthogonality(feats)
+        shown = shown_groups(feats)
+        shape = orthogonality(feats, shown=shown, seed=seed)
         words = None if dataset is None else wording(dataset, feats, seed=seed, progress=progress)
         twin = None
         if untrained_twin and dataset is not None:
@@ -398,7 +411,7 @@ def audit(
             progress=progress,
         )
         rate = run.settings["learning_rate"]
-        priority = prioritization(feats, beta=objective.beta, learning_rate=rate)
+        priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
         predicted = predictions(feats, run, objective)
     trained_exactly, untold = None, None
@@ -418,7 +431,7 @@ def audit(
                     "this model; --exact 50 does it on 50 pairs."
                 )
     with _timed(timings, "prove_s"):
-        proved = tuple(bounds(feats, run))
+        proved = tuple(bounds(feats, run, shown=shown.tolist()))
     limits = thresholds or Thresholds()
     trained = round(1 - float(feats.held_out.mean()), 6)  # what the features hold, which may have come with a split
     settings = resolved_settings(feats, run, seed=seed, split=trained, untrained_twin=untrained_twin)
@@ -428,7 +441,9 @@ def audit(
         separation=apart,
         prioritization=priority,
         orthogonality=shape,
-        embedding=embedding(feats, seed=seed, method=embedding_method),
+        embedding=embedding(
+            feats, seed=seed, method=embedding_method, shown=None if len(shown) == len(feats.groups) else shown
+        ),
         wording=words,
         pushes=pushes,
         displacement=displacement(feats, pushes),
@@ -442,7 +457,11 @@ def audit(
         predicted=tuple(predicted),
         thresholds=limits,
         settings=settings,
-        warnings=(*_warnings(feats, objective, learning_rate), *([untold] if untold else [])),
+        warnings=(
+            *_warnings(feats, objective, learning_rate),
+            *_capped(feats, apart, shape, len(shown)),
+            *([untold] if untold else []),
+        ),
         timings=timings,
     )
 
@@ -456,13 +475,15 @@ def evidence(
     predicted: Sequence[Mapping[str, Any]],
 ) -> list[Evidence]:
     """What the verdict rules look at, group by group."""
-    names, long = [row["name"] for row in predicted], feats.kind == "responses"
+    names, long = [feats.groups[code] for code in priority.shown], feats.kind == "responses"
     errors = priority_errors(feats, priority, pushes)
     gathered = []
     for code, row in enumerate(predicted):
         measured = apart.groups[code]
         by = priority.influence[:, code]
-        opposed = [names[place] for place in np.argsort(by, kind="stable") if by[place] < 0 and place != code]
+        opposed = [
+            names[place] for place in np.argsort(by, kind="stable") if by[place] < 0 and priority.shown[place] != code
+        ]
         gathered.append(
             Evidence(
                 name=row["name"],
@@ -498,8 +519,8 @@ def priority_errors(feats: FeatureSet, priority: Prioritization, pushes: PairPus
         return np.full(len(feats.groups), math.nan)
     unit = np.nanmax(np.abs(priority.level)) / np.nanmax(margins)
     errors = []
-    for code in range(len(feats.groups)):
-        push = pushes.agreement[(feats.group == code) & ~feats.held_out]
+    for rows in feats.by_group():
+        push = pushes.agreement[rows[~feats.held_out[rows]]]
         errors.append(unit * push.std(ddof=1) / math.sqrt(len(push)) if len(push) > 1 else math.nan)
     return np.array(errors)
 
@@ -543,6 +564,29 @@ def _warnings(feats: FeatureSet, objective: Objective, learning_rate: float | st
             "No pair is held out: verdicts on held-out loss are not given, and ranks rest on the training loss."
         )
     return tuple(found)
+
+
+def _capped(feats: FeatureSet, apart: Separation, shape: Orthogonality, shown: int) -> Iterator[str]:
+    """What was looked at in part only, because there are many groups or many pairs."""
+    groups, pairs = len(feats.groups), len(feats)
+    if shown < groups:
+        yield (
+            f"Of {groups:,} groups the {shown:,} with most pairs are held against each other, drawn, and have "
+            "statements of their own; verdicts, curves in trajectory.parquet and groups.csv are of all."
+        )
+    if apart.adjustment == "max-z":
+        yield (
+            f"With more than {FOR_HOLM} groups, p-values are adjusted by the largest statistic of all groups under "
+            f"relabelling (Westfall and Young), and not by Holm's method."
+        )
+    sampled = [group for group in apart.groups if group.pairs_used < group.pairs]
+    if sampled:
+        yield (
+            f"Distinguishability, nulls and probes of {len(sampled):,} large groups rest on a sample of "
+            f"{max(group.pairs_used for group in sampled):,} of their pairs; simulation and training curves use all."
+        )
+    if shape.pairs_used < pairs:
+        yield f"Cosines, distances and the effective rank rest on a sample of {shape.pairs_used:,} of {pairs:,} pairs."
 
 
 def _cut(text: str | None, limit: int) -> str | None:

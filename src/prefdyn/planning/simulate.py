@@ -1,13 +1,15 @@
 """Learning curves alone: features in, a trajectory and its files out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from prefdyn._json import plain
+from prefdyn.diagnostics.many import SHOWN_GROUPS, shown_groups
 from prefdyn.diagnostics.prioritization import Prioritization, prioritization
 from prefdyn.dynamics.descent import descent
 from prefdyn.dynamics.problem import as_seen
@@ -93,7 +95,10 @@ def simulate(
         features=feats,
         trajectory=run,
         prioritization=prioritization(
-            as_seen(feats, objective), beta=objective.beta, learning_rate=run.settings["learning_rate"]
+            as_seen(feats, objective),
+            beta=objective.beta,
+            learning_rate=run.settings["learning_rate"],
+            shown=shown_groups(feats),
         ),
         predicted=tuple(predictions(feats, run, objective)),
         settings=resolved_settings(feats, run, seed=seed),
@@ -104,21 +109,24 @@ def _joint_and_alone(
     feats: FeatureSet, batch_size: int | Literal["full"], common: dict[str, Any], *, progress: bool
 ) -> Trajectory:
     """The joint run and one of each group by itself, in one Trajectory."""
-    steps = common["steps"]
+    steps, dtype = common["steps"], "float32" if feats.working_dtype == np.float32 else "float64"
     joint = sweep(feats, **common, batch_size=batch_size, margins_at=[steps], progress=progress)[0]
     tables, heads = [joint.table], {}
-    for code, name in enumerate(feats.groups):
-        members = feats.members(code)
+    many = len(feats.groups) > SHOWN_GROUPS
+    for name, members in zip(feats.groups, feats.by_group(), strict=True):
         count = int((~feats.held_out[members]).sum())
         if count:
             size = batch_size if batch_size == "full" or batch_size <= count else "full"
-            alone = sweep(feats, **common, batch_size=size, groups=[[name]])[0]
+            if many:  # what a run of few pairs costs then does not grow with the others
+                alone = sweep(only(feats, members, name), **common, batch_size=size, dtype=dtype)[0]
+            else:
+                alone = sweep(feats, **common, batch_size=size, groups=[[name]])[0]
             place = alone.table.schema.get_field_index("run")
             tables.append(alone.table.set_column(place, "run", pa.array(["alone"] * alone.table.num_rows)))
             if alone.joint_head is not None:
                 heads[name] = alone.joint_head
     return Trajectory(
-        table=pa.concat_tables(tables),
+        table=pa.concat_tables(tables).combine_chunks(),
         settings=joint.settings,
         margins=joint.margins,
         chosen_changes=joint.chosen_changes,
@@ -126,3 +134,9 @@ def _joint_and_alone(
         alone_heads=heads,
         provenance=joint.provenance,
     )
+
+
+def only(feats: FeatureSet, rows: np.ndarray, name: str) -> FeatureSet:
+    """The pairs of one group, and no other group's name beside them."""
+    part = feats.select(rows)
+    return replace(part, group=np.zeros(len(rows), dtype=feats.group.dtype), groups=(name,))

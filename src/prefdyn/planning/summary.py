@@ -47,20 +47,19 @@ def predictions(feats: FeatureSet, run: Trajectory, objective: Objective) -> lis
     areas = []
     rows: list[dict[str, Any]] = []
     last = max(run.margins) if run.margins else None
-    for code, name in enumerate(feats.groups):
-        inside = feats.group == code
-        held_out = inside & feats.held_out
+    for name, inside in zip(feats.groups, feats.by_group(), strict=True):
+        held_out = inside[feats.held_out[inside]]
         errors = math.nan
-        if last is not None and held_out.sum() > 1:
+        if last is not None and len(held_out) > 1:
             losses = objective.loss(run.margins[last][held_out])
             errors = float(losses.std(ddof=1) / math.sqrt(len(losses)))
         areas.append(learning_area(run, name, split=split))
         rows.append(
             {
                 "name": name,
-                "pairs": int(inside.sum()),
-                "train_pairs": int((inside & ~feats.held_out).sum()),
-                "held_out_pairs": int(held_out.sum()),
+                "pairs": len(inside),
+                "train_pairs": len(inside) - len(held_out),
+                "held_out_pairs": len(held_out),
                 "predicted_rank": math.nan,
                 "predicted_final_loss": run.final("loss", group=name),
                 "predicted_final_margin": run.final("margin", group=name),

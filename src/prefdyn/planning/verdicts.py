@@ -29,7 +29,7 @@ class Thresholds:
     few_pairs: int = 20
     """Under this many pairs no claim is made."""
     null_p: float = 0.05
-    """Above this Holm-adjusted p the labels look random."""
+    """Above this p, adjusted for the number of groups, the labels look random."""
     giveaway_accuracy: float = 0.9
     """From this held-out accuracy on, by length alone, length counts as given away."""
     trivial_accuracy: float = 0.98
@@ -49,7 +49,7 @@ class Thresholds:
             {"verdict": "too few", "rule": f"under {self.few_pairs} pairs, or one class"},
             {
                 "verdict": "noise",
-                "rule": f"null p > {self.null_p} (Holm-adjusted for the number of groups), "
+                "rule": f"null p > {self.null_p} (adjusted for the number of groups, by Holm's method up to 250), "
                 "or the held-out probe's 95 % interval reaches chance (the larger class's share)",
             },
             {
@@ -93,7 +93,7 @@ class Evidence:
     one_class: bool
     """A two-answer group whose pairs all choose the same answer."""
     null_p: float
-    """Holm-adjusted."""
+    """Adjusted for the number of groups."""
     probe_low: float
     """Lower end of the held-out probe's 95 % interval."""
     probe_chance: float

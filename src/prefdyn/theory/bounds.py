@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from prefdyn.features import Answers, FeatureSet
 from prefdyn.maths.geometry import cosine
+from prefdyn.maths.kernel import largest_eigenvalue_in_pieces
 from prefdyn.theory import gradient_field as plane
 from prefdyn.theory import learning_dynamics as head
 from prefdyn.theory import value_scaling as scaling
@@ -26,7 +27,7 @@ from prefdyn.theory.measured import (
 from prefdyn.trajectory import Trajectory
 
 
-def bounds(feats: FeatureSet, run: Trajectory) -> list[Bound]:
+def bounds(feats: FeatureSet, run: Trajectory, *, shown: Sequence[int] | None = None) -> list[Bound]:
     r"""What every theorem says of these features and this run: value, conditions, what was measured.
 
     Constants are measured from the training pairs (plug-in). The statements of 2403.18742 are about one group and are
@@ -38,6 +39,8 @@ def bounds(feats: FeatureSet, run: Trajectory) -> list[Bound]:
             out, and the statements on any pair features and on the plane remain.
         run: A run on these features: it gives beta, learning rate and steps, and what was measured. Margins kept by
             `descent(margins_at=…)` and the heads it ends with are compared where they are there.
+
+        shown: Codes of the groups whose own statements are made; all if not given.
 
     Returns:
         Bounds: the first paper group by group, then the second, then the third.
@@ -57,8 +60,9 @@ def bounds(feats: FeatureSet, run: Trajectory) -> list[Bound]:
     """
     setting = Setting.of(feats, run)
     found: list[Bound] = []
-    for code in range(len(feats.groups)):
-        found += _one_group(feats, run, setting, code)
+    by_group = feats.by_group()
+    for code in range(len(feats.groups)) if shown is None else shown:
+        found += _one_group(feats, run, setting, feats.groups[code], by_group[code])
     found += [_all_pairs(feats, run, setting), *_values(feats, run, setting)]
     found += [*plane_bounds(run), *_forecast(feats, run)]
     return _under(setting.unlike, found)
@@ -72,10 +76,10 @@ def _under(conditions: Sequence[Condition], found: Sequence[Bound]) -> list[Boun
 # 2403.18742: one group, trained alone --------------------------------------------------------------------------------
 
 
-def _one_group(feats: FeatureSet, run: Trajectory, setting: Setting, code: int) -> list[Bound]:
+def _one_group(
+    feats: FeatureSet, run: Trajectory, setting: Setting, name: str, rows: Int[np.ndarray, " size"]
+) -> list[Bound]:
     """The statements on two classes; where there are none, or pairs differ in weight, the one on any pairs."""
-    name = feats.groups[code]
-    rows = feats.members(code)
     rows = rows[~feats.held_out[rows]]
     answers = feats.two_answers(rows)
     classes = answers is not None and 0 < answers.positive.sum() < len(rows)
@@ -143,7 +147,7 @@ def _two_classes(
 
 def _straight(c: head.Constants, run: Trajectory, setting: Setting, name: str) -> tuple[int, float]:
     """The last measured step at which the head's path is proved to be straight to a half, and the drift there."""
-    rows = run.where(run="alone", group=name, split="train")
+    rows = run.cell(run="alone", group=name, split="train")
     found = setting.steps, run.final("drift", group=name, run="alone")
     for step, drift in zip(rows["step"].to_pylist(), rows["drift"].to_pylist(), strict=True):
         rate: dict[str, Any] = {"beta": setting.beta, "learning_rate": setting.learning_rate}
@@ -157,8 +161,8 @@ _HALF = 0.5
 
 def _all_pairs(feats: FeatureSet, run: Trajectory, setting: Setting) -> Bound:
     """The drift of the joint run."""
-    groups = [name for name in feats.groups if run.where(run="joint", group=name).num_rows]
-    drift = run.final("drift", group=groups[0]) if groups else math.nan
+    name = next((name for name in feats.groups if run.cell(run="joint", group=name, split="train").num_rows), None)
+    drift = math.nan if name is None else run.final("drift", group=name)
     return _any_pairs(feats, setting, np.flatnonzero(~feats.held_out), drift, None)
 
 
@@ -166,13 +170,22 @@ def _any_pairs(
     feats: FeatureSet, setting: Setting, rows: Int[np.ndarray, " size"], measured: float, group: str | None
 ) -> Bound:
     """The drift of a run on some training pairs, for pair features of any kind."""
-    kernel, weight = feats.working_kernel().rows(rows), feats.weight[rows]
+    weight = feats.weight[rows]
     share = weight / weight.sum()
-    dtype = kernel.features.dtype
+    pieces = list(feats.kernel_blocks(rows)) if not feats.in_pieces else None
+    mean, length = np.zeros(0), 0.0
+    for where, kernel in pieces or feats.kernel_blocks(rows):
+        pull = kernel.adjoint(share[where].astype(kernel.features.dtype))
+        mean = mean + pull if len(mean) else pull
+        length += float(share[where] @ np.sqrt(kernel.diagonal()))
+    if pieces is not None and len(pieces) == 1:
+        smoothness = pieces[0][1].weighted(share).largest_eigenvalue()
+    else:
+        smoothness = largest_eigenvalue_in_pieces(lambda: feats.kernel_blocks(rows), share)
     return head.pair_drift_bound(
-        mean_feature=float(np.linalg.norm(kernel.adjoint(share.astype(dtype)))),
-        mean_length=float(share @ np.sqrt(kernel.diagonal())),
-        smoothness=kernel.weighted(share).largest_eigenvalue(),
+        mean_feature=float(np.linalg.norm(mean)),
+        mean_length=length,
+        smoothness=smoothness,
         beta=setting.beta,
         learning_rate=setting.learning_rate,
         steps=setting.steps,

@@ -52,7 +52,7 @@ class Setting:
         missing = [name for name in ("beta", "learning_rate", "steps") if run.settings.get(name) is None]
         if missing:
             raise DataError(f"the run's settings lack {missing}; give a run that descent or train made")
-        strange = [name for name in run.groups if name not in feats.groups]
+        strange = sorted(set(run.groups) - set(feats.groups))
         if strange:
             raise DataError(f"the run has a group {strange[0]!r} that the features lack; give the features it ran on")
         for step, margins in run.margins.items():
@@ -122,22 +122,30 @@ def first_step_rates(feats: FeatureSet) -> LogProbRates | None:
         2404.04626 in THEORY 4.6 (b), for any pair features.
     """
     train = np.flatnonzero(~feats.held_out)
-    kernel, weight = feats.working_kernel().rows(train), feats.weight[train]
-    dtype = kernel.features.dtype
-    head = kernel.adjoint((weight / weight.sum() / 2).astype(dtype))
+    weight, dtype = feats.weight[train], feats.working_dtype
+    head: Any = 0.0
+    for where, kernel in feats.kernel_blocks(train):
+        head = head + kernel.adjoint((weight[where] / weight.sum() / 2).astype(dtype))
     if feats.chosen_features is not None and feats.rejected_features is not None:
-        sides = [features[train] @ head[0] for features in (feats.chosen_features, feats.rejected_features)]
+        given = (feats.chosen_features, feats.rejected_features)
+        blocks = np.array_split(train, max(1, len(train) * given[0].shape[1] // _SIDE_CELLS))
+        sides = [np.concatenate([features[rows] @ head[0] for rows in blocks]) for features in given]
         return LogProbRates(chosen=sides[0].astype(np.float64), rejected=sides[1].astype(np.float64))
     log_probs = feats.answer_log_probs()
     if log_probs is None or feats.chosen is None or feats.rejected is None:
         return None
     _, basis = feats.coordinates()
-    logits = (kernel.features @ (basis @ head).T.astype(dtype)).astype(np.float64)
+    tokens = (basis @ head).T.astype(dtype)
+    logits = np.concatenate([kernel.features @ tokens for _, kernel in feats.kernel_blocks(train)]).astype(np.float64)
     mean = np.sum(np.exp(log_probs[train]) * logits, axis=1)
     rows = np.arange(len(train))
     return LogProbRates(
         chosen=logits[rows, feats.chosen[train]] - mean, rejected=logits[rows, feats.rejected[train]] - mean
     )
+
+
+_SIDE_CELLS = 2**27
+"""Numbers of one side that are in memory at once."""
 
 
 # one group ----------------------------------------------------------------------------------------------------------
@@ -206,12 +214,20 @@ def values_found(feats: FeatureSet) -> ValuesFound | None:
     Reference:
         2408.03459, section 3 (data model); THEORY 3.1.
     """
+    if feats.chosen is None:
+        return None
     train = np.flatnonzero(~feats.held_out)
-    states, group = feats.states[train].astype(np.float64), feats.group[train]
+    group = feats.group[train]
+    order = np.argsort(group, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    for inside in parts:
+        answers = feats.two_answers(train[inside])
+        if answers is None or min(answers.positive.sum(), (~answers.positive).sum()) < 2:
+            return None
+    states = feats.states[train].astype(np.float64)
     positive = np.zeros(len(train), dtype=bool)
     tokens, counts, gaps, middles = [], [], [], []
-    for code in np.unique(group):
-        inside = np.flatnonzero(group == code)
+    for inside in parts:
         answers = feats.two_answers(train[inside])
         if answers is None or min(answers.positive.sum(), (~answers.positive).sum()) < 2:
             return None
@@ -260,7 +276,7 @@ def _cluster_conditions(
     """Sizes, lengths, angles and shape of the clusters, each against what sampling noise alone allows."""
     stray = model.noise * model.noise / (2 * model.per_cluster)  # variance of one coordinate of a measured half gap
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    angles = np.abs(unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
+    largest = _largest_cosine(unit)
     angle_noise = _DEVIATIONS * math.sqrt(2 * stray + model.width * stray * stray)
     room = _DEVIATIONS * math.sqrt(stray)
     found = [
@@ -271,17 +287,17 @@ def _cluster_conditions(
             limit=(1 + room) / max(1 - room, 1e-9),
         ),
     ]
-    if len(angles):
-        found.append(
-            Condition(says="orthogonal directions: largest |cos|", measured=float(angles.max()), limit=angle_noise)
-        )
+    if len(unit) > 1:
+        found.append(Condition(says="orthogonal directions: largest |cos|", measured=largest, limit=angle_noise))
     picked = np.linspace(0, len(states) - 1, min(len(states), _SAMPLE)).astype(int)
     cluster = 2 * group + positive
     residuals = np.empty((len(picked), states.shape[1]))
-    for code in np.unique(cluster):
-        residuals[cluster[picked] == code] = states[picked[cluster[picked] == code]] - states[cluster == code].mean(
-            axis=0
-        )
+    order = np.argsort(cluster, kind="stable")
+    owner = cluster[picked]
+    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
+        inside = np.flatnonzero(owner == cluster[members[0]])
+        if len(inside):
+            residuals[inside] = states[picked[inside]] - states[members].mean(axis=0)
     isotropic = 1 / (1 / model.width + 1 / len(picked))
     rank = geometry.effective_rank(residuals)
     found.append(
@@ -290,6 +306,17 @@ def _cluster_conditions(
         )
     )
     return tuple(found)
+
+
+def _largest_cosine(unit: Float[np.ndarray, "j d"]) -> float:
+    """Largest size of a cosine between two different rows, some rows at a time; 0 for one row."""
+    most = 0.0
+    for start in range(0, len(unit), _SAMPLE):
+        products = np.abs(unit[start : start + _SAMPLE] @ unit.T)
+        rows = np.arange(len(products))
+        products[rows, start + rows] = 0.0
+        most = max(most, float(products.max()))
+    return most
 
 
 def _deviation(feats: FeatureSet, train: np.ndarray, model: ClusterModel, half_gap: float) -> float:
