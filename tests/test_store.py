@@ -305,7 +305,7 @@ def test_a_manifest_signed_again_without_a_part_or_with_another_type_is_refused(
         (lambda body, _: body.pop("files"), "files.features.safetensors is missing"),
         (lambda body, _: body.pop("kind"), "kind is missing"),
         (lambda body, _: body.update(schema="1"), "schema is text ('1'), but must be a whole number"),
-        (lambda body, folder: outside(body, folder), "names '../mine', which is no file beside it"),
+        (lambda body, folder: outside(body, folder), "names '../mine', which is no file beside or below it"),
         (lambda body, _: body["features"].update(kind="both"), "the kind is 'both', but must be answers or responses"),
         (lambda body, _: body["features"].update(token_ids=[5]), "there are 1 token_ids for 2 tokens"),
         (lambda body, _: body["features"].update(groups=["a"]), "the array 'group' names what there is not"),

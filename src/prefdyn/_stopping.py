@@ -8,12 +8,10 @@ line within a few seconds, as in a long call into C, is ended from a thread of i
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 _GRACE = 10.0
@@ -30,14 +28,12 @@ class Stopped(BaseException):
         self.number = number
 
 
-@dataclass(slots=True)
 class _State:
-    working: bool = False
-    number: int | None = None
-    """Of the signal that came first."""
-    kept: Callable[[], str] = lambda: _NOTHING
-    watching: tuple[socket.socket, ...] = ()
-    """Kept open."""
+    def __init__(self) -> None:
+        self.working = False
+        self.number: int | None = None
+        """Of the signal that came first."""
+        self.kept: Callable[[], str] = lambda: _NOTHING
 
 
 _state = _State()
@@ -50,11 +46,10 @@ def install() -> None:
     for number in _SAID:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _answer)
-    mine, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(mine,), daemon=True).start()
-    _state.watching = (mine, theirs)
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reads,), daemon=True).start()
     sys.unraisablehook = _unraisable
     os.register_at_fork(after_in_child=_forget)
 
@@ -114,8 +109,8 @@ def _answer(number: int, _: Any) -> None:
     raise Stopped(number)
 
 
-def _watch(signals: socket.socket) -> None:
-    while byte := signals.recv(1):
+def _watch(signals: int) -> None:
+    while byte := os.read(signals, 1):
         if byte[0] in _SAID:
             time.sleep(_GRACE)
             if _state.number is None:  # the main thread has not come to its next line

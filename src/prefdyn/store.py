@@ -171,8 +171,8 @@ def read_manifest(path: Path, *, kind: str, fix: str, shape: Shape = dict) -> di
         )
     fits(body, shape, path, fix=fix)
     for name, digest in body["files"].items():
-        if Path(name).name != name:
-            raise StoreError(f"{path} names {name!r}, which is no file beside it; {fix}")
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise StoreError(f"{path} names {name!r}, which is no file beside or below it; {fix}")
         member = folder / name
         if not member.is_file():
             raise StoreError(f"{member} is missing; {fix}")
