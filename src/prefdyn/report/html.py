@@ -17,6 +17,7 @@ from prefdyn.report.compare import compare_chapter
 from prefdyn.report.figures import figure_bytes
 from prefdyn.report.folders import RunFolder, number, run_of
 from prefdyn.report.grid import grid_chapter
+from prefdyn.report.many import drawn, drawn_words
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS, look
 from prefdyn.report.panels import Panel, panel_json, panels
 from prefdyn.report.proved import proved_chapter
@@ -27,6 +28,9 @@ from prefdyn.report.training import reading_chapter, training_pictures
 
 _HEAT_STEPS = 20
 _LEFT_OUT_SHOWN = 50
+_FINDINGS_SHOWN = 200
+_NAMES_SHOWN = 6
+"""Groups named beside each verdict on top of the page."""
 _MINUS = re.compile(r"(?<![\w.)\]-])-(?=\d)")
 """A hyphen that stands for a minus sign."""
 _CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -163,9 +167,10 @@ def _model(run: RunFolder) -> str:
     return visible(run.part("model", "name") or "unknown model")
 
 
-def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
-    drawn = {panel.id: panel for panel in panels(run)}
-    pictures = {name: _picture(panel, static=static) for name, panel in drawn.items()}
+def _section(whole: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
+    run = drawn(whole)
+    shown = {panel.id: panel for panel in panels(run)}
+    pictures = {name: _picture(panel, static=static) for name, panel in shown.items()}
     groups = (
         []
         if run.part("grid") is not None
@@ -198,8 +203,8 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
             }
             for label, verdict in zip(run.labels, run.verdicts, strict=True)
         ],
-        "colours": list(next(iter(drawn.values())).colours) if drawn else [],
-        "panels": [panel_json(panel) for panel in drawn.values()],
+        "colours": list(next(iter(shown.values())).colours) if shown else [],
+        "panels": [panel_json(panel) for panel in shown.values()],
     }
     return {
         "id": f"r{place}",
@@ -211,14 +216,14 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "learned": command != "field",
         "simulated": command != "field" and not trained and not compared and run.part("grid") is None,
         "compared": compared,
-        "reading": reading_chapter(run),
+        "reading": reading_chapter(whole),
         "training": training_pictures(run),
         "proved": proved_chapter(run),
         "grid": grid_chapter(run),
         "leads_with_proved": run.part("command") in {"bounds", "field"},
-        "facts": _facts_of(run),
-        "sentence": verdict_sentence(run.summary),
-        "bar": _bar(run),
+        "facts": _facts_of(whole),
+        "sentence": verdict_sentence(whole.summary),
+        "bar": _bar(whole),
         "groups": [groups[code] for code in order],
         "columns": _columns(groups),
         "has_verdicts": any(run.verdicts),
@@ -237,7 +242,10 @@ def _section(run: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
             {"verdict": visible(row.get("verdict", "")), "rule": readable(str(row.get("rule", "")))}
             for row in run.part("verdict_thresholds") or []
         ],
-        "warnings": [readable(str(text)) for text in run.part("warnings") or []],
+        "warnings": [
+            *(readable(str(text)) for text in run.part("warnings") or []),
+            *([words] if (words := drawn_words(whole)) else []),
+        ],
         "left_out": _left_out(run),
         "files": _files(run),
         "json": script_json(data),
@@ -304,11 +312,11 @@ def _columns(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _bar(run: RunFolder) -> list[dict[str, Any]]:
     """One part per verdict that occurs: count, share, meaning and the groups, first learned first."""
     order = sorted(range(len(run.groups)), key=lambda code: by_attention(run.groups[code]))
-    parts = []
-    known = [*VERDICTS, *sorted({v for v in run.verdicts if v} - set(VERDICTS))]
+    parts, names, verdicts = [], run.names, run.verdicts
+    known = [*VERDICTS, *sorted({v for v in verdicts if v} - set(VERDICTS))]
     done = 0.0
     for verdict in known:
-        inside = [code for code in order if run.verdicts[code] == verdict]
+        inside = [code for code in order if verdicts[code] == verdict]
         if inside:
             share = 100 * len(inside) / len(run.groups)
             parts.append(
@@ -319,7 +327,7 @@ def _bar(run: RunFolder) -> list[dict[str, Any]]:
                     "count": len(inside),
                     "start": done,
                     "share": share,
-                    "names": [run.labels[code] for code in inside],
+                    "names": [visible(names[code]) for code in inside[:_NAMES_SHOWN]],
                 }
             )
             done += share
@@ -459,7 +467,12 @@ def _findings(run: RunFolder) -> list[dict[str, Any]]:
         }
         for row in run.part("findings") or []
     ]
-    return sorted(found, key=lambda row: _SEVERITIES.index(row["severity"]))
+    found = sorted(found, key=lambda row: _SEVERITIES.index(row["severity"]))
+    if len(found) <= _FINDINGS_SHOWN:
+        return found
+    says = f"{len(found) - _FINDINGS_SHOWN:,} more findings like these are in summary.json, which lists all."
+    rest = {"severity": "note", "group": None, "says": says, "count": None, "pairs": []}
+    return [*found[:_FINDINGS_SHOWN], rest]
 
 
 def _says(run: RunFolder) -> dict[str, list[str]]:

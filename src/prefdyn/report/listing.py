@@ -7,6 +7,8 @@ from prefdyn.report.text import cells, padded, shorten, visible
 
 _MARKS = {"problem": "✗", "warning": "!", "note": "·"}
 _LEFT_OUT_SHOWN = 10
+_LISTED = 200
+"""Groups, and findings, that the text lists."""
 
 
 def data_table(described: Mapping[str, Any]) -> str:
@@ -23,14 +25,17 @@ def data_table(described: Mapping[str, Any]) -> str:
         f"{described['prompts']} distinct prompts, kind {described['kind']}"
     )
     rows = [["group", "pairs", "prompts", "prompt chars", "chosen chars", "rejected chars", "chosen how often"]]
-    for group in described["groups"]:
+    for group in described["groups"][:_LISTED]:
         lengths = [f"{group['lengths'][side]['median']:.0f} / {group['lengths'][side]['max']}" for side in _SIDES]
         answers = group["answers"] or []
         balance = ", ".join(f"{visible(item['text'])!r} {item['chosen']}" for item in answers) or "–"
         rows.append(
             [shorten(visible(group["name"]), 44), str(group["pairs"]), str(group["prompts"]), *lengths, balance]
         )
-    lines = [head, "", *_aligned(rows), "", "chars: median / longest"]
+    table, more = _aligned(rows), len(described["groups"]) - _LISTED
+    if more > 0:
+        table.append(f"… and {more:,} more groups (--json lists all)")
+    lines = [head, "", *table, "", "chars: median / longest"]
     left_out: Sequence[Mapping[str, Any]] = described.get("left_out_rows", [])
     if left_out:
         lines += ["", f"{len(left_out)} rows left out:"]
@@ -40,9 +45,11 @@ def data_table(described: Mapping[str, Any]) -> str:
             lines.append(f"  … and {len(left_out) - _LEFT_OUT_SHOWN} more (--json lists all)")
     if described["findings"]:
         lines += ["", "Findings:"]
-        for finding in described["findings"]:
+        for finding in described["findings"][:_LISTED]:
             where = f"{visible(finding['group'])}: " if finding["group"] else ""
             lines.append(f"  {_MARKS.get(finding['severity'], '·')} {where}{visible(finding['says'])}")
+        if (more := len(described["findings"]) - _LISTED) > 0:
+            lines.append(f"  … and {more:,} more findings (--json lists all)")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from scipy.spatial.distance import squareform
 
 from prefdyn.dynamics.order import rank_correlation
 from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.many import drawn
 from prefdyn.report.palette import MOST_COLOURED
 from prefdyn.report.tables import shown
 from prefdyn.report.text import visible
@@ -84,12 +85,14 @@ def panels(run: RunFolder) -> list[Panel]:
         run: A folder read by `read_folder`.
 
     Returns:
-        Panels. One whose numbers are missing, or that means nothing for a single group, is left out.
+        Panels. One whose numbers are missing, or that means nothing for a single group, is left out. With very many
+        groups they show those that `drawn` keeps.
     """
     from prefdyn.report.responses import exact_panel, first_step_panel, log_probs_panel  # they build on this module
 
     if not run.groups or run.part("grid") is not None or run.part("comparison") is not None:
         return []
+    run = drawn(run)
     diagnosed = (_distinguishability, _probe, _priority, _order, _cosine, _influence, _embedding)
     diagnosed += (first_step_panel, exact_panel, log_probs_panel)
     trained = (_trained_order, _gradients, _states)

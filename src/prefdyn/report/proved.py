@@ -10,6 +10,7 @@ import numpy as np
 from prefdyn.report.drawings import Drawing, picture
 from prefdyn.report.field_figures import field_plane, field_speeds, field_surface
 from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.many import drawn
 from prefdyn.report.statements import STANDINGS, Statement, counted, statements
 from prefdyn.report.tables import shown
 from prefdyn.report.text import visible
@@ -55,6 +56,7 @@ def proved_chapter(run: RunFolder) -> dict[str, Any] | None:
 
 def drawings(run: RunFolder) -> list[Drawing]:
     """Every picture of the theory that this folder has numbers for."""
+    run = drawn(run)
     found = (_drift(run), _fan(run), _values(run), *_field(run))
     return [drawing for drawing in found if drawing is not None]
 

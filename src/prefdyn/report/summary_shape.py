@@ -62,6 +62,7 @@ SUMMARY: Mapping[str, Any] = {
         influence=_parts(matrix=_MATRIX),
         order=_parts(distinguishability=_FLAT, priority=_FLAT),
         priority_gap=_MATRIX,
+        shown_groups=_TEXTS,
     ),
     "displacement?": _parts(ches=_FLAT, first_step=_FLAT),
     "exact?": _parts(

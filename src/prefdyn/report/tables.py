@@ -10,6 +10,8 @@ from prefdyn.report.palette import ATTENTION, VERDICTS
 from prefdyn.report.text import cells, cut, padded, shorten, visible, wrapped
 
 _WRAP_UP_TO = 30
+_LISTED = 200
+"""Groups that a table for the terminal lists."""
 _GIVEN_AWAY = "given away"
 _LEAST_REASON = 24
 """Columns that the reasons need; with less, the column of what is given away makes room for them."""
@@ -70,7 +72,8 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
             with more groups reasons are cut, since groups.csv holds them whole.
 
     Returns:
-        Lines joined by newlines, the sentence of counts last. Names are shown without control characters.
+        Lines joined by newlines, the sentence of counts last; of very many groups the first learned. Names are shown
+        without control characters.
     """
     width = max(width, 80)
     groups = sorted(
@@ -79,6 +82,8 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     )
     if not groups:
         return "No groups."
+    left = len(groups) - _LISTED
+    groups = groups[:_LISTED]
     names = [visible(row.get("name", "")) for row in groups]
     responses = side_of(summary) == "response"
     columns: list[_Column] = [
@@ -116,6 +121,8 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         if any(title == _GIVEN_AWAY for title, _, _ in columns):
             notes.append("given away: the best held-out accuracy of words, length or reference log-probability alone")
     sentence = verdict_sentence(summary)
+    if left > 0:
+        lines.append(f"… and {left:,} more; groups.csv lists all {left + _LISTED:,}")
     return "\n".join([*lines, "", *notes, *([sentence] if sentence else [])])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn.diagnostics.many import SHOWN_GROUPS
 from prefdyn.report.drawings import Drawing, picture
 from prefdyn.report.explained import explained
 from prefdyn.report.folders import RunFolder, number
@@ -37,7 +38,8 @@ def reading_chapter(run: RunFolder) -> dict[str, Any] | None:
                 "title": remark.title,
                 "says": readable(remark.says),
                 "advice": readable(remark.advice),
-                "groups": [visible(name) for name in remark.groups],
+                "groups": [visible(name) for name in remark.groups[:SHOWN_GROUPS]],
+                "count": len(remark.groups),
             }
             for remark in remarks
         ],
