@@ -93,6 +93,8 @@ class Peers:
         self._beat = min(_BEAT, timeout / 8)
         self._selector = selectors.DefaultSelector()
         self._changed = threading.Condition()
+        self._wakes, self._waker = socket.socketpair()
+        self._selector.register(self._wakes, selectors.EVENT_READ)
         self._stopped = False
         self._thread = threading.Thread(target=self._watch, name="prefdyn-peers", daemon=True)
 
@@ -122,6 +124,17 @@ class Peers:
     def called(self, rank: int) -> str:
         """A process's name in messages."""
         return f"rank {rank} of {self.count}"
+
+    def close(self) -> None:
+        """Watch no more, and let go of all connections."""
+        self._stopped = True
+        with contextlib.suppress(OSError):
+            self._waker.send(b".")
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(2 * self._beat)
+        self._selector.close()
+        for each in (self._wakes, self._waker):
+            each.close()
 
     # the thread ------------------------------------------------------------------------------------------------------
 
@@ -223,7 +236,14 @@ class Hub(Peers):
         for _ in _until(seconds):
             if self._stopped or all(line.closed for line in self._lines.values()):
                 break
-        self._stopped = True
+        self.close()
+
+    def close(self) -> None:
+        """As `Peers.close`."""
+        super().close()
+        for line in [*self._strangers, *self._lines.values()]:
+            line.close()
+        self._listener.close()
 
     def _each(self, value: Any) -> None:
         for line in list(self._lines.values()):
@@ -328,7 +348,12 @@ class Spoke(Peers):
         for _ in _until(_FAREWELL):
             if self._line.closed:
                 break
-        self._stopped = True
+        self.close()
+
+    def close(self) -> None:
+        """As `Peers.close`."""
+        super().close()
+        self._line.close()
 
     def _each(self, value: Any) -> None:
         if not self._line.closed:
