@@ -95,6 +95,15 @@ def test_a_hidden_size_of_another_kind(broken, value):
     assert str(broken) in refused(broken) or "lacks" in refused(broken)
 
 
+@pytest.mark.parametrize("value", ["../x.safetensors", "below/x.safetensors", 5, ["x"]])
+def test_weights_that_the_configuration_names_elsewhere(broken, value):
+    """They would not be part of the model's identity. Beside it they are."""
+    edit_config(broken, transformers_weights="model.safetensors")
+    load_model(str(broken))
+    edit_config(broken, transformers_weights=value)
+    assert "is no file beside it" in refused(broken)
+
+
 @pytest.mark.parametrize("value", [10**6, 10**3000])
 def test_layers_without_end(broken, value):
     """They would be built, one after the other, for hours."""
@@ -177,8 +186,9 @@ def test_an_index_that_names_a_pickle_is_refused_by_name(broken, tmp_path):
     ("parts", "says"),
     [
         ({"a": "missing.safetensors"}, "which is missing; copy the whole folder"),
-        ({"a": "../model.safetensors"}, "which is outside its folder"),
-        ({"a": "/model.safetensors"}, "which is outside its folder"),
+        ({"a": "../model.safetensors"}, "which is not right beside it"),
+        ({"a": "/model.safetensors"}, "which is not right beside it"),
+        ({"a": "below/model.safetensors"}, "which is not right beside it"),
         ({"a": 5}, "has no weight_map"),
         (["a"], "has no weight_map"),
         (None, "has no weight_map"),

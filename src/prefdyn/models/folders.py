@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
@@ -35,8 +35,7 @@ def refuse_unreadable(folder: Path, *, trust_remote_code: bool) -> None:
         inner = next((name for name in names if (folder / name / "config.json").is_file()), None)
         hint = f"; did you mean {str(folder / inner)!r}?" if inner else "; give the folder of a Hugging Face model"
         raise ModelError(f"{folder} holds no config.json{hint}")
-    config = read_json(folder / "config.json")
-    _refuse_config(folder / "config.json", config, trust_remote_code=trust_remote_code)
+    refuse_config(folder / "config.json", trust_remote_code=trust_remote_code)
     if not any(name.endswith(".safetensors") for name in names):
         _refuse_no_weights(folder, names)
     _refuse_weights(folder)
@@ -115,7 +114,18 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _refuse_config(path: Path, config: Mapping[str, Any], *, trust_remote_code: bool) -> None:
+def refuse_config(path: Path, *, trust_remote_code: bool) -> None:
+    """Refuse a config.json that cannot be followed, or not without running what nobody asked for.
+
+    Raises:
+        ModelError: It is no JSON object, or names what must not be loaded.
+    """
+    config = read_json(path)
+    weights = config.get("transformers_weights")
+    if weights is not None and (not isinstance(weights, str) or "/" in weights or "\\" in weights):
+        raise ModelError(
+            f"{path}: transformers_weights = {_shown(weights)} is no file beside it; copy the folder again"
+        )
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     for part in parts:
         for key in _LAYERS:
@@ -156,8 +166,8 @@ def _refuse_weights(folder: Path) -> None:
                     f"{path} names {_shown(name)}, which is no safetensors file: pickled weights can run code, so they "
                     "are not read; convert them"
                 )
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ModelError(f"{path} names {_shown(name)}, which is outside its folder; copy the folder again")
+            if "/" in name or "\\" in name:
+                raise ModelError(f"{path} names {_shown(name)}, which is not right beside it; copy the folder again")
             if not (folder / name).is_file():
                 raise ModelError(f"{path} names {_shown(name)}, which is missing; copy the whole folder")
             _refuse_header(folder / name)

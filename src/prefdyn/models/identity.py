@@ -29,6 +29,7 @@ _SETTLED = 2.0
 _READ = (".safetensors", ".json", ".model", ".jinja", ".tiktoken")
 _READ_NAMES = ("vocab.txt", "merges.txt")
 _NOT_READ = ("generation_config.json", "README.json", "trainer_state.json")
+_CHANGED = "{} was changed while the model was being loaded; load it again once it is whole"
 _DYNAMIC = "transformers_modules."
 """Where transformers puts the code that models ship."""
 
@@ -68,9 +69,16 @@ def model_files(folder: Path, *, code: bool) -> list[Path]:
             below[:] = [name for name in below if not name.startswith(".") and name != "__pycache__"]
             found += [Path(place) / name for name in names if not name.startswith(".")]
     else:
-        found = [path for path in folder.iterdir() if path.suffix in _READ or path.name in _READ_NAMES]
-        found += folder.glob("additional_chat_templates/*.jinja")
+        found = [*folder.iterdir(), *folder.glob("additional_chat_templates/*.jinja")]
+        found = [path for path in found if _is_read(folder, path)]
     return sorted(path for path in found if path.name not in _NOT_READ and path.is_file())
+
+
+def _is_read(folder: Path, path: Path) -> bool:
+    """Whether a library may read this file of a folder whose own code does not run."""
+    if path.parent != folder and path.parent != folder / "additional_chat_templates":
+        return False
+    return path.name not in _NOT_READ and (path.suffix in _READ or path.name in _READ_NAMES)
 
 
 def states(folder: Path, *, code: bool) -> dict[Path, FileState]:
@@ -91,12 +99,16 @@ def folder_sha256(folder: Path, before: Mapping[Path, FileState], *, code: bool)
     """
     memory = Memory.open()
     kept = model_files(folder, code=code)
-    digests = memory.sha256(kept)
+    try:
+        digests = memory.sha256(kept)
+        after = states(folder, code=code)
+    except FileNotFoundError as error:
+        raise ModelError(_CHANGED.format(error.filename)) from None
     memory.close()
-    after = states(folder, code=code)
-    for path in {*kept, *after}:
-        if path not in before or after.get(path) != before[path]:
-            raise ModelError(f"{path} was changed while the model was being loaded; load it again once it is whole")
+    expected = {path for path in before if code or _is_read(folder, path)}
+    for path in sorted(expected | after.keys()):
+        if after.get(path) != before.get(path):
+            raise ModelError(_CHANGED.format(path))
     return content_hash(part for path in kept for part in (path.relative_to(folder).as_posix(), digests[path]))
 
 

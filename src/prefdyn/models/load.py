@@ -134,11 +134,9 @@ def load_model(
         options["attn_implementation"] = _attention(attn, trust_remote_code=trust_remote_code)
     source = Source.find(str(name), revision=revision, trust_remote_code=trust_remote_code)
     with quiet(), torch.random.fork_rng(devices=[]):
-        loaded = source.load(options)
-        with source.told("model"):
-            loaded.model.to(place)
-            loaded.model.eval().requires_grad_(False)
+        loaded = source.load(options, place)
     with source.told("model"):
+        loaded.model.eval().requires_grad_(False)
         _refuse_broken_weights(loaded.model, source.shown)
         return _examined(
             loaded.model,

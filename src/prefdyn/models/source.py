@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.utils.hub import cached_file
 
 from prefdyn._checks import nearest
 from prefdyn.errors import ModelError, PrefdynError
 from prefdyn.models import hub
-from prefdyn.models.folders import ADAPTER, TOKENIZER_FILES, adapter_base, neighbours, refuse_unreadable
+from prefdyn.models.folders import ADAPTER, TOKENIZER_FILES, adapter_base, neighbours, refuse_config, refuse_unreadable
 from prefdyn.models.identity import FileState, code_that_ran, folder_sha256, states
 from prefdyn.provenance import content_hash
 
@@ -107,48 +108,46 @@ class Source:
 
     # loading -----------------------------------------------------------------------------------------------------
 
-    def load(self, options: Mapping[str, Any]) -> Loaded:
-        """Model and tokenizer, with what their files hash to.
+    def load(self, options: Mapping[str, Any], place: torch.device) -> Loaded:
+        """Model and tokenizer, with what their files hash to. Nothing of them is read from the files any more.
 
         Args:
             options: Further ones of the model's `from_pretrained`.
+            place: Device of the model.
 
         Raises:
             ModelError: Something cannot be read, or was changed meanwhile.
         """
         if self.folder is None:
-            return self._from_hub(options)
+            return self._from_hub(options, place)
         before = states(self.folder, code=self.trust_remote_code)
         if self.base is not None:
-            return self._merged(self.base.load(options), before)
-        model, tokenizer = self._read(str(self.folder), {"local_files_only": True}, options)
+            return self._merged(self.base.load(options, torch.device("cpu")), before, place)
+        model, tokenizer = self._read(str(self.folder), {"local_files_only": True}, options, place)
         own = self._hashed(before, model, model.config, tokenizer)
         return Loaded(model=model, tokenizer=tokenizer, commit=None, fingerprint=own)
 
-    def _from_hub(self, options: Mapping[str, Any]) -> Loaded:
+    def _from_hub(self, options: Mapping[str, Any], place: torch.device) -> Loaded:
         hub_id = str(self.hub_id)
         offline = hub.is_offline()
         if offline and hub.cached_file(hub_id, "config.json", self.revision) is None:
             raise ModelError(self._unreachable())
         with hub.kept_offline(offline):
-            where = {} if self.revision is None else {"revision": self.revision}
-            model, tokenizer = self._read(hub_id, where, options)
+            with self.told("config.json"):
+                config = Path(str(cached_file(hub_id, "config.json", revision=self.revision)))
+            refuse_config(config, trust_remote_code=self.trust_remote_code)
+            commit = config.parent.name  # the cache keeps snapshots/COMMIT/config.json
+            model, tokenizer = self._read(hub_id, {"revision": commit}, options, place)
         if getattr(model, "peft_config", None):
             raise ModelError(
                 f"hub model {hub_id!r} is an adapter, and adapters are read from a folder: "
                 f"`hf download {hub_id} --local-dir DIR`, then give DIR"
             )
-        commit = getattr(model.config, "_commit_hash", None)
-        config = hub.cached_file(hub_id, "config.json", commit)
-        if commit is None or config is None:
-            own = content_hash([hub_id, commit or str(self.revision)])
-        else:
-            snapshot = replace(self, folder=config.parent)
-            before = states(config.parent, code=self.trust_remote_code)
-            own = snapshot._hashed(before, model, model.config, tokenizer)
+        snapshot = replace(self, folder=config.parent)
+        own = snapshot._hashed(states(config.parent, code=self.trust_remote_code), model, model.config, tokenizer)
         return Loaded(model=model, tokenizer=tokenizer, commit=commit, fingerprint=own)
 
-    def _merged(self, base: Loaded, before: Mapping[Path, FileState]) -> Loaded:
+    def _merged(self, base: Loaded, before: Mapping[Path, FileState], place: torch.device) -> Loaded:
         import peft
 
         assert self.folder is not None
@@ -159,6 +158,8 @@ class Source:
         except Exception as error:
             said = " ".join(str(error).split())[:240]
             raise ModelError(f"the adapter in {self.folder} cannot be put on its base model ({said})") from error
+        with self.told("model"):
+            _settle(model, place)
         tokenizer = None
         if any((self.folder / name).is_file() for name in TOKENIZER_FILES):
             tokenizer = self._tokenizer(str(self.folder), {"local_files_only": True})
@@ -170,7 +171,9 @@ class Source:
             fingerprint=content_hash([base.fingerprint, own]),
         )
 
-    def _read(self, target: str, where: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Any, Any]:
+    def _read(
+        self, target: str, where: Mapping[str, Any], options: Mapping[str, Any], place: torch.device
+    ) -> tuple[Any, Any]:
         common = {**where, "trust_remote_code": self.trust_remote_code}
         with self.told("config.json"):
             config = transformers.AutoConfig.from_pretrained(target, **common)
@@ -186,6 +189,8 @@ class Source:
                 f"the checkpoint of {self.shown} lacks {len(missing)} tensors of a {type(model).__name__}, the first "
                 f"is {missing[0]!r}; the weights do not belong to config.json, or are not complete"
             )
+        with self.told("model"):
+            _settle(model, place)
         return model, self._tokenizer(target, where)
 
     def _tokenizer(self, target: str, where: Mapping[str, Any]) -> Any:
@@ -264,6 +269,35 @@ def _looks_like_path(name: str) -> bool:
         or "\\" in name
         or ("/" in name and Path(name).parent.is_dir())
     )
+
+
+def _settle(model: Any, place: torch.device) -> None:
+    """Put a model on its device, and weights that are still pages of their file into memory.
+
+    Whoever writes over that file later, as saving a model anew does, would else change the model under the work.
+    """
+    model.to(place)
+    mapped = _mapped_files()
+    moved: dict[tuple[Any, ...], torch.Tensor] = {}
+    for part in (*model.parameters(), *model.buffers()):
+        at = part.data_ptr()
+        if part.device.type == "cpu" and (mapped is None or any(low <= at < high for low, high in mapped)):
+            key = (at, part.shape, part.stride(), part.dtype)
+            part.data = moved.setdefault(key, part.data.clone())
+
+
+def _mapped_files() -> list[tuple[int, int]] | None:
+    """Address ranges of this process that are safetensors files; None where the system does not say."""
+    found = []
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if ".safetensors" in line or "/blobs/" in line:
+                    low, _, high = line.split(None, 1)[0].partition("-")
+                    found.append((int(low, 16), int(high, 16)))
+    except (OSError, ValueError):
+        return None
+    return found
 
 
 @contextlib.contextmanager
