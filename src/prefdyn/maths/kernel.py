@@ -177,7 +177,8 @@ def answer_coordinates(
         >>> a.round(4).tolist()
         [[1.4142], [-1.4142]]
     """
-    pairs = np.unique(np.stack([np.minimum(chosen, rejected), np.maximum(chosen, rejected)], axis=1), axis=0)
+    low, high = np.minimum(chosen, rejected), np.maximum(chosen, rejected)
+    pairs = np.stack(np.divmod(np.unique(low.astype(np.int64) * size + high), size), axis=1)
     columns = np.zeros((size, len(pairs)))
     columns[pairs[:, 0], np.arange(len(pairs))] = 1.0
     columns[pairs[:, 1], np.arange(len(pairs))] -= 1.0
