@@ -397,6 +397,16 @@ def test_trajectories_signed_again_that_are_none(tmp_path, change, says):
     refused(store.load_trajectory, folder, "trajectory.parquet", says)
 
 
+def test_columns_of_later_versions_are_left_alone(tmp_path):
+    """In front of ours, behind them, and twice."""
+    folder = store.save_trajectory(trajectory(), tmp_path / "t")
+    table = pq.read_table(folder / "trajectory.parquet")
+    more = table.add_column(0, "more", table["loss"]).append_column("twice", table["loss"])
+    more = more.append_column("twice", table["loss"])
+    resigned(folder, lambda *_: pq.write_table(more, folder / "trajectory.parquet"))
+    assert store.load_trajectory(folder).table == trajectory().table
+
+
 @pytest.mark.parametrize("name", ["margins/x", "margins/²", "other/1", "margins/" + "9" * 5000, "joint_head/"])
 def test_arrays_that_no_trajectory_has(tmp_path, name):
     """And its own are read."""

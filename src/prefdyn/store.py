@@ -409,14 +409,14 @@ def load_trajectory(folder: Path) -> Trajectory:
         return dict(sorted((int(step), values) for step, values in kept[kind].items()))
 
     return Trajectory(
-        table=steps_table(folder / "trajectory.parquet", TRAJECTORY, fix=_RUN_AGAIN),
+        table=steps_table(folder / "trajectory.parquet", TRAJECTORY, fix=_RUN_AGAIN).select(TRAJECTORY.names),
         settings=body["settings"],
         provenance=_provenance(body["provenance"]),
         margins=by_step("margins"),
         chosen_changes=by_step("chosen_changes"),
         joint_head=kept["joint_head"].get(""),
         alone_heads=kept["alone_heads"],
-        modules=steps_table(folder / "modules.parquet", MODULES, fix=_RUN_AGAIN)
+        modules=steps_table(folder / "modules.parquet", MODULES, fix=_RUN_AGAIN).select(MODULES.names)
         if "modules.parquet" in manifest["files"]
         else None,
     )
@@ -428,7 +428,7 @@ _NAMES = ("run", "step", "group", "split", "module")
 
 
 def steps_table(path: Path, schema: pa.Schema, *, fix: str) -> pa.Table:
-    """A table of a run, such as trajectory.parquet, with the columns of `schema` (and perhaps others after them).
+    """A table of a run, such as trajectory.parquet, with the columns of `schema` first, and then any others.
 
     Raises:
         StoreError: It cannot be read, lacks a column, or a column has another type or a null where none can be.
@@ -445,7 +445,8 @@ def steps_table(path: Path, schema: pa.Schema, *, fix: str) -> pa.Table:
             raise StoreError(f"{path}: the column {field.name!r} is {column.type}, but must be {field.type}; {fix}")
         if field.name in _NAMES and column.null_count:
             raise StoreError(f"{path}: the column {field.name!r} holds null; {fix}")
-    return table
+    others = [name for name in table.schema.names if name not in schema.names and table.schema.names.count(name) == 1]
+    return table.select([*schema.names, *others])
 
 
 def _provenance(held: Mapping[str, Any]) -> Provenance:

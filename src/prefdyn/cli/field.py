@@ -38,7 +38,7 @@ def run(
     import json
 
     from prefdyn.cli import common
-    from prefdyn.errors import ConfigError
+    from prefdyn.errors import ConfigError, DataError
     from prefdyn.outputs import output_folder
     from prefdyn.planning.field import field_study
     from prefdyn.report.statements import field_table, statement_table
@@ -46,13 +46,16 @@ def run(
     if run is not None and beta is not None:
         raise ConfigError(f"--beta {beta} cannot be used with --run; the run has a beta of its own")
     source, origin = common.stored_run(run) if run is not None else (None, None)
-    found = field_study(
-        beta=0.1 if beta is None else beta,
-        ref_chosen=ref_chosen,
-        ref_rejected=ref_rejected,
-        run=source,
-        provenance=origin,
-    )
+    try:
+        found = field_study(
+            beta=0.1 if beta is None else beta,
+            ref_chosen=ref_chosen,
+            ref_rejected=ref_rejected,
+            run=source,
+            provenance=origin,
+        )
+    except (ConfigError, DataError) as error:
+        raise error if run is None else type(error)(f"{run}: {error}") from error
     with output_folder(out, command=NAME, force=force) as folder:
         found.write(folder.path)
         common.save_config(folder.path, options)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefdyn._checks import nearest
-from prefdyn.data.bad_rows import BadRow, Rejects, says
+from prefdyn.data.bad_rows import BadRow, Rejects, listed, says, shown
 from prefdyn.data.pairs import HELD_OUT, SCHEMA, TRAIN, PreferenceDataset, table_from_columns
 from prefdyn.data.readers import Source
 from prefdyn.data.rows import (
@@ -102,7 +102,8 @@ def assemble(parts: Sequence[Part], *, group_column: str | None, rejects: Reject
                     own = identifier(row) if has_id else None
                     heavy = weight(row) if has_weight else 1.0
                     if own is not None and own in lines:
-                        raise BadRow("id", f"{own!r} was used on line {lines[own]} already; give every pair its own id")
+                        said = f"{shown(own)} was used on line {lines[own]} already"
+                        raise BadRow("id", f"{said}; give every pair its own id")
                 except BadRow as bad:
                     rejects.add(source.label, line, bad)
                     continue
@@ -163,16 +164,15 @@ def _check_columns(label: str, names: list[str], needs: tuple[str, ...]) -> None
     for need in needs:
         if need in names:
             continue
-        listed = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
         near = difflib.get_close_matches(need, folded, n=1, cutoff=0.75)
-        hint = f"; rename {folded[near[0]]!r} to {need!r}" if near else ""
+        hint = f"; rename {shown(folded[near[0]])} to {need!r}" if near else ""
         if not near and "answer_matching_behavior" in names:
             hint = "; this looks like Persona data: give it as persona:PATH"
-        raise DataError(f"{label} has no column {need!r}; its columns are {listed or '(none)'}{hint}")
+        raise DataError(f"{label} has no column {need!r}; its columns are {listed(names, most=20)}{hint}")
     if "chosen" in needs and "prompt" not in names:
         near = difflib.get_close_matches("prompt", folded, n=1, cutoff=0.8)
         if near:
             raise DataError(
-                f"{label} has no column 'prompt' but {folded[near[0]]!r}; rename it to 'prompt', "
+                f"{label} has no column 'prompt' but {shown(folded[near[0]])}; rename it to 'prompt', "
                 "or drop it if chosen and rejected hold the prompt themselves"
             )

@@ -142,7 +142,7 @@ def read_file(path: Path, rejects: Rejects, *, wanted: Collection[str] | None = 
         else:
             return _parquet(path, rejects, wanted)
     except OSError as error:
-        why = error.strerror or error
+        why = " ".join(str(error.strerror or error).split())
         raise DataError(f"{label} cannot be read: {why}; check the file and its permissions") from error
     if not source.rows and not any(item.source == label for item in rejects.left_out):
         raise DataError(f"{label} is empty: it holds no rows; give a file with one pair per row")

@@ -54,9 +54,9 @@ class RunFolder:
         origin = self.part("provenance") or {}
         parts = {name: dict(origin.get(name) or {}) for name in ("data", "model", "settings", "versions")}
         return Trajectory(
-            table=self.trajectory,
+            table=self.trajectory.select(SCHEMA.names),
             settings=self.part("settings") or {},
-            modules=self.modules,
+            modules=None if self.modules is None else self.modules.select(MODULES.names),
             provenance=Provenance(seed=origin.get("seed"), **parts),
         )
 
@@ -249,6 +249,11 @@ def _steps(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 
 _PAIRS = ("id", "group", "split")
+_PAIR_NUMBERS = (
+    "chosen_tokens", "rejected_tokens", "ref_chosen_logps", "ref_rejected_logps", "agreement", "group_agreement",
+    "chosen_push", "rejected_push", "ches", "margin",
+)  # fmt: skip
+_NUMBER_TYPES = (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)
 
 
 def _pairs(path: Path) -> pa.Table | None:
@@ -258,4 +263,7 @@ def _pairs(path: Path) -> pa.Table | None:
     for name in _PAIRS:
         if table.schema.names.count(name) != 1 or table[name].type != pa.string() or table[name].null_count:
             raise StoreError(f"{path} does not hold the column {name!r}, a text for every pair; {_AGAIN}")
+    for field in table.schema:
+        if field.name in _PAIR_NUMBERS and not any(are(field.type) for are in _NUMBER_TYPES):
+            raise StoreError(f"{path}: the column {field.name!r} is {field.type}, but must be numbers; {_AGAIN}")
     return table
