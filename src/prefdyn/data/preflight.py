@@ -130,14 +130,15 @@ class _Look:
         if len(rows):
             says = f"{plural(len(rows))} whose chosen and rejected differ only in leading or trailing blanks."
             yield self.finding("space_only", "warning", says, rows)
-        spelt = np.bincount(same, minlength=len(number))
-        for base in np.flatnonzero(spelt > 1).tolist():
-            ways = np.flatnonzero(same == base)
+        uses_of = np.bincount(np.r_[c.chosen, c.rejected], minlength=len(same))
+        by_use = np.argsort(np.r_[c.chosen, c.rejected], kind="stable")
+        ends = np.r_[0, np.cumsum(uses_of)]
+        for ways in _alike(same):
             if empty[ways[0]] or len(stripped[ways[0]]) > ANSWER_LENGTH:
                 continue
-            uses = np.bincount(np.r_[c.chosen, c.rejected], minlength=len(same))[ways]
+            uses = uses_of[ways]
             rare = ways[np.argsort(-uses, kind="stable")][1:]
-            rows = np.flatnonzero(np.isin(c.chosen, rare) | np.isin(c.rejected, rare))
+            rows = np.unique(np.concatenate([by_use[ends[way] : ends[way + 1]] for way in rare]) % max(self.n, 1))
             spellings = ", ".join(f"{c.responses[way]!r} {use:,} times" for way, use in zip(ways, uses, strict=True))
             says = (
                 f"One answer is spelt in {len(ways)} ways that differ in blanks ({spellings}): the tokens differ too."
@@ -284,6 +285,14 @@ class _Look:
         if count:
             says = f"{plural(count, 'row')} could not be used and {'was' if count == 1 else 'were'} left out."
             yield Finding(code="left_out", severity="warning", group=None, says=says, pairs=(), count=count)
+
+
+def _alike(codes: Int[np.ndarray, " k"]) -> Iterator[Int[np.ndarray, " part"]]:
+    """Places of codes that occur more than once, those of one code together, in the order of the codes."""
+    order = np.argsort(codes, kind="stable")
+    for places in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        if len(places) > 1:
+            yield places
 
 
 def _code(*columns: np.ndarray) -> Int[np.ndarray, " n"]:
