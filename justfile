@@ -9,6 +9,10 @@ test *args:
 slow:
     uv run pytest -m slow
 
+# Mutated files, folders and command lines, thousands of them; a few run with every test.
+fuzz:
+    uv run pytest -n 0 -m "slow or not slow" tests/fuzz
+
 lint:
     uv run ruff format --check
     uv run ruff check

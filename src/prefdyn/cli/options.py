@@ -41,7 +41,7 @@ Data = Annotated[
         show_default="builtin",
     ),
 ]
-Groups = Annotated[str | None, typer.Option(help="Only these groups: a,b,c.")]
+Groups = Annotated[str | None, typer.Option(help="Only these groups: a,b,c; a name with a comma in double quotes.")]
 Limit = Annotated[int | None, typer.Option(help="At most this many pairs per group (a seeded sample).", min=1)]
 GroupColumn = Annotated[str | None, typer.Option(help="Column that holds the group.")]
 Template = Annotated[str | None, typer.Option(help="Persona text: question, question+newline or statement.")]
