@@ -30,8 +30,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from prefdyn.features import FeatureSet
+from prefdyn.provenance import Provenance
 from prefdyn.store import save_features, write_manifest
 
 SKETCH = 4096
@@ -43,6 +46,8 @@ class Cost(NamedTuple):
     """What one command took."""
 
     seconds: float
+    cpu: float
+    """Seconds of the processor, of all its threads: other programs on the machine disturb it less than the clock."""
     peak: int
     """Bytes of resident memory at most."""
     own: int
@@ -109,11 +114,8 @@ def responses(pairs: int, folder: Path, *, width: int = 64) -> None:
                 file.write((rng.standard_normal((rows, SKETCH), dtype=np.float32) + side * way).tobytes())
         for name in list(header)[2:]:
             file.write(small[name].tobytes())
-    import pyarrow as pa
-    from pyarrow import parquet
-
     parquet.write_table(pa.table({"id": [str(row) for row in range(pairs)]}), folder / "features.parquet")
-    provenance = {"data": {"name": "growth", "sha256": "0"}, "model": {"name": "none"}, "settings": {"sketch": SKETCH}}
+    origin = Provenance(data={"name": "growth", "sha256": "0"}, model={"name": "none"}, settings={"sketch": SKETCH})
     content = {
         "kind": "features",
         "files": ["features.safetensors", "features.parquet"],
@@ -122,7 +124,7 @@ def responses(pairs: int, folder: Path, *, width: int = 64) -> None:
             "groups": [f"group {code}" for code in range(GROUPS)],
             "tokens": [],
             "token_ids": [],
-            "provenance": provenance,
+            "provenance": origin.to_json(),
         },
     }
     write_manifest(folder / "features.json", content)
@@ -161,7 +163,7 @@ def measured(arguments: list[str], out: Path | None) -> Cost:
     page = 0 if out is None or not (out / "report.html").exists() else (out / "report.html").stat().st_size
     assert usage is not None
     why = "" if child.returncode == 0 else f"exit {child.returncode}: {lines[-1] if lines else ''}"
-    return Cost(took, 1024 * usage.ru_maxrss, own, page, why)
+    return Cost(took, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss, own, page, why)
 
 
 def reading(path: Path) -> float:
@@ -203,12 +205,12 @@ def main() -> None:
     if unknown := set(given.cases) - set(CASES):
         parser.error(f"unknown cases: {', '.join(sorted(unknown))}; known: {', '.join(CASES)}")
     root = Path(tempfile.mkdtemp(prefix="growth-", dir=given.folder))
-    line = "{:<32} {:<9} {:>9} {:>9} {:>9} {:>9} {:>9}  {}".format
-    print(line("input", "command", "read s", "wall s", "peak MB", "own MB", "page MB", ""), flush=True)
+    line = "{:<32} {:<9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  {}".format
+    print(line("input", "command", "read s", "wall s", "cpu s", "peak MB", "own MB", "page MB", ""), flush=True)
 
     def told(label: str, command: str, read: float, cost: Cost) -> None:
         sizes = [f"{size / 1e6:,.0f}" for size in (cost.peak, cost.own)]
-        shown = (f"{read:.1f}", f"{cost.seconds:.1f}", *sizes, f"{cost.page / 1e6:.2f}")
+        shown = (f"{read:.1f}", f"{cost.seconds:.1f}", f"{cost.cpu:.1f}", *sizes, f"{cost.page / 1e6:.2f}")
         print(line(label, command, *shown, cost.ended), flush=True)
 
     try:

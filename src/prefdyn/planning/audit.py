@@ -29,7 +29,6 @@ from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, NormalisedDPO, Objective
-from prefdyn.models.extract import extract
 from prefdyn.planning.bounds import proved_parts
 from prefdyn.planning.exact import ExactHead, affordable, exact_head
 from prefdyn.planning.summary import (
@@ -385,6 +384,8 @@ def audit(
             if not feats.held_out.any() and split < 1:
                 feats = feats.with_held_out(_hold_out(feats, split, seed))
         else:
+            from prefdyn.models.extract import extract  # a framework, which features do not need
+
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
             dataset = dataset.with_held_out(split, seed=seed)
             feats = extract(dataset, model, progress=progress, **extraction)
@@ -399,6 +400,8 @@ def audit(
         words = None if dataset is None else wording(dataset, feats, seed=seed, progress=progress)
         twin = None
         if untrained_twin and dataset is not None:
+            from prefdyn.models.extract import extract
+
             fresh = extract(dataset, model, untrained=seed, progress=progress, **extraction)
             twin = separation(as_seen(fresh, objective), seed=seed, progress=progress)
     with _timed(timings, "simulate_s"):

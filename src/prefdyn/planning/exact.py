@@ -20,7 +20,6 @@ from prefdyn.dynamics.order import RankCorrelation, rank_correlation
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
-from prefdyn.training.train import run_training
 from prefdyn.trajectory import Trajectory
 
 BUDGET = 1e12
@@ -149,6 +148,8 @@ def exact_head(
     Raises:
         TrainingError: The loss is no longer finite.
     """
+    from prefdyn.training.train import run_training  # a framework, which an audit of features does not need
+
     rows = sample_rows(feats, pairs, seed=seed)
     few = feats.select(rows)
     options = {name: value for name, value in reading.items() if name in _OPTIONS}
