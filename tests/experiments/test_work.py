@@ -1,5 +1,6 @@
 """What a run does is what the rooms below do when asked directly; and it is done once, whole, and checked."""
 
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -163,3 +164,20 @@ def test_a_run_that_fails_leaves_no_folder_behind(train, own_cache):
     with pytest.raises(ConfigError, match="has the learning rate 'auto', which is for the last layer alone"):
         do(broken)
     assert list((own_cache / "runs").iterdir()) == []
+
+
+def test_an_outcome_under_another_runs_name_is_told_and_done_again(features):
+    """Whole and sound, in a folder that was renamed."""
+    other = replace(features, double_norm=True)
+    once, twice = do(features).features.states, do(other).features.states
+    shutil.rmtree(folder_of(features))
+    shutil.copytree(folder_of(other), folder_of(features))
+    with pytest.warns(
+        RuntimeWarning, match=r"outcome\.json is of another run, whatever its folder is called; .* again"
+    ):
+        again = do(features).features.states
+    np.testing.assert_array_equal(again, once)
+    assert np.abs(again - twice).max() > 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert finished(features) is not None

@@ -80,6 +80,8 @@ def finished(run: Run) -> Outcome | None:
         return None
     try:
         body = read_manifest(folder / "outcome.json", kind="run", fix=_AGAIN)
+        if body["run"].get("key") != run.key:
+            raise StoreError(f"{folder / 'outcome.json'} is of another run, whatever its folder is called; {_AGAIN}")
     except StoreError as error:
         warnings.warn(f"{error}; doing {run.title} again", RuntimeWarning, stacklevel=2)
         return None
@@ -122,7 +124,7 @@ def do(run: Run, *, progress: bool = False) -> Outcome:
 
 def _seal(folder: Path, run: Run, *, seconds: float, told: list[str], settings: dict[str, Any]) -> None:
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    body = {"title": run.title, "seconds": round(seconds, 3), "warnings": told, "settings": settings}
+    body = {"key": run.key, "title": run.title, "seconds": round(seconds, 3), "warnings": told, "settings": settings}
     write_manifest(folder / "outcome.json", {"kind": "run", "files": names, "run": body})
 
 
