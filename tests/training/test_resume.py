@@ -1,20 +1,26 @@
 """A broken run goes on to the same bytes, and what stops a run leaves its last checkpoint whole."""
 
+import json
 import os
 import signal
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from prefdyn.cli.common import write_pictures
 from prefdyn.errors import ConfigError, StoreError, TrainingError
 from prefdyn.maths.objectives import IPO
 from prefdyn.maths.optimizers import Adam
+from prefdyn.planning.training import TrainingReport
 from prefdyn.training import checkpoints
 from prefdyn.training.checkpoints import latest_checkpoint
 from prefdyn.training.settings import LoRA
 from prefdyn.training.train import run_training
 from tests.models.conftest import yes_no
+from tests.training.test_whole_model import texts
 
 WAYS = {
     "full": {"tune": "full", "learning_rate": 0.003, "batch_size": 5, "schedule": "cosine", "warmup": 2},
@@ -63,6 +69,52 @@ def test_a_resumed_run_ends_in_the_same_bytes(tiny, tmp_path, options, broken):
     run_training(data, model, **common, out=tmp_path / "broken", resume=True)
     assert files(tmp_path / "whole") == files(tmp_path / "broken")
     assert len(files(tmp_path / "whole")) == 5
+
+
+EVERYTHING = {
+    "last-layer": (WAYS["last-layer"], yes_no, True),
+    "last-layer-auto": ({"tune": "last-layer"}, yes_no, False),
+    "last-layer-responses": ({**WAYS["last-layer"], "learning_rate": 0.01}, texts, False),
+    "lora": (WAYS["lora"], yes_no, False),
+    "lora-responses": (WAYS["lora"], texts, True),
+    "full": (WAYS["full"], yes_no, True),
+    "full-responses": (WAYS["full"], texts, False),
+}
+"""Options, data, and whether to draw the pictures."""
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Every byte that a command writes of a run."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith("checkpoints/"):
+            found[name] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize(("options", "made", "drawn"), EVERYTHING.values(), ids=EVERYTHING)
+def test_nothing_tells_a_resumed_run_from_an_unbroken_one(tiny, tmp_path, options, made, drawn):
+    """Summary, tables, weights, figures and page, but for how long it took. What was measured first stays."""
+    common: dict[str, Any] = {**options, "steps": 6, "record": "all", "checkpoint_every": 2, "seed": 3}
+    data, model = made(16), str(tiny("gpt2"))
+    folders = [tmp_path / way / "run" for way in ("whole", "broken")]
+    whole = run_training(data, model, **common, out=folders[0])
+    with pytest.raises(Broken):
+        run_training(data, model, **common, out=folders[1], track=break_at(5))
+    resumed = run_training(data, model, **common, out=folders[1], resume=True)
+    assert resumed.start_margin == whole.start_margin
+    assert whole.start_margin is not None
+    for found, folder in zip((whole, resumed), folders, strict=True):
+        assert set(found.timings) == {"read_s", "train_s"}
+        TrainingReport(training=replace(found, timings={"read_s": 1.0, "train_s": 2.0})).write(folder)
+        if drawn:
+            write_pictures(folder)
+    first, second = map(results, folders)
+    assert {"summary.json", "groups.csv", "pairs.parquet", "steps.csv", "modules.parquet"} <= set(first)
+    assert ("report.html" in first) is drawn
+    assert [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)] == []
+    assert json.loads(first["summary.json"])["settings"]["start_margin"] == whole.start_margin
 
 
 def test_a_checkpoint_of_another_run_is_refused(tiny, tmp_path):

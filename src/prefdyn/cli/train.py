@@ -174,7 +174,7 @@ def run(
     from prefdyn.planning.training import TrainingReport
     from prefdyn.report.tables import trained_table
     from prefdyn.training.settings import LoRA
-    from prefdyn.training.train import run_training
+    from prefdyn.training.train import keeping, run_training
 
     if tune == "lora":
         targets = tuple(common.words(lora_targets) or ())
@@ -214,8 +214,9 @@ def run(
         if folder is None:
             return
         report = TrainingReport(training=found)
-        report.write(folder.results)
-        common.write_pictures(folder.results)
+        with keeping(found.settings.steps, folder.path):
+            report.write(folder.results)
+            common.write_pictures(folder.results)
         summary = report.summary()
     print(json.dumps(summary, ensure_ascii=False) if json_output else trained_table(summary))
     for line in summary["warnings"]:

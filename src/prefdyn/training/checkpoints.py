@@ -175,7 +175,7 @@ def _write(
         names.append(f"{name}.parquet")
         pq.write_table(table.combine_chunks(), partial / names[-1])
     for name in names:
-        _sync(partial / name)
+        sync(partial / name)
     content = {"kind": "checkpoint", "files": names, "checkpoint": {"step": step, "state": state}}
     try:
         write_manifest(partial / _MANIFEST, content)
@@ -183,7 +183,7 @@ def _write(
         raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
     for name in names:  # safetensors makes files that only their owner reads
         shutil.copymode(partial / _MANIFEST, partial / name)
-    _sync(partial)
+    sync(partial)
 
 
 def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
@@ -210,7 +210,7 @@ def _put_in_place(partial: Path, folder: Path, step: int) -> Path:
             return path
         number += 1
     os.rename(partial, path)
-    _sync(folder)
+    sync(folder)
     return path
 
 
@@ -222,7 +222,8 @@ def _same(finished: Path, partial: Path) -> bool:
         return False
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """See that a file, or the names in a folder, are on the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open a folder
     handle = os.open(path, os.O_RDONLY)

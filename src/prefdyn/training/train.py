@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -249,7 +249,8 @@ def run_training(
     place = None
     state = _gathered(subject) if save and folder is not None and team.share[1] > 1 else None
     if folder is not None and team.main:
-        place = _write(results or folder, subject, run, loop, save=save, state=state)
+        with keeping(settings.steps, folder):
+            place = _write(results or folder, subject, run, loop, save=save, state=state)
     team.wait()
     return Training(
         trajectory=run,
@@ -350,6 +351,28 @@ def _gathered(subject: Subject) -> dict[str, torch.Tensor] | None:
     found = {name: whole(each) for name, each in target.state_dict().items()}
     twins = set(getattr(target, "_tied_weights_keys", None) or ()) if subject.lm.tied_head else set()
     return {name: each for name, each in found.items() if name not in twins}
+
+
+@contextlib.contextmanager
+def keeping(step: int, folder: Path) -> Iterator[None]:
+    """Where results cannot be written, say that the last checkpoint is kept.
+
+    Args:
+        step: Of the checkpoint.
+        folder: Of the run.
+
+    Raises:
+        StoreError: As the block, or for its OSError, with what is kept and how to go on.
+    """
+    try:
+        yield
+    except (StoreError, OSError) as error:
+        said = str(error)
+        if isinstance(error, OSError):
+            said = f"the results cannot be written to {error.filename or folder} ({error.strerror or error})"
+        raise StoreError(
+            f"{said}; the checkpoint of step {step} is kept in {folder}: free space, and go on with --resume"
+        ) from error
 
 
 def _write(

@@ -1,15 +1,21 @@
 """What of a model is trained: its head, adapters, or all of it; and how the result is saved."""
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import torch
 
+from prefdyn._cache import beside
+from prefdyn._files import shown_bytes
 from prefdyn.errors import ConfigError, ModelError, StoreError
 from prefdyn.models.load import LanguageModel, quiet
+from prefdyn.training.checkpoints import sync
 from prefdyn.training.settings import LoRA
 
 Parameters = dict[str, torch.nn.Parameter]
@@ -112,26 +118,67 @@ def save_model(
 ) -> None:
     """Write the model, or the adapters alone, as `from_pretrained` reads them, with the tokenizer.
 
+    The folder appears under its name when all of it is written, or never.
+
     Args:
         lm: The trained model.
-        folder: Where to; made if it is not there.
+        folder: Where to. A model that stands there is replaced, if it is of the same files.
         wrapped: What `add_adapters` gave, for a folder of adapters.
         state: Weights gathered from several processes; without it, those of the model.
 
     Raises:
-        StoreError: A file cannot be written.
+        StoreError: A file cannot be written, or the folder holds others.
     """
+    target = lm.model if wrapped is None else wrapped
     try:
-        with quiet():
-            given = {} if state is None else {"state_dict": dict(state)}
-            (lm.model if wrapped is None else wrapped).save_pretrained(folder, **given)
-            lm.tokenizer.save_pretrained(folder)
-    except OSError as error:
+        partial = beside(folder, "partial")
+        partial.mkdir(parents=True)
+        try:
+            with quiet():
+                target.save_pretrained(partial, **({} if state is None else {"state_dict": dict(state)}))
+                lm.tokenizer.save_pretrained(partial)
+            if wrapped is not None:
+                _name_base(lm, partial / "adapter_config.json")
+            for path in partial.iterdir():
+                sync(path)
+            _put_in_place(partial, folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except Exception as error:
+        said = _of_the_disk(error)
+        if said is None:
+            raise
+        trained = (each for each in target.parameters() if wrapped is None or each.requires_grad)
+        size = sum(each.numel() * each.element_size() for each in trained)
+        room = next(place for place in folder.absolute().parents if place.exists())
         raise StoreError(
-            f"the model cannot be written to {folder} ({error.strerror}); free space, or resume elsewhere"
+            f"the model cannot be written to {folder} ({said}): it takes {shown_bytes(size)} or more, and "
+            f"{shown_bytes(shutil.disk_usage(room).free)} are free"
         ) from error
-    if wrapped is not None:
-        _name_base(lm, folder / "adapter_config.json")
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """What a library says of a file that cannot be written, in a line; None where that is not what happened."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    said = " ".join(str(error).split())
+    # safetensors and tokenizers hand on what Rust says
+    return said if isinstance(error, OSError | safetensors.SafetensorError) or "(os error " in said else None
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Rename a whole model to its place; what stood there goes afterwards."""
+    if not folder.is_dir():
+        os.rename(partial, folder)
+        return
+    others = sorted({path.name for path in folder.iterdir()} - {path.name for path in partial.iterdir()})
+    if others:
+        raise StoreError(f"{folder} holds {others[0]!r}, which is no file of this model; move it away")
+    old = beside(folder, "old")
+    os.rename(folder, old)
+    os.rename(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _name_base(lm: LanguageModel, path: Path) -> None:
