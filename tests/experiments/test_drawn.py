@@ -184,6 +184,36 @@ def test_a_folder_that_lacks_something_is_told(tmp_path):
     (made / "claims.json").write_text("{")
     with pytest.raises(StoreError, match=r"claims.json cannot be read .* give the folder of a `prefdyn reproduce`"):
         write_reproduced_page(made, tmp_path / "page.html")
+    made = folder(tmp_path / "again")
+    for name, change, says in [
+        ("claims.json", lambda body: body[0].pop("rule"), r"\[0\].rule is missing"),
+        (
+            "claims.json",
+            lambda body: body[0].update(holds="yes"),
+            r"\[0\].holds is text \('yes'\), but must be true or f",
+        ),
+        (
+            "claims.json",
+            lambda body: body[0].update(control=[]),
+            r"\[0\].control is a list, but must be an object or n",
+        ),
+        ("summary.json", lambda body: body.pop("runs"), "runs is missing"),
+        ("summary.json", lambda body: body["recipes"][0].update(seconds=None), r"recipes\[0\].seconds is null"),
+    ]:
+        kept = (made / name).read_text()
+        body = json.loads(kept)
+        change(body)
+        (made / name).write_text(json.dumps(body))
+        with pytest.raises(StoreError, match=rf"{name}: {says}.*; give the folder of a `prefdyn reproduce`"):
+            write_reproduced_page(made, tmp_path / "page.html")
+        (made / name).write_text(kept)
+    body = json.loads((made / "claims.json").read_text())
+    body[0]["evidence"] = {"half an estimate": {"seeds": 3}}
+    (made / "claims.json").write_text(json.dumps(body))
+    write_reproduced_page(made, tmp_path / "page.html")
+    (made / "summary.json").write_text((made / "summary.json").read_text().replace(SPEC.id, f"../figures/{SPEC.id}"))
+    with pytest.raises(StoreError, match=r"holds no picture '\.\./figures/.*'; reproduce it again"):
+        write_reproduced_page(made, tmp_path / "page.html")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be made"):
         write_reproduced_figures([figure("points")], tmp_path / "file" / "inside")

@@ -56,7 +56,7 @@ SENSE: dict[str, list[Any]] = {
     "epochs": [0.5, 1, 0, -1, 1e-9],
     "accumulate": [1, 2, 3, *LARGE],
     "clip": [0, 1, 0.1, -1],
-    "lora_rank": [1, 2, 10**6],
+    "lora_rank": [1, 2, 64],
     "lora_alpha": [1, 0, -1, 1e30],
     "lora_dropout": [0, 0.1, 1, 2, -1],
     "lora_targets": ["all-linear", "q_proj", "q_proj,v_proj", "nothing", "lm_head"],
@@ -99,7 +99,7 @@ def flag_set(rng: Random) -> list[str]:
         else:
             given.append(rng.choice(PLACES))
     if name in WITH_MODEL:
-        given += [*(["--data", "d.jsonl"] if rng.random() < 0.7 else []), "--limit", "4"]
+        given += [*(["--data", "d.jsonl"] if rng.random() < 0.95 else []), "--limit", "4"]
         if "steps" in options:
             given += ["--steps", "2"]
     if name == "reproduce":

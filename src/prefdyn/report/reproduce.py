@@ -3,7 +3,6 @@
 import base64
 import functools
 import io
-import json
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from prefdyn._files import atomic_write
+from prefdyn._json import NotJSON, read_json
+from prefdyn._shape import Shape
 from prefdyn.errors import StoreError
 from prefdyn.experiments import recipe
 from prefdyn.report.field_figures import field_plane, field_surface
@@ -40,8 +41,10 @@ from prefdyn.report.figures import (
     legend,
 )
 from prefdyn.report.html import _hash, colour_rules
+from prefdyn.report.summary_shape import CLAIMS, REPRODUCED
 from prefdyn.report.tables import shown
 from prefdyn.report.text import readable, visible
+from prefdyn.store import fits
 
 _GREY = "#77756e"
 _DASHES: Mapping[str, Any] = {"solid": "-", "dashed": (0, (5, 2.5)), "dotted": (0, (1.2, 1.8))}
@@ -333,7 +336,8 @@ def write_reproduced_page(folder: str | Path, path: str | Path) -> Path:
 
 def reproduced_page(folder: Path) -> str:
     """The page as text."""
-    claims, summary = (_read(folder / name) for name in ("claims.json", "summary.json"))
+    claims = _read(folder / "claims.json", CLAIMS)
+    summary = _read(folder / "summary.json", REPRODUCED)
     loader = PackageLoader("prefdyn.report", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -362,11 +366,14 @@ def reproduced_page(folder: Path) -> str:
     )
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, shape: Shape) -> Any:
+    fix = "give the folder of a `prefdyn reproduce`"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); give the folder of a `prefdyn reproduce`") from error
+        held = read_json(path.read_bytes())
+    except (OSError, NotJSON) as error:
+        raise StoreError(f"{path} cannot be read ({error}); {fix}") from error
+    fits(held, shape, path, fix=fix)
+    return held
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -405,7 +412,7 @@ def _evidence(values: Mapping[str, Any], before: str = "") -> list[tuple[str, st
     found: list[tuple[str, str]] = []
     for name, value in values.items():
         label = f"{before}{visible(name)}".replace("_", " ")
-        if isinstance(value, Mapping) and "seeds" in value:
+        if isinstance(value, Mapping) and value.keys() >= {"value", "low", "high", "seeds"}:
             ends = "" if value["low"] is None else f" ({_short(value['low'])} to {_short(value['high'])})"
             found.append((label, f"{_short(value['value'])}{ends}, {value['seeds']} seeds"))
         elif isinstance(value, Mapping):
@@ -465,6 +472,8 @@ def _is_first(figure: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -
 def _source(folder: Path, name: str) -> str:
     """A picture as a data address: SVG, or PNG where that is smaller."""
     raw = {}
+    if Path(name).name != name:
+        raise StoreError(f"{folder} holds no picture {name!r}; reproduce it again")
     for kind in ("svg", "png"):
         try:
             raw[kind] = (folder / f"{name}.{kind}").read_bytes()

@@ -84,3 +84,26 @@ SUMMARY: Mapping[str, Any] = {
         errors=({"*": ({"*": _FLAT}, None)}, None),
     ),
 }  # fmt: skip
+
+REPRODUCED: Mapping[str, Any] = {
+    "claims": {"held": int, "failed": int, "not_testable": int},
+    "dataset": {"name": str},
+    "model": {"name": _TEXT},
+    "preset": {"name": str, "says": str, "seeds": [int], "rows": (int, None)},
+    "provenance": {"versions": {"*": VALUE}},
+    "published_and_here": [{"setup": str, "field": str, "here": object, "published": object}],
+    "figures": [dict.fromkeys(("id", "spec", "paper", "where", "title", "caption", "recipe"), str)],
+    "recipes": [{"name": str, "summary": str, "notes": [str], "failed": _TEXT, "runs": int, "seconds": float}],
+    "runs": {"all": int, "done_before": int},
+    "timings": {"reproduce_s": float},
+    "warnings": [str],
+}
+"""summary.json of `prefdyn reproduce`, whose page has no part that may be missing."""
+_CLAIM = dict.fromkeys(
+    ("id", "figure", "paper", "where", "statement", "measured", "because", "rule", "recipe", "preset"), str
+)
+CLAIMS = [
+    {**_CLAIM, "paper_value": VALUE, "holds": (bool, None), "evidence?": (dict, None),
+     "control?": ({"beyond": (bool, None), "because": str}, None)}
+]  # fmt: skip
+"""claims.json."""
