@@ -12,7 +12,7 @@ from prefdyn.cli.options import _config
 from prefdyn.errors import PrefdynError
 from tests.fuzz.mutate import VALUES, spoilt
 
-FEW, MANY = 300, int(os.environ.get("PREFDYN_FUZZ_CONFIGS", "1000"))
+FEW, MANY = 150, int(os.environ.get("PREFDYN_FUZZ_CONFIGS", "1000"))
 COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
 FLAGS = {
     "limit": 3, "groups": "a,b", "beta": 0.1, "learning_rate": "3e-4", "steps": 10, "seed": 0, "data": ["x.jsonl"],

@@ -29,8 +29,8 @@ from tests.fuzz.mutate import VALUES, changed, spoilt
 from tests.report.make_folder import make_folder, make_trained_folder
 from tests.test_store import dataset, features, resigned, trajectory
 
-FEW, MANY = 60, int(os.environ.get("PREFDYN_FUZZ_FOLDERS", "1000"))
-FEW_RUNS, MANY_RUNS = 12, int(os.environ.get("PREFDYN_FUZZ_RUNS", "600"))
+FEW, MANY = 40, int(os.environ.get("PREFDYN_FUZZ_FOLDERS", "1000"))
+FEW_RUNS, MANY_RUNS = 4, int(os.environ.get("PREFDYN_FUZZ_RUNS", "600"))
 
 
 def one_line(error, folder, seed):

@@ -15,7 +15,7 @@ from prefdyn.errors import PrefdynError
 from tests.fuzz.seeds import KINDS, spoilt_source
 from tests.fuzz.twin import rows_in, texts_in
 
-FEW, MANY = 300, int(os.environ.get("PREFDYN_FUZZ_FILES", "5000"))
+FEW, MANY = 200, int(os.environ.get("PREFDYN_FUZZ_FILES", "5000"))
 
 
 def tried(folder, seed):
