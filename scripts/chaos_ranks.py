@@ -38,9 +38,9 @@ TRAIN = ["train", *COMMON, "--batch-size", "8", "--checkpoint-every", "3", "--pr
 COMMANDS: dict[str, list[str]] = {
     "extract": ["extract", *COMMON],
     "score": ["score", *COMMON],
-    "train last-layer": [*TRAIN, "--tune", "last-layer", "--learning-rate", "0.01", "--steps", "300"],
-    "train lora": [*TRAIN, "--tune", "lora", "--steps", "60"],
-    "train full": [*TRAIN, "--tune", "full", "--learning-rate", "3e-4", "--steps", "60"],
+    "train last-layer": [*TRAIN, "--tune", "last-layer", "--learning-rate", "0.01", "--steps", "1500"],
+    "train lora": [*TRAIN, "--tune", "lora", "--steps", "150"],
+    "train full": [*TRAIN, "--tune", "full", "--learning-rate", "3e-4", "--steps", "150"],
 }
 RESULTS = {
     "extract": ("features.safetensors", "features.parquet", "features.json", "dataset.parquet", "config.yaml"),
@@ -122,6 +122,8 @@ class Ranks:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+        for said in self.said:
+            said.close()
 
 
 def alone(folder: Path) -> dict[str, str]:
@@ -213,10 +215,10 @@ def finish(name: str, folder: Path, count: int) -> None:
         pair.wait()
 
 
-def whole(name: str, folder: Path) -> tuple[dict[str, bytes], tuple[float, float]]:
-    """An undisturbed run of two processes: its files, and when its first sign of progress and its end came."""
+def whole(name: str, folder: Path, *, count: int = 2) -> tuple[dict[str, bytes], tuple[float, float]]:
+    """An undisturbed run: its files, and when its first sign of progress and its end came."""
     folder.mkdir(parents=True)
-    with ranks([*COMMANDS[name], "--out", "out"], folder) as pair:
+    with ranks([*COMMANDS[name], "--out", "out"], folder, count=count) as pair:
         began, before, first = time.monotonic(), signs(folder), None
         while pair.processes[0].poll() is None:
             if first is None and signs(folder) != before:
@@ -237,7 +239,7 @@ def table(found: Sequence[Moment]) -> str:
     rows = ["| # | command | signal | to rank | after s | progress | the other ended after s | with | again | lost |"]
     rows.append("|---|---|---|---|---|---|---|---|---|---|")
     for at, each in enumerate(found, 1):
-        said = each.said.removeprefix("prefdyn: ")[:90]
+        said = "done" if each.code == 0 else each.said.removeprefix("prefdyn: ").split(";")[0][:90]
         rows.append(
             f"| {at} | {each.command} | {each.how} | {each.killed} | {each.after:.1f} | "
             f"{'yes' if each.progressed else 'no'} | {each.waited:.1f} | {each.code}: {said} | {each.again} | "

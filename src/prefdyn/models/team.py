@@ -11,10 +11,12 @@ import os
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed
 
@@ -90,7 +92,9 @@ def launched() -> Iterator[None]:
         ConfigError: The launcher's variables are wrong, or its port is taken.
         ProcessError: One of the processes does not come, or is lost.
     """
-    peers = join()
+    patience = arrival_timeout()
+    # whoever is to come was started when this process was, and has the same to load
+    peers = join(max(patience - _age(), patience / 3))
     with together():
         yield
     if peers is not None:
@@ -114,8 +118,11 @@ def together() -> Iterator[None]:
         _Met.inside = False
 
 
-def join() -> Peers | None:
+def join(seconds: float | None = None) -> Peers | None:
     """Meet the other processes, once; None where there are none.
+
+    Args:
+        seconds: To wait for those that have not come yet; `arrival_timeout` unless given.
 
     Raises:
         ConfigError: The launcher's variables are wrong, or its port is taken.
@@ -125,7 +132,8 @@ def join() -> Peers | None:
     if count == 1:
         return None
     if _Met.peers is None:
-        _Met.peers = _meet_as_first(count) if rank == 0 else _meet_first(rank, count)
+        seconds = arrival_timeout() if seconds is None else seconds
+        _Met.peers = _meet_as_first(count, seconds) if rank == 0 else _meet_first(rank, count, seconds)
         atexit.register(_leave_at_exit)
     if _Met.peers.ending:
         raise ProcessError("the work of these processes has ended, with an error or at its end; start all of them anew")
@@ -169,9 +177,9 @@ def _leave_at_exit() -> None:
 # meeting -------------------------------------------------------------------------------------------------------------
 
 
-def _meet_as_first(count: int) -> Peers:
+def _meet_as_first(count: int, seconds: float) -> Peers:
     host, port = meeting_point()
-    seconds, key = arrival_timeout(), secrets.token_hex(16)
+    key = secrets.token_hex(16)
     _Met.store = _store(host, port, serve=not _served_by_launcher(), seconds=seconds)
     hub = Hub(count, timeout=peer_timeout(), key=key)
     hub.start()
@@ -180,7 +188,7 @@ def _meet_as_first(count: int) -> Peers:
         missing = hub.missing
         who = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
         said = (
-            f"{len(missing)} of {count} processes did not come within {seconds:g} s (rank {who}); start all of them, "
+            f"{len(missing)} of {count} processes did not come within {seconds:.3g} s (rank {who}); start all of them, "
             f"with MASTER_ADDR {host} and MASTER_PORT {port}, or set PREFDYN_PEER_TIMEOUT to give them longer"
         )
         hub.fail(said)
@@ -188,11 +196,10 @@ def _meet_as_first(count: int) -> Peers:
     return hub
 
 
-def _meet_first(rank: int, count: int) -> Peers:
+def _meet_first(rank: int, count: int, seconds: float) -> Peers:
     host, port = meeting_point()
-    seconds = arrival_timeout()
     said = (
-        f"rank 0 of {count} was not met at {host}:{port} (MASTER_ADDR, MASTER_PORT) within {seconds:g} s, so rank "
+        f"rank 0 of {count} was not met at {host}:{port} (MASTER_ADDR, MASTER_PORT) within {seconds:.3g} s, so rank "
         f"{rank} ends; start all processes, or set PREFDYN_PEER_TIMEOUT to give them longer"
     )
     first = reach(host, port, seconds=seconds)
@@ -215,6 +222,11 @@ def _meet_first(rank: int, count: int) -> Peers:
     if not spoke.everybody.wait(seconds + 5):
         raise ProcessError(said)
     return spoke
+
+
+def _age() -> float:
+    """Seconds since this process was started."""
+    return max(0.0, time.time() - psutil.Process().create_time())
 
 
 def _within(seconds: float, work: Callable[[], Any]) -> Any:
