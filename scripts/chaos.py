@@ -106,6 +106,7 @@ def start(command: Sequence[str], home: Path, *, fresh: bool) -> Child:
         return Child(pid=pid, home=home)
     code = 70
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes what it starts in the background deaf
         os.chdir(home)
         os.environ.update(environment)
         for number, name in ((1, "stdout"), (2, "stderr")):

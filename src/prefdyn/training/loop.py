@@ -582,7 +582,8 @@ class _Interrupts:
         if threading.current_thread() is threading.main_thread():
             self.waker = signal.set_wakeup_fd(-1)  # a step and its checkpoint take as long as they take
             for kind in (signal.SIGINT, signal.SIGTERM):
-                self.before[kind] = signal.signal(kind, self._hear)
+                if signal.getsignal(kind) is not signal.SIG_IGN:  # as of a process that was started to go on regardless
+                    self.before[kind] = signal.signal(kind, self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
