@@ -1,10 +1,12 @@
 """Two processes of which one is killed or stopped: the other ends soon and says why, and nothing is lost."""
 
 import random
+import signal
+import time
 
 import pytest
 
-from scripts.chaos_ranks import COMMANDS, disturb, finish, main, results, whole
+from scripts.chaos_ranks import COMMANDS, differences, disturb, finish, main, ranks, results, whole
 
 
 def disturbed(tmp_path, name, how, *, seed, span=(0.5, 1.0), **options):
@@ -34,6 +36,27 @@ def test_one_of_two_is_stopped(tmp_path, name):
     assert moment.code == 1
     assert 4 < moment.waited < 30
     assert f"prefdyn: rank {moment.killed} of 2 has given no sign of life for 6 s" in moment.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_of_two_is_told_to_stop(tmp_path, rank):
+    """Both stop after one and the same step, with its checkpoint, and go on from there."""
+    name, folder = "train full", tmp_path / "stopped"
+    folder.mkdir()
+    with ranks([*COMMANDS[name], "--out", "out"], folder) as pair:
+        while not list((folder / "out" / "checkpoints").glob("step-*")):
+            assert [process.poll() for process in pair.processes] == [None, None]
+            time.sleep(0.01)
+        pair.processes[rank].send_signal(signal.SIGTERM)
+        codes = [process.wait(120) for process in pair.processes]
+        told, other = pair.words(rank), pair.words(1 - rank)
+    assert (codes[rank], codes[1 - rank]) == (128 + signal.SIGTERM, 1)
+    assert "prefdyn: terminated; " in told
+    assert "another process was told to stop, after step" in other
+    assert not (folder / "out" / "summary.json").exists()
+    finish(name, folder, 2)
+    assert differences(results(name, folder / "out"), whole(name, tmp_path / "whole")[0]) == []
 
 
 @pytest.mark.slow

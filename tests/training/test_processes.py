@@ -5,11 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 
+from prefdyn.errors import ConfigError, ProcessError, StoreError
+from prefdyn.models.team import Team
+from prefdyn.training import train
+from prefdyn.training.checkpoints import save_checkpoint
+from prefdyn.training.loop import _Interrupts
 from tests.conftest import REPO
 
 
@@ -39,6 +46,54 @@ def agree(one: dict, other: dict) -> None:
                 assert np.isclose(value, second[name], rtol=1e-3, atol=1e-4), (name, value, second[name])
             else:
                 assert value == second[name]
+
+
+class Second(Team):
+    """The team as a second process sees it, with what the first one said."""
+
+    def __init__(self, said: Any) -> None:
+        super().__init__("cpu", cache=True)
+        self.said, self.main, self.share = said, False, (1, 2)
+
+    def of_first(self, value: Any) -> Any:
+        return self.said
+
+
+def test_a_process_that_would_train_something_else_is_refused():
+    """A reference may differ by rounding; data, model and settings may not."""
+    origin = {"data": "a", "seed": 0, "reference": "x"}
+    train._refuse_another(Second({"data": "a", "seed": 0}), origin)
+    said = (
+        r"rank 1 would train another run than rank 0 \(data 'b' there, 'a' here, seed 1 there, 0 here\); give all proc"
+    )
+    with pytest.raises(ConfigError, match=said):
+        train._refuse_another(Second({"data": "b", "seed": 1}), origin)
+
+
+def test_the_first_process_chooses_the_folder_and_the_checkpoint(tmp_path):
+    assert train._of_first(Second(str(tmp_path)), Path("mine")) == tmp_path
+    assert train._of_first(Second(None), Path("mine")) is None
+    assert train._checkpoint(Second(None), tmp_path) is None
+    with pytest.raises(
+        StoreError, match=r"goes on from the checkpoint step-000002 in \S+, where rank 1 sees none; the fol"
+    ):
+        train._checkpoint(Second("step-000002"), tmp_path)
+    for step in (1, 2):
+        save_checkpoint(tmp_path / "checkpoints", step=step, tensors={"a": torch.ones(1)}, state={})
+    found = train._checkpoint(Second("step-000002"), tmp_path)
+    assert found is not None
+    assert found.step == 2
+    with pytest.raises(
+        StoreError, match="where rank 1 sees step-000002; the folder must be the same for all processes"
+    ):
+        train._checkpoint(Second("step-000001"), tmp_path)
+
+
+def test_who_stops_because_another_was_told_to_says_so():
+    with pytest.raises(
+        ProcessError, match="another process was told to stop, after step 3; its checkpoint is kept: go"
+    ):
+        _Interrupts().stop(3)
 
 
 CASES = [
