@@ -13,6 +13,10 @@ slow:
 fuzz:
     uv run pytest -n 0 -m "slow or not slow" tests/fuzz
 
+# Processes ended at random moments, and what became of their work: 200 kills, 60 signals; an hour or more on two cores.
+chaos *args:
+    uv run python scripts/chaos.py {{args}}
+
 lint:
     uv run ruff format --check
     uv run ruff check
