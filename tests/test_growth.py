@@ -18,6 +18,7 @@ from prefdyn.diagnostics.orthogonality import orthogonality
 from prefdyn.diagnostics.prioritization import pair_pushes, prioritization
 from prefdyn.diagnostics.separation import FOR_HOLM, separation
 from prefdyn.dynamics.descent import descent
+from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
 from prefdyn.maths.optimizers import optimizer
@@ -222,6 +223,27 @@ def test_features_read_in_pieces_give_what_they_give_in_one(monkeypatch, feats):
     assert max(len(kernel) for _, kernel in feats.kernel_blocks(np.arange(60))) == 7
     for one, other in zip(whole, numbers(), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-6)
+
+
+def test_read_only_arrays_are_taken_as_they_are_and_others_are_copied(tmp_path):
+    rng = np.random.default_rng(0)
+    sides = [rng.normal(size=(5, 3)).astype(np.float32) for _ in range(2)]
+    for place, values in enumerate(sides):
+        np.save(tmp_path / f"{place}.npy", values)
+    mapped = [np.load(tmp_path / f"{place}.npy", mmap_mode="r") for place in range(2)]
+    feats = FeatureSet.from_arrays(chosen_features=mapped[0], rejected_features=mapped[1])
+    assert feats.chosen_features is mapped[0]
+    copied = FeatureSet.from_arrays(chosen_features=sides[0], rejected_features=sides[1])
+    sides[0][:] = 0  # still the caller's own
+    np.testing.assert_array_equal(copied.kernel().dense(), feats.kernel().dense())
+
+
+def test_a_row_that_is_not_finite_is_found_beyond_the_first_rows_looked_at(monkeypatch):
+    monkeypatch.setattr("prefdyn._checks._CELLS", 6)
+    states = np.zeros((7, 3))
+    states[5, 1] = np.nan
+    with pytest.raises(DataError, match="features has 1 rows with NaN or infinity, the first is row 5"):
+        FeatureSet.from_arrays(states, chosen=[1] * 7, rejected=[0] * 7)
 
 
 def test_features_without_a_reference_come_back(tmp_path):

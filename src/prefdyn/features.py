@@ -121,6 +121,7 @@ class FeatureSet:
 
         One-token answers: `features` (n, d), `chosen` and `rejected` (n,) answers of any hashable type. Longer
         responses: `chosen_features` and `rejected_features` (n, f), and `features` (n, d) states if you have them.
+        Arrays are copied, unless they are read-only and float32 already, such as `np.load(path, mmap_mode="r")`.
 
         Args:
             features: One state per pair.
@@ -412,7 +413,8 @@ def _column(name: str, values: Any, n: int, *, default: Any = None) -> Any:
 def _matrix(name: str, values: Any, n: int, *, ndim: int = 2, dtype: Any = np.float32) -> np.ndarray | None:
     if values is None:
         return None
-    array = np.array(values, dtype=dtype)
+    kept = isinstance(values, np.ndarray) and values.dtype == dtype and not values.flags.writeable
+    array = values if kept else np.array(values, dtype=dtype)
     if array.ndim != ndim or len(array) != n:
         raise DataError(f"{name} has shape {array.shape}, but must have {ndim} axes and {n} rows")
     return finite(array, name=name, fix="check the model's weights and dtype")

@@ -30,6 +30,7 @@ from prefdyn.dynamics.routes import build, cheapest
 from prefdyn.dynamics.streaming import HELD_BYTES
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
+from prefdyn.maths.kernel import PairKernel
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.maths.optimizers import SGD
 from prefdyn.trajectory import Trajectory
@@ -324,6 +325,10 @@ def _largest(feats: FeatureSet, rows: Int[np.ndarray, " trained"]) -> float:
     features = feats.states if feats.chosen_features is None else feats.chosen_features
     dtype = feats.working_dtype
     if len(rows) * features.shape[1] * dtype.itemsize <= HELD_BYTES:
+        if feats.kind == "responses":
+            ones = np.ones((len(rows), 1), dtype=dtype)
+            kernel = PairKernel(answers=ones, features=feats.pair_features(rows, dtype))
+            return kernel.weighted(feats.weight[rows]).largest_eigenvalue()
         return feats.select(rows).kernel(dtype).weighted(feats.weight[rows]).largest_eigenvalue()
     pairs = Pairs.of(feats).rows(rows)
     route = build(feats, pairs, "weights", dtype=dtype)
