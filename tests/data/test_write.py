@@ -70,6 +70,12 @@ def test_what_is_written_reads_back(tmp_path, end):
     assert back.table["split"].equals(data.table["split"])
 
 
+@pytest.mark.parametrize("path", ["~nobody-here/x.csv", "x" * 300 + ".csv", "a\0b.csv"])
+def test_a_path_that_can_be_none_is_refused(path):
+    with pytest.raises(DataError, match="names no file or folder: .*; give a path"):
+        write(PreferenceDataset.from_rows([PLAIN]), path)
+
+
 def test_texts_that_look_like_formulas_are_data_and_stay(tmp_path):
     """Through CSV to our reader, to pandas and to datasets; the command line counts them."""
     rows = [{"prompt": "=1+1", "chosen": "@x", "rejected": "'=y", "group": "-a"}, {**PLAIN, "chosen": "-1"}]

@@ -14,6 +14,7 @@ from prefdyn._checks import nearest
 from prefdyn._csv import is_formula
 from prefdyn._files import atomic_write
 from prefdyn.data.pairs import MESSAGES, PreferenceDataset
+from prefdyn.data.readers import opened
 from prefdyn.errors import ConfigError, DataError, StoreError
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
@@ -34,10 +35,10 @@ def write(data: PreferenceDataset, path: str | Path, *, force: bool = False) -> 
 
     Raises:
         ConfigError: The ending is unknown.
-        DataError: The format cannot hold the data: conversations in CSV, or both forms in one Parquet file.
+        DataError: The path can be none, or the format cannot hold the data: conversations in CSV, or both forms in one Parquet file.
         StoreError: The file exists, or cannot be written.
     """
-    path = Path(path).expanduser()
+    path = opened(str(path))
     suffix = next((end for end in reversed(_SUFFIXES) if path.name.endswith(end)), None)
     if suffix is None:
         raise ConfigError(f"{path} ends in no format that can be written{nearest(path.suffix or path.name, _SUFFIXES)}")
