@@ -72,7 +72,7 @@ def test_what_is_written_reads_back(tmp_path, end):
 
 @pytest.mark.parametrize("path", ["~nobody-here/x.csv", "x" * 300 + ".csv", "a\0b.csv"])
 def test_a_path_that_can_be_none_is_refused(path):
-    with pytest.raises(DataError, match="names no file or folder: .*; give a path"):
+    with pytest.raises(DataError, match=r"names no file or folder: .*; give a path"):
         write(PreferenceDataset.from_rows([PLAIN]), path)
 
 

@@ -35,7 +35,8 @@ def write(data: PreferenceDataset, path: str | Path, *, force: bool = False) -> 
 
     Raises:
         ConfigError: The ending is unknown.
-        DataError: The path can be none, or the format cannot hold the data: conversations in CSV, or both forms in one Parquet file.
+        DataError: The path can be none, or the format cannot hold the data: conversations in CSV, or both forms in one
+            Parquet file.
         StoreError: The file exists, or cannot be written.
     """
     path = opened(str(path))
