@@ -5,7 +5,6 @@ import itertools
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import numpy as np
@@ -75,8 +74,8 @@ def test_statements_are_whole_sentences():
         assert 3 <= len(text.split()) <= 32, text
 
 
-def test_rows_are_the_same_in_another_process_and_made_fast():
-    """No order of sets or hashes reaches the text; the first call of a process takes well under half a second."""
+def test_rows_are_the_same_in_another_process():
+    """No order of sets or hashes reaches the text."""
     code = "from prefdyn.data.builtin import builtin_rows; print(builtin_rows())"
     digests = {
         subprocess.run(
@@ -85,13 +84,6 @@ def test_rows_are_the_same_in_another_process_and_made_fast():
         for seed in ("1", "2")
     }
     assert len(digests) == 1
-    times = []
-    for _ in range(3):
-        builtin._statements.cache_clear()
-        start = time.perf_counter()
-        assert builtin_rows() == ROWS
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5
 
 
 def test_a_caller_cannot_spoil_the_next_callers_rows():
