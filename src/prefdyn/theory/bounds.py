@@ -172,14 +172,14 @@ def _any_pairs(
     """The drift of a run on some training pairs, for pair features of any kind."""
     weight = feats.weight[rows]
     share = weight / weight.sum()
-    pieces = list(feats.kernel_blocks(rows)) if not feats.in_pieces else None
-    mean, length = np.zeros(0), 0.0
-    for where, kernel in pieces or feats.kernel_blocks(rows):
+    mean, length, whole = np.zeros(0), 0.0, None
+    for where, kernel in feats.kernel_blocks(rows):
         pull = kernel.adjoint(share[where].astype(kernel.features.dtype))
         mean = mean + pull if len(mean) else pull
         length += float(share[where] @ np.sqrt(kernel.diagonal()))
-    if pieces is not None and len(pieces) == 1:
-        smoothness = pieces[0][1].weighted(share).largest_eigenvalue()
+        whole = kernel if len(kernel) == len(rows) else None
+    if whole is not None:
+        smoothness = whole.weighted(share).largest_eigenvalue()
     else:
         smoothness = largest_eigenvalue_in_pieces(lambda: feats.kernel_blocks(rows), share)
     return head.pair_drift_bound(
