@@ -8,9 +8,10 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from prefdyn._checks import at_least, one_of
@@ -162,6 +163,25 @@ def _leave(*_: Any) -> None:
     raise SystemExit(143)
 
 
+def _worked(run: Run) -> Outcome | PrefdynError:
+    """As `_tried`. Told to stop, it ends the process once tidied up, since the pool would make a result of it."""
+    try:
+        return _tried(run)
+    except SystemExit:
+        os._exit(143)
+
+
+def _end(children: Iterable[BaseProcess]) -> None:
+    """Ask processes to stop; end those that do not hear, as in a long call into C."""
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + _GRACE
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+        if child.is_alive():
+            child.kill()
+
+
 def _over_processes(left: Mapping[str, Run], found: Mapping[str, Any], jobs: int) -> Iterator[Landed]:
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
@@ -175,7 +195,7 @@ def _over_processes(left: Mapping[str, Run], found: Mapping[str, Any], jobs: int
         return list(wait(futures, return_when=FIRST_COMPLETED).done)
 
     try:
-        yield from _gather(left, found, lambda run: pool.submit(_tried, run), await_some, lambda done: done.result())
+        yield from _gather(left, found, lambda run: pool.submit(_worked, run), await_some, lambda done: done.result())
     except BrokenProcessPool as error:
         raise TrainingError(
             f"a process ended before its run was done, as happens where memory runs out; take fewer than {jobs} with "
@@ -183,8 +203,7 @@ def _over_processes(left: Mapping[str, Run], found: Mapping[str, Any], jobs: int
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
+        _end(set(multiprocessing.active_children()) - before)
 
 
 # ray -----------------------------------------------------------------------------------------------------------------

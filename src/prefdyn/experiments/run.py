@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from prefdyn._cache import cache_root
 from prefdyn._checks import at_least, one_of
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import Objective, objective
 from prefdyn.maths.optimizers import Optimizer, optimizer
 from prefdyn.provenance import content_hash, versions
-from prefdyn._cache import cache_root
 from prefdyn.store import load_dataset_beside, save_dataset
 from prefdyn.training.settings import LoRA
 
