@@ -32,9 +32,9 @@ def test_two_simulations_side_by_side(prefdyn, tmp_path):
     assert "Order of learning, fast against slow: rank correlation" in " ".join(found.out.split())
     assert "Settings that differ: learning_rate, steps." in found.out
     assert "Next: open both/report.html" in found.err
-    names = {path.name for path in (tmp_path / "both").iterdir()}
+    names = {path.name for path in (tmp_path / "both").glob("[!.]*")}
     assert names == {"config.yaml", "figures", "groups.csv", "report.html", "summary.json", "trajectory.parquet"}
-    figures = {path.name for path in (tmp_path / "both" / "figures").iterdir()}
+    figures = {path.name for path in (tmp_path / "both" / "figures").glob("[!.]*")}
     assert {"compare-loss.svg", "compare-margin.png", "compare-order.svg"} <= figures
     written = summary(tmp_path / "both")
     assert written["comparison"]["rescaling"]["factor"] == pytest.approx(4, rel=0.05)

@@ -23,7 +23,7 @@ def test_bounds_from_features_and_field_over_its_run(prefdyn, tmp_path):
     assert "Next: open b/report.html" in found.err
     written = summary(tmp_path / "b")
     assert {row["form"] for row in written["bounds"]} == {"published", "repaired", "sharper"}
-    figures = {path.name for path in (tmp_path / "b" / "figures").iterdir()}
+    figures = {path.name for path in (tmp_path / "b" / "figures").glob("[!.]*")}
     assert {"drift.svg", "margin-fan.png", "values-needed.svg", "field-plane.png", "field-surface.svg"} <= figures
     assert prefdyn("audit", "--features", "features", "--steps", 12, "--out", "a").code == 0
     audited = summary(tmp_path / "a")
@@ -63,7 +63,7 @@ def test_field_alone_needs_nothing(prefdyn, tmp_path):
     likely = prefdyn("field", "--ref-chosen", "0.7", "--ref-rejected", "0.3", "--out", "likely")
     assert "0.7 and 0.3 that path leaves what two probabilities allow." in likely.out
     folder = tmp_path / "prefdyn-out" / "field-1"
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "figures", "report.html", "summary.json"}
+    assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml", "figures", "report.html", "summary.json"}
     again = prefdyn("field", "--config", folder / "config.yaml", "--out", "again")
     assert again.code == 0, again.err
     assert again.out == found.out
