@@ -16,7 +16,8 @@ def test_score_writes_a_folder_and_tells_what_comes_next(prefdyn, tmp_path):
     """Three files; a table per group on stdout; the commands that use it on stderr."""
     answer = prefdyn("score", *SOME, "--out", "scores")
     assert answer.code == 0, answer.err
-    assert {path.name for path in (tmp_path / "scores").glob("[!.]*")} == {"config.yaml", "scores.parquet", "summary.json"}
+    shown = {path.name for path in (tmp_path / "scores").glob("[!.]*")}
+    assert shown == {"config.yaml", "scores.parquet", "summary.json"}
     assert all(name in answer.out for name in ("likes company", "keeps promises", "log p chosen", "per token"))
     assert "nan" not in answer.out
     assert "Next: prefdyn train --eos --reference scores" in answer.err
