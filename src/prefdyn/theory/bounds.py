@@ -181,7 +181,9 @@ def _any_pairs(
     if whole is not None:
         smoothness = whole.weighted(share).largest_eigenvalue()
     else:
-        smoothness = largest_eigenvalue_in_pieces(lambda: feats.kernel_blocks(rows), share)
+        every = np.zeros(len(feats))  # rows one after another, those of other pairs at weight 0, read fastest
+        every[rows] = share
+        smoothness = largest_eigenvalue_in_pieces(lambda: feats.kernel_blocks(np.arange(len(feats))), every)
     return head.pair_drift_bound(
         mean_feature=float(np.linalg.norm(mean)),
         mean_length=length,
