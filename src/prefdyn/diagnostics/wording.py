@@ -122,11 +122,13 @@ def wording(
     if feats is not None:
         _refuse_other_pairs(data, feats)
         reference = reference_gaps(feats)
-    names = np.asarray(data.table.column("group").to_pylist(), dtype=object)
+    members: dict[str, list[int]] = {name: [] for name in data.groups}
+    for row, name in enumerate(data.table.column("group").to_pylist()):
+        members[name].append(row)
     columns = {name: data.table.column(name) for name in ("prompt", "chosen", "rejected")}
     found = []
     for name in track(data.groups, "Wording", unit="groups", shown=progress):
-        rows = np.flatnonzero(names == name)
+        rows = np.array(members[name], dtype=np.int64)
         used = rows
         if len(rows) > limit:
             used = np.sort(stream(seed, "wording sample", name).permutation(rows)[:limit])
