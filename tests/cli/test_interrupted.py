@@ -27,6 +27,7 @@ def start(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-m", "prefdyn", *map(str, command)],
             cwd=tmp_path / "work", env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run in the background
         )  # fmt: skip
         running.append(process)
         return process

@@ -68,7 +68,7 @@ def test_pictures_are_files_of_fixed_names(checked, tmp_path):
         (None, ["drift"]),
         ({"values": {"values": "many"}, "margins": {"step": [1]}, "path": {"x1": [1, 2], "x2": [1]}}, ["drift"]),
         ({"values": None, "margins": None, "path": {"x1": [1.0, 2.0], "x2": [1.0, -1.0]}}, ["drift"]),
-        ({"values": {"values": 1.5}, "margins": {"step": "x"}, "path": []}, ["drift"]),
+        ({"values": {"values": 1.5}, "margins": {"step": "x"}, "path": {}}, ["drift"]),
         ({"path": {"x1": [1.0, 2.0], "x2": [1.0, 0.5]}}, ["drift", "field-plane", "field-surface"]),
     ],
 )

@@ -70,9 +70,9 @@ SUMMARY: Mapping[str, Any] = {
         recorded=_NUMBERS,
         groups=([{"name": str, "pairs?": _NUMBER, "*": (*VALUE, [(float, None)])}], None),
     ),
-    "examples?": _parts(at_odds=_ROWS, chosen_falls=_ROWS, opposites=_rows(), looked_at=_FLAT),
+    "examples?": _parts(at_odds=_ROWS, chosen_falls=_ROWS, opposites=_rows(first=_FLAT, second=_FLAT), looked_at=_FLAT),
     "field?": _parts(edges=_ROWS, rows=_ROWS),
-    "grid?": _parts(cells=_ROWS),
+    "grid?": _parts(cells=([{"*": (*VALUE, [VALUE], {"*": VALUE})}], None)),
     "theory?": _parts(
         margins=({"*": (_NUMBERS[0], *VALUE)}, None), path=({"*": (_NUMBERS[0], *VALUE)}, None), values=_FLAT
     ),
