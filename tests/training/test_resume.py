@@ -142,7 +142,9 @@ def test_an_interrupt_is_obeyed_after_a_checkpoint(request, tiny, tmp_path, kind
 
     common: dict[str, Any] = {**WAYS["full"], "steps": 9, "record": "all"}
     ours = signal.getsignal(kind)
-    before = signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL  # tests in the background ignore it
+    before = (
+        signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL
+    )  # tests in the background ignore it
     request.addfinalizer(lambda: signal.signal(kind, ours))
     signal.signal(kind, before)
     with pytest.raises(KeyboardInterrupt), pytest.warns(RuntimeWarning, match="after this step"):
