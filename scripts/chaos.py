@@ -101,6 +101,7 @@ def start(command: Sequence[str], home: Path, *, fresh: bool) -> Child:
             cwd=home, env=environment, stdout=(home / "stdout").open("w"), stderr=(home / "stderr").open("w"),
         )  # fmt: skip
         return Child(pid=process.pid, home=home, process=process)
+    (home / "stderr").touch()  # it may be killed before it opens it
     pid = os.fork()
     if pid:
         return Child(pid=pid, home=home)
