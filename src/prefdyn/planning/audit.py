@@ -41,6 +41,7 @@ from prefdyn.planning.summary import (
     write_files,
 )
 from prefdyn.planning.verdicts import Evidence, Judgement, Thresholds, judge
+from prefdyn.settings import Extraction, opened
 from prefdyn.theory.bound import Bound
 from prefdyn.theory.bounds import bounds
 from prefdyn.trajectory import Trajectory
@@ -318,6 +319,7 @@ def _lowest(values: np.ndarray) -> np.ndarray:
     return order[values[order] < 0]
 
 
+@opened(reading=Extraction)
 def audit(
     data: Any,
     model: Any = "builtin",
@@ -333,7 +335,7 @@ def audit(
     texts: PreferenceDataset | None = None,
     exact: int | None = None,
     progress: bool = True,
-    **extraction: Any,
+    reading: Extraction,
 ) -> Audit:
     """Dataset and model in, an answer per group out: learned early, late, left behind, in conflict, noise, ….
 
@@ -354,7 +356,7 @@ def audit(
         exact: Of longer responses: train the whole head exactly on a sample of this many pairs, and show how far the
             first-order curves are off. None: as many as take about twenty seconds on two cores, if at least 16; 0: not.
         progress: Show bars on stderr where it is a terminal.
-        **extraction: Passed to `extract`: answers, eos, sketch, revision, dtype, device, attn, batch_tokens, ….
+        reading: How the model reads the pairs (see `prefdyn.settings.Extraction`); its fields are keywords here, too.
 
     Returns:
         An Audit.
@@ -388,7 +390,7 @@ def audit(
 
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
             dataset = dataset.with_held_out(split, seed=seed)
-            feats = extract(dataset, model, progress=progress, **extraction)
+            feats = extract(dataset, model, progress=progress, reading=reading)
             dataset = dataset.select(ids=feats.id)
     _refuse_one_class(feats)
     long = feats.kind == "responses"
@@ -402,7 +404,7 @@ def audit(
         if untrained_twin and dataset is not None:
             from prefdyn.models.extract import extract
 
-            fresh = extract(dataset, model, untrained=seed, progress=progress, **extraction)
+            fresh = extract(dataset, model, untrained=seed, progress=progress, reading=reading)
             twin = separation(as_seen(fresh, objective), seed=seed, progress=progress)
     with _timed(timings, "simulate_s"):
         run = descent(
@@ -426,7 +428,7 @@ def audit(
             if count:
                 trained_exactly = exact_head(
                     dataset, model, feats, objective, pairs=count, why=why, learning_rate=rate, steps=steps, seed=seed,
-                    progress=progress, reading=extraction,
+                    progress=progress, reading=reading,
                 )  # fmt: skip
             else:
                 untold = (
