@@ -18,7 +18,7 @@ from prefdyn.errors import ConfigError
 
 if TYPE_CHECKING:
     from prefdyn.maths.objectives import Objective
-    from prefdyn.maths.optimizers import Optimizer
+    from prefdyn.maths.optimizers import Optimizer, Schedule
 
 SKETCH = 4096
 """Numbers that are kept of each longer response unless told otherwise."""
@@ -176,11 +176,10 @@ class Extraction(Reading):
 class Setup(Settings):
     """How something is trained or simulated."""
 
-    tune: Annotated[str | None, Flag("last-layer, lora or full.")] = None
-    """None: the head, in a simulation."""
-    objective: Annotated[
-        str, Flag("sigmoid, sigmoid_norm, robust, ipo, hinge, gpo_ipo or sft, by TRL's names.")
-    ] = "sigmoid"
+    tune: Annotated[str, Flag("last-layer, lora or full.")] = "last-layer"
+    objective: Annotated[str, Flag("sigmoid, sigmoid_norm, robust, ipo, hinge, gpo_ipo or sft, by TRL's names.")] = (
+        "sigmoid"
+    )
     label_smoothing: Annotated[float, Flag("Share of wrong labels, for sigmoid (cDPO) and robust.")] = 0.0
     beta: Annotated[float, Flag("DPO temperature.")] = 0.1
     optimizer: Annotated[
@@ -264,6 +263,14 @@ class Setup(Settings):
         from prefdyn.maths.objectives import objective
 
         return objective(self.objective, beta=self.beta, label_smoothing=self.label_smoothing)
+
+    def falls(self, steps: int) -> "Schedule | None":
+        """The schedule over so many steps; None where the rate is constant."""
+        from prefdyn.maths.optimizers import Schedule
+
+        if self.schedule == "constant" and not self.warmup:
+            return None
+        return Schedule(kind=self.schedule, steps=steps, warmup=self.warmup)  # type: ignore[arg-type]
 
     @property
     def stepper(self) -> "Optimizer | None":

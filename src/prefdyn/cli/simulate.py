@@ -53,7 +53,7 @@ def run(
     from prefdyn._checks import one_of
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
-    from prefdyn.maths.optimizers import SCHEDULES, Schedule
+    from prefdyn.maths.optimizers import SCHEDULES
     from prefdyn.maths.optimizers import optimizer as optimizer_by_name
     from prefdyn.outputs import output_folder
     from prefdyn.planning.grid import grid
@@ -75,14 +75,13 @@ def run(
     with output_folder(out, command=NAME, force=force) as folder:
         feats = common.features(features, source, model, reading, given, seed=seed)
         if alone:
-            falls = setup.schedule != "constant" or setup.warmup > 0
             steps = axes["steps"][0]
             simulated = simulate(
                 feats,
                 objectives[0],
                 learning_rate=axes["learning_rate"][0],
                 optimizer=optimizers[0],
-                schedule=Schedule(kind=axes["schedule"][0], steps=steps, warmup=setup.warmup) if falls else None,
+                schedule=setup.falls(steps),
                 batch_size=axes["batch_size"][0],
                 scheme=setup.scheme,
                 steps=steps,
