@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.models.extract import extract
 from prefdyn.models.load import quiet
 from tests.models.conftest import byte_tokenizer
+from tests.peak import peak
 
 VOCABULARY, TOKENS = 128256, 300
 
@@ -53,7 +53,7 @@ def main(count: int) -> None:
         feats = extract(pairs(count), str(model(Path(folder) / "model")), device="cpu", progress=False)
     lengths = np.unique(np.concatenate([feats.chosen_length, feats.rejected_length]))
     found = {
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "pairs": len(feats),
+        "peak": peak(), "pairs": len(feats),
         "lengths": lengths.tolist(), "vocabulary": feats.provenance.model["vocabulary"],
     }  # fmt: skip
     json.dump(found, sys.stdout)

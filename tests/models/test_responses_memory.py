@@ -27,7 +27,7 @@ def measured(pairs):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss counts other units elsewhere")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
 def test_twice_the_pairs_take_no_more_memory():
     """Responses of 300 tokens under a head of 128,256 rows: 200 and 400 pairs peak within 5 % of each other."""
     few, many = measured(200), measured(400)

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import resource
 import sys
 
 import numpy as np
@@ -17,6 +16,7 @@ from prefdyn.models.token_pairs import TokenPairs
 from prefdyn.training.memory import MemoryEstimate, of_model
 from prefdyn.training.settings import LoRA
 from prefdyn.training.tune import add_adapters, checkpoint_activations, unfreeze
+from tests.peak import peak
 
 PAIRS, LENGTH = 32, 64
 
@@ -75,8 +75,7 @@ def main(*, tied: bool, eager: bool, **run) -> None:
     gc.collect()
     before = psutil.Process().memory_info().rss
     found = train(model(256, 8, tied=tied, eager=eager), **run)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    json.dump({"measured": peak - before, "parts": dict(found.parts), "least": found.least}, sys.stdout)
+    json.dump({"measured": peak() - before, "parts": dict(found.parts), "least": found.least}, sys.stdout)
 
 
 if __name__ == "__main__":

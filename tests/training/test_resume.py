@@ -135,13 +135,18 @@ def test_a_finished_run_is_finished(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_obeyed_after_a_checkpoint(tiny, tmp_path, kind):
+def test_an_interrupt_is_obeyed_after_a_checkpoint(request, tiny, tmp_path, kind):
     def interrupt(done, rows, last):
         if done == 3:
             os.kill(os.getpid(), kind)
 
     common: dict[str, Any] = {**WAYS["full"], "steps": 9, "record": "all"}
-    before = signal.getsignal(kind)
+    ours = signal.getsignal(kind)
+    before = (
+        signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL
+    )  # tests in the background ignore it
+    request.addfinalizer(lambda: signal.signal(kind, ours))
+    signal.signal(kind, before)
     with pytest.raises(KeyboardInterrupt), pytest.warns(RuntimeWarning, match="after this step"):
         run_training(yes_no(16), str(tiny("gpt2")), **common, out=tmp_path / "a", track=interrupt)
     assert signal.getsignal(kind) == before

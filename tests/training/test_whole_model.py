@@ -159,6 +159,8 @@ def test_what_is_saved_loads_and_says_the_same(tiny, tmp_path):
         if tune == "lora":
             config = json.loads((found.model / "adapter_config.json").read_text())
             assert config["base_model_name_or_path"] == str(tiny("llama-tied"))
+            assert len(config["target_modules"]) > 3
+            assert config["target_modules"] == sorted(config["target_modules"])
 
 
 def test_only_what_is_tuned_moves(tiny, tmp_path):

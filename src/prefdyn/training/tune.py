@@ -135,10 +135,13 @@ def save_model(
         partial.mkdir(parents=True)
         try:
             with quiet():
-                target.save_pretrained(partial, **({} if state is None else {"state_dict": dict(state)}))
+                options: dict[str, Any] = {} if state is None else {"state_dict": dict(state)}
+                if wrapped is not None:  # or peft asks the hub for the vocabulary of the base, and waits
+                    options["save_embedding_layers"] = False
+                target.save_pretrained(partial, **options)
                 lm.tokenizer.save_pretrained(partial)
             if wrapped is not None:
-                _name_base(lm, partial / "adapter_config.json")
+                _settle_config(lm, partial / "adapter_config.json")
             for path in partial.iterdir():
                 sync(path)
             _put_in_place(partial, folder)
@@ -181,13 +184,15 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _name_base(lm: LanguageModel, path: Path) -> None:
-    """Write where the base model is in full: a place relative to this folder would be lost."""
+def _settle_config(lm: LanguageModel, path: Path) -> None:
+    """Where the base model is, in full: a place relative to this folder would be lost; and sets in one order."""
     config = json.loads(path.read_text(encoding="utf-8"))
     base = config.get("base_model_name_or_path")
     if base and Path(base).is_dir():
         config["base_model_name_or_path"] = str(Path(base).resolve())
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def put_head(lm: LanguageModel, token_ids: np.ndarray, rows: torch.Tensor) -> None:
