@@ -394,6 +394,10 @@ def audit(
             dataset = dataset.select(ids=feats.id)
     _refuse_one_class(feats)
     long = feats.kind == "responses"
+    if exact and not long:
+        raise ConfigError(
+            f"exact is {exact}, but changes nothing here: the curves of one-token answers are exact; leave it out"
+        )
     feats = as_seen(feats, objective)
     with _timed(timings, "diagnose_s"):
         apart = separation(feats, seed=seed, progress=progress)
