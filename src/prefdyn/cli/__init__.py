@@ -12,6 +12,7 @@ import typer
 from prefdyn import _stopping
 from prefdyn.cli import audit, bounds, compare, data, extract, field, report, reproduce, score, simulate, train
 from prefdyn.cli.command import command
+from prefdyn.cli.options import ALWAYS
 
 app = typer.Typer(
     name="prefdyn",
@@ -65,7 +66,7 @@ COMMANDS = {
 }
 for _name, _module in COMMANDS.items():
     app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
-        command(_name, _tidied(_name, _module.run))
+        command(_name, _tidied(_name, _module.run), ALWAYS)
     )
 
 

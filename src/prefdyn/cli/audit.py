@@ -47,11 +47,8 @@ def run(
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Run the audit and write its folder."""
-    from prefdyn import planning  # noqa: F401
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
     from prefdyn.planning.audit import audit

@@ -34,8 +34,6 @@ def run(
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Simulate one run, check every statement against it, and write the folder."""
     from prefdyn.cli import common

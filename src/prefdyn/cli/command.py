@@ -168,8 +168,8 @@ def lists(name: str) -> frozenset[str]:
 _LISTS: dict[str, frozenset[str]] = {}
 
 
-def command(name: str, run: Callable[..., None]) -> Callable[..., None]:
-    """What typer is given for a function that takes settings."""
+def command(name: str, run: Callable[..., None], always: Sequence[inspect.Parameter] = ()) -> Callable[..., None]:
+    """What typer is given for a function that takes settings; `always`: flags that the function is not told of."""
     parts = entries(run)
     own = {part.name: part for part in parts if isinstance(part, Entry)}
     _LISTS[name] = frozenset(part.name for part in own.values() if part.grid or part.flag.lists)
@@ -187,7 +187,8 @@ def command(name: str, run: Callable[..., None]) -> Callable[..., None]:
             if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
         )  # fmt: skip
         read = {name: entry.value(values[name]) for name, entry in own.items()}
-        handed: dict[str, Any] = {name: value for name, value in values.items() if name not in own}
+        untold = {parameter.name for parameter in always}
+        handed: dict[str, Any] = {name: value for name, value in values.items() if name not in {*own, *untold}}
         handed |= {name: value for name, value in read.items() if own[name].owner is None}
         for owner, held in defaults.items():
             fields = {name: value for name, value in read.items() if own[name].owner == owner}
@@ -204,7 +205,7 @@ def command(name: str, run: Callable[..., None]) -> Callable[..., None]:
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     called.__annotations__ = {"context": typer.Context}
     called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [context, *(part.parameter() if isinstance(part, Entry) else part for part in parts)]
+        [context, *(part.parameter() if isinstance(part, Entry) else part for part in parts), *always]
     )
     return called
 

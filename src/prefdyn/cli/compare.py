@@ -35,8 +35,6 @@ def run(
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Compare, and write the folder."""
     from prefdyn.cli import common

@@ -31,8 +31,6 @@ def run(
     seed: o.Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Describe the dataset, list what is wrong with it, and convert it where asked."""
     import json

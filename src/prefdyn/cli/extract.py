@@ -25,8 +25,6 @@ def run(
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Extract features and write their folder."""
     import json

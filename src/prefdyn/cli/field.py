@@ -31,8 +31,6 @@ def run(
     out: o.Out = None,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Draw the plane and write the folder."""
     import json

@@ -1,5 +1,6 @@
 """Flags that are no settings, and that several commands share. Only typer is imported here, so `--help` stays quick."""
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,16 +28,27 @@ def _config(context: Any, path: Path | None) -> Path | None:
     return path
 
 
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        help="YAML file with any of these flags (flat keys); the command line wins.", is_eager=True, callback=_config
+ALWAYS = (
+    inspect.Parameter(
+        "config", inspect.Parameter.KEYWORD_ONLY, default=None,
+        annotation=Annotated[
+            Path | None,
+            typer.Option(
+                help="YAML file with any of these flags (flat keys); the command line wins.",
+                is_eager=True,
+                callback=_config,
+            ),
+        ],
     ),
-]
+    inspect.Parameter(
+        "debug", inspect.Parameter.KEYWORD_ONLY, default=False,
+        annotation=Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")],
+    ),
+)  # fmt: skip
+"""Flags of every command, which none of them looks at."""
 Out = Annotated[Path | None, typer.Option(help="Output folder. Default: the first free prefdyn-out/COMMAND-N.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 Features = Annotated[Path | None, typer.Option(help="Start from a folder that `prefdyn extract` wrote.")]
 Model = Annotated[str, Flag("builtin, a local folder, a hub id, or a LoRA adapter's folder.")]

@@ -55,8 +55,6 @@ def run(
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Run the recipes, judge their claims, draw their figures."""
     import json

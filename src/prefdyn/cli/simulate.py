@@ -46,8 +46,6 @@ def run(
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Simulate one setting or a grid of them, and write the folder."""
     from prefdyn._checks import one_of

@@ -50,8 +50,6 @@ def run(
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Train, and write the run's folder."""
     from prefdyn._processes import is_main_process

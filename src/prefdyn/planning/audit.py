@@ -25,6 +25,7 @@ from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_
 from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
 from prefdyn.diagnostics.wording import Wording, wording
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
+from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
@@ -544,11 +545,11 @@ def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """
     known = np.isfinite(first) & np.isfinite(second)
     count = int(known.sum())
-    if count < 3 or np.ptp(first[known]) == 0 or np.ptp(second[known]) == 0:
+    rank = spearman(first, second)
+    if math.isnan(rank):
         return {"spearman": math.nan, "kendall": math.nan, "groups": count}
-    spearman: Any = stats.spearmanr(first[known], second[known])
     kendall: Any = stats.kendalltau(first[known], second[known])
-    return {"spearman": float(spearman.statistic), "kendall": float(kendall.statistic), "groups": count}
+    return {"spearman": rank, "kendall": float(kendall.statistic), "groups": count}
 
 
 def _refuse_one_class(feats: FeatureSet) -> None:
