@@ -29,3 +29,7 @@ docs:
 bench:
     uv run python benchmarks/extraction.py
     uv run python benchmarks/startup.py
+
+# The house in figures: lines per room, how often a setting is declared, what one value crosses.
+map *args:
+    uv run python scripts/map.py {{args}}

@@ -31,8 +31,9 @@ from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
 from prefdyn.models.responses import _MEASURED_PAIRS, _by_side, _FeatureReader, _means, sketch_error
-from prefdyn.models.sketch import SKETCH, Buckets
+from prefdyn.models.sketch import Buckets
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
+from prefdyn.settings import SKETCH
 
 ASKED = 1.2
 """At most this many times as long with the sketch."""

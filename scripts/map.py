@@ -1,7 +1,7 @@
 """The house in figures: how much there is of each room, and how often one thing is said.
 
-`just map` prints lines per room, the declarations of a setting, `Mapping[str, Any]`, long functions, names that are used
-for everything, and the files that one value crosses on its way through `simulate` and `audit` (run on the built-in data).
+`just map` prints lines per room, the declarations of a setting, `Mapping[str, Any]`, long functions, names that are
+used for everything, and the files that one value crosses in `simulate` and `audit` (run on the built-in data).
 """
 
 import argparse
@@ -45,6 +45,7 @@ def declared(tree: ast.AST, name: str) -> int:
 
 
 def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function."""
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
@@ -136,8 +137,10 @@ def main() -> None:
         print(f"{name} is declared {says[name]} times in {files[name]} files")
     print(f"Mapping[str, Any] or dict[str, Any]: {untyped}")
     long = sorted((each for each in functions if each[0] > LONG), reverse=True)
-    print(f"functions over {LONG} lines: {len(long)}; the longest: {', '.join(f'{n} {where}' for n, where in long[:5])}")
-    print(f"class names given twice: {', '.join(sorted(name for name, count in classes.items() if count > 1)) or 'none'}")
+    shown = ", ".join(f"{count} {where}" for count, where in long[:5])
+    print(f"functions over {LONG} lines: {len(long)}; the longest: {shown}")
+    twice = sorted(name for name, count in classes.items() if count > 1)
+    print(f"class names given twice: {', '.join(twice) or 'none'}")
     print(f"uses of the variable `found`: {names['found']}")
     if wanted.follow:
         for command in ("simulate", "audit"):

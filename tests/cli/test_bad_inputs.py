@@ -194,7 +194,7 @@ def test_bad_input_is_one_clear_line(prefdyn, tmp_path, arguments, code, says):
         (["report"], 2, "DIR"),
         (["report", "nowhere"], 1, "nowhere"),
         (["audti"], 2, "audti"),
-        (["simulate", "--beta", "0.1,x"], 1, "--beta '0.1,x'"),
+        (["simulate", "--beta", "0.1,x"], 1, "--beta 'x'"),
         (["simulate", "--steps", "1.5"], 1, "--steps '1.5'"),
         (["data", "--data", "nowhere.csv"], 1, r"nowhere\.csv"),
         (["data", "--to", "x.docx"], 1, r"x\.docx"),

@@ -102,7 +102,7 @@ def test_free_text_trains(prefdyn, tmp_path):
         (("--optimizer", "adamm"), "did you mean 'adam"),
         (("--probes", "weather"), "probe 'weather' is unknown"),
         (("--probe-pairs", "some"), "--probe-pairs 'some' must be a whole number"),
-        (("--record", "1,x"), "--record '1,x' must be a whole number"),
+        (("--record", "1,x"), "--record 'x' must be a whole number"),
         (("--record", "1,900", "--steps", 3), "900"),
         (("--reference", "nowhere/at/all"), "nowhere/at/all"),
         (("--lora-targets", "nothing"), "nothing"),

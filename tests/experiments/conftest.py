@@ -6,7 +6,7 @@ from prefdyn.data.loaders import load_dataset
 from prefdyn.experiments.context import Context, looked_at
 from prefdyn.experiments.presets import preset_named
 from prefdyn.experiments.recipe import Control, Judged
-from prefdyn.experiments.run import ModelChoice, Setup, StoredPairs, store_pairs
+from prefdyn.experiments.run import ModelChoice, RecipeSetup, StoredPairs, store_pairs
 
 
 def twin_of(judged: Judged) -> Control:
@@ -16,8 +16,8 @@ def twin_of(judged: Judged) -> Control:
 
 
 GROUPS = ("tells the truth", "takes risks", "rises early")
-HEAD = Setup(tune="last-layer", beta=0.1, optimizer="sgd", learning_rate=0.05, steps=6, batch_size="full")
-WHOLE = Setup(tune="full", beta=0.1, learning_rate=3e-4, steps=2, batch_size=4, clip=1.0)
+HEAD = RecipeSetup(tune="last-layer", beta=0.1, optimizer="sgd", learning_rate=0.05, steps=6, batch_size="full")
+WHOLE = RecipeSetup(tune="full", beta=0.1, learning_rate=3e-4, steps=2, batch_size=4, clip=1.0)
 
 
 @pytest.fixture(autouse=True)

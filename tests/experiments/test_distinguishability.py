@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from prefdyn.diagnostics.separation import separation
+from prefdyn.dynamics.order import spearman
 from prefdyn.experiments import distinguishability as recipe
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.falls import falls
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed
-from prefdyn.experiments.statistics import spearman
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory
 from tests.experiments.conftest import twin_of

@@ -16,7 +16,7 @@ from prefdyn.experiments.launch import launch
 from prefdyn.experiments.misalignment import STARTS, undone
 from prefdyn.experiments.published import MISALIGNED, persona
 from prefdyn.experiments.reproduce import _Landed
-from prefdyn.experiments.run import ModelChoice, Run, Setup, StoredPairs
+from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run, StoredPairs
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory
@@ -152,7 +152,7 @@ def test_the_head_alone_on_states_is_descent_by_hand():
         FeatureSet.from_arrays(scale * states, chosen=[1, 1, 1, 0, 0, 0], rejected=[0, 0, 0, 1, 1, 1])
         for scale in (1.0, 2.0)
     ]
-    setup = Setup(tune="full", beta=0.3, learning_rate=1e-3, steps=2, batch_size="full")
+    setup = RecipeSetup(tune="full", beta=0.3, learning_rate=1e-3, steps=2, batch_size="full")
     pairs = StoredPairs(key="k", name="n", groups=("all",), train=6, held_out=0, characters=1.0)
     run = Run(kind="train", title="t", pairs=pairs, model=ModelChoice(name="builtin"), setup=setup)
     rate = 4 / (0.3**2 * np.linalg.eigvalsh((2 * states).T @ (2 * states) / 6).max()) / 2
@@ -167,7 +167,7 @@ def test_the_head_alone_on_states_is_descent_by_hand():
 
 
 def test_margins_against_the_base_make_another_run(pairs, builtin_model):
-    setup = Setup(tune="full", beta=0.1, learning_rate=1e-3, steps=2, batch_size=4)
+    setup = RecipeSetup(tune="full", beta=0.1, learning_rate=1e-3, steps=2, batch_size=4)
     common = {"kind": "train", "pairs": pairs, "model": builtin_model, "setup": setup}
     first = Run(title="first", keep_model=True, **common)
     back = Run(title="back", start=first, flip=True, **common)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from prefdyn.data.loaders import load_dataset
+from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments import objectives as recipe
 from prefdyn.experiments import presets, value_scaling
 from prefdyn.experiments.context import MODEL, TWIN, Context
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed, run_recipe
-from prefdyn.experiments.statistics import spearman
 from prefdyn.features import FeatureSet
 from prefdyn.maths.closed_form import single_flow
 from prefdyn.report.reproduce import reproduced_figure

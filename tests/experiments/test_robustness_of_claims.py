@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prefdyn.dynamics.descent import descent
+from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments import distinguishability
 from prefdyn.experiments import robustness_of_claims as recipe
@@ -20,7 +21,6 @@ from prefdyn.experiments.reproduce import _Landed
 from prefdyn.experiments.robustness_of_claims import dependent, settings, theorems
 from prefdyn.experiments.robustness_of_claims.draws import Violations
 from prefdyn.experiments.robustness_of_claims.settings import REFERENCE, SETTINGS, WHEN
-from prefdyn.experiments.statistics import spearman
 from prefdyn.experiments.work import Outcome
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO

@@ -6,8 +6,7 @@ import pytest
 
 from prefdyn.data.loaders import load_dataset
 from prefdyn.errors import ConfigError
-from prefdyn.experiments.run import ModelChoice, Run, Setup, store_pairs, with_starts
-from prefdyn.training.settings import LoRA
+from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run, store_pairs, with_starts
 from tests.experiments.conftest import GROUPS, HEAD, WHOLE
 
 MODEL = ModelChoice(name="somewhere", fingerprint="f" * 64, dtype="float32", device="cpu")
@@ -33,7 +32,7 @@ def test_the_key_follows_everything_that_numbers_depend_on(train, pairs):
             for change in (
                 {"beta": 0.2}, {"learning_rate": 1e-4}, {"steps": 3}, {"batch_size": 5}, {"clip": None},
                 {"optimizer": "sgd"}, {"objective": "ipo"}, {"schedule": "linear"}, {"warmup": 1},
-                {"tune": "lora", "lora": LoRA(rank=4)}, {"tune": "lora", "lora": LoRA(rank=8)},
+                {"tune": "lora", "lora_rank": 4}, {"tune": "lora", "lora_rank": 8},
                 {"scheme": "replacement"},
             )
         ),
@@ -105,10 +104,10 @@ def test_a_run_starts_only_from_what_gives_it_something(train, pairs):
 
 def test_a_setup_says_how_long_it_is_once():
     with pytest.raises(ConfigError, match="a setup has steps 3 and epochs 1; give one of them"):
-        Setup(tune="full", beta=0.1, learning_rate=1e-5, steps=3, epochs=1, batch_size=4)
+        RecipeSetup(tune="full", beta=0.1, learning_rate=1e-5, steps=3, epochs=1, batch_size=4)
     with pytest.raises(ConfigError, match="steps None and epochs None"):
-        Setup(tune="full", beta=0.1, learning_rate=1e-5, batch_size=4)
-    epochs = Setup(tune="full", beta=0.1, learning_rate=1e-5, epochs=2, batch_size=4)
+        RecipeSetup(tune="full", beta=0.1, learning_rate=1e-5, batch_size=4)
+    epochs = RecipeSetup(tune="full", beta=0.1, learning_rate=1e-5, epochs=2, batch_size=4)
     assert [epochs.updates(pairs) for pairs in (8, 9, 3)] == [4, 6, 2]
     assert replace(epochs, batch_size="full").updates(9) == 2
 

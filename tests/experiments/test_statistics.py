@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from prefdyn.dynamics.order import spearman
 from prefdyn.errors import DataError
-from prefdyn.experiments.statistics import at_step, difference, over_seeds, spearman
+from prefdyn.experiments.statistics import at_step, difference, over_seeds
 
 
 def test_the_interval_is_that_of_students_t():

@@ -11,6 +11,8 @@ import typer
 
 from prefdyn import _stopping
 from prefdyn.cli import audit, bounds, compare, data, extract, field, report, reproduce, score, simulate, train
+from prefdyn.cli.command import command
+from prefdyn.cli.options import ALWAYS
 
 app = typer.Typer(
     name="prefdyn",
@@ -31,7 +33,7 @@ def _tidied(name: str, run: Callable[..., None]) -> Callable[..., None]:
     """The command, once what killed processes left is cleaned away; a signal unwinds it from here on."""
 
     @functools.wraps(run)
-    def command(**options: Any) -> None:
+    def tidied(**options: Any) -> None:
         from prefdyn._cache import sweep
         from prefdyn._processes import is_main_process
         from prefdyn.outputs import discard
@@ -42,7 +44,7 @@ def _tidied(name: str, run: Callable[..., None]) -> Callable[..., None]:
             _stopping.keeps(lambda: "what was read so far is kept in the cache; the same command goes on")
             run(**options)
 
-    return command
+    return tidied
 
 
 def _in_step(name: str) -> contextlib.AbstractContextManager[None]:
@@ -64,7 +66,7 @@ COMMANDS = {
 }
 for _name, _module in COMMANDS.items():
     app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
-        _tidied(_name, _module.run)
+        command(_name, _tidied(_name, _module.run), ALWAYS)
     )
 
 

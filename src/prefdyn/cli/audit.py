@@ -1,6 +1,10 @@
 """`prefdyn audit`: the main job."""
 
+from typing import Annotated, Any
+
 from prefdyn.cli import options as o
+from prefdyn.cli.command import Given, Only
+from prefdyn.settings import Extraction, Flag, Setup, Source
 
 NAME = "audit"
 SUMMARY = "Dataset + model in; what is learned first, left behind, and how fast, out."
@@ -19,77 +23,55 @@ prefdyn audit --data hh:harmless-base/test.jsonl.gz --skip-bad-rows --model ./my
 
 
 def run(
-    data: o.Data = None,
+    given: Given,
+    source: Source = Source(),
     model: o.Model = "builtin",
     features: o.Features = None,
     out: o.Out = None,
-    groups: o.Groups = None,
-    limit: o.Limit = None,
-    group_column: o.GroupColumn = None,
-    template: o.Template = None,
-    skip_bad_rows: o.SkipBadRows = False,
-    split: o.Split = 0.9,
-    answers: o.Answers = None,
-    max_length: o.MaxLength = None,
-    objective: o.Objective = "sigmoid",
-    beta: o.Beta = 0.1,
-    learning_rate: o.LearningRate = "auto",
-    steps: o.Steps = 100,
-    untrained_twin: o.UntrainedTwin = False,
-    exact: o.Exact = None,
-    eos: o.Eos = None,
-    sketch: o.Sketch = 4096,
-    embedding: o.Embedding = "pca",
-    revision: o.Revision = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    attn: o.Attn = "sdpa",
-    batch_tokens: o.BatchTokens = None,
-    double_norm: o.DoubleNorm = False,
-    trust_remote_code: o.TrustRemoteCode = False,
+    setup: Annotated[Setup, Only.of("objective", "beta", "learning_rate", "steps")] = Setup(
+        learning_rate="auto", steps=100
+    ),
+    untrained_twin: Annotated[
+        bool, Flag("Also measure the same architecture with fresh weights: words alone.")
+    ] = False,
+    exact: Annotated[
+        int | None,
+        Flag(
+            "Longer responses: train the whole head exactly on this many pairs, to check the curves; 0: not.",
+            default="as many as take little time",
+            least=0,
+        ),
+    ] = None,
+    embedding: Annotated[str, Flag("2-D picture by pca, or umap where prefdyn[umap] is installed.")] = "pca",
+    reading: Extraction = Extraction(),
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Run the audit and write its folder."""
-    options = dict(locals())
-    import json
-
-    from prefdyn import planning  # noqa: F401
     from prefdyn.cli import common
-    from prefdyn.maths.objectives import objective as by_name
     from prefdyn.outputs import output_folder
     from prefdyn.planning.audit import audit
     from prefdyn.report.tables import verdict_table
 
-    settings = {
-        "objective": by_name(objective, beta=beta),
-        "learning_rate": common.rate(learning_rate),
-        "steps": steps,
-        "split": common.share(split),
+    settings: dict[str, Any] = {
+        "objective": setup.loss,
+        "learning_rate": setup.learning_rate,
+        "steps": setup.steps,
+        "split": source.split,
         "seed": seed,
         "embedding_method": embedding,
-        "exact": exact,
     }
     common.check_embedding(embedding)
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
-            feats, texts = common.stored_features(features, options)
-            found = audit(feats, texts=texts, **settings)
+            feats, texts = common.stored_features(features, given, but=("split",))
+            audited = audit(feats, texts=texts, **settings)
         else:
-            found = audit(
-                common.dataset(options), model, untrained_twin=untrained_twin, **settings, **common.extraction(options)
-            )
-        found.write(folder.path)
-        common.save_config(folder.path, options)
+            pairs = common.dataset(source, seed=seed)
+            audited = audit(pairs, model, untrained_twin=untrained_twin, exact=exact, reading=reading, **settings)
+        audited.write(folder.path)
+        given.save(folder.path)
         common.write_pictures(folder.path)
-        summary = found.summary()
-    print(json.dumps(summary, ensure_ascii=False) if json_output else verdict_table(summary))
-    for line in summary["warnings"]:
-        common.tell(f"warning: {line}")
-    for finding in summary["findings"]:
-        if finding["severity"] != "note":
-            common.tell(f"{finding['severity']}: {finding['says']}")
+    common.tell_result(audited.summary(), verdict_table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -1,10 +1,11 @@
 """`prefdyn bounds`: every theorem on these features, with its conditions."""
 
+import functools
 from typing import Annotated
 
-import typer
-
 from prefdyn.cli import options as o
+from prefdyn.cli.command import Given, Only
+from prefdyn.settings import Extraction, Flag, Setup, Source
 
 NAME = "bounds"
 SUMMARY = "Every theorem on these features: value, conditions, and whether it says anything."
@@ -22,69 +23,34 @@ prefdyn bounds --data persona:evals/persona --groups agreeableness,openness --mo
 
 
 def run(
-    data: o.Data = None,
+    given: Given,
+    source: Source = Source(),
     model: o.Model = "builtin",
     features: o.Features = None,
     out: o.Out = None,
-    groups: o.Groups = None,
-    limit: o.Limit = None,
-    group_column: o.GroupColumn = None,
-    template: o.Template = None,
-    skip_bad_rows: o.SkipBadRows = False,
-    split: o.Split = 0.9,
-    answers: o.Answers = None,
-    max_length: o.MaxLength = None,
-    eos: o.Eos = None,
-    sketch: o.Sketch = 4096,
-    beta: o.Beta = 0.1,
-    learning_rate: o.LearningRate = "auto",
-    steps: o.Steps = 100,
-    each: Annotated[
-        bool, typer.Option("--each", help="Also one line per group below each statement (always up to 6 groups).")
-    ] = False,
-    revision: o.Revision = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    attn: o.Attn = "sdpa",
-    batch_tokens: o.BatchTokens = None,
-    double_norm: o.DoubleNorm = False,
-    trust_remote_code: o.TrustRemoteCode = False,
+    setup: Annotated[Setup, Only.of("beta", "learning_rate", "steps")] = Setup(learning_rate="auto", steps=100),
+    each: Annotated[bool, Flag("Also one line per group below each statement (always up to 6 groups).")] = False,
+    reading: Extraction = Extraction(),
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Simulate one run, check every statement against it, and write the folder."""
-    options = dict(locals())
-    import json
-
     from prefdyn.cli import common
     from prefdyn.maths.objectives import DPO
     from prefdyn.outputs import output_folder
     from prefdyn.planning.bounds import check_bounds
     from prefdyn.report.statements import statement_table
 
-    objective, rate, share = DPO(beta=beta), common.rate(learning_rate), common.share(split)
+    objective, rate = DPO(beta=setup.beta), setup.learning_rate or "auto"
     with output_folder(out, command=NAME, force=force) as folder:
-        if features is not None:
-            feats, _ = common.stored_features(features, options, texts=False)
-        else:
-            from prefdyn.models.extract import extract  # a framework, which features do not need
-
-            pairs = common.dataset(options).with_held_out(share, seed=seed)
-            feats = extract(pairs, model, **common.extraction(options))
-        found = check_bounds(feats, objective, learning_rate=rate, steps=steps, seed=seed)
-        summary = found.summary()
-        each = each or len(feats.groups) <= _FEW
-        print(
-            json.dumps(summary, ensure_ascii=False) if json_output else statement_table(summary, each=each), flush=True
-        )
-        found.write(folder.path)
-        common.save_config(folder.path, options)
+        feats = common.features(features, source, model, reading, given, seed=seed)
+        checked = check_bounds(feats, objective, learning_rate=rate, steps=setup.steps or 100, seed=seed)
+        table = functools.partial(statement_table, each=each or len(feats.groups) <= _FEW)
+        checked.write(folder.path)
+        given.save(folder.path)
         common.write_pictures(folder.path)
-    for line in summary["warnings"]:
-        common.tell(f"warning: {line}")
+    common.tell_result(checked.summary(), table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")
 
 

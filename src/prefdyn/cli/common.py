@@ -1,20 +1,23 @@
 """What the commands have in common once arguments are parsed: loading inputs, opening output folders, last words."""
 
-import re
+import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefdyn._checks import nearest, one_of
 from prefdyn._shape import shown
+from prefdyn._typed import words
+from prefdyn.cli.command import Given
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError, MissingExtra
 from prefdyn.features import FeatureSet
 from prefdyn.provenance import Provenance
+from prefdyn.settings import Extraction, Source
 from prefdyn.store import load_dataset_beside, load_features
 from prefdyn.trajectory import Trajectory
 
@@ -25,155 +28,25 @@ def tell(*lines: str) -> None:
         print(line, file=sys.stderr)
 
 
-def words(text: str | None) -> list[str] | None:
-    """A comma list as typed, or None. Blanks around the commas stay out, blanks inside names stay in.
-
-    A name in double quotes may hold commas, and keeps its blanks: `"a, b",c`.
-
-    Example:
-        >>> words('a, b c ,"d, e"')
-        ['a', 'b c', 'd, e']
-    """
-    if text is None:
-        return None
-    return [part for part, quoted in _parts(text) if quoted or part]
-
-
-def _parts(text: str, *, strip: bool = True) -> list[tuple[str, bool]]:
-    """What stands between the commas outside of double quotes, and whether it was quoted, as in CSV."""
-    found, rest = [], text
-    while True:
-        quoted = _QUOTED.match(rest)
-        if quoted is not None:
-            found.append((quoted[1].replace('""', '"'), True))
-            end = quoted.end()
-        else:
-            part = rest.partition(",")[0]
-            found.append((part.strip() if strip else part, False))
-            end = len(part) + 1
-        if end > len(rest) or (quoted is not None and not quoted[0].endswith(",")):
-            return found
-        rest = rest[end:]
-
-
-_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?:,|$)')
-
-
-def answer_pair(text: str | None) -> tuple[str, str] | None:
-    """`POS,NEG` as two answers. Blanks are kept: " Yes" and "Yes" are different tokens."""
-    if text is None:
-        return None
-    parts = [part for part, _ in _parts(text, strip=False)]
-    if len(parts) != 2 or not all(part.strip() for part in parts):
-        raise ConfigError(f"--answers {shown(text)} must be two words with a comma between, such as --answers Yes,No")
-    return parts[0], parts[1]
-
-
-def rate(text: str | float, *, name: str = "--learning-rate") -> float | Literal["auto"]:
-    """A learning rate as typed: a number, or "auto"."""
-    if text == "auto":
-        return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{name} {shown(text)} is neither a number nor 'auto'") from None
-
-
-def rates(text: str) -> list[float | Literal["auto"]]:
-    """A comma list of learning rates."""
-    return [rate(part) for part in words(text) or []]
-
-
-def numbers(text: str, *, name: str) -> list[float]:
-    """A comma list of numbers."""
-    try:
-        return [float(part) for part in words(text) or []]
-    except ValueError:
-        raise ConfigError(f"{name} {shown(text)} must be a number, or numbers with commas between") from None
-
-
-def counts(text: str, *, name: str) -> list[int]:
-    """A comma list of whole numbers."""
-    found = [_whole(part) for part in words(text) or []]
-    if None in found:
-        raise ConfigError(f"{name} {shown(text)} must be a whole number, or several with commas between")
-    return [each for each in found if each is not None]
-
-
-def pair_count(text: str | None, *, name: str) -> int | Literal["all"] | None:
-    """A number of pairs, or "all"; None where nothing was typed."""
-    if text is None or text == "all":
-        return text
-    count = _whole(text)
-    if count is None or count < 1:
-        raise ConfigError(f"{name} {shown(text)} must be a whole number above 0, or all")
-    return count
-
-
-def _whole(text: str) -> int | None:
-    """A whole number as typed, also as 100.0 or 1e3; None where it is none, or larger than any count."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() and abs(number) <= _LARGEST else None
-
-
-_LARGEST = 2**53
-
-
-def schedules(text: str) -> list[Any]:
-    """A comma list of schedules."""
-    from prefdyn.maths.optimizers import SCHEDULES
-
-    return [one_of(part, SCHEDULES, name="--schedule") for part in words(text) or []]
-
-
-def batch_sizes(text: str | int) -> list[int | Literal["full"]]:
-    """A comma list of batch sizes: whole numbers of at least 1, or full."""
-    found: list[int | Literal["full"]] = []
-    for part in words(str(text)) or []:
-        size = "full" if part == "full" else _whole(part)
-        if size is None or (size != "full" and size < 1):
-            raise ConfigError(f"--batch-size {shown(part)} must be a whole number above 0, or full")
-        found.append(size)
-    return found
-
-
-def some_of_each(**lists: Sequence[Any]) -> None:
-    """Refuse a comma list with nothing in it."""
-    for name, values in lists.items():
-        if not values:
-            raise ConfigError(f"--{name.replace('_', '-')} names nothing; give at least one value")
-
-
 def check_embedding(method: str) -> None:
     """Refuse a picture that cannot be drawn before any work is done."""
     if one_of(method, ("pca", "umap"), name="--embedding") == "umap" and find_spec("umap") is None:
         raise MissingExtra("--embedding umap needs umap-learn: pip install 'prefdyn[umap]', or use --embedding pca")
 
 
-def share(split: float) -> float:
-    """The training share, above 0 and at most 1."""
-    if not 0 < split <= 1:
-        raise ConfigError(f"--split is {split}, but must be above 0 and at most 1, such as 0.9")
-    return split
-
-
-_OF_EXTRACTION = (
-    "data", "groups", "limit", "group_column", "template", "skip_bad_rows", "answers", "max_length", "revision",
-    "double_norm", "untrained_twin", "eos",
-)  # fmt: skip
-
-
 def stored_features(
-    folder: Path, options: Mapping[str, Any], *, texts: bool = True
+    folder: Path, given: Given, *, texts: bool = True, but: Sequence[str] = ()
 ) -> tuple[FeatureSet, PreferenceDataset | None]:
-    """Features that `extract` wrote, and the texts beside them if wanted; data and model options make no sense then."""
-    changed = {name: options.get(name) for name in _OF_EXTRACTION} | {"model": options.get("model") != "builtin"}
-    changed["sketch"] = options.get("sketch", 4096) != 4096
-    for name, given in changed.items():
-        if given not in (None, False):
+    """Features that `extract` wrote, and the texts beside them if wanted.
+
+    Args:
+        folder: Where they are.
+        given: The flags of the command; those that say what is read and how mean nothing now.
+        texts: Whether the texts are wanted.
+        but: Flags of reading that mean something all the same.
+    """
+    for name in ("model", *Source.flags(), *Extraction.flags(), "untrained_twin", "exact"):
+        if name not in but and given.said(name):
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} cannot be used with --features; use it with `prefdyn extract` instead")
     return load_features(folder), load_dataset_beside(folder) if texts else None
@@ -190,19 +63,30 @@ def stored_run(folder: Path) -> tuple[Trajectory, Provenance]:
     return run, Provenance(data=origin["data"], model=origin["model"], versions=versions)
 
 
-def dataset(options: Mapping[str, Any]) -> PreferenceDataset:
-    """The dataset that the data options name."""
-    specs: Sequence[str] = options["data"] or ["builtin"]
-    found = load_dataset(
+def dataset(source: Source, *, seed: int) -> PreferenceDataset:
+    """The dataset that is named, unsplit."""
+    specs = source.data or ("builtin",)
+    pairs = load_dataset(
         specs[0] if len(specs) == 1 else list(specs),
-        group_column=options["group_column"],
-        template=options["template"],
-        skip_bad_rows=options["skip_bad_rows"],
-        seed=options["seed"],
+        group_column=source.group_column,
+        template=source.template,
+        skip_bad_rows=source.skip_bad_rows,
+        seed=seed,
     )
-    if options["groups"] is not None:
-        found = found.select(group_names(options["groups"], found.groups))
-    return found if options["limit"] is None else found.sample(options["limit"], seed=options["seed"])
+    if source.groups is not None:
+        pairs = pairs.select(group_names(source.groups, pairs.groups))
+    return pairs if source.limit is None else pairs.sample(source.limit, seed=seed)
+
+
+def features(
+    folder: Path | None, source: Source, model: str, reading: Extraction, given: Given, *, seed: int
+) -> FeatureSet:
+    """Features that `extract` wrote, or those of the data under the model."""
+    if folder is not None:
+        return stored_features(folder, given, texts=False)[0]
+    from prefdyn.models.extract import extract  # a framework, which stored features do not need
+
+    return extract(dataset(source, seed=seed).with_held_out(source.split, seed=seed), model, reading=reading)
 
 
 def possible_groups(text: str | None) -> list[str] | None:
@@ -232,44 +116,6 @@ def group_names(text: str, known: Sequence[str]) -> list[str]:
     return found
 
 
-def extraction(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of `extract` from the model options."""
-    return {**reading(options), "sketch": options["sketch"], "double_norm": options["double_norm"]}
-
-
-def reading(options: Mapping[str, Any]) -> dict[str, Any]:
-    """How the tokens of pairs are read with a model, whatever is wanted of them."""
-    return {
-        "answers": answer_pair(options["answers"]),
-        "eos": options["eos"],
-        "revision": options["revision"],
-        "dtype": options["dtype"],
-        "device": options["device"],
-        "attn": options["attn"],
-        "batch_tokens": options["batch_tokens"],
-        "max_length": options["max_length"],
-        "trust_remote_code": options["trust_remote_code"],
-    }
-
-
-def save_config(folder: Path, options: Mapping[str, Any]) -> None:
-    """Save the resolved flags as config.yaml, to be given back with --config."""
-    (folder / "config.yaml").write_text(config_text(options), encoding="utf-8")
-
-
-def config_text(options: Mapping[str, Any]) -> str:
-    """The resolved flags as YAML."""
-    import yaml
-
-    left = {"config", "out", "force", "json_output", "debug"}
-    flat = {
-        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-        for name, value in options.items()
-        if name not in left and value is not None
-    }
-    return yaml.safe_dump(flat, sort_keys=True, allow_unicode=True)
-
-
 def write_pictures(folder: Path) -> None:
     """Figures and report of a folder that holds a run's other files."""
     from prefdyn.report.compare import compare_drawings
@@ -287,6 +133,16 @@ def write_pictures(folder: Path) -> None:
     drawn = [*drawings(run), *grid_drawings(run), *compare_drawings(run), *training_drawings(run)]
     write_drawings(drawn, folder / "figures")
     write_report(folder, folder / "report.html")
+
+
+def tell_result(summary: Mapping[str, Any], table: Callable[[Any], str], *, as_json: bool) -> None:
+    """The result, as JSON or as a table, on stdout; its warnings and findings on stderr."""
+    print(json.dumps(summary, ensure_ascii=False) if as_json else table(summary), flush=True)
+    for line in summary.get("warnings", ()):
+        tell(f"warning: {line}")
+    for finding in summary.get("findings", ()):
+        if finding["severity"] != "note":
+            tell(f"{finding['severity']}: {finding['says']}")
 
 
 def last_words(folder: Path, *, next_command: str) -> None:

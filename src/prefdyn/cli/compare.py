@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from prefdyn import _typed
 from prefdyn.cli import options as o
+from prefdyn.cli.command import Given
+from prefdyn.settings import Flag
 
 NAME = "compare"
 SUMMARY = "Two output folders side by side: prediction against training, base against aligned."
@@ -24,31 +27,25 @@ prefdyn compare aligned misaligned --loss 0.5,0.3 --out undone"""
 def run(
     first: Annotated[Path, typer.Argument(metavar="A", help="Output folder of audit, simulate, bounds or train.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another, held against it.")],
-    loss: Annotated[str | None, typer.Option(help="Losses whose first step is told: 0.5,0.3.")] = None,
+    given: Given,
+    loss: Annotated[
+        tuple[float, ...], Flag("Losses whose first step is told: 0.5,0.3.", read=_typed.numbers, lists=True)
+    ] = (),
     out: o.Out = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Compare, and write the folder."""
-    options = dict(locals())
-    import json
-
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
     from prefdyn.planning.compare import compare_runs
     from prefdyn.report.compare import compare_table, side
 
-    losses = [] if loss is None else common.numbers(loss, name="--loss")
-    found = compare_runs(side(first), side(second), losses=losses, seed=seed)
+    compared = compare_runs(side(first), side(second), losses=loss, seed=seed)
     with output_folder(out, command=NAME, force=force) as folder:
-        found.write(folder.path)
-        common.save_config(folder.path, options)
+        compared.write(folder.path)
+        given.save(folder.path)
         common.write_pictures(folder.path)
-        summary = found.summary()
-    print(json.dumps(summary, ensure_ascii=False) if json_output else compare_table(summary))
-    for line in summary["warnings"]:
-        common.tell(f"warning: {line}")
+    common.tell_result(compared.summary(), compare_table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

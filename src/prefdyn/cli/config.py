@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,10 @@ if TYPE_CHECKING:
 
 _LARGEST = 1_000_000
 """Bytes; a file of flags is a few hundred."""
-_LISTS = frozenset({
-    "groups", "answers", "objective", "beta", "learning_rate", "optimizer", "schedule", "batch_size", "steps", "record",
-    "probes", "lora_targets", "loss",
-})  # fmt: skip
-"""Flags that take text with commas, for which a list may stand."""
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
-def read_config(path: Path, context: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def read_config(path: Path, context: Any, parameters: Mapping[str, Any], lists: Container[str]) -> dict[str, Any]:
     """The flags that a file sets, converted and checked as those of the command line are.
 
     A value means what the same text would mean after its flag. So `revision: 1e5` is a name, `answers: [Yes, No]` are
@@ -30,6 +25,7 @@ def read_config(path: Path, context: Any, parameters: Mapping[str, Any]) -> dict
         path: The YAML file: flat keys; a value, or a list where the flag takes several.
         context: The command's, from typer.
         parameters: Name of each flag, without dashes and with underscores, and its parameter in typer.
+        lists: Names of those that take a comma list, for which a list may stand.
 
     Raises:
         ConfigError: The file cannot be read, or a key or a value is not one of this command's; names file, line, key.
@@ -50,7 +46,9 @@ def read_config(path: Path, context: Any, parameters: Mapping[str, Any]) -> dict
         if parameter.name in lines:
             raise ConfigError(f"{place}: {key.value!r} was set on line {lines[parameter.name]} already; keep one")
         lines[parameter.name] = line
-        value = _value(node, parameter, context, place=f"{place}: {key.value}", off=name == f"no_{parameter.name}")
+        value = _value(
+            node, parameter, context, lists, place=f"{place}: {key.value}", off=name == f"no_{parameter.name}"
+        )
         if value is not None:
             values[parameter.name] = value
         if parameter.name == "trust_remote_code" and value:
@@ -96,7 +94,7 @@ def _entries(path: Path) -> "list[tuple[yaml.ScalarNode, yaml.Node]]":
     return root.value
 
 
-def _value(node: "yaml.Node", parameter: Any, context: Any, *, place: str, off: bool) -> Any:
+def _value(node: "yaml.Node", parameter: Any, context: Any, lists: Container[str], *, place: str, off: bool) -> Any:
     """What a flag gets for a node; None where the node says null."""
     import typer
     import yaml
@@ -111,7 +109,7 @@ def _value(node: "yaml.Node", parameter: Any, context: Any, *, place: str, off: 
     several = getattr(parameter, "multiple", False) or parameter.nargs != 1
     texts = [_text(item, place) for item in (node.value if isinstance(node, yaml.SequenceNode) else [node])]
     if isinstance(node, yaml.SequenceNode) and not several:
-        if parameter.name not in _LISTS:
+        if parameter.name not in lists:
             raise ConfigError(f"{place} holds a list, but takes one value")
         texts = [_row(texts)]
     if isinstance(node, yaml.SequenceNode) and not node.value:

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from prefdyn.cli import options as o
+from prefdyn.cli.command import Only
+from prefdyn.settings import Flag, Source
 
 NAME = "data"
 SUMMARY = "Validate, describe and convert a dataset."
@@ -20,24 +22,17 @@ prefdyn data --data persona:evals/persona --groups openness --to openness.parque
 
 
 def run(
-    data: o.Data = None,
-    groups: o.Groups = None,
-    limit: o.Limit = None,
-    group_column: o.GroupColumn = None,
-    template: o.Template = None,
-    skip_bad_rows: o.SkipBadRows = False,
+    source: Annotated[
+        Source, Only.of("data", "groups", "limit", "group_column", "template", "skip_bad_rows")
+    ] = Source(),
     to: Annotated[
-        Path | None,
-        typer.Option(help="Write the dataset to this .jsonl[.gz], .csv or .parquet file, in TRL's columns."),
+        Path | None, Flag("Write the dataset to this .jsonl[.gz], .csv or .parquet file, in TRL's columns.")
     ] = None,
     seed: o.Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Describe the dataset, list what is wrong with it, and convert it where asked."""
-    options = dict(locals())
     import json
 
     from prefdyn.cli import common
@@ -47,7 +42,7 @@ def run(
     from prefdyn.outputs import output_file
     from prefdyn.report.listing import data_table
 
-    pairs = common.dataset(options)
+    pairs = common.dataset(source, seed=seed)
     described = {
         **describe(pairs),
         "findings": [item.to_json() for item in preflight(pairs)],

@@ -1,6 +1,8 @@
 """`prefdyn extract`: features to a folder."""
 
 from prefdyn.cli import options as o
+from prefdyn.cli.command import Given
+from prefdyn.settings import Extraction, Source
 
 NAME = "extract"
 SUMMARY = "Features of a dataset under a model, to a folder."
@@ -15,34 +17,16 @@ accelerate launch -m prefdyn extract --data persona:evals/persona --model meta-l
 
 
 def run(
-    data: o.Data = None,
+    given: Given,
+    source: Source = Source(),
     model: o.Model = "builtin",
     out: o.Out = None,
-    groups: o.Groups = None,
-    limit: o.Limit = None,
-    group_column: o.GroupColumn = None,
-    template: o.Template = None,
-    skip_bad_rows: o.SkipBadRows = False,
-    split: o.Split = 0.9,
-    answers: o.Answers = None,
-    max_length: o.MaxLength = None,
-    eos: o.Eos = None,
-    sketch: o.Sketch = 4096,
-    revision: o.Revision = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    attn: o.Attn = "sdpa",
-    batch_tokens: o.BatchTokens = None,
-    double_norm: o.DoubleNorm = False,
-    trust_remote_code: o.TrustRemoteCode = False,
+    reading: Extraction = Extraction(),
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Extract features and write their folder."""
-    options = dict(locals())
     import json
 
     from prefdyn._processes import is_main_process
@@ -52,14 +36,14 @@ def run(
     from prefdyn.outputs import output_folder
     from prefdyn.store import save_dataset, save_features
 
-    pairs = common.dataset(options).with_held_out(common.share(split), seed=seed)
+    pairs = common.dataset(source, seed=seed).with_held_out(source.split, seed=seed)
     if not is_main_process():
-        extract(pairs, model, **common.extraction(options))
+        extract(pairs, model, reading=reading)
         return
     with output_folder(out, command=NAME, force=force) as folder:
-        feats = extract(pairs, model, **common.extraction(options))
+        feats = extract(pairs, model, reading=reading)
         save_features(feats, folder.path)
         save_dataset(pairs.select(ids=feats.id), folder.path)
-        common.save_config(folder.path, options)
+        given.save(folder.path)
     print(json.dumps({**describe(feats), "folder": str(folder.final)}) if json_output else feats)
     common.last_words(folder.final, next_command=f"prefdyn audit --features {folder.final}")

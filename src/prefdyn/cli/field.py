@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from prefdyn.cli import options as o
+from prefdyn.cli.command import Given
+from prefdyn.settings import Flag
 
 NAME = "field"
 SUMMARY = "Loss surface, gradient field and flow lines over (x1, x2); a run's own path over it."
@@ -23,18 +23,16 @@ prefdyn field --run prefdyn-out/audit-1"""
 
 
 def run(
-    beta: Annotated[float | None, typer.Option(help="DPO temperature.", show_default="0.1, or the run's")] = None,
-    ref_chosen: Annotated[float | None, typer.Option(help="Reference probability of the chosen answer.")] = None,
-    ref_rejected: Annotated[float | None, typer.Option(help="Reference probability of the rejected answer.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Output folder of audit, simulate or bounds.")] = None,
+    given: Given,
+    beta: Annotated[float | None, Flag("DPO temperature.", default="0.1, or the run's")] = None,
+    ref_chosen: Annotated[float | None, Flag("Reference probability of the chosen answer.")] = None,
+    ref_rejected: Annotated[float | None, Flag("Reference probability of the rejected answer.")] = None,
+    run: Annotated[Path | None, Flag("Output folder of audit, simulate or bounds.")] = None,
     out: o.Out = None,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Draw the plane and write the folder."""
-    options = dict(locals())
     import json
 
     from prefdyn.cli import common
@@ -58,7 +56,7 @@ def run(
         raise error if run is None else type(error)(f"{run}: {error}") from error
     with output_folder(out, command=NAME, force=force) as folder:
         found.write(folder.path)
-        common.save_config(folder.path, options)
+        given.save(folder.path)
         common.write_pictures(folder.path)
         summary = found.summary()
     if json_output:

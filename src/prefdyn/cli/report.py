@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from prefdyn.cli import options as o
-
 NAME = "report"
 SUMMARY = "One HTML page from any set of output folders."
 HELP = "One HTML page from any set of output folders."
@@ -21,8 +19,6 @@ def run(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Output folders.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     force: Annotated[bool, typer.Option("--force", help="Replace the page if it exists.")] = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Write the page."""
     from prefdyn.cli import common

@@ -6,6 +6,8 @@ import typer
 
 from prefdyn import _stopping
 from prefdyn.cli import options as o
+from prefdyn.cli.command import Given, Only
+from prefdyn.settings import Flag, Reading, Source
 
 NAME = "reproduce"
 SUMMARY = "The papers' figures and tables on any model and data; claims held or failed."
@@ -27,40 +29,34 @@ prefdyn reproduce all --preset paper --data persona:evals/persona --dry-run"""
 
 
 def run(
+    given: Given,
     recipes: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE...|all]", help="Names of recipes, or all.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="smoke (seconds), small (a real small model) or paper.")] = "smoke",
-    data: o.Data = None,
+    preset: Annotated[str, Flag("smoke (seconds), small (a real small model) or paper.")] = "smoke",
+    source: Annotated[Source, Only.of("data", "groups")] = Source(),
     model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="builtin, a local folder or a hub id; a second one is the other model of the figures that have one.",
-            show_default="builtin; the published ones under the preset paper",
+        tuple[str, ...],
+        Flag(
+            "builtin, a local folder or a hub id; a second one is the other model of the figures that have one.",
+            default="builtin; the published ones under the preset paper",
+            typed=list[str],
         ),
-    ] = None,
-    groups: o.Groups = None,
-    answers: o.Answers = None,
+    ] = (),
     paper_compat: Annotated[
-        bool,
-        typer.Option("--paper-compat", help="Also run what the published code does where it differs from the text."),
+        bool, Flag("Also run what the published code does where it differs from the text.")
     ] = False,
     out: o.Out = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes side by side.", min=1, show_default="by preset")] = None,
-    launcher: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    jobs: Annotated[int | None, Flag("Processes side by side.", least=1, default="by preset")] = None,
+    launcher: Annotated[str, Flag("local, or ray for a cluster.")] = "local",
     list_recipes: Annotated[bool, typer.Option("--list", help="Show recipes, figures and claims.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan: runs, memory, operations.")] = False,
-    revision: o.Revision = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
+    dry_run: Annotated[bool, Flag("Print the plan: runs, memory, operations.")] = False,
+    reading: Annotated[Reading, Only.of("answers", "revision", "dtype", "device")] = Reading(),
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
-    config: o.Config = None,
-    debug: o.Debug = False,
 ) -> None:
     """Run the recipes, judge their claims, draw their figures."""
-    options = dict(locals())
     import json
 
     from prefdyn.cli import common
@@ -77,26 +73,26 @@ def run(
     from prefdyn.experiments.reproduce import planned, reproduce
     from prefdyn.outputs import output_folder
 
-    if preset == "paper" and not data:
+    if preset == "paper" and not source.data:
         raise ConfigError("the preset paper needs the published data: add --data persona:PATH")
-    given = {
-        "preset": preset, "data": tuple(data or ("builtin",)), "models": tuple(model or ()),
-        "answers": common.answer_pair(answers), "groups": common.possible_groups(groups), "seed": seed,
-        "paper_compat": paper_compat, "device": device, "dtype": dtype, "revision": revision,
+    wanted = {
+        "preset": preset, "data": source.data or ("builtin",), "models": model, "answers": reading.answers,
+        "groups": common.possible_groups(source.groups), "seed": seed, "paper_compat": paper_compat,
+        "device": reading.device, "dtype": reading.dtype, "revision": reading.revision,
     }  # fmt: skip
     names = [recipe.name for recipe in chosen]
     if dry_run:
-        _plan(planned(names, **given), json_output)
+        _plan(planned(names, **wanted), json_output)
         return
 
     from prefdyn.report.reproduce import claims_table, write_reproduced_figures, write_reproduced_page
 
     with output_folder(out, command=NAME, force=force) as folder:
         _stopping.keeps(lambda: "the runs that are done are kept in the cache; the same command goes on")
-        found = reproduce(names, jobs=jobs, launcher=launcher, **given)
+        found = reproduce(names, jobs=jobs, launcher=launcher, **wanted)
         found.write(folder.path)
         write_reproduced_figures(found.figures, folder.path / "figures")
-        common.save_config(folder.path, options)
+        given.save(folder.path)
         write_reproduced_page(folder.path, folder.path / "report.html")
     print(json.dumps(found.claims, ensure_ascii=False) if json_output else claims_table(found.claims))
     for line in found.warnings:

@@ -17,14 +17,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from prefdyn._checks import at_least, positive
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.dynamics.engine import DIVERGED, Run, solve
-from prefdyn.dynamics.measure import Member, Outcome, log_rest, shifts, table, tables
+from prefdyn.dynamics.measure import Member, Outcome, table, tables
 from prefdyn.dynamics.problem import Pairs, as_seen
 from prefdyn.dynamics.routes import build, cheapest
 from prefdyn.dynamics.streaming import HELD_BYTES
@@ -381,27 +381,3 @@ def beyond_stable(feats: FeatureSet, objective: Objective, learning_rate: float 
     if isinstance(learning_rate, str) or learning_rate <= (limit := 2 * stable_learning_rate(feats, objective)):
         return None
     return f"The learning rate {learning_rate:g} is above the largest stable one, {limit:.3g}: curves may oscillate."
-
-
-def answer_log_prob_changes(
-    logit_changes: Float[np.ndarray, "n k"],
-    log_probs: Float[np.ndarray, "n k"],
-    chosen: Int[np.ndarray, " n"],
-    rejected: Int[np.ndarray, " n"],
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    r"""Exact change of log-probability when only k of the vocabulary's logits move.
-
-    $\Delta \log Z = \log\big(1 - \sum_k p_k + \sum_k p_k e^{\Delta z_k}\big)$, so no other logit is needed.
-
-    Args:
-        logit_changes: $\Delta z$ of the k tokens.
-        log_probs: Their log-probabilities before.
-        chosen: Column of the chosen token.
-        rejected: Column of the rejected token.
-
-    Returns:
-        $\Delta z - \Delta \log Z$ for the chosen and for the rejected token, nats.
-    """
-    shift = shifts(logit_changes[:, None, :], log_rest(log_probs), log_probs)[:, 0]
-    rows = np.arange(len(chosen))
-    return logit_changes[rows, chosen] - shift, logit_changes[rows, rejected] - shift

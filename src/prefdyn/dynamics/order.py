@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -170,6 +171,18 @@ def _counted(count: int) -> str:
 def _least_p(count: int) -> float:
     """Least p that so many groups allow: two equal orders without ties: they and the reverse, of all permutations."""
     return 2 / math.factorial(count)
+
+
+def spearman(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Spearman's rank correlation of two numbers per group, where both are known; NaN where there is none.
+
+    Example:
+        >>> spearman([1.0, 2.0, 3.0, math.nan], [10.0, 30.0, 20.0, 5.0])
+        0.5
+    """
+    one, other = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    known = np.isfinite(one) & np.isfinite(other)
+    return math.nan if known.sum() < _LEAST else float(_spearman(one[known], other[known]))
 
 
 def _spearman(first: Float[np.ndarray, "*draws m"], second: Float[np.ndarray, "*draws m"]) -> Any:

@@ -11,7 +11,7 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError
 from prefdyn.experiments.presets import Preset
 from prefdyn.experiments.published import FIVE, MODELS, SETTINGS, persona
-from prefdyn.experiments.run import ModelChoice, Run, Setup, StoredPairs, store_pairs
+from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run, StoredPairs, store_pairs
 
 TWIN = "twin"
 MODEL = "model"
@@ -48,7 +48,7 @@ class Context:
         """What the paper says ("text"), and with `--paper-compat` also what its published code does ("code")."""
         return ("text", "code") if self.compat else ("text",)
 
-    def setup(self, name: str) -> Setup:
+    def setup(self, name: str) -> RecipeSetup:
         """How something is trained, by the names of `published.SETTINGS`."""
         return self.preset.setups[name]
 
@@ -183,7 +183,7 @@ class Context:
             double_norm=double_norm,
         )
 
-    def simulate(self, features: Run, setup: Setup, *, seed: int = 0, **rest: Any) -> Run:
+    def simulate(self, features: Run, setup: RecipeSetup, *, seed: int = 0, **rest: Any) -> Run:
         """The head trained on features, exactly. `rest`: fields of `Run`."""
         return Run(
             kind="simulate",
@@ -197,7 +197,7 @@ class Context:
         )
 
     def train(
-        self, pairs: StoredPairs, model: ModelChoice, setup: Setup, *, seed: int, title: str = "", **rest: Any
+        self, pairs: StoredPairs, model: ModelChoice, setup: RecipeSetup, *, seed: int, title: str = "", **rest: Any
     ) -> Run:
         """Adapters or a whole model trained, measured as often as the preset has it. `rest`: fields of `Run`."""
         return Run(

@@ -79,7 +79,7 @@ def _flops(run: Run, parameters: int, tokens: float, steps: int | None) -> float
     assert steps is not None
     if run.kind == "simulate":  # no model is run: products of the states with the head's few rows
         return 0.0
-    size = run.pairs.train if run.setup.batch_size == "full" else min(run.setup.batch_size, run.pairs.train)
+    size = run.setup.batch(run.pairs.train)
     learned = (3 if run.setup.tune == "full" else 2) * forward * size * steps
     cells = 2 * len(run.pairs.groups)
     measured = pairs if run.probe_pairs is None else min(pairs, cells * run.probe_pairs)
@@ -88,19 +88,20 @@ def _flops(run: Run, parameters: int, tokens: float, steps: int | None) -> float
 
 
 def _memory(run: Run, size: Any, tokens: float) -> int | None:
+    from prefdyn.maths.optimizers import AdamW
     from prefdyn.training.memory import Load, estimate
 
     if run.kind == "simulate":
         return None
     if run.kind == "features" or run.setup is None:
         return size.parameters * size.weight_bytes
-    batch = run.pairs.train if run.setup.batch_size == "full" else min(run.setup.batch_size, run.pairs.train)
+    batch = run.setup.batch(run.pairs.train)
     load = Load(
         tune=run.setup.tune,
-        optimizer=run.setup.stepper(),
+        optimizer=run.setup.stepper or AdamW(),
         batch_tokens=round(batch * tokens),
         batch_pairs=batch,
-        rank=16 if run.setup.lora is None else run.setup.lora.rank,
+        rank=run.setup.lora_rank,
         autocast=run.model.device.startswith("cuda"),
         drift="drift" in run.probes,
     )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from prefdyn.diagnostics.separation import separation
+from prefdyn.dynamics.order import spearman
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
 from prefdyn.experiments.falls import PHASES, accuracy_alone, falls
@@ -36,7 +37,7 @@ from prefdyn.experiments.recipe import (
 )
 from prefdyn.experiments.run import ModelChoice, Run
 from prefdyn.experiments.sides import distance, sides, trained_rows
-from prefdyn.experiments.statistics import at_step, over_seeds, spearman
+from prefdyn.experiments.statistics import at_step, over_seeds
 from prefdyn.experiments.values import crowd
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2

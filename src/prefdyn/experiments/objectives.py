@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import softmax
 
 from prefdyn._random import stream
-from prefdyn.dynamics.order import area
+from prefdyn.dynamics.order import area, spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.clusters import clusters
@@ -36,7 +36,7 @@ from prefdyn.experiments.recipe import (
 )
 from prefdyn.experiments.run import Run
 from prefdyn.experiments.sides import distance, trained_rows
-from prefdyn.experiments.statistics import over_seeds, spearman
+from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import (
     Company,
     Ring,

@@ -6,8 +6,7 @@ from typing import Any
 
 from prefdyn._checks import one_of
 from prefdyn.experiments.published import SETTINGS
-from prefdyn.experiments.run import Setup
-from prefdyn.training.settings import LoRA
+from prefdyn.experiments.run import RecipeSetup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +15,7 @@ class Preset:
 
     name: str
     says: str
-    setups: Mapping[str, Setup]
+    setups: Mapping[str, RecipeSetup]
     """By the names of `published.SETTINGS`."""
     seeds: int
     """Repetitions: each draws rows, split, batches and fresh weights anew."""
@@ -38,7 +37,7 @@ class Preset:
     """Processes unless asked for; None: one per core."""
 
 
-def _over(**changes: Mapping[str, Any]) -> dict[str, Setup]:
+def _over(**changes: Mapping[str, Any]) -> dict[str, RecipeSetup]:
     """The published setups with some fields changed, by family of names; "*" changes all of a way to tune."""
     found = {}
     for name, published in SETTINGS.items():
@@ -49,7 +48,8 @@ def _over(**changes: Mapping[str, Any]) -> dict[str, Setup]:
     return found
 
 
-_FEW_TARGETS = LoRA(rank=8, alpha=32.0)
+_ALL_LINEAR = {"lora_rank": 8, "lora_dropout": 0.0, "lora_targets": ("all-linear",)}
+"""Small models name their layers otherwise."""
 _VALUES_WHOLE = ("values_full", "values_full_llama_2", "values_full_mistral", "values_full_qwen")
 
 PRESETS: Mapping[str, Preset] = {
@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Preset] = {
         setups=_over(
             last_layer={"learning_rate": "auto", "steps": 20, "batch_size": 16},
             full={"learning_rate": 3e-4, "epochs": None, "steps": 4, "batch_size": 8},
-            lora={"learning_rate": 1e-3, "epochs": None, "steps": 3, "batch_size": 4, "lora": _FEW_TARGETS},
+            lora={"learning_rate": 1e-3, "epochs": None, "steps": 3, "batch_size": 4, **_ALL_LINEAR},
             values_last_layer={"batch_size": "full", "learning_rate": 1e-2},
             full_beta_1={"learning_rate": 3e-5},
         ),
@@ -81,7 +81,7 @@ PRESETS: Mapping[str, Preset] = {
             full={"learning_rate": 1e-4, "epochs": None, "steps": 16, "batch_size": 16},
             full_long={"steps": 24},
             full_long_other={"steps": 24},
-            lora={"learning_rate": 1e-3, "epochs": None, "steps": 12, "batch_size": 8, "lora": _FEW_TARGETS},
+            lora={"learning_rate": 1e-3, "epochs": None, "steps": 12, "batch_size": 8, **_ALL_LINEAR},
             values_last_layer={"batch_size": "full", "learning_rate": 1e-2},
             **{key: {"steps": 40} for key in _VALUES_WHOLE},
             full_beta_1={"learning_rate": 1e-5},

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn.dynamics.order import spearman
 from prefdyn.errors import DataError
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
@@ -50,7 +51,7 @@ from prefdyn.experiments.recipe import (
     untestable,
 )
 from prefdyn.experiments.run import Run
-from prefdyn.experiments.statistics import over_seeds, spearman
+from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import crowd
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory

@@ -6,8 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from prefdyn.experiments.run import Setup
-from prefdyn.training.settings import LoRA
+from prefdyn.experiments.run import RecipeSetup
 
 SEED = 1234
 """`random.seed` of both repositories, and of their training [C]."""
@@ -25,7 +24,7 @@ UMAP = {"random_state": 1234, "n_neighbors": 15, "min_dist": 0.1, "metric": "euc
 class Published:
     """How one experiment was run, by whom it is told, and with which model."""
 
-    setup: Setup
+    setup: RecipeSetup
     model: str
     """Key of `MODELS`."""
     source: str
@@ -35,22 +34,22 @@ _A = "2403.18742"
 _B = "2408.03459"
 
 
-def _full(beta: float, learning_rate: float, *, objective: str = "sigmoid") -> Setup:
+def _full(beta: float, learning_rate: float, *, objective: str = "sigmoid") -> RecipeSetup:
     """Full fine-tuning as in 2403.18742: AdamW, constant rate, no warm-up, one epoch of batches of 128."""
-    return Setup(
+    return RecipeSetup(
         tune="full", objective=objective, beta=beta, optimizer="adamw", learning_rate=learning_rate, epochs=1.0,
         batch_size=128, clip=1.0, template="question+newline",
     )  # fmt: skip
 
 
-def _values_full(learning_rate: float) -> Setup:
+def _values_full(learning_rate: float) -> RecipeSetup:
     """Full fine-tuning as in 2408.03459: the same for 60 steps."""
     return replace(_full(0.01, learning_rate), epochs=None, steps=60)
 
 
 SETTINGS: Mapping[str, Published] = {
     "last-layer": Published(
-        setup=Setup(
+        setup=RecipeSetup(
             tune="last-layer", beta=0.01, optimizer="sgd", learning_rate=0.1, steps=100, batch_size=128,
             scheme="replacement", template="question",
         ),
@@ -69,15 +68,15 @@ SETTINGS: Mapping[str, Published] = {
     ),
     "full-long-other": Published(setup=_full(0.01, 1e-6), model="mistral", source=f"{_A}, section 5.4, appendix B.1"),
     "lora-hh": Published(
-        setup=Setup(
+        setup=RecipeSetup(
             tune="lora", beta=0.01, optimizer="adamw", learning_rate=1e-5, epochs=1.0, batch_size=128, clip=1.0,
-            lora=LoRA(rank=8, alpha=32.0, dropout=0.05, targets=("q_proj", "v_proj")),
+            lora_rank=8, lora_alpha=32.0, lora_dropout=0.05, lora_targets=("q_proj", "v_proj"),
         ),
         model="llama-2",
         source=f"{_A}, appendix C and its code",
     ),
     "values-last-layer": Published(
-        setup=Setup(
+        setup=RecipeSetup(
             tune="last-layer", beta=0.01, optimizer="adam", learning_rate=1e-3, steps=100, batch_size="full",
             template="question",
         ),

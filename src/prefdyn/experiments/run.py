@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +11,9 @@ from prefdyn._cache import cache_root
 from prefdyn._checks import at_least, one_of
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError
-from prefdyn.maths.objectives import Objective, objective
-from prefdyn.maths.optimizers import Optimizer, optimizer
 from prefdyn.provenance import content_hash, versions
+from prefdyn.settings import Setup
 from prefdyn.store import load_dataset_beside, save_dataset
-from prefdyn.training.settings import LoRA
 
 SCHEMA = 1
 """Raised whenever the same run would give other numbers, so that finished ones are not used."""
@@ -23,29 +21,12 @@ SCHEMA = 1
 KINDS = ("features", "simulate", "train")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """How something is trained, by the names that `prefdyn train` has."""
+@dataclass(frozen=True, kw_only=True)
+class RecipeSetup(Setup):
+    """How a run of a recipe is trained."""
 
-    tune: Literal["last-layer", "lora", "full"]
-    objective: str = "sigmoid"
-    beta: float
-    optimizer: str = "adamw"
-    learning_rate: float | Literal["auto"]
-    """"auto": half of the largest stable step, for the head under plain gradient descent."""
     rate_of: str | None = None
     """Objective whose largest stable step "auto" halves, so that several train at one rate; its own unless given."""
-    steps: int | None = None
-    """Updates; or"""
-    epochs: float | None = None
-    """passes over the training pairs."""
-    batch_size: int | Literal["full"]
-    scheme: Literal["epochs", "replacement"] = "epochs"
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: int = 0
-    clip: float | None = None
-    """Largest norm of the gradient."""
-    lora: LoRA | None = None
     template: str = "question"
     """Text of Persona prompts."""
 
@@ -53,32 +34,35 @@ class Setup:
         if (self.steps is None) == (self.epochs is None):
             raise ConfigError(f"a setup has steps {self.steps} and epochs {self.epochs}; give one of them")
 
-    def trained(self) -> Objective:
-        """The preference objective."""
-        return objective(self.objective, beta=self.beta)
-
-    def stepper(self) -> Optimizer:
-        """The optimizer."""
-        return optimizer(self.optimizer)
-
     def updates(self, pairs: int) -> int:
         """How many steps it takes over so many training pairs.
 
         Example:
-            >>> Setup(tune="full", beta=0.01, learning_rate=1e-5, epochs=1, batch_size=128).updates(900)
+            >>> RecipeSetup(tune="full", beta=0.01, learning_rate=1e-5, epochs=1, batch_size=128).updates(900)
             8
         """
         if self.steps is not None:
             return self.steps
-        size = pairs if self.batch_size == "full" else min(self.batch_size, pairs)
-        return max(1, round((self.epochs or 1) * -(-pairs // size)))
+        return max(1, round((self.epochs or 1) * -(-pairs // self.batch(pairs))))
+
+    def batch(self, pairs: int) -> int:
+        """Pairs per step, of so many."""
+        return pairs if self.batch_size in ("full", None) else min(self.batch_size, pairs)
 
     def to_json(self) -> dict[str, Any]:
         """Flat and plain, without what is not set."""
-        found = {name: value for name, value in asdict(self).items() if value is not None and name != "lora"}
-        if self.lora is not None:
-            found |= {f"lora_{entry.name}": getattr(self.lora, entry.name) for entry in fields(self.lora)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+        found = {name: getattr(self, name) for name in _TOLD}
+        if self.tune == "lora":
+            found |= {name: getattr(self, name) for name in _TOLD_OF_LORA}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+        return {name: value for name, value in plain.items() if value is not None}
+
+
+_TOLD = (
+    "tune", "objective", "beta", "optimizer", "learning_rate", "rate_of", "steps", "epochs", "batch_size", "scheme",
+    "schedule", "warmup", "clip", "template",
+)  # fmt: skip
+_TOLD_OF_LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +168,7 @@ class Run:
     """For people; two runs that differ in it alone are one."""
     pairs: StoredPairs
     model: ModelChoice
-    setup: Setup | None = None
+    setup: RecipeSetup | None = None
     start: "Run | None" = None
     seed: int = 0
     """Of batches and adapters."""
@@ -267,7 +251,7 @@ def with_starts(runs: Iterable[Run]) -> dict[str, Run]:
         >>> pairs = StoredPairs(key="p", name="p", groups=("a",), train=9, held_out=1, characters=40.0)
         >>> model = ModelChoice(name="builtin")
         >>> first = Run(kind="features", title="one", pairs=pairs, model=model)
-        >>> setup = Setup(tune="last-layer", beta=0.1, learning_rate=0.1, steps=5, batch_size="full")
+        >>> setup = RecipeSetup(tune="last-layer", beta=0.1, learning_rate=0.1, steps=5, batch_size="full")
         >>> second = Run(kind="simulate", title="two", pairs=pairs, model=model, setup=setup, start=first)
         >>> [run.title for run in with_starts([second, first]).values()]
         ['one', 'two']

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from prefdyn.dynamics.order import rank_correlation
 from prefdyn.errors import DataError
 
 
@@ -78,17 +77,6 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
     if len(first) != len(second):
         raise DataError(f"{len(first)} and {len(second)} seeds cannot be compared one by one; give as many of both")
     return over_seeds([one - other for one, other in zip(first, second, strict=True)])
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rank correlation of two numbers per group; NaN where there is none.
-
-    Example:
-        >>> spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0])
-        0.5
-    """
-    one, other = (np.asarray(values, dtype=np.float64) for values in (first, second))
-    return rank_correlation(one, other, resamples=1, permutations=1).value
 
 
 def at_step(steps: np.ndarray, values: np.ndarray, step: float) -> float:

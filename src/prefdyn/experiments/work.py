@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def _simulate(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dic
     from prefdyn.dynamics.descent import stable_learning_rate
     from prefdyn.dynamics.sweep import sweep
     from prefdyn.maths.objectives import objective
-    from prefdyn.maths.optimizers import Schedule
+    from prefdyn.maths.optimizers import SGD
 
     assert run.setup is not None
     assert run.start is not None
@@ -167,11 +167,13 @@ def _simulate(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dic
     if run.flip:
         feats = feats.flipped()
     rate, rule = setup.learning_rate, "given"
+    if rate is None:
+        raise ConfigError(f"run {run.title!r} has no learning rate; give a number, or 'auto'")
     if rate == "auto":
-        stepped = setup.trained() if setup.rate_of is None else objective(setup.rate_of, beta=setup.beta)
+        stepped = setup.loss if setup.rate_of is None else objective(setup.rate_of, beta=setup.beta)
         rate, rule = stable_learning_rate(feats, stepped), "half of the largest stable step"
     trained = int((~feats.held_out).sum())
-    size = setup.batch_size
+    size = setup.batch_size or "full"
     if size != "full" and run.subsets is not None:
         smallest = min(
             int((~feats.held_out & (feats.group == feats.groups.index(name))).sum())
@@ -180,17 +182,14 @@ def _simulate(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dic
         )
         size = min(size, smallest)
     steps = setup.updates(trained)
-    schedule = None
-    if setup.schedule != "constant" or setup.warmup:
-        schedule = Schedule(kind=setup.schedule, steps=steps, warmup=setup.warmup)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         many = sweep(
             feats,
-            objective=setup.trained(),
+            objective=setup.loss,
             learning_rate=float(rate),
-            optimizer=setup.stepper(),
-            schedule=schedule,
+            optimizer=setup.stepper or SGD(),
+            schedule=setup.falls(steps),
             batch_size=size if size == "full" else min(size, trained),
             scheme=setup.scheme,
             groups=run.subsets,
@@ -207,6 +206,7 @@ def _simulate(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dic
 
 def _train(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dict[str, Any]]:
     from prefdyn.models.load import load_model, untrained_twin
+    from prefdyn.training.settings import chosen
     from prefdyn.training.train import run_training
 
     assert run.setup is not None
@@ -219,31 +219,17 @@ def _train(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dict[s
         model = untrained_twin(load_model(model, **where), run.model.untrained)
     if isinstance(setup.learning_rate, str) and setup.tune != "last-layer":
         raise ConfigError(f"run {run.title!r} has the learning rate 'auto', which is for the last layer alone")
-    options: dict[str, Any] = {"clip": setup.clip} if setup.clip is not None or setup.tune == "last-layer" else {}
     found = run_training(
         run.pairs.load(),
         model,
-        tune=setup.tune,
-        objective=setup.trained(),
-        optimizer=setup.stepper(),
-        learning_rate=setup.learning_rate,
-        schedule=setup.schedule,
-        warmup=setup.warmup,
-        steps=setup.steps,
-        epochs=setup.epochs,
-        batch_size=setup.batch_size,
-        scheme=setup.scheme,
-        lora=setup.lora,
-        flip=run.flip,
         reference=run.model.name if run.reference == "base" else None,
         seed=run.seed,
-        record=run.record,
-        probes=run.probes,
-        probe_pairs=run.probe_pairs or "all",
         out=folder / "run" if run.keep_model else None,
         save=run.keep_model,
         progress=progress,
-        **options,
+        **chosen(
+            replace(setup, flip=run.flip, record=run.record, probes=run.probes, probe_pairs=run.probe_pairs or "all")
+        ),
         **reading,
     )
     save_trajectory(found.trajectory, folder / "trajectory-0")

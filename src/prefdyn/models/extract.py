@@ -1,7 +1,7 @@
 """extract: a preference dataset and a model in, the FeatureSet out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,30 +15,20 @@ from prefdyn.models.forward import Reader, Sequences
 from prefdyn.models.load import LanguageModel, load_model, untrained_twin
 from prefdyn.models.responses import read_responses
 from prefdyn.models.shards import load_shard, plan, read_shards, settle_prefix
-from prefdyn.models.sketch import SKETCH
 from prefdyn.models.team import Team, together
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
+from prefdyn.settings import SKETCH, Extraction, opened
 
 
+@opened(reading=Extraction)
 @together()
 def extract(
     data: PreferenceDataset,
     model: str | LanguageModel = "builtin",
     *,
-    answers: Sequence[str] | None = None,
-    eos: bool | None = None,
-    sketch: int = SKETCH,
-    revision: str | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    attn: str = "sdpa",
-    batch_tokens: int | None = None,
-    max_length: int | None = None,
-    double_norm: bool = False,
-    trust_remote_code: bool = False,
+    reading: Extraction,
     untrained: int | None = None,
-    cache: bool = True,
     progress: bool = True,
 ) -> FeatureSet:
     """What the head of a model sees of each pair.
@@ -48,23 +38,9 @@ def extract(
     Args:
         data: The pairs.
         model: "builtin", a local folder, a LoRA adapter's folder, a hub id, or a loaded `LanguageModel`.
-        answers: Other words for the two answers of a two-answer dataset, positive first, each as "NEW" or "OLD=NEW".
-        eos: None: one-token answers where every answer is one token (two answers that are not are refused), else texts
-            with TRL's end token. True: texts with the end token, always. False: one-token answers where possible, else
-            texts without an end token.
-        sketch: Numbers to keep of each longer response; 0 for no sketch, which few pairs can afford.
-        revision: Branch, tag or commit of a hub model.
-        dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, bfloat16 on a GPU).
-        device: "cpu", "cuda", "cuda:N" or "auto".
-        attn: "sdpa", "eager" or another attention that transformers knows.
-        batch_tokens: Tokens per forward pass; by device unless given. Results do not depend on it beyond rounding.
-        max_length: Leave out pairs longer than this many tokens (one-token answers: longer prompts). The model's
-            context is always a limit. Nothing is ever cut.
-        double_norm: Apply the final RMSNorm twice, as the published scripts did. To reproduce their figures on
-            one-token answers only.
-        trust_remote_code: Run Python code that the model's folder ships.
+        reading: How the model reads them (see `prefdyn.settings.Extraction`); its fields are keywords here, too, as
+            `eos=False` is.
         untrained: Seed of an untrained twin to read instead of the model itself.
-        cache: Keep what was read, and use what was kept.
         progress: Show a bar where stderr is a terminal.
 
     Returns:
@@ -83,43 +59,40 @@ def extract(
         The states are those of THEORY 1.1, after the final norm, once. `double_norm` is the deviation X-19. Features of
         longer responses: THEORY 3.10 in the form of `prefdyn.models.sketch`.
     """
-    if batch_tokens is not None:
-        at_least(batch_tokens, 1, name="batch_tokens")
-    if max_length is not None:
-        at_least(max_length, 1, name="max_length")
-    at_least(sketch, 0, name="sketch")
-    team = Team(device, cache=cache)
-    lm = model
-    if not isinstance(lm, LanguageModel):
-        place = team.device(device)
-        lm = load_model(
-            lm, revision=revision, dtype=dtype, device=place, attn=attn, trust_remote_code=trust_remote_code
-        )
+    team = Team(reading.device, cache=reading.cache)
+    lm = (
+        model if isinstance(model, LanguageModel) else load_model(model, **reading.loading(team.device(reading.device)))
+    )
     if untrained is not None:
         lm = untrained_twin(lm, at_least(untrained, 0, name="untrained"))
     try:
-        pairs = tokenize_pairs(data, lm, eos=eos, answers=answers, max_length=max_length, strict=True)
+        pairs = tokenize_pairs(data, lm, **reading.tokens(), strict=True)
     except TokenError as error:
-        also = "" if answers is not None else "; or read them as texts with --eos"
+        also = "" if reading.answers is not None else "; or read them as texts with --eos"
         raise TokenError(f"{error}{also}") from None
 
     def limit(fraction: float) -> str:
         size = int(np.bincount(encode(data.table["group"])[0]).max())
         return f"--limit {max(1, math.floor(size * fraction))} would take ten minutes; what is done is kept either way."
 
-    reading: dict[str, Any] = {"cache": cache, "team": team, "progress": progress and team.main, "limit": limit}
-    reading |= {"batch_tokens": batch_tokens}
-    settings: dict[str, Any] = {"max_length": max_length, "untrained": untrained}
+    work: dict[str, Any] = {"cache": reading.cache, "team": team, "progress": progress and team.main, "limit": limit}
+    work |= {"batch_tokens": reading.batch_tokens}
+    settings: dict[str, Any] = {"max_length": reading.max_length, "untrained": untrained}
     if pairs.kind == "answers":
-        arrays, found = _answers(data, lm, pairs, double_norm=double_norm, **reading)
-    elif double_norm:
+        if reading.sketch != SKETCH:
+            raise ConfigError(
+                f"sketch is {reading.sketch}, but changes nothing here: one-token answers are kept whole; leave it out"
+            )
+        arrays, found = _answers(data, lm, pairs, double_norm=reading.double_norm, **work)
+    elif reading.double_norm:
         raise ConfigError(
             "double_norm reproduces figures of one-token answers; these responses are longer: leave it off"
         )
     else:
         ids = data.table["id"].to_pylist()
-        arrays, found = read_responses(lm, pairs, sketch=sketch, ids=[str(ids[row]) for row in pairs.row], **reading)
-        settings |= {"eos": eos is not False}
+        kept = [str(ids[row]) for row in pairs.row]
+        arrays, found = read_responses(lm, pairs, sketch=reading.sketch, ids=kept, **work)
+        settings |= {"eos": reading.eos is not False}
     return _assemble(data, lm, pairs, arrays, {**settings, **found})
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float
 
-from prefdyn._checks import at_least, one_of
+from prefdyn._checks import one_of
 from prefdyn.data.pairs import MESSAGES, PreferenceDataset
 from prefdyn.errors import DataError
 from prefdyn.models.load import LanguageModel, load_model
@@ -20,6 +20,7 @@ from prefdyn.models.team import Team, together
 from prefdyn.models.texts import SIDES
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs, with_answers
 from prefdyn.provenance import Provenance, versions
+from prefdyn.settings import Reading, opened
 
 AUTOCASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 TRL_LENGTH = 1024
@@ -143,22 +144,14 @@ class Scores:
         return found
 
 
+@opened(reading=Reading)
 @together()
 def score(
     data: PreferenceDataset,
     model: str | LanguageModel = "builtin",
     *,
-    eos: bool = True,
-    answers: Sequence[str] | None = None,
-    max_length: int | None = None,
-    revision: str | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    attn: str = "sdpa",
+    reading: Reading,
     autocast: str | None = None,
-    batch_tokens: int | None = None,
-    trust_remote_code: bool = False,
-    cache: bool = True,
     progress: bool = True,
 ) -> Scores:
     """Log-probabilities of chosen and rejected under a model, in the columns that TRL reads as precomputed references.
@@ -168,17 +161,9 @@ def score(
     Args:
         data: The pairs.
         model: "builtin", a local folder, a LoRA adapter's folder, a hub id, or a loaded `LanguageModel`.
-        eos: End plain responses with the end token, as TRL does. False: not; one-token answers are then scored as one.
-        answers: Other words for the two answers of a two-answer dataset, positive first, each as "NEW" or "OLD=NEW".
-        max_length: Leave out pairs whose prompt and longer response have more tokens. The model's context is a limit.
-        revision: Branch, tag or commit of a hub model.
-        dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, bfloat16 on a GPU).
-        device: "cpu", "cuda", "cuda:N" or "auto".
-        attn: "sdpa", "eager" or another attention that transformers knows.
+        reading: How the model reads them (see `prefdyn.settings.Reading`); its fields are keywords here, too.
+            `eos` False ends plain responses without the end token, and one-token answers are then scored as one.
         autocast: "bfloat16" or "float16": mixed precision, as a trainer that is told `bf16=True` uses it.
-        batch_tokens: Tokens per forward pass; by device unless given. Results do not depend on it beyond rounding.
-        trust_remote_code: Run Python code that the model's folder ships.
-        cache: Keep what was scored, and use what was kept.
         progress: Show a bar where stderr is a terminal.
 
     Returns:
@@ -190,22 +175,18 @@ def score(
         ModelError: The model cannot be read, or a log-probability is not finite.
         StoreError: The cache cannot be written.
     """
-    if max_length is not None:
-        at_least(max_length, 1, name="max_length")
     if 0 < data.conversational < len(data):
         raise DataError(
             f"{data.conversational} of the {len(data)} pairs of {data.name!r} are conversations and the others plain "
             "text, but TRL reads one form per dataset; score them apart"
         )
-    team = Team(device, cache=cache)
-    lm = model
-    if not isinstance(lm, LanguageModel):
-        place = team.device(device)
-        lm = load_model(
-            lm, revision=revision, dtype=dtype, device=place, attn=attn, trust_remote_code=trust_remote_code
-        )
-    read = data if answers is None else with_answers(data, answers)
-    pairs = tokenize_pairs(read, lm, eos=bool(eos), max_length=max_length)
+    team = Team(reading.device, cache=reading.cache)
+    lm = (
+        model if isinstance(model, LanguageModel) else load_model(model, **reading.loading(team.device(reading.device)))
+    )
+    read = data if reading.answers is None else with_answers(data, reading.answers)
+    eos = reading.eos is not False
+    pairs = tokenize_pairs(read, lm, eos=eos, max_length=reading.max_length)
     ids = [str(name) for name in data.table["id"].to_pylist()]
 
     def limit(fraction: float) -> str:
@@ -213,7 +194,7 @@ def score(
         return f"--limit {max(1, math.floor(size * fraction))} would take ten minutes; what is done is kept either way."
 
     found = score_pairs(
-        lm, pairs, autocast=autocast, batch_tokens=batch_tokens, cache=cache, team=team,
+        lm, pairs, autocast=autocast, batch_tokens=reading.batch_tokens, cache=reading.cache, team=team,
         progress=progress and team.main, ids=[ids[row] for row in pairs.row.tolist()], limit=limit,
     )  # fmt: skip
     return Scores(
@@ -226,8 +207,8 @@ def score(
             settings={
                 "kind": pairs.kind,
                 "eos": eos,
-                "answers": None if answers is None else list(answers),
-                "max_length": max_length,
+                "answers": None if reading.answers is None else list(reading.answers),
+                "max_length": reading.max_length,
                 "autocast": autocast,
             },
             versions=versions(),

@@ -15,9 +15,8 @@ from jaxtyping import Float, Int
 
 from prefdyn._checks import at_least
 from prefdyn._random import stream
+from prefdyn.settings import SKETCH
 
-SKETCH = 4096
-"""Numbers that are kept of a response unless asked otherwise."""
 _LOGITS = {"cpu": 1 << 21, "cuda": 1 << 25}
 """Numbers in one block of logits."""
 _EXACT = {"cpu": 1 << 24, "cuda": 1 << 27}

@@ -62,6 +62,8 @@ class Source:
             ModelError: There is no such place, or a file in it is missing, broken or not to be loaded.
         """
         trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        if revision is not None and (name == "builtin" or _looks_like_path(name) or Path(name).is_dir()):
+            raise ModelError(f"revision {revision!r} is for hub models, and {name!r} is none: leave it out")
         if name == "builtin":
             if not (BUILTIN / "config.json").is_file():
                 raise ModelError(f"the built-in model is not in {BUILTIN}; install prefdyn again")

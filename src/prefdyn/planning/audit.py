@@ -25,6 +25,7 @@ from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_
 from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
 from prefdyn.diagnostics.wording import Wording, wording
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
+from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
@@ -41,6 +42,7 @@ from prefdyn.planning.summary import (
     write_files,
 )
 from prefdyn.planning.verdicts import Evidence, Judgement, Thresholds, judge
+from prefdyn.settings import Extraction, opened
 from prefdyn.theory.bound import Bound
 from prefdyn.theory.bounds import bounds
 from prefdyn.trajectory import Trajectory
@@ -318,6 +320,7 @@ def _lowest(values: np.ndarray) -> np.ndarray:
     return order[values[order] < 0]
 
 
+@opened(reading=Extraction)
 def audit(
     data: Any,
     model: Any = "builtin",
@@ -333,7 +336,7 @@ def audit(
     texts: PreferenceDataset | None = None,
     exact: int | None = None,
     progress: bool = True,
-    **extraction: Any,
+    reading: Extraction,
 ) -> Audit:
     """Dataset and model in, an answer per group out: learned early, late, left behind, in conflict, noise, ….
 
@@ -354,7 +357,7 @@ def audit(
         exact: Of longer responses: train the whole head exactly on a sample of this many pairs, and show how far the
             first-order curves are off. None: as many as take about twenty seconds on two cores, if at least 16; 0: not.
         progress: Show bars on stderr where it is a terminal.
-        **extraction: Passed to `extract`: answers, eos, sketch, revision, dtype, device, attn, batch_tokens, ….
+        reading: How the model reads the pairs (see `prefdyn.settings.Extraction`); its fields are keywords here, too.
 
     Returns:
         An Audit.
@@ -388,10 +391,14 @@ def audit(
 
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
             dataset = dataset.with_held_out(split, seed=seed)
-            feats = extract(dataset, model, progress=progress, **extraction)
+            feats = extract(dataset, model, progress=progress, reading=reading)
             dataset = dataset.select(ids=feats.id)
     _refuse_one_class(feats)
     long = feats.kind == "responses"
+    if exact and not long:
+        raise ConfigError(
+            f"exact is {exact}, but changes nothing here: the curves of one-token answers are exact; leave it out"
+        )
     feats = as_seen(feats, objective)
     with _timed(timings, "diagnose_s"):
         apart = separation(feats, seed=seed, progress=progress)
@@ -402,7 +409,7 @@ def audit(
         if untrained_twin and dataset is not None:
             from prefdyn.models.extract import extract
 
-            fresh = extract(dataset, model, untrained=seed, progress=progress, **extraction)
+            fresh = extract(dataset, model, untrained=seed, progress=progress, reading=reading)
             twin = separation(as_seen(fresh, objective), seed=seed, progress=progress)
     with _timed(timings, "simulate_s"):
         run = descent(
@@ -426,7 +433,7 @@ def audit(
             if count:
                 trained_exactly = exact_head(
                     dataset, model, feats, objective, pairs=count, why=why, learning_rate=rate, steps=steps, seed=seed,
-                    progress=progress, reading=extraction,
+                    progress=progress, reading=reading,
                 )  # fmt: skip
             else:
                 untold = (
@@ -538,11 +545,11 @@ def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """
     known = np.isfinite(first) & np.isfinite(second)
     count = int(known.sum())
-    if count < 3 or np.ptp(first[known]) == 0 or np.ptp(second[known]) == 0:
+    rank = spearman(first, second)
+    if math.isnan(rank):
         return {"spearman": math.nan, "kendall": math.nan, "groups": count}
-    spearman: Any = stats.spearmanr(first[known], second[known])
     kendall: Any = stats.kendalltau(first[known], second[known])
-    return {"spearman": float(spearman.statistic), "kendall": float(kendall.statistic), "groups": count}
+    return {"spearman": rank, "kendall": float(kendall.statistic), "groups": count}
 
 
 def _refuse_one_class(feats: FeatureSet) -> None:

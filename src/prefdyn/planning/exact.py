@@ -5,8 +5,8 @@ same pairs, rate and steps, once by gradient descent on every row of the head, o
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from prefdyn.dynamics.order import RankCorrelation, rank_correlation
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
+from prefdyn.settings import Extraction, Reading
 from prefdyn.trajectory import Trajectory
 
 BUDGET = 1e12
@@ -125,7 +126,7 @@ def exact_head(
     steps: int,
     seed: int = 0,
     progress: bool = True,
-    reading: Mapping[str, Any],
+    reading: Extraction,
 ) -> ExactHead:
     """Train the whole head on a sample of the training pairs, and simulate the same.
 
@@ -152,7 +153,6 @@ def exact_head(
 
     rows = sample_rows(feats, pairs, seed=seed)
     few = feats.select(rows)
-    options = {name: value for name, value in reading.items() if name in _OPTIONS}
     trained = run_training(
         data.select(ids=few.id),
         model,
@@ -163,10 +163,10 @@ def exact_head(
         batch_size="full",
         precision="float32",
         probes=("drift",),
+        reading=Reading(**{entry.name: getattr(reading, entry.name) for entry in fields(Reading)}),
         eos=bool(feats.provenance.settings.get("eos", True)),
         save=False,
         progress=progress,
-        **options,
     )
     simulated = descent(few, objective, learning_rate=learning_rate, steps=steps, alone=False)
     order = {name: place for place, name in enumerate(trained.pairs.id.tolist())}
@@ -183,19 +183,6 @@ def exact_head(
         first_step=rank_correlation(unknown if pushed.chosen_push is None else pushed.chosen_push, moved, seed=seed),
         ches=rank_correlation(unknown if pushed.ches is None else -pushed.ches, moved, seed=seed),
     )
-
-
-_OPTIONS = (
-    "revision",
-    "dtype",
-    "device",
-    "attn",
-    "trust_remote_code",
-    "batch_tokens",
-    "max_length",
-    "answers",
-    "cache",
-)
 
 
 def sample_rows(feats: FeatureSet, pairs: int, *, seed: int = 0) -> np.ndarray:

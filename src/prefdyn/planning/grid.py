@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import parquet
-from scipy.stats import rankdata
 
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn.dynamics.descent import stable_learning_rate
+from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
@@ -189,7 +189,7 @@ def _with(run: Trajectory, settings: Mapping[str, Any]) -> Trajectory:
     return Trajectory(table=run.table, settings=settings, provenance=run.provenance)
 
 
-def _split(run: Trajectory, feats: FeatureSet) -> str:
+def _split(feats: FeatureSet) -> str:
     """The split that judges: held-out pairs where there are any."""
     return "held_out" if feats.held_out.any() else "train"
 
@@ -227,7 +227,7 @@ def _add_targets(
     cells: list[dict[str, Any]], runs: Sequence[Trajectory], feats: FeatureSet, target: float | None
 ) -> None:
     """The loss to reach, per objective and beta-free kind, and the first recorded step at which each run has it."""
-    curves = [_pooled(run, "loss", _split(run, feats)) for run in runs]
+    curves = [_pooled(run, "loss", _split(feats)) for run in runs]
     for kind in {cell["objective"] for cell in cells}:
         inside = [place for place, cell in enumerate(cells) if cell["objective"] == kind]
         fine = [place for place in inside if cells[place]["diverged_at"] is None and len(curves[place][1])]
@@ -252,7 +252,7 @@ def _ranks(run: Trajectory, feats: FeatureSet) -> Float[np.ndarray, " m"]:
     """Place of each group by the area under its loss on the judging split, ties sharing the better one."""
     areas = np.full(len(feats.groups), math.nan)
     if run.settings.get("diverged_at") is None:
-        rows = run.where(split=_split(run, feats))
+        rows = run.where(split=_split(feats))
         names, steps = np.array(rows["group"].to_pylist()), rows["step"].to_numpy()
         losses = np.asarray(rows["loss"].to_numpy(zero_copy_only=False), dtype=np.float64)
         for code, name in enumerate(feats.groups):
@@ -275,8 +275,8 @@ def _add_agreement(cells: list[dict[str, Any]], ranks: Float[np.ndarray, "m runs
     middle = np.median(ranks[known][:, fine], axis=1) if len(known) else np.zeros(0)
     for place, cell in enumerate(cells):
         own = ranks[known, place]
-        told = place in fine and len(known) >= 3 and np.ptp(middle) > 0 and np.ptp(own) > 0
-        cell["order_agreement"] = float(np.corrcoef(rankdata(own), rankdata(middle))[0, 1]) if told else None
+        agreement = spearman(own, middle) if place in fine else math.nan
+        cell["order_agreement"] = None if math.isnan(agreement) else agreement
 
 
 def _best(cells: Sequence[Mapping[str, Any]]) -> tuple[int | None, str]:

@@ -70,7 +70,7 @@ def steps_figure(
     if best is not None and not (0 <= best[0] < shape[0] and 0 <= best[1] < shape[1]):
         raise DataError(f"best is {best}, outside a grid of {shape[0]} betas and {shape[1]} learning rates")
     names, columns = [f"{beta:g}" for beta in betas], [f"{rate:.3g}" for rate in learning_rates]
-    caption = _grid_caption(steps, known, lost, target, unit)
+    caption = _grid_caption(steps, known, lost, target)
     if best is not None:
         why = f": {reason}" if reason else ""
         caption += f" Framed: the predicted best, β = {names[best[0]]}, learning rate {columns[best[1]]}{why}."
@@ -290,7 +290,7 @@ def _ticks(low: float, high: float, logarithmic: bool) -> list[float]:
     return [low, (low + high) / 2, high]
 
 
-def _grid_caption(steps: Float[np.ndarray, "b r"], known: np.ndarray, lost: np.ndarray, target: str, unit: str) -> str:
+def _grid_caption(steps: Float[np.ndarray, "b r"], known: np.ndarray, lost: np.ndarray, target: str) -> str:
     parts = [f"Until {target}; darker is sooner." if known.any() else f"No setting reaches {target}."]
     if lost.any():
         parts.append(f"div.: diverged ({int(lost.sum())} of {steps.size}).")

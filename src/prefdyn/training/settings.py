@@ -7,7 +7,8 @@ from typing import Any, Literal
 from prefdyn._checks import at_least, one_of, positive
 from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import DPO, Objective
-from prefdyn.maths.optimizers import SGD, AdamW, Optimizer, Schedule
+from prefdyn.maths.optimizers import SCHEDULES, SGD, AdamW, Optimizer, Schedule
+from prefdyn.settings import Setup
 
 TUNES = ("last-layer", "lora", "full")
 PRECISIONS = ("float32", "float64", "bfloat16")
@@ -140,6 +141,24 @@ class Settings:
                 "lora_targets": list(self.lora.targets),
             }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def chosen(setup: Setup) -> dict[str, Any]:
+    """Keywords of `run_training` for a setup."""
+    one_of(setup.schedule, SCHEDULES, name="schedule")
+    same = (
+        "tune", "learning_rate", "schedule", "warmup", "steps", "epochs", "batch_size", "scheme", "accumulate",
+        "precision", "gradient_checkpointing", "record", "probe_pairs", "probes", "checkpoint_every", "flip",
+    )  # fmt: skip
+    found: dict[str, Any] = {name: getattr(setup, name) for name in same}
+    found |= {"objective": setup.loss, "optimizer": setup.stepper}
+    if setup.clip is not None:
+        found["clip"] = setup.clip or None
+    if setup.tune == "lora":
+        found["lora"] = LoRA(
+            rank=setup.lora_rank, alpha=setup.lora_alpha, dropout=setup.lora_dropout, targets=setup.lora_targets
+        )
+    return found
 
 
 _PROBED_PER_CELL, _PROBED = 200, 2000

@@ -24,6 +24,7 @@ from prefdyn.models.score import score_pairs
 from prefdyn.models.team import Team
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
+from prefdyn.settings import Extraction, Reading
 from prefdyn.training.heads import AnswerHead, head_settings, response_head
 from prefdyn.training.memory import MemoryEstimate, check_fits, of_model
 from prefdyn.training.probes import Drift, PairTable
@@ -52,18 +53,13 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How models are read in this run."""
+class Models:
+    """The model that a run trains, how it and others are read, and by whom."""
 
     model: str | LanguageModel
-    where: Mapping[str, Any]
-    dtype: str
+    reading: Reading
     device: str
-    answers: Sequence[str] | None
-    eos: bool | None
-    max_length: int | None
-    batch_tokens: int | None
-    cache: bool
+    """The settled one."""
     share: bool
     team: Team
     progress: bool
@@ -74,13 +70,17 @@ class Reading:
         """The model to train."""
         if isinstance(self.model, LanguageModel):
             return self.model
-        return load_model(self.model, dtype=dtype, device=self.device, **self.where)
+        return self.other(self.model, dtype=dtype)
+
+    def other(self, name: str, *, dtype: str) -> LanguageModel:
+        """Another model, read alike."""
+        return load_model(name, **{**self.reading.loading(self.device), "dtype": dtype})
 
     def scored(self, lm: LanguageModel, pairs: TokenPairs, precision: str) -> tuple[np.ndarray, np.ndarray]:
         """Log-probabilities of both responses, as training computes them."""
         found = score_pairs(
             lm, pairs, autocast="bfloat16" if precision == "bfloat16" else None, share=self.share,
-            batch_tokens=self.batch_tokens, cache=self.cache, team=self.team, progress=self.progress,
+            batch_tokens=self.reading.batch_tokens, cache=self.reading.cache, team=self.team, progress=self.progress,
         )  # fmt: skip
         return found.chosen, found.rejected
 
@@ -90,29 +90,28 @@ class Reading:
 
 def last_layer(
     data: PreferenceDataset | FeatureSet,
-    reading: Reading,
+    models: Models,
     objective: Objective,
     reference: str | Path | None,
     chosen: dict[str, Any],
 ) -> tuple[Subject, Settings]:
     """The head, of features or of a model read once; `chosen`: fields of `Settings`."""
     if isinstance(data, FeatureSet):
-        return _head_of_features(data, None, reading, objective, reference, chosen)
-    lm = reading.load(dtype=reading.dtype)
-    tokens = tokenize_pairs(data, lm, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
+        return _head_of_features(data, None, models, objective, reference, chosen)
+    lm = models.load(dtype=models.reading.dtype)
+    tokens = tokenize_pairs(data, lm, **models.reading.tokens())
     if tokens.kind == "responses":
-        return _head_of_responses(data, tokens, lm, reading, objective, reference, chosen)
+        return _head_of_responses(data, tokens, lm, models, objective, reference, chosen)
     feats = extract(
-        data, lm, answers=reading.answers, device=reading.device, batch_tokens=reading.batch_tokens,
-        max_length=reading.max_length, cache=reading.cache, progress=reading.progress,
+        data, lm, reading=Extraction(**vars(models.reading)), progress=models.progress,
     )  # fmt: skip
-    return _head_of_features(feats, lm, reading, objective, reference, chosen)
+    return _head_of_features(feats, lm, models, objective, reference, chosen)
 
 
 def _head_of_features(
     feats: FeatureSet,
     lm: LanguageModel | None,
-    reading: Reading,
+    models: Models,
     objective: Objective,
     reference: str | Path | None,
     chosen: dict[str, Any],
@@ -138,7 +137,7 @@ def _head_of_features(
     )  # fmt: skip
     head_settings(feats, settings.optimizer)
     scorer = AnswerHead(
-        feats, precision=precision, device="cpu" if reading.device == "auto" else reading.device,
+        feats, precision=precision, device="cpu" if models.reading.device == "auto" else models.reading.device,
         normaliser_gradient=objective.reads == "log_probs",
     )  # fmt: skip
     decays = settings.optimizer.weight_decay > 0
@@ -169,12 +168,12 @@ def _head_of_responses(
     data: PreferenceDataset,
     tokens: TokenPairs,
     lm: LanguageModel,
-    reading: Reading,
+    models: Models,
     objective: Objective,
     reference: str | Path | None,
     chosen: dict[str, Any],
 ) -> tuple[Subject, Settings]:
-    if reading.team.share[1] > 1:
+    if models.team.share[1] > 1:
         raise ConfigError("the last layer of longer responses is trained by one process; start it without a launcher")
     if chosen["flip"]:
         tokens = replace(tokens, chosen=tokens.rejected, rejected=tokens.chosen)
@@ -189,7 +188,7 @@ def _head_of_responses(
     settings = resolve(
         trained, tune="last-layer", objective=objective, learning_rate=rate, precision=precision, **chosen
     )
-    scorer = response_head(lm, tokens, precision=precision, progress=reading.progress)
+    scorer = response_head(lm, tokens, precision=precision, progress=models.progress)
     if reference is None:
         references = dict(zip(("ref_chosen", "ref_rejected"), scorer.start_log_probs(), strict=True))
     else:
@@ -226,7 +225,7 @@ def _pairs_of_features(feats: FeatureSet, **further: Any) -> PairTable:
 
 def whole_model(
     data: PreferenceDataset,
-    reading: Reading,
+    models: Models,
     objective: Objective,
     reference: str | Path | None,
     tune: str,
@@ -238,9 +237,9 @@ def whole_model(
     rate = chosen.pop("learning_rate", None)
     if rate == "auto":
         raise ConfigError(f"the learning rate 'auto' is for tune 'last-layer'; give a number to tune {tune!r}")
-    dtype = "float32" if reading.dtype == "auto" and tune == "full" else reading.dtype
-    lm = reading.load(dtype=dtype)
-    tokens = tokenize_pairs(data, lm, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
+    dtype = "float32" if models.reading.dtype == "auto" and tune == "full" else models.reading.dtype
+    lm = models.load(dtype=dtype)
+    tokens = tokenize_pairs(data, lm, **models.reading.tokens())
     trained = _trained(data, tokens)
     precision = chosen.pop("precision", None) or ("float32" if torch.device(lm.device).type == "cpu" else "bfloat16")
     settings = resolve(
@@ -262,19 +261,19 @@ def whole_model(
         parameters, drift = unfreeze(lm), Drift
     if settings.gradient_checkpointing:
         checkpoint_activations(lm)
-    memory = _memory(lm, tokens, settings, trained, reading, another=isinstance(reference, str))
+    memory = _memory(lm, tokens, settings, trained, models, another=isinstance(reference, str))
     doubt = check_fits(memory)
-    reading.tell(f"Memory: about {shown_bytes(memory.total)} at the peak ({_largest(memory)}).")
+    models.tell(f"Memory: about {shown_bytes(memory.total)} at the peak ({_largest(memory)}).")
     references: dict[str, Any]
     if reference is None:
-        ref_chosen, ref_rejected = reading.scored(lm, tokens, precision)
+        ref_chosen, ref_rejected = models.scored(lm, tokens, precision)
         references = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
     elif Path(reference).is_dir() and (Path(reference) / "scores.parquet").is_file():
         references = _other_reference(reference, _ids(data, tokens), _lengths(tokens), flip=chosen["flip"])
     else:
-        references = _reference_model(data, reading, tokens, str(reference), dtype, precision)
+        references = _reference_model(data, models, tokens, str(reference), dtype, precision)
     pairs = _pairs_of_tokens(data, tokens, **references)
-    scorer = PairScorer(lm, tokens, share=reading.share, normaliser_gradient=objective.reads == "log_probs")
+    scorer = PairScorer(lm, tokens, share=models.share, normaliser_gradient=objective.reads == "log_probs")
     longest = np.maximum(pairs.chosen_length, pairs.rejected_length)
     lengths = np.asarray([len(each) for each in tokens.prompts])[tokens.prompt] + longest
     return Subject(
@@ -295,7 +294,7 @@ def _memory(
     tokens: TokenPairs,
     settings: Settings,
     trained: int,
-    reading: Reading,
+    models: Models,
     *,
     another: bool,
 ) -> MemoryEstimate:
@@ -303,18 +302,18 @@ def _memory(
     prompts = np.asarray([len(ids) for ids in tokens.prompts])[tokens.prompt]
     responses = [np.asarray([len(ids) for ids in side]) for side in (tokens.chosen, tokens.rejected)]
     size = trained if settings.batch_size == "full" else settings.batch_size
-    count = -(-size // (settings.accumulate * reading.team.share[1]))
+    count = -(-size // (settings.accumulate * models.team.share[1]))
     if tokens.kind == "answers":
         row, predicted = prompts, np.ones(len(tokens))
     else:
-        row = prompts + sum(responses) if reading.share else 2 * (prompts + np.maximum(*responses))
+        row = prompts + sum(responses) if models.share else 2 * (prompts + np.maximum(*responses))
         predicted = sum(responses)
     ends = slice(-min(count, len(tokens)), None)
     return of_model(
         lm,
         tune=settings.tune,
         optimizer=settings.optimizer,
-        batch_tokens=int(np.sort(row)[ends].sum()) if reading.share else int(count * row.max()),
+        batch_tokens=int(np.sort(row)[ends].sum()) if models.share else int(count * row.max()),
         batch_pairs=count,
         predicted=int(np.sort(np.asarray(predicted))[ends].sum()),
         accumulate=settings.accumulate,
@@ -406,10 +405,10 @@ def _refuse_nothing(trained: int, pairs: int) -> None:
 
 
 def _reference_model(
-    data: PreferenceDataset, reading: Reading, tokens: TokenPairs, name: str, dtype: str, precision: str
+    data: PreferenceDataset, models: Models, tokens: TokenPairs, name: str, dtype: str, precision: str
 ) -> dict[str, np.ndarray]:
-    other = load_model(name, dtype=dtype, device=reading.device, **reading.where)
-    theirs = tokenize_pairs(data, other, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
+    other = models.other(name, dtype=dtype)
+    theirs = tokenize_pairs(data, other, **models.reading.tokens())
     same = len(theirs) == len(tokens) and all(
         getattr(theirs, part) == getattr(tokens, part) for part in ("prompts", "chosen", "rejected")
     )
@@ -418,7 +417,7 @@ def _reference_model(
             f"the reference {other.name} turns these pairs into other tokens than the model that is trained, so their "
             "log-probabilities cannot be compared; use a reference with the same tokenizer"
         )
-    chosen, rejected = reading.scored(other, tokens, precision)
+    chosen, rejected = models.scored(other, tokens, precision)
     return {"ref_chosen": chosen, "ref_rejected": rejected}
 
 

@@ -24,13 +24,14 @@ from prefdyn.models.load import LanguageModel
 from prefdyn.models.team import Team, join, together
 from prefdyn.outputs import run_folder, run_path
 from prefdyn.provenance import content_hash
+from prefdyn.settings import Reading, opened
 from prefdyn.store import save_trajectory
 from prefdyn.training.checkpoints import Checkpoint, latest_checkpoint
 from prefdyn.training.heads import AnswerHead, ResponseHead
 from prefdyn.training.loop import Loop, Processes, check_start, whole
 from prefdyn.training.probes import PairTable, changes, losses
 from prefdyn.training.settings import LoRA, Settings
-from prefdyn.training.subjects import Reading, Subject, last_layer, whole_model
+from prefdyn.training.subjects import Models, Subject, last_layer, whole_model
 from prefdyn.training.tune import put_head, save_model
 from prefdyn.trajectory import Trajectory
 
@@ -140,6 +141,7 @@ def train(
         ).trajectory
 
 
+@opened(reading=Reading)
 @together()
 def run_training(
     data: PreferenceDataset | FeatureSet,
@@ -153,16 +155,7 @@ def run_training(
     results: Path | None = None,
     resume: bool = False,
     save: bool = True,
-    answers: Sequence[str] | None = None,
-    eos: bool | None = None,
-    max_length: int | None = None,
-    revision: str | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    attn: str = "sdpa",
-    trust_remote_code: bool = False,
-    batch_tokens: int | None = None,
-    cache: bool = True,
+    reading: Reading,
     share: bool = True,
     track: Any = None,
     tell: Callable[[str], None] | None = None,
@@ -182,16 +175,8 @@ def run_training(
         results: Folder for what is written at the end: trajectory, model, steps; `out` unless given.
         resume: Go on from the newest checkpoint in `out`, if there is one.
         save: Write the trained model.
-        answers: Other words for the two answers of a two-answer dataset.
-        eos: End token after responses: None: as TRL, but none after one-token answers; True: always; False: never.
-        max_length: Leave out pairs with more tokens than this.
-        revision: Branch, tag or commit of a hub model.
-        dtype: Of the weights; "auto": float32 on a CPU and for "full", else bfloat16.
-        device: "cpu", "cuda", "cuda:N" or "auto".
-        attn: Attention of the forward pass.
-        trust_remote_code: Run Python code that the model's folder ships.
-        batch_tokens: Tokens per forward pass where the reference is scored.
-        cache: Keep features and reference log-probabilities, and use those that were kept.
+        reading: How models read the pairs (see `prefdyn.settings.Reading`); its fields are keywords here, too.
+            `dtype` "auto": float32 on a CPU and for "full", else bfloat16.
         share: Encode what pairs share once, where the model allows it.
         track: Told of every recorded step, with its rows and the last batch's figures; see `tracking.EventWriter`.
         tell: Told, in a line each, what is about to happen.
@@ -200,20 +185,18 @@ def run_training(
     """
     began = time.monotonic()
     objective = objective or DPO()
-    team = Team(device, cache=cache)
-    where: dict[str, Any] = {"revision": revision, "attn": attn, "trust_remote_code": trust_remote_code}
-    reading = Reading(
-        model=model, where=where, dtype=dtype, device=team.device(device), answers=answers, eos=eos,
-        max_length=max_length, batch_tokens=batch_tokens, cache=cache, share=share, team=team, progress=progress,
-        tell=tell or (lambda line: None),
+    team = Team(reading.device, cache=reading.cache)
+    models = Models(
+        model=model, reading=reading, device=team.device(reading.device), share=share, team=team,
+        progress=progress, tell=tell or (lambda line: None),
     )  # fmt: skip
-    chosen |= {"flip": flip, "max_length": max_length}
+    chosen |= {"flip": flip, "max_length": reading.max_length}
     if tune == "last-layer":
-        subject, settings = last_layer(data, reading, objective, reference, chosen)
+        subject, settings = last_layer(data, models, objective, reference, chosen)
     else:
         if isinstance(data, FeatureSet):
             raise ConfigError(f"features are for tune='last-layer'; to tune {tune!r} give the data and the model")
-        subject, settings = whole_model(data, reading, objective, reference, tune, chosen)
+        subject, settings = whole_model(data, models, objective, reference, tune, chosen)
     read = time.monotonic()
 
     folder = _of_first(team, None if out is None else Path(out))

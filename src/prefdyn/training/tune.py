@@ -141,7 +141,7 @@ def save_model(
                 target.save_pretrained(partial, **options)
                 lm.tokenizer.save_pretrained(partial)
             if wrapped is not None:
-                _settle_config(lm, partial / "adapter_config.json")
+                _settle_config(partial / "adapter_config.json")
             for path in partial.iterdir():
                 sync(path)
             _put_in_place(partial, folder)
@@ -184,7 +184,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _settle_config(lm: LanguageModel, path: Path) -> None:
+def _settle_config(path: Path) -> None:
     """Where the base model is, in full: a place relative to this folder would be lost; and sets in one order."""
     config = json.loads(path.read_text(encoding="utf-8"))
     base = config.get("base_model_name_or_path")

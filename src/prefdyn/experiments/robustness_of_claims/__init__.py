@@ -23,7 +23,7 @@ from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe, Results
 from prefdyn.experiments.robustness_of_claims import dependent, register, settings, theorems
 from prefdyn.experiments.robustness_of_claims.draws import violations
 from prefdyn.experiments.robustness_of_claims.settings import REFERENCE, SETTINGS, largest_stable
-from prefdyn.experiments.run import ModelChoice, Setup
+from prefdyn.experiments.run import ModelChoice, RecipeSetup
 
 
 def _runs(context: Context) -> Plan:
@@ -48,7 +48,7 @@ def _runs(context: Context) -> Plan:
     return plan
 
 
-def _full_batch(setup: Setup, beta: float, rate: float) -> Setup:
+def _full_batch(setup: RecipeSetup, beta: float, rate: float) -> RecipeSetup:
     return replace(setup, beta=beta, learning_rate=rate, batch_size="full", scheme="epochs")
 
 

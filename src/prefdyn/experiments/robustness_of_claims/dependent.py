@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from prefdyn._random import stream
+from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
@@ -36,7 +37,7 @@ from prefdyn.experiments.robustness_of_claims.settings import (
     too_few,
 )
 from prefdyn.experiments.sides import distance, sides, trained_rows
-from prefdyn.experiments.statistics import over_seeds, spearman
+from prefdyn.experiments.statistics import over_seeds
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2
 from prefdyn.synthetic import Dependence

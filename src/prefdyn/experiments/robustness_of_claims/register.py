@@ -10,12 +10,12 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from prefdyn._random import stream
+from prefdyn.dynamics.order import spearman
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.judging import Measured, above
 from prefdyn.experiments.recipe import Claim, Judged
 from prefdyn.experiments.robustness_of_claims.settings import FIGURE, REFERENCE, Feats
 from prefdyn.experiments.sides import sides, trained_rows
-from prefdyn.experiments.statistics import spearman
 from prefdyn.maths.geometry import mean_gap
 from prefdyn.theory.learning_dynamics import constants, descent_direction, smallest_variance_exponent
 

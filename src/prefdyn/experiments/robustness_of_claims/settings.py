@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from prefdyn.dynamics.descent import stability
+from prefdyn.dynamics.order import spearman
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
 from prefdyn.experiments.falls import PHASES, accuracy_alone, falls
 from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence
@@ -20,7 +21,7 @@ from prefdyn.experiments.published import BETAS
 from prefdyn.experiments.recipe import Claim, Done, Judged, Panel, mean_line, untestable
 from prefdyn.experiments.separability import folded
 from prefdyn.experiments.sides import distance
-from prefdyn.experiments.statistics import over_seeds, spearman
+from prefdyn.experiments.statistics import over_seeds
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
 from prefdyn.trajectory import Trajectory

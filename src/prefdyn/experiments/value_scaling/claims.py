@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn.dynamics.order import spearman
 from prefdyn.experiments.catalogue import figures_of
 from prefdyn.experiments.clusters import PER_CLUSTER
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
@@ -14,7 +15,7 @@ from prefdyn.experiments.falls import PHASES
 from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below, inside
 from prefdyn.experiments.published import VALUE_TABLES
 from prefdyn.experiments.recipe import Claim, Judged, untestable
-from prefdyn.experiments.statistics import over_seeds, spearman
+from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.value_scaling.measures import MORE, SPLITS
 from prefdyn.experiments.values import exponent, straight_line, too_few
 

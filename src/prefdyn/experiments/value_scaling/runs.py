@@ -6,7 +6,7 @@ from typing import Any
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.published import VALUE_TABLES
 from prefdyn.experiments.recipe import Plan
-from prefdyn.experiments.run import ModelChoice, Run, Setup
+from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run
 from prefdyn.experiments.values import Sets, members, ring, train_values, value_sets
 
 HEADS = {"adam": "Adam", "descent": "gradient descent"}
@@ -77,10 +77,10 @@ def _model(context: Context, way: str) -> ModelChoice | None:
     return context.other_model(WHOLES[way]) if "other" in way else context.model(WHOLES[way])
 
 
-def _setups(context: Context, way: str) -> dict[str, Setup]:
+def _setups(context: Context, way: str) -> dict[str, RecipeSetup]:
     """How a way trains, and for Figure 5 also at the rate whose runs the published plots read."""
     setup = context.setup(WHOLES[way])
     if way != "whole" or not context.compat:
         return {way: setup}
-    assert not isinstance(setup.learning_rate, str)
+    assert isinstance(setup.learning_rate, float)
     return {way: setup, f"{way}, code": replace(setup, learning_rate=setup.learning_rate * OFF_TAG)}
