@@ -29,6 +29,7 @@ def run(
     groups: o.Groups = None,
     limit: o.Limit = None,
     group_column: o.GroupColumn = None,
+    columns: o.Columns = None,
     template: o.Template = None,
     skip_bad_rows: o.SkipBadRows = False,
     split: o.Split = 0.9,

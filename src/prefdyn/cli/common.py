@@ -161,8 +161,8 @@ def share(split: float) -> float:
 
 
 _OF_EXTRACTION = (
-    "data", "groups", "limit", "group_column", "template", "skip_bad_rows", "answers", "max_length", "revision",
-    "double_norm", "untrained_twin", "eos",
+    "data", "groups", "limit", "group_column", "columns", "template", "skip_bad_rows", "answers", "max_length",
+    "revision", "double_norm", "untrained_twin", "eos",
 )  # fmt: skip
 
 
@@ -196,6 +196,7 @@ def dataset(options: Mapping[str, Any]) -> PreferenceDataset:
     found = load_dataset(
         specs[0] if len(specs) == 1 else list(specs),
         group_column=options["group_column"],
+        columns=options["columns"],
         template=options["template"],
         skip_bad_rows=options["skip_bad_rows"],
         seed=options["seed"],

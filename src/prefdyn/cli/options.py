@@ -36,7 +36,7 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        help="builtin, a .jsonl[.gz] / .json / .csv / .parquet file or folder, persona:PATH, hh:PATH, "
+        help="builtin, a .jsonl[.gz] / .json / .csv / .tsv / .parquet file or folder, persona:PATH, hh:PATH, "
         "hf:OWNER/NAME[/CONFIG][:SPLIT]. Several times, also as NAME=SPEC: each is a group unless it has groups.",
         show_default="builtin",
     ),
@@ -44,6 +44,13 @@ Data = Annotated[
 Groups = Annotated[str | None, typer.Option(help="Only these groups: a,b,c; a name with a comma in double quotes.")]
 Limit = Annotated[int | None, typer.Option(help="At most this many pairs per group (a seeded sample).", min=1)]
 GroupColumn = Annotated[str | None, typer.Option(help="Column that holds the group.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        help="Which field is what, where the layout is not known: prompt=question,first=a,second=b,winner=label; "
+        "or a YAML file of it (docs/data.md).",
+    ),
+]
 Template = Annotated[str | None, typer.Option(help="Persona text: question, question+newline or statement.")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out and list them.")]
 Split = Annotated[float, typer.Option(help="Share of each group to train on; the rest is held out.")]

@@ -31,6 +31,8 @@ from prefdyn.errors import ConfigError, DataError
 
 _TRAIN_NAMES = ("train",)
 _HELD_OUT_NAMES = ("held", "test", "val", "dev", "eval")
+_UNREAD = ("system", "system_prompt")
+"""Columns that other layouts have for what comes before the prompt, and TRL does not read."""
 _BLANK = 0.5
 """Share of pairs without a prompt from which a file that has no prompt column is refused."""
 
@@ -80,7 +82,7 @@ def wanted_by_layout(given: Columns | Rows | None, group_column: str | None) -> 
         mapping = given if given is not None else None if layout is None else layout.columns
         if not isinstance(mapping, Columns):
             return names
-        return {*USED, *mapping.read, *(name for two in SCORES for name in two), group_column or ""}
+        return {*USED, *_UNREAD, *mapping.read, *(name for two in SCORES for name in two), group_column or ""}
 
     return lambda names: set(choose(names))
 
@@ -90,8 +92,8 @@ def assemble(parts: Sequence[Part], *, group_column: str | None, rejects: Reject
 
     Rows keep their order. Ids are the rows' own, or `STEM:LINE`, with `/PART` where a row makes several pairs; an id
     that is used already is preceded by its source's stem, and numbered where that is not enough. A `split` column
-    counts where all of its values name a side (train…; held…, test…, val…, dev…, eval…) and both sides occur; so do the names
-    of files.
+    counts where all of its values name a side (train…; held…, test…, val…, dev…, eval…) and both sides occur; so do the
+    names of files.
 
     Args:
         parts: What to read.
@@ -126,6 +128,8 @@ class _Reader:
     mapping: Columns | None
     implicit: bool
     """There is no prompt column: the prompt is what both responses begin with."""
+    notes: tuple[str, ...] = ()
+    """What the pairs do not show of how they were read."""
 
 
 def _reading(part: Part, source: Source) -> _Reader:
@@ -174,7 +178,13 @@ def _plain(source: Source, names: Sequence[str]) -> _Reader:
             f"{source.label} has no column 'prompt' but {shown(near['prompt'])}; rename it to 'prompt', or drop it if "
             "chosen and rejected hold the prompt themselves"
         )
-    return _Reader(source, draw, mapper.counts, None, None, "prompt" not in names)
+    unread = [name for name in _UNREAD if name in names and any(not is_null(row.get(name)) for _, row in source.rows)]
+    mapping = f"{TRL.says.replace('?', '')},system={unread[0]}" if unread else ""
+    notes = tuple(
+        f"The column {name!r} is not read, as TRL does not read it; to have it as system text: --columns {mapping}."
+        for name in unread[:1]
+    )
+    return _Reader(source, draw, mapper.counts, None, None, "prompt" not in names, notes)
 
 
 class _Taken:
@@ -258,7 +268,7 @@ class _Taken:
                 layout=reader.layout,
                 columns=None if mapped is None else str(mapped),
                 pairs=pairs,
-                notes=source.notes,
+                notes=(*source.notes, *reader.notes),
                 **asdict(counts),
             )
         )

@@ -62,12 +62,10 @@ def near_duplicates(texts: Sequence[str], *, threshold: float = THRESHOLD) -> In
         return np.zeros(0, dtype=np.int64)
     form, flat, ends = _forms(texts)
     pairs = _Pairs.of(flat, ends)
-    joined = [(first, second) for first, second in pairs.candidates(threshold) if len(first)]
-    ones = [np.concatenate(side) if joined else np.zeros(0, dtype=np.int64) for side in zip(*joined, strict=True)] or [
-        np.zeros(0, dtype=np.int64)
-    ] * 2
+    steps = [np.stack(found) for found in pairs.candidates(threshold)]
+    first, second = np.concatenate([np.zeros((2, 0), dtype=np.int64), *steps], axis=1)
     count = len(ends) - 1
-    graph = coo_array((np.ones(len(ones[0]), dtype=np.int8), (ones[0], ones[1])), shape=(count, count))
+    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
     _, label = connected_components(graph, directed=False)
     return in_order(label[form])
 
@@ -182,7 +180,7 @@ class _Pairs:
 
     def _verified(
         self, first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"], threshold: float, bits: np.ndarray
-    ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    ) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " found"]]:
         both = self.size[first] + self.size[second]
         differ = np.bitwise_count(bits[first] ^ bits[second]).sum(axis=1)
         likely = differ <= (1 - threshold) / (1 + threshold) * both + 1e-9
