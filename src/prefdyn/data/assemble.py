@@ -7,7 +7,7 @@ from typing import Any
 from prefdyn._checks import nearest
 from prefdyn.data import forms
 from prefdyn.data.bad_rows import BadRow, Rejects, listed, says, shown
-from prefdyn.data.columns import Columns, Rows
+from prefdyn.data.columns import MISSING, Columns, Rows, lookup
 from prefdyn.data.layouts import TRL, holds_one_response, misspelt, recognise, suggest
 from prefdyn.data.mapping import Counts, Drawn, Mapper, by_function
 from prefdyn.data.pairs import HELD_OUT, SCHEMA, TRAIN, PreferenceDataset, Reading, table_from_columns
@@ -33,6 +33,8 @@ _TRAIN_NAMES = ("train",)
 _HELD_OUT_NAMES = ("held", "test", "val", "dev", "eval")
 _UNREAD = ("system", "system_prompt")
 """Columns that other layouts have for what comes before the prompt, and TRL does not read."""
+_TRIED = 20
+"""Rows that are looked at to see whether a layout's columns hold what it says."""
 _BLANK = 0.5
 """Share of pairs without a prompt from which a file that has no prompt column is refused."""
 
@@ -155,6 +157,8 @@ def _reading(part: Part, source: Source) -> _Reader:
         if found.name == TRL.name:
             return _plain(source, names)
         given, layout = found.columns, found.name
+        if given.chosen and all(lookup(row, given.chosen[0]) is MISSING for _, row in source.rows[:_TRIED]):
+            raise DataError(_unknown(source.label, names))  # the columns alone misled, such as one output for a list
     else:
         layout = "--columns"
         if source.rows or source.columns is not None:

@@ -145,9 +145,11 @@ class _Pairs:
         size = self.size[self.owner]
         prefix = rank <= size - np.ceil(threshold * size - 1e-9)
         owner, member = self.owner[prefix], self.member[prefix]
+        if not len(member):
+            return
         order = np.lexsort((size[prefix], member))  # inside of a word pair the shortest text first
         owner, member = owner[order], member[order]
-        starts = np.flatnonzero(np.r_[True, member[1:] != member[:-1]]) if len(member) else np.zeros(0, dtype=np.int64)
+        starts = np.flatnonzero(np.r_[True, member[1:] != member[:-1]])
         last = np.repeat(np.r_[starts[1:], len(member)], np.diff(np.r_[starts, len(member)]))
         # Texts longer than size / threshold cannot reach it: each is compared with those behind it up to that.
         ceiling = np.floor(self.size[owner] / threshold + 1e-9)
