@@ -38,9 +38,8 @@ def test_a_mapping_as_text_says_the_same_when_it_is_read_again(layout):
 def test_text_yaml_and_dictionary_are_one_mapping(tmp_path):
     text = 'prompt=instruction+input?,first="x,y",second="p.q",winner=v1+v2,values=1/2/0'
     flat = tmp_path / "flat.yaml"
-    flat.write_text(
-        "prompt:\n  - instruction\n  - input?\nfirst: '\"x,y\"'\nsecond: '\"p.q\"'\nwinner: [v1, v2]\nvalues: [1, 2, 0]\n"
-    )
+    lines = ["prompt:", "  - instruction", "  - input?", "first: '\"x,y\"'", "second: '\"p.q\"'", "winner: [v1, v2]"]
+    flat.write_text("\n".join([*lines, "values: [1, 2, 0]"]))
     inside = tmp_path / "inside.yml"
     inside.write_text(json.dumps({"columns": text}))
     held = {

@@ -1,4 +1,4 @@
-"""Public layouts rebuilt in miniature, in our own words: each loads without a flag, or says the mapping with which it does.
+"""Public layouts rebuilt in miniature, in our own words: each loads, or says the mapping with which it does.
 
 Each is two rows of the columns that its authors give it, and the pairs that they mean.
 """
@@ -205,9 +205,9 @@ def test_a_layout_that_is_not_known_says_the_mapping_that_reads_it(name):
     [
         ({"prompt": "x", "completion": "y", "label": True}, "these look like unpaired judgements"),
         ({"messages": [said("user", "x")]}, "these look like conversations with one response each"),
-        ({"instruction": "x", "input": "", "output": "y"}, "is text"),
+        ({"instruction": "x", "input": "", "output": "y"}, "these look like one response to each instruction"),
         ({"text": "x"}, "these look like plain texts"),
-        ({"a": "x", "b": 5}, "say which is which with --columns prompt=FIELD,chosen=FIELD,rejected=FIELD"),
+        ({"x": "x", "y": 5}, "say which is which with --columns prompt=FIELD,chosen=FIELD,rejected=FIELD"),
     ],
 )
 def test_what_holds_no_pairs_is_refused_by_what_it_is(columns, says):
@@ -274,9 +274,7 @@ def test_scores_that_disagree_with_the_labels_are_told():
 
 def test_an_implicit_prompt_that_is_empty_is_no_matter_of_course():
     rows_ = [{"title": f"t{i}", "chosen": f"Yes {i}", "rejected": f"No {i}"} for i in range(4)]
-    with pytest.raises(
-        DataError, match=r"in 4 of 4 pairs .* so that? the prompt would be empty|so the prompt"
-    ) as caught:
+    with pytest.raises(DataError, match="in 4 of 4 pairs chosen and rejected share no beginning") as caught:
         load_dataset(rows_)
     assert "name its column (there are 'title') with --columns prompt=FIELD,chosen=chosen,rejected=rejected" in str(
         caught.value
