@@ -250,6 +250,7 @@ class _Taken:
                     item = one.part.split("/")[0] if mapped is not None and mapped.each else ""
                     cluster = f"{stem}:{line}" + (f"/{item}" if item else "")
                 blank += not texts.prompt
+                counts.divided += one.agreement is not None and one.agreement < 1
                 self.sides.append(_side(fields["split"]) if told["split"] and "split" in fields else _side(source.side))
                 base = f"{stem}:{line}" if own is None else own
                 name = f"{base}/{one.part}" if one.part else base

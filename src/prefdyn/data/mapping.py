@@ -230,7 +230,6 @@ class Mapper:
             if verdict.winner == TIE:
                 self.counts.ties += 1
                 continue
-            self.counts.divided += verdict.share < 1
             first, second = places[pair[0]], places[pair[1]]
             won, lost = (first, second) if verdict.winner == FIRST else (second, first)
             scope = dict(row)
