@@ -13,6 +13,7 @@ PROVENANCE = {
 FEATURES = {"kind": str, "groups": [str], "tokens": [str], "token_ids": [int], "provenance": PROVENANCE}
 _ARRAYS = {
     "states": ("f", "n d"), "group": ("i", "n"), "held_out": ("b", "n"), "weight": ("f", "n"), "text": ("i", "n"),
+    "cluster": ("i", "n"),
     "ref_chosen_logps": ("f", "n"), "ref_rejected_logps": ("f", "n"), "chosen_length": ("i", "n"),
     "rejected_length": ("i", "n"), "chosen": ("i", "n"), "rejected": ("i", "n"), "head": ("f", "k d"),
     "head_bias": ("f", "k"), "chosen_features": ("f", "n f"), "rejected_features": ("f", "n f"),

@@ -52,6 +52,9 @@ class FeatureSet:
     """Weight of the pair in the training loss, above 0; 1 unless the data says otherwise."""
     text: Int[np.ndarray, " n"]
     """Equal integers mark pairs with the same prompt, so that no probe is tested on a prompt it was fitted on."""
+    cluster: Int[np.ndarray, " n"]
+    """Equal integers mark pairs that hang together: of one prompt, of near duplicates of it, or of one row of the data.
+    What is drawn for a null or an interval is whole clusters."""
     ref_chosen_logps: Float[np.ndarray, " n"] | None = None
     """Reference log-probability of the chosen response in nats, at most 0; None where no reference is known."""
     ref_rejected_logps: Float[np.ndarray, " n"] | None = None
@@ -107,6 +110,7 @@ class FeatureSet:
         id: ArrayLike | None = None,
         weight: ArrayLike | None = None,
         text: ArrayLike | None = None,
+        cluster: ArrayLike | None = None,
         ref_chosen_logps: ArrayLike | None = None,
         ref_rejected_logps: ArrayLike | None = None,
         chosen_length: ArrayLike | None = None,
@@ -136,6 +140,7 @@ class FeatureSet:
             id: Unique strings; without it "0", "1", ….
             weight: Weight of each pair in the loss, above 0.
             text: Equal integers for pairs with the same prompt; without it all prompts differ.
+            cluster: Equal integers for pairs that hang together; without it those with the same prompt.
             ref_chosen_logps: Reference log-probability of each chosen response, nats.
             ref_rejected_logps: Reference log-probability of each rejected response, nats.
             chosen_length: Tokens in each chosen response; 1 unless given.
@@ -181,6 +186,9 @@ class FeatureSet:
             "id": ids,
             "weight": weights,
             "text": np.asarray(_column("text", text, n, default=np.arange(n)), dtype=np.int64),
+            "cluster": np.asarray(
+                _column("cluster", text if cluster is None else cluster, n, default=np.arange(n)), dtype=np.int64
+            ),
             "ref_chosen_logps": _matrix("ref_chosen_logps", ref_chosen_logps, n, ndim=1, dtype=np.float64),
             "ref_rejected_logps": _matrix("ref_rejected_logps", ref_rejected_logps, n, ndim=1, dtype=np.float64),
             "chosen_length": np.asarray(_column("chosen_length", chosen_length, n, default=np.ones(n)), dtype=np.int32),
@@ -376,6 +384,7 @@ _PER_PAIR = (
     "id",
     "weight",
     "text",
+    "cluster",
     "ref_chosen_logps",
     "ref_rejected_logps",
     "chosen_length",

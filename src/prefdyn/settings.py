@@ -93,7 +93,7 @@ class Source(Settings):
     data: Annotated[
         tuple[str, ...],
         Flag(
-            "builtin, a .jsonl[.gz] / .json / .csv / .parquet file or folder, persona:PATH, hh:PATH, "
+            "builtin, a .jsonl[.gz] / .json / .csv / .tsv / .parquet file or folder, persona:PATH, hh:PATH, "
             "hf:OWNER/NAME[/CONFIG][:SPLIT]. Several times, also as NAME=SPEC: each is a group unless it has groups.",
             default="builtin",
             typed=list[str],
@@ -104,6 +104,13 @@ class Source(Settings):
     ] = None
     limit: Annotated[int | None, Flag("At most this many pairs per group (a seeded sample).", least=1)] = None
     group_column: Annotated[str | None, Flag("Column that holds the group.")] = None
+    columns: Annotated[
+        str | None,
+        Flag(
+            "Which field is what, where the layout is not known: prompt=question,first=a,second=b,winner=label; "
+            "or a YAML file of it (docs/data.md)."
+        ),
+    ] = None
     template: Annotated[str | None, Flag("Persona text: question, question+newline or statement.")] = None
     skip_bad_rows: Annotated[bool, Flag("Leave bad rows out and list them.")] = False
     split: Annotated[float, Flag("Share of each group to train on; the rest is held out.", read=_typed.split)] = 0.9

@@ -22,7 +22,7 @@ from prefdyn._files import atomic_write
 from prefdyn._json import NotJSON, read_json
 from prefdyn._shape import Shape, misfit
 from prefdyn._stored import FEATURES, PROVENANCE, not_features
-from prefdyn.data.pairs import LeftOut, PreferenceDataset
+from prefdyn.data.pairs import LeftOut, PreferenceDataset, Reading
 from prefdyn.errors import DataError, StoreError
 from prefdyn.features import FeatureSet
 from prefdyn.provenance import Provenance
@@ -292,6 +292,7 @@ def load_features(folder: Path) -> FeatureSet:
     found = not_features(body, arrays, ids)
     if found is not None:
         raise StoreError(f"{folder / 'features.safetensors'}: {found}; {_EXTRACT_AGAIN}")
+    arrays.setdefault("cluster", arrays["text"])  # features from before there were clusters
     return FeatureSet(
         kind=body["kind"],
         groups=tuple(body["groups"]),
@@ -323,7 +324,11 @@ def save_dataset(data: PreferenceDataset, folder: Path) -> Path:
     content = {
         "kind": "dataset",
         "files": ["dataset.parquet"],
-        "dataset": {"name": data.name, "left_out": [item.to_json() for item in data.left_out]},
+        "dataset": {
+            "name": data.name,
+            "left_out": [item.to_json() for item in data.left_out],
+            "readings": [item.to_json() for item in data.readings],
+        },
     }
     write_manifest(folder / "dataset.json", content)
     return folder
@@ -342,14 +347,23 @@ def load_dataset_beside(folder: Path) -> PreferenceDataset | None:
     body = read_manifest(folder / "dataset.json", kind="dataset", fix=_EXTRACT_AGAIN, shape=shape)["dataset"]
     table = read_table(folder / "dataset.parquet", fix=_EXTRACT_AGAIN)
     left_out = tuple(LeftOut(**{name: item[name] for name in _LEFT_OUT}) for item in body["left_out"])
+    readings = tuple(
+        Reading(**{**{name: item[name] for name in _READING}, "notes": tuple(item["notes"])})
+        for item in body["readings"]
+    )
     try:
-        return PreferenceDataset(table=table, name=body["name"], left_out=left_out)
+        return PreferenceDataset(table=table, name=body["name"], left_out=left_out, readings=readings)
     except DataError as error:
         raise StoreError(f"{folder / 'dataset.parquet'}: {error}; {_EXTRACT_AGAIN}") from error
 
 
 _LEFT_OUT = {"source": str, "line": (int, None), "field": (str, None), "reason": str}
-_DATASET = {"name": str, "left_out": [_LEFT_OUT]}
+_READING = {
+    item.name: [str] if item.name == "notes" else str if item.name == "source" else (str, None) if item.default is None
+    else int
+    for item in fields(Reading)
+}  # fmt: skip
+_DATASET = {"name": str, "left_out": [_LEFT_OUT], "readings": [_READING]}
 
 
 # trajectories --------------------------------------------------------------------------------------------------------

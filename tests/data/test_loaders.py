@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.rows import common_prefix, implicit_prompt
+from prefdyn.errors import DataError
 
 ROWS = [
     {"prompt": "The sky is", "chosen": " blue, mostly", "rejected": ' "green"\n', "category": "sky", "weight": 2.0},
@@ -161,7 +162,11 @@ def test_all_shared_leading_messages_are_the_prompt():
     ],
 )
 def test_the_implicit_prompt_ends_between_words(chosen, rejected, prompt):
-    found = load_dataset([{"chosen": chosen, "rejected": rejected}]).to_rows()[0]
+    row = [{"chosen": chosen, "rejected": rejected}]
+    if not prompt:
+        with pytest.raises(DataError, match="in 1 of 1 pairs chosen and rejected share no beginning"):
+            load_dataset(row)
+    found = load_dataset(row, columns=None if prompt else "chosen=chosen,rejected=rejected").to_rows()[0]
     assert found["prompt"] == prompt
     assert (prompt + found["chosen"], prompt + found["rejected"]) == (chosen, rejected)
 

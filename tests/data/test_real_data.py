@@ -20,7 +20,7 @@ def test_all_personas_load_and_split_without_leakage_in_seconds():
     found = {finding.code for finding in preflight(split)}
     assert time.perf_counter() - start < 30
     assert (len(data), len(data.groups), data.left_out) == (86_818, 88, ())
-    assert found == {"shared_prompt", "opposed_groups"}
+    assert found == {"shared_prompt", "opposed_groups", "near_duplicates", "near_opposed"}
     held = np.array(split.table["split"].to_pylist()) == "held_out"
     prompts = np.array(split.table["prompt"].to_pylist(), dtype=object)
     assert not set(prompts[held]) & set(prompts[~held])
@@ -56,7 +56,7 @@ def test_hh_leaves_out_the_rows_whose_prompts_differ_or_whose_answer_is_empty():
         assert row["prompt"].endswith("\n\nAssistant:")
         assert "\n\nAssistant:" not in row["chosen"] + row["rejected"]
     assert describe(data)["kind"] == "responses"
-    assert {finding.code for finding in preflight(data)} == {"left_out"}
+    assert {finding.code for finding in preflight(data)} == {"left_out", "near_duplicates"}
 
 
 def test_long_pairs_keep_every_character():

@@ -69,6 +69,7 @@ def dataset(source: Source, *, seed: int) -> PreferenceDataset:
     pairs = load_dataset(
         specs[0] if len(specs) == 1 else list(specs),
         group_column=source.group_column,
+        columns=source.columns,
         template=source.template,
         skip_bad_rows=source.skip_bad_rows,
         seed=seed,

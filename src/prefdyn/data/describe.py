@@ -20,7 +20,8 @@ def describe(data: PreferenceDataset) -> dict[str, Any]:
 
     Returns:
         `name, pairs, sha256, kind, conversational` (pairs), `splits` (pairs per side), `left_out` (rows), `prompts`
-        (distinct), `lengths`, and `groups`: per group `name, pairs, prompts, answers, lengths`. `answers` lists the
+        (distinct), `clusters` (of pairs that hang together), `lengths`, and `groups`: per group `name, pairs, prompts,
+        clusters, answers, lengths`. `answers` lists the
         two answers of a two-answer group with how often each is chosen, None elsewhere. `lengths` holds `median, p95,
         max` of `prompt, chosen, rejected`. `kind` is `answers` where every response is one short word, which a model's
         tokenizer may still cut into several tokens, and `responses` otherwise.
@@ -34,6 +35,7 @@ def describe(data: PreferenceDataset) -> dict[str, Any]:
     lengths = {
         name: np.asarray(pc.utf8_length(data.table[name])).astype(np.int64) for name in ("prompt", "chosen", "rejected")
     }
+    clusters = data.clusters.of
     groups = []
     for name, rows in zip(codes.groups, codes.members() if len(data) else [], strict=True):
         answers = codes.answers(rows)
@@ -42,6 +44,7 @@ def describe(data: PreferenceDataset) -> dict[str, Any]:
                 "name": name,
                 "pairs": len(rows),
                 "prompts": len(np.unique(codes.prompt[rows])),
+                "clusters": len(np.unique(clusters[rows])),
                 "answers": None
                 if answers is None
                 else [
@@ -61,6 +64,7 @@ def describe(data: PreferenceDataset) -> dict[str, Any]:
         "splits": {side["values"]: side["counts"] for side in sides},
         "left_out": len(data.left_out),
         "prompts": len(codes.prompts),
+        "clusters": len(np.unique(clusters)),
         "lengths": {field: _spread(values) for field, values in lengths.items()},
         "groups": groups,
     }

@@ -4,7 +4,7 @@
 |---|---|
 | `builtin` | the data that the package ships |
 | `builtin:responses` | the data with whole replies that the package ships |
-| `PATH` | a .jsonl[.gz], .json, .csv or .parquet file, or a folder of them, in TRL's preference format |
+| `PATH` | a JSON, CSV or Parquet file, or a folder of them, in TRL's preference format or another known layout |
 | `persona:PATH` | Persona evaluations: a folder of the original files (the file names the group), or one packed file |
 | `hh:PATH` | HH-RLHF dialogues: a file, a folder of files, or a folder of such folders (their names are the groups) |
 | `hf:OWNER/NAME[/CONFIG][:SPLIT]` | a dataset of the Hugging Face hub; the split is `train` unless given |
@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from prefdyn._checks import at_least, nearest
-from prefdyn.data import persona, rows
+from prefdyn.data import persona
 from prefdyn.data.assemble import Part, assemble, trl_part
 from prefdyn.data.bad_rows import Rejects, shown
-from prefdyn.data.files import file_name, hh_files, persona_files, plain_files
+from prefdyn.data.columns import Columns, Rows
+from prefdyn.data.columns import columns as as_columns
+from prefdyn.data.files import file_name, hh_files, persona_files, plain_files, was_saved
 from prefdyn.data.memory import datasets_source, from_object
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.readers import Source, missing, opened, written
@@ -37,6 +39,7 @@ def load_dataset(
     limit: int | None = None,
     group_column: str | None = None,
     template: str | None = None,
+    columns: str | Path | Mapping[str, Any] | Columns | Rows | None = None,
     skip_bad_rows: bool = False,
     seed: int = 0,
 ) -> PreferenceDataset:
@@ -53,6 +56,9 @@ def load_dataset(
         groups: Only these groups.
         limit: At most this many pairs of every group, a sample drawn by the seed (see `PreferenceDataset.sample`).
         group_column: Column that holds the group.
+        columns: Which fields mean what, where the layout is none of those known from their columns: `role=field,…`, a
+            YAML file or a dictionary of roles (see `prefdyn.data.columns`), or a function from a row to a row with
+            prompt, chosen and rejected, a list of such, or None to leave it out.
         template: Text of Persona prompts: `question` (as it is without this), `question+newline` or `statement`.
         skip_bad_rows: Leave bad rows out and list them in `left_out`, instead of an error at the first.
         seed: Of the sample.
@@ -72,11 +78,12 @@ def load_dataset(
         found = data
     else:
         rejects = Rejects(skip=skip_bad_rows)
+        given = columns if columns is None or callable(columns) else as_columns(columns)
         specs = _specs(data)
         if specs is None:
-            parts = [from_object(data, group_column, rejects)]
+            parts = [from_object(data, group_column, rejects, given)]
         else:
-            parts = [_from_spec(spec, len(specs) > 1, group_column, template, rejects) for spec in specs]
+            parts = [_from_spec(spec, len(specs) > 1, group_column, template, rejects, given) for spec in specs]
             _check_names(parts, specs, group_column)
         if template is not None and not any(_is_persona(part) for part in parts):
             raise ConfigError(f"template {template!r} is for persona:PATH data, and none of the data is; leave it out")
@@ -108,7 +115,7 @@ def _check_names(parts: Sequence[Part], specs: Sequence[str], group_column: str 
     """Two unnamed sources that would fall into one group by the accident of equal file names."""
     seen: dict[str, str] = {}
     for part, spec in zip(parts, specs, strict=True):
-        names = {name for source in part.sources for name in source.columns or rows.field_names(source.rows)}
+        names = {name for source in part.sources for name in source.names()}
         if part.default_group in (None, "all") or group_column is not None or names & set(part.group_names):
             continue
         if part.default_group in seen and _named(spec)[0] is None:
@@ -127,9 +134,18 @@ def _named(spec: str) -> tuple[str | None, str]:
     return match[1].strip(), match[2]
 
 
-def _from_spec(spec: str, several: bool, group_column: str | None, template: str | None, rejects: Rejects) -> Part:
+def _from_spec(
+    spec: str,
+    several: bool,
+    group_column: str | None,
+    template: str | None,
+    rejects: Rejects,
+    given: Columns | Rows | None,
+) -> Part:
     name, body = _named(spec)
     scheme, colon, rest = body.partition(":")
+    if given is not None and (scheme == "builtin" or (colon and scheme in {"persona", "hh"})):
+        raise ConfigError(f"--columns is for files and hf:, but {body!r} has its own layout; leave one of them out")
     if scheme == "builtin":
         part = _builtin(rest if colon else None)
     elif colon and scheme in {"persona", "hh", "hf"}:
@@ -140,9 +156,11 @@ def _from_spec(spec: str, several: bool, group_column: str | None, template: str
         elif scheme == "hh":
             part = hh_files(opened(rest), group_column, rejects)
         else:
-            part = _hf(rest, group_column, rejects)
+            part = _hf(rest, group_column, rejects, given)
+    elif was_saved(opened(body)):
+        part = _hf(body, group_column, rejects, given)
     else:
-        part = plain_files(body, group_column, rejects)
+        part = plain_files(body, group_column, rejects, given)
     default = part.default_group
     if default == "all" and (name is not None or several):
         default = name or part.name
@@ -163,7 +181,7 @@ def _builtin(kind: str | None) -> Part:
     return trl_part(name, [Source(label=name, stem=kind or name, rows=list(enumerate(made, start=1)))])
 
 
-def _hf(rest: str, group_column: str | None, rejects: Rejects) -> Part:
+def _hf(rest: str, group_column: str | None, rejects: Rejects, given: Columns | Rows | None) -> Part:
     """A dataset of the hub, or one saved to a local folder."""
     path, split = opened(rest), None
     if not path.exists() and ":" in rest:
@@ -187,7 +205,8 @@ def _hf(rest: str, group_column: str | None, rejects: Rejects) -> Part:
     elif split:
         raise DataError(f"{where} holds one dataset without splits, so :{split} names nothing; write hf:{where}")
     name = file_name(Path(where))
-    return trl_part(name, [datasets_source(found, f"hf:{written(rest)}", name, group_column, rejects)])
+    label = f"hf:{written(rest)}"
+    return trl_part(name, [datasets_source(found, label, name, group_column, rejects, given)], given)
 
 
 def _open_hf(rest: str, *, local: Path | None = None, hub: str = "", split: str | None = None) -> Any:

@@ -5,25 +5,28 @@ from typing import Any
 
 import pyarrow as pa
 
-from prefdyn.data import rows
-from prefdyn.data.assemble import Part, trl_part, wanted
+from prefdyn.data.assemble import Part, trl_part, wanted_by_layout
 from prefdyn.data.bad_rows import Rejects, shown
+from prefdyn.data.columns import Columns, Rows
 from prefdyn.data.readers import Row, Source, from_arrow
 from prefdyn.errors import DataError
 
 
-def datasets_source(dataset: Any, label: str, stem: str, group_column: str | None, rejects: Rejects) -> Source:
+def datasets_source(
+    dataset: Any, label: str, stem: str, group_column: str | None, rejects: Rejects, given: Columns | Rows | None = None
+) -> Source:
     """The rows of a `datasets.Dataset`, whose indices and formats are honoured."""
 
     def read(names: list[str]) -> pa.Table:
-        return dataset.select_columns(names).with_format("arrow")[:]
+        chosen = dataset.select_columns(names)
+        return chosen.with_format("arrow")[:].replace_schema_metadata(chosen.features.arrow_schema.metadata)
 
     columns = tuple(dataset.column_names)
-    fields = wanted(rows.USED, group_column)
+    fields = wanted_by_layout(given, group_column)
     return from_arrow(read, columns, label=label, stem=stem, wanted=fields, rejects=rejects)
 
 
-def from_object(data: Any, group_column: str | None, rejects: Rejects) -> Part:
+def from_object(data: Any, group_column: str | None, rejects: Rejects, given: Columns | Rows | None = None) -> Part:
     """Pairs in memory, told apart by what they can do, so that neither datasets nor pandas need be imported.
 
     Raises:
@@ -31,22 +34,22 @@ def from_object(data: Any, group_column: str | None, rejects: Rejects) -> Part:
     """
     what = f"{type(data).__module__}.{type(data).__qualname__}"
     if isinstance(data, pa.Table):
-        fields = wanted(rows.USED, group_column)
+        fields = wanted_by_layout(given, group_column)
         names = tuple(data.schema.names)
         source = from_arrow(data.select, names, label="table", stem="row", wanted=fields, rejects=rejects)
-        return trl_part("table", [source])
+        return trl_part("table", [source], given)
     if hasattr(data, "column_names") and hasattr(data, "select_columns") and hasattr(data, "__len__"):
         if isinstance(data, Mapping):
             raise DataError(
                 f"a DatasetDict holds the splits {', '.join(data)}; give one of them, such as d[{next(iter(data))!r}]"
             )
-        return trl_part("dataset", [datasets_source(data, "dataset", "row", group_column, rejects)])
+        return trl_part("dataset", [datasets_source(data, "dataset", "row", group_column, rejects, given)], given)
     if hasattr(data, "column_names") and hasattr(data, "__iter__"):
         raise DataError(f"a streaming dataset ({what}) cannot be split or hashed; load it without streaming=True")
     if hasattr(data, "columns") and hasattr(data, "to_dict"):
-        return trl_part("frame", [_frame(data)])
+        return trl_part("frame", [_frame(data)], given)
     if isinstance(data, Iterable) and not isinstance(data, (Mapping, str, bytes)):
-        return trl_part("rows", [_records(list(data))])
+        return trl_part("rows", [_records(list(data))], given)
     raise DataError(
         f"cannot read pairs from {what}; give a spec, a datasets.Dataset, a DataFrame or a list of dictionaries"
     )

@@ -4,7 +4,7 @@
 # (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from prefdyn._checks import at_least, nearest
 from prefdyn._random import stream
+from prefdyn.data.clusters import Clusters
 from prefdyn.data.codes import encode
 from prefdyn.data.split import held_out_mask
 from prefdyn.errors import ConfigError, DataError
@@ -29,6 +30,9 @@ SCHEMA = pa.schema(
         ("chosen", pa.string()),
         ("rejected", pa.string()),
         ("weight", pa.float64()),
+        ("cluster", pa.string()),
+        ("agreement", pa.float64()),
+        ("slot", pa.int8()),
         ("split", pa.string()),
         ("source", pa.string()),
         ("line", pa.int64()),
@@ -39,6 +43,10 @@ SCHEMA = pa.schema(
 of a conversational pair, null for plain text; its prompt, chosen and rejected hold a rendering for people and for word
 counts."""
 
+MAY_BE_NULL = frozenset({"cluster", "agreement", "slot", "conversation"})
+"""`cluster`: what the data say that a pair belongs to, such as the row that it came from with others. `agreement`:
+share of the votes for the chosen response, where several people voted. `slot`: 1 where the chosen response stood first,
+2 where second. Each is null where nothing is known of it."""
 TRAIN, HELD_OUT = "train", "held_out"
 
 
@@ -57,6 +65,36 @@ class LeftOut:
         return {"source": self.source, "line": self.line, "field": self.field, "reason": self.reason}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the rows of one part of the data became pairs: what nobody would see in the pairs themselves."""
+
+    source: str
+    layout: str | None = None
+    """The known layout, or `--columns`; None for TRL's own columns."""
+    columns: str | None = None
+    """The mapping, as `--columns` takes it."""
+    pairs: int = 0
+    ties: int = 0
+    """Pairs left out because neither response was better."""
+    divided: int = 0
+    """Pairs that were decided by most votes, but not by all."""
+    shared_best: int = 0
+    """Rows with several best or worst responses, of which the first was taken."""
+    repeated_ids: int = 0
+    """Pairs whose id another pair had, and that got one of their own."""
+    scores_equal: int = 0
+    """Pairs whose chosen and rejected response have the same score."""
+    scores_against: int = 0
+    """Pairs whose rejected response has the higher score."""
+    notes: tuple[str, ...] = ()
+    """Anything else, in sentences."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a plain dictionary."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreferenceDataset:
     """Pairs of a chosen and a rejected response to a prompt, in named groups. Every method returns a new dataset."""
@@ -64,6 +102,7 @@ class PreferenceDataset:
     table: pa.Table
     name: str
     left_out: tuple[LeftOut, ...] = ()
+    readings: tuple[Reading, ...] = ()
 
     def __post_init__(self) -> None:
         if self.table.schema != SCHEMA:
@@ -71,8 +110,8 @@ class PreferenceDataset:
                 f"a preference dataset needs the columns {SCHEMA.names} with their types, but got "
                 f"{self.table.schema.names}; build it with load_dataset or PreferenceDataset.from_rows"
             )
-        for column in SCHEMA.names[:-1]:
-            if self.table[column].null_count:
+        for column in SCHEMA.names:
+            if column not in MAY_BE_NULL and self.table[column].null_count:
                 raise DataError(f"column {column!r} of dataset {self.name!r} holds null; give every pair a value")
         if pc.count_distinct(self.table["id"]).as_py() != len(self):
             counts = pc.value_counts(self.table["id"]).to_pylist()
@@ -90,8 +129,9 @@ class PreferenceDataset:
         """A dataset from rows that already have the column names of `SCHEMA`; for any other form use `load_dataset`.
 
         Args:
-            rows: `prompt`, `chosen` and `rejected` as text; `group` ("all"), `id` (name:row), `weight` (1), `split`
-                ("train"), `source` (name), `line` (row, from 1) and `conversation` (none) where they differ from the
+            rows: `prompt`, `chosen` and `rejected` as text; `group` ("all"), `id` (name:row), `weight` (1), `cluster`,
+                `agreement`, `slot` (none), `split` ("train"), `source` (name), `line` (row, from 1) and
+                `conversation` (none) where they differ from the
                 default in brackets.
             name: Name of the dataset.
 
@@ -137,6 +177,7 @@ class PreferenceDataset:
             table=pa.concat_tables([part.table for part in parts]),
             name=name or "+".join(part.name for part in parts),
             left_out=tuple(item for part in parts for item in part.left_out),
+            readings=tuple(item for part in parts for item in part.readings),
         )
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -159,8 +200,13 @@ class PreferenceDataset:
         return len(self) - self.table["conversation"].null_count
 
     @cached_property
+    def clusters(self) -> Clusters:
+        """Which pairs hang together: by prompt, by near duplicates of prompts, and by what the data name."""
+        return Clusters.find(self.table)
+
+    @cached_property
     def sha256(self) -> str:
-        """Hash of ids, groups, texts, conversations and weights, in order. Not of split, source and line."""
+        """Hash of ids, groups, texts, conversations, weights and named clusters, in order. Of nothing else."""
         parts: list[bytes] = []
         for column in ("id", "group", "prompt", "chosen", "rejected"):
             raw = [text.encode() for text in self.table[column].to_pylist()]
@@ -168,20 +214,21 @@ class PreferenceDataset:
         parts.append(np.asarray(self.table["weight"], dtype="<f8").tobytes())
         if self.conversational:
             parts.append(repr(self.table["conversation"].to_pylist()).encode())
+        if self.table["cluster"].null_count < len(self):
+            parts.append(repr(self.table["cluster"].to_pylist()).encode())
         return content_hash(parts)
 
     def split(self, fraction: float = 0.9, *, seed: int = 0) -> "PreferenceDataset":
-        """Mark the share `1 - fraction` of every group as held out; equal prompts stay on one side everywhere.
+        """Mark the share `1 - fraction` of every group as held out; a cluster of pairs stays on one side everywhere.
 
-        See `prefdyn.data.split.held_out_mask` for small groups and for prompts that several groups share.
+        See `prefdyn.data.split.held_out_mask` for small groups and for clusters that several groups share.
 
         Raises:
             ConfigError: The fraction is out of range.
             DataError: Nothing can be held out.
         """
         group, names = encode(self.table["group"])
-        text, _ = encode(self.table["prompt"])
-        held = held_out_mask(np.array(names, dtype=object)[group], text, fraction, seed)
+        held = held_out_mask(np.array(names, dtype=object)[group], self.clusters.of, fraction, seed)
         return self._with("split", pa.array(np.where(held, HELD_OUT, TRAIN).tolist(), pa.string()))
 
     def with_held_out(self, fraction: float = 0.9, *, seed: int = 0) -> "PreferenceDataset":
@@ -272,6 +319,10 @@ class PreferenceDataset:
         chosen, rejected = self.table["chosen"], self.table["rejected"]
         data = self._with("chosen", pc.if_else(swap, rejected, chosen))
         data = data._with("rejected", pc.if_else(swap, chosen, rejected))
+        slot = self.table["slot"]
+        if slot.null_count < len(self):
+            other = pc.cast(pc.subtract(pa.scalar(3, pa.int8()), slot), pa.int8())
+            data = data._with("slot", pc.if_else(swap, other, slot))
         if not self.conversational:
             return data
         talks = [
@@ -282,7 +333,10 @@ class PreferenceDataset:
 
     def _with(self, column: str, values: pa.Array | pa.ChunkedArray) -> "PreferenceDataset":
         index = SCHEMA.get_field_index(column)
-        return replace(self, table=self.table.set_column(index, SCHEMA.field(index), values))
+        made = replace(self, table=self.table.set_column(index, SCHEMA.field(index), values))
+        if "clusters" in self.__dict__ and column not in ("prompt", "cluster"):
+            made.__dict__["clusters"] = self.clusters  # found once: it takes a while
+        return made
 
 
 def table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:

@@ -23,8 +23,12 @@ SMALL = 20
 """A group with fewer pairs is too small for any claim."""
 UNEQUAL = 10
 """Groups whose sizes differ by this factor or more are of very different size."""
+NEAR_SHOWN = 4
+"""Groups that the finding about near duplicates names."""
 SPELLINGS = 8
 """Names that look alike, of which a finding shows so many."""
+SLOT = 3.0
+"""Standard errors, of whole clusters, from which the first of two places is preferred more, or less, than by chance."""
 ANSWER_LENGTH = 40
 """Characters up to which a response counts as an answer whose spellings are compared."""
 
@@ -63,7 +67,9 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
 
     Findings: `equal_responses`, `empty_response`, `conflict`, `leak`, `one_class` (problems); `empty_prompt`,
     `cut_dialogue`, `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
-    `opposed_groups`, `unequal_sizes`, `alike_groups`, `left_out` (warnings); `shared_prompt` (note).
+    `opposed_groups`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`, `unequal_sizes`,
+    `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `layout`, `ties`, `divided_votes`,
+    `shared_best`, `scores_equal`, `reading` (notes).
 
     Example:
         >>> rows = [{"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "a", "chosen": "y", "rejected": "x"}]
@@ -77,8 +83,11 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
         *look.repeats(),
         *look.across(),
         *look.sides(),
+        *look.near(),
+        *look.slots(),
         *look.groups(),
         *look.names(),
+        *look.readings(),
         *look.rest(),
     ]
     order = ("problem", "warning", "note")
@@ -198,13 +207,7 @@ class _Look:
         says = f"{plural(shared, 'prompt')} occur in several groups; each stays on one side of the split."
         yield self.finding("shared_prompt", "note", says, rows)
         low, high = np.minimum(c.chosen, c.rejected), np.maximum(c.chosen, c.rejected)
-        unordered = _code(c.prompt, low, high)
-        turned = c.chosen > c.rejected
-        _, home = np.unique(_code(unordered, c.group), return_index=True)
-        in_groups = np.bincount(unordered[home])
-        ways = [np.bincount(unordered[turned == way], minlength=len(in_groups)) for way in (False, True)]
-        against = (ways[0] > 0) & (ways[1] > 0) & (in_groups > 1)
-        rows = np.flatnonzero(against[unordered] & (c.chosen != c.rejected))
+        rows = self._opposed(_code(c.prompt, low, high))
         if len(rows):
             names = sorted({c.groups[code] for code in np.unique(c.group[rows])})
             shown_names = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
@@ -218,6 +221,7 @@ class _Look:
             return
         c = self.codes
         both = np.intersect1d(c.prompt[held], c.prompt[~held])
+        both = both[[bool(c.prompts[code].strip()) for code in both.tolist()]]  # no prompt says nothing
         rows = np.flatnonzero(np.isin(c.prompt, both))
         if len(rows):
             says = (
@@ -237,6 +241,110 @@ class _Look:
                         count=len(members),
                     )
 
+    def near(self) -> Iterator[Finding]:
+        """Prompts that are near duplicates: in which groups, across the split, and with opposite preferences."""
+        c, near = self.codes, self.data.clusters.near
+        if not self.n:
+            return
+        first = np.unique(_code(near, c.prompt), return_index=True)[1]
+        texts = np.bincount(near[first], minlength=int(near.max()) + 1)
+        rows = np.flatnonzero(texts[near] > 1)
+        if not len(rows):
+            return
+        clusters = int((texts > 1).sum())
+        by_group = np.bincount(c.group[rows], minlength=len(c.groups))
+        order = np.argsort(-by_group, kind="stable")
+        some = [f"{c.groups[code]} {by_group[code]:,}" for code in order[:NEAR_SHOWN].tolist() if by_group[code]]
+        more = int((by_group > 0).sum()) - len(some)
+        where = "" if len(c.groups) == 1 else f" ({', '.join(some)}{f' and {more} more groups' if more else ''})"
+        says = (
+            f"{plural(len(rows))} have a prompt that another one nearly repeats, in {plural(clusters, 'cluster')}"
+            f"{where}; each cluster stays on one side of the split, and counts as one."
+        )
+        yield self.finding("near_duplicates", "note", says, rows)
+        held = np.asarray(pc.equal(self.table["split"], HELD_OUT))
+        sides = [np.bincount(near[held == side], minlength=len(texts)) > 0 for side in (False, True)]
+        prompts = [np.bincount(c.prompt[held == side], minlength=len(c.prompts)) > 0 for side in (False, True)]
+        alone = ~(prompts[0] & prompts[1])  # a prompt that is itself on both sides is told as such
+        rows = np.flatnonzero((sides[0] & sides[1] & (texts > 1))[near] & alone[c.prompt])
+        if len(rows):
+            says = (
+                f"{plural(len(rows))} have a prompt that another one on the other side of the split nearly repeats: "
+                "held-out figures would be too good."
+            )
+            yield self.finding("near_leak", "warning", says, rows)
+        low, high = np.minimum(c.chosen, c.rejected), np.maximum(c.chosen, c.rejected)
+        rows = self._opposed(_code(near, low, high))
+        exact = self._opposed(_code(c.prompt, low, high))
+        rows = np.setdiff1d(rows, exact)
+        if len(rows):
+            names = sorted({c.groups[code] for code in np.unique(c.group[rows])})
+            says = (
+                f"{plural(len(rows))} prefer what another group rejects for nearly the same prompt "
+                f"({', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''})."
+            )
+            yield self.finding("near_opposed", "warning", says, rows)
+
+    def _opposed(self, unordered: Int[np.ndarray, " n"]) -> Int[np.ndarray, " rows"]:
+        """Pairs of a class whose two responses are preferred in one way in one group and the other way in another."""
+        c = self.codes
+        turned = c.chosen > c.rejected
+        homes = np.bincount(unordered[np.unique(_code(unordered, c.group), return_index=True)[1]])
+        ways = [np.bincount(unordered[turned == way], minlength=len(homes)) for way in (False, True)]
+        against = (ways[0] > 0) & (ways[1] > 0) & (homes > 1)
+        return np.flatnonzero(against[unordered] & (c.chosen != c.rejected))
+
+    def slots(self) -> Iterator[Finding]:
+        """Whether the response in the first place is preferred, whatever it says."""
+        slot = np.asarray(self.table["slot"].fill_null(0))
+        rows = np.flatnonzero(slot > 0)
+        if not len(rows):
+            return
+        lead = np.where(slot[rows] == 1, 0.5, -0.5)
+        sums = np.bincount(self.data.clusters.of[rows], weights=lead)
+        error = float(np.sqrt((sums**2).sum()))
+        first = int((lead > 0).sum())
+        if error and abs(lead.sum()) / error >= SLOT:
+            says = (
+                f"The first of the two places is preferred in {first:,} of {plural(len(rows))} ({first / len(rows):.0%}"
+                "), which is not by chance: where a response stood decides, or what stood where."
+            )
+            yield self.finding("slot_effect", "warning", says, rows)
+
+    def readings(self) -> Iterator[Finding]:
+        """What became of the rows that the pairs came from, and how they were read."""
+
+        def told(code: str, severity: Severity, says: str, count: int) -> Finding:
+            return Finding(code=code, severity=severity, group=None, says=says, pairs=(), count=count)
+
+        every = self.data.readings
+        for layout, columns in dict.fromkeys((item.layout, item.columns) for item in every if item.layout is not None):
+            pairs = sum(item.pairs for item in every if (item.layout, item.columns) == (layout, columns))
+            how = f"as {layout} lays them out" if layout != "--columns" else "as --columns says"
+            yield told("layout", "note", f"{plural(pairs)} are read {how}{f': {columns}' if columns else ''}.", pairs)
+        sums = {
+            name: sum(getattr(item, name) for item in every)
+            for name in ("ties", "divided", "shared_best", "repeated_ids", "scores_equal", "scores_against")
+        }
+        if count := sums["repeated_ids"]:
+            says = f"{plural(count)} have an id that another one has, and got an id of their own."
+            yield told("repeated_ids", "warning", says, count)
+        if count := sums["scores_against"]:
+            says = f"{plural(count)} whose rejected response has the higher score: the scores and the labels disagree."
+            yield told("scores_against", "warning", says, count)
+        if count := sums["scores_equal"]:
+            yield told("scores_equal", "note", f"{plural(count)} whose two responses have the same score.", count)
+        if count := sums["ties"]:
+            yield told("ties", "note", f"{plural(count, 'tie')} left out: neither response is better.", count)
+        if count := sums["divided"]:
+            says = f"{plural(count)} decided by most of the votes, not by all of them; their share is the agreement."
+            yield told("divided_votes", "note", says, count)
+        if count := sums["shared_best"]:
+            says = f"{plural(count, 'row')} with several best or worst responses, of which the first one was taken."
+            yield told("shared_best", "note", says, count)
+        for note in dict.fromkeys(note for item in every for note in item.notes):
+            yield told("reading", "note", note, 0)
+
     def groups(self) -> Iterator[Finding]:
         """Groups that are too small, hold one class or one prompt, and groups of very different size."""
         c = self.codes
@@ -250,7 +358,7 @@ class _Look:
                 always = answers.first if answers.first_chosen else answers.second
                 says = f"Group {shown(name)} always prefers {always!r}: always to say so is all there is to learn."
                 yield self.finding("one_class", "problem", says, rows, name)
-            if len(rows) > 1 and (c.prompt[rows] == c.prompt[rows[0]]).all():
+            if len(rows) > 1 and (c.prompt[rows] == c.prompt[rows[0]]).all() and c.prompts[c.prompt[rows[0]]].strip():
                 says = (
                     f"Group {shown(name)} has one prompt for all of its {len(rows):,} pairs, so none can be held out."
                 )

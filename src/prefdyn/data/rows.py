@@ -1,15 +1,21 @@
 """One row of TRL's preference format, standard or conversational, with an explicit or an implicit prompt."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from prefdyn.data.bad_rows import BadRow, kind, listed, shown
 from prefdyn.data.conversation import Message, conversation, rendering
 
+SCORES = (
+    ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("rating_chosen", "rating_rejected"),
+    ("chosen_rating", "rejected_rating"), ("chosen-rating", "rejected-rating"), ("reward_chosen", "reward_rejected"),
+    ("chosen_reward", "rejected_reward"),
+)  # fmt: skip
+"""Names under which the scores of the two responses stand beside them."""
 GROUP_NAMES = ("group", "behavior", "behaviour", "persona", "subset", "source", "category", "channel", "dataset")
 """Names under which a group column is looked for, in this order."""
-USED = frozenset({"prompt", "chosen", "rejected", "id", "weight", "split", *GROUP_NAMES})
+USED = frozenset({"prompt", "chosen", "rejected", "id", "weight", "split", "cluster", *GROUP_NAMES})
 
 
 class Texts(NamedTuple):
@@ -190,25 +196,35 @@ def identifier(row: Mapping[str, Any]) -> str | None:
     value = row.get("id")
     if value is None or value == "" or (isinstance(value, float) and value != value):
         return None
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise BadRow("id", f"is {kind(value)} ({shown(value)}), but must be text or a whole number")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise BadRow("id", f"is {kind(value)} ({shown(value)}), but must be text or a number")
     return text({"id": _written(value, "id")}, "id")
 
 
+def cluster_name(row: Mapping[str, Any]) -> str | None:
+    """What the row says that it belongs to; None where it says nothing.
+
+    Raises:
+        BadRow: It is no single value.
+    """
+    value = row.get("cluster")
+    if kind(value) == "null" or value == "":
+        return None
+    if isinstance(value, (list, dict, tuple, set, bytes)):
+        raise BadRow("cluster", f"is {kind(value)} ({shown(value)}), but must be one name or number")
+    return text({"cluster": _written(value, "cluster")}, "cluster")
+
+
+def is_null(value: object) -> bool:
+    """Whether a cell holds nothing: null, NaN, or a text without characters."""
+    return value is None or value == "" or (isinstance(value, float) and value != value)
+
+
 def _written(value: object, field: str) -> str:
+    """A value as text; a whole number that a table made a float of is whole again."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     try:
         return str(value)
     except ValueError as error:
         raise BadRow(field, f"is {shown(value)}, but must be text or a shorter number") from error
-
-
-def field_names(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> list[str]:
-    """Every field that occurs in any row, in order of first appearance."""
-    names: dict[str, None] = {}
-    last: Any = None
-    for _, row in rows:
-        keys = row.keys()
-        if keys != last:
-            names.update(dict.fromkeys(keys))
-            last = keys
-    return list(names)

@@ -1,4 +1,4 @@
-"""A seeded split that never puts equal prompts on both sides."""
+"""A seeded split that never puts equal prompts, or others that hang together, on both sides."""
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ def held_out_mask(group: np.ndarray, text: Int[np.ndarray, " n"], fraction: floa
 
     Args:
         group: (n,) name of the group of each pair.
-        text: Equal integers for pairs with the same prompt.
+        text: Equal integers for pairs that must stay on one side: of the same prompt, or of one cluster.
         fraction: Share to train on, above 0 and at most 1.
         seed: Decides which texts are held out.
 
@@ -60,9 +60,9 @@ def held_out_mask(group: np.ndarray, text: Int[np.ndarray, " n"], fraction: floa
     held = _fill(home, member, size, key, quota, pairs)
     if not held.any():
         raise DataError(
-            f"a split of {fraction:g} cannot hold any of the {n} pairs out: equal prompts stay on one side, and to "
-            f"hold out any of the {texts} distinct prompts would leave a group nothing to train on; give more "
-            "prompts, or split=1"
+            f"a split of {fraction:g} cannot hold any of the {n} pairs out: equal and nearly equal prompts stay "
+            f"on one side, and to hold out any of the {texts} distinct ones would leave a group nothing to train on; "
+            "give more prompts, or split=1"
         )
     return held[text_code]
 

@@ -186,6 +186,7 @@ def _assemble(
         id=ids[kept],
         weight=np.asarray(table["weight"].to_numpy(), dtype=np.float64)[kept],
         text=pairs.prompt.astype(np.int64),
+        cluster=data.clusters.of[kept],
         chosen_length=np.asarray([len(ids) for ids in pairs.chosen], dtype=np.int32),
         rejected_length=np.asarray([len(ids) for ids in pairs.rejected], dtype=np.int32),
         **arrays,

@@ -561,8 +561,8 @@ def _refuse_one_class(feats: FeatureSet) -> None:
 
 
 def _hold_out(feats: FeatureSet, split: float, seed: int) -> np.ndarray:
-    """Hold pairs out of features that came without a split: per group, equal prompts on one side."""
-    return held_out_mask(np.asarray([feats.groups[code] for code in feats.group]), feats.text, split, seed)
+    """Hold pairs out of features that came without a split: per group, a cluster on one side."""
+    return held_out_mask(np.asarray([feats.groups[code] for code in feats.group]), feats.cluster, split, seed)
 
 
 def _warnings(feats: FeatureSet, objective: Objective, learning_rate: float | str) -> tuple[str, ...]:

@@ -1,0 +1,52 @@
+"""Which pairs hang together: those of one prompt, of near duplicates of it, and what the data say belongs together.
+
+A figure's uncertainty comes from how many such clusters there are, not from how many pairs; and a split that cuts one
+in two tests on what was trained on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from prefdyn.data.codes import encode
+from prefdyn.data.near import in_order, near_duplicates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clusters:
+    """How the n pairs of a dataset hang together. Equal integers mark one class, from 0 by first appearance."""
+
+    of: Int[np.ndarray, " n"]
+    """By prompt, by near duplicates of prompts, and by the cluster that the data name."""
+    near: Int[np.ndarray, " n"]
+    """By prompt and near duplicates of prompts alone."""
+
+    @classmethod
+    def find(cls, table: pa.Table) -> "Clusters":
+        """The clusters of a table with the columns of `prefdyn.data.pairs.SCHEMA`.
+
+        Empty prompts say nothing of what hangs together: each of their pairs stands alone, unless the data name its
+        cluster.
+        """
+        n = table.num_rows
+        prompt, prompts = encode(table["prompt"])
+        blank = np.array([not text.strip() for text in prompts], dtype=bool)
+        near = near_duplicates(prompts)[prompt] if n else prompt
+        alone = blank[prompt] if n else np.zeros(0, dtype=bool)
+        near = in_order(np.where(alone, near.max(initial=0) + 1 + np.arange(n), near))
+        given = table["cluster"]
+        if given.null_count == n:
+            return cls(of=near, near=near)
+        told, _ = encode(given.fill_null(""))
+        has = np.asarray(given.is_valid())
+        classes = int(near.max(initial=-1)) + 1
+        size = classes + int(told.max(initial=-1)) + 1
+        edges = coo_array(
+            (np.ones(int(has.sum()), dtype=np.int8), (near[has], classes + told[has])), shape=(size, size)
+        )
+        _, label = connected_components(edges, directed=False)
+        return cls(of=in_order(label[near]), near=near)
