@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Float
 
 from prefdyn._checks import at_least, one_of
-from prefdyn.data.pairs import MESSAGES, PreferenceDataset
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.data.write import conversation_columns
 from prefdyn.errors import DataError
+from prefdyn.models.answers import with_answers
 from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
 from prefdyn.models.team import Team, together
 from prefdyn.models.texts import SIDES
-from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs, with_answers
+from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 
 AUTOCASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -106,8 +108,9 @@ class Scores:
     """Log-probabilities of a dataset's pairs under a model, beside the pairs as TRL reads them."""
 
     table: pa.Table
-    """One row per pair: `prompt`, `chosen`, `rejected` (texts, or lists of messages), `id`, `group`, `split`,
-    `chosen_tokens`, `rejected_tokens`, `ref_chosen_logps`, `ref_rejected_logps` (float64, nats)."""
+    """One row per pair: `prompt`, `chosen`, `rejected` (texts, or lists of messages), `tools` and
+    `chat_template_kwargs` of conversations that have them, `id`, `group`, `split`, `chosen_tokens`, `rejected_tokens`,
+    `ref_chosen_logps`, `ref_rejected_logps` (float64, nats)."""
     left_out: tuple[Mapping[str, str], ...]
     """`id` and `reason` of each pair that could not be scored."""
     warnings: tuple[str, ...]
@@ -239,8 +242,7 @@ def _table(data: PreferenceDataset, pairs: TokenPairs, found: ScoredPairs) -> pa
     table = data.table.take(pa.array(pairs.row))
     columns: dict[str, Any] = {name: table[name] for name in ("prompt", *SIDES)}
     if data.conversational:
-        talks = table["conversation"].to_pylist()
-        columns = {name: pa.array([talk[name] for talk in talks], MESSAGES) for name in columns}
+        columns = conversation_columns(replace(data, table=table))
     return pa.table(
         {
             **columns,

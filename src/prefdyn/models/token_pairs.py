@@ -4,16 +4,16 @@ Of kind `responses` they are the ids that TRL's DPOTrainer gives: prompt and res
 end token after plain text, and the response begins where the joint tokens leave those of the prompt alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int
 
-from prefdyn.data.pairs import CONVERSATION, SCHEMA, PreferenceDataset
+from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError, TokenError
+from prefdyn.models.answers import with_answers
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.texts import Texts
 from prefdyn.models.tokens import (
@@ -21,7 +21,6 @@ from prefdyn.models.tokens import (
     NotOneToken,
     Scribe,
     agree,
-    answer_mapping,
     one_token_answers,
     refuse_foreign,
 )
@@ -102,44 +101,6 @@ def tokenize_pairs(
                 "one pass of the model for both."
             )
     return _responses(texts, eos=eos is None, max_length=max_length, warnings=told)
-
-
-def with_answers(data: PreferenceDataset, answers: Sequence[str]) -> PreferenceDataset:
-    """The dataset with other words for its two answers.
-
-    Args:
-        data: Pairs with two different answers in all.
-        answers: Positive and negative answer to use instead, or each as "OLD=NEW".
-
-    Raises:
-        TokenError: There are not two answers on either side, or which is which cannot be told.
-
-    Example:
-        >>> data = PreferenceDataset.from_rows([{"prompt": "Do you?", "chosen": " agree", "rejected": " disagree"}])
-        >>> with_answers(data, (" Yes", " No")).table["rejected"].to_pylist()
-        [' No']
-    """
-    table = data.table
-    sides = {side: table[side].to_pylist() for side in ("chosen", "rejected")}
-    words = answer_mapping(answers, (*sides["chosen"], *sides["rejected"]))
-    for side, texts in sides.items():
-        at = SCHEMA.get_field_index(side)
-        table = table.set_column(at, SCHEMA.field(at), pa.array([words[text.strip()] for text in texts], pa.string()))
-    if data.conversational:
-        talks = [None if talk is None else _renamed(talk, words) for talk in table["conversation"].to_pylist()]
-        at = SCHEMA.get_field_index("conversation")
-        table = table.set_column(at, SCHEMA.field(at), pa.array(talks, CONVERSATION))
-    return replace(data, table=table)
-
-
-def _renamed(talk: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
-    sides = {
-        side: [
-            {**message, "content": words.get(message["content"].strip(), message["content"])} for message in talk[side]
-        ]
-        for side in ("chosen", "rejected")
-    }
-    return {**talk, **sides}
 
 
 def _answers(found: AnsweredPrompts) -> TokenPairs:
