@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prefdyn.data.loaders import load_dataset
-from prefdyn.errors import DataError, ModelError
+from prefdyn.errors import DataError, ModelError, TokenError
 from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.score import score_pairs
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
@@ -211,3 +211,13 @@ def test_what_stands_before_the_answer_is_told(models):
     assert "the answer follows '' and without '<think></think>' there" in said
     plain = tokenize_pairs(load_dataset(answered("one question")), models("bytes", "chatml"))
     assert not [text for text in plain.warnings if "generation prompt" in text]
+
+
+@pytest.mark.parametrize("template", ["chatml", "shouted"])
+def test_spellings_are_offered_as_the_template_writes_them(models, template):
+    """Under a template that writes capitals, only capitals are found again."""
+    lm = models("bytes", template)
+    data = load_dataset(answered("one question", ("NOPE", "YEAH")) + answered("several turns", ("NOPE", "YEAH")))
+    with pytest.raises(TokenError, match="single tokens here: --answers ") as told:
+        tokenize_pairs(data, lm, strict=True)
+    assert ("Yes,No" in str(told.value)) == (template == "chatml")

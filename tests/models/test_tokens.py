@@ -301,6 +301,7 @@ def test_conversations_go_through_the_chat_template(chat):
     data = talk()
     found = tokenize_answers(data, chat)
     first = data.conversations[0]
+    assert first is not None
     text = chat.tokenizer.apply_chat_template(first["prompt"], tokenize=False, add_generation_prompt=True)
     assert found.sequences[found.sequence[0]] == tuple(chat.tokenizer(text, add_special_tokens=False).input_ids)
     assert found.sequences[0].count(chat.tokenizer.bos_token_id) == 1

@@ -27,6 +27,10 @@ _PAIRS = (("Yes", "No"), ("Y", "N"), ("True", "False"), ("A", "B"), ("1", "2"), 
 """Spellings to try where the given answers are several tokens, besides variations of the answers themselves."""
 _SAMPLE = 64
 """Prompts after which a spelling is tried before it is proposed."""
+_FEW = 8
+"""Conversations in which a spelling is tried once more, as its template writes it."""
+_OFFERED = 8
+"""Pairs of spellings that are tried so."""
 _CHUNK = 8192
 _SHORT = 40
 """Characters up to which a text can be one of two answers, and up to which it is shown whole."""
@@ -192,7 +196,7 @@ def _join(
             if ids[:-1] != before:
                 moved[start + at] = True
                 if not scribe.is_one_token(ids, before, pairs.texts[row], joint[at], pairs.special[row]):
-                    raise _not_single(data, scribe, pairs, row, cols[at], ids[agree(ids, before) :], mapping)
+                    raise _not_single(texts, scribe, pairs, row, cols[at], ids[agree(ids, before) :], mapping)
             token[start + at] = ids[-1]
             if row in seen and prompts[row] != ids[:-1]:
                 differs.add(row)
@@ -387,7 +391,7 @@ def _order(
 
 
 def _not_single(
-    data: PreferenceDataset,
+    texts: Texts,
     scribe: "Scribe",
     pairs: _Pairs,
     prompt: int,
@@ -405,6 +409,8 @@ def _not_single(
             [pairs.special[at] for at in sample],
             list(mapping) or pairs.words,
         )
+        if texts.data.conversational:
+            found = [pair for pair in found[:_OFFERED] if _stands(texts, scribe, pair)]
         shown = f"{answer!r} is {len(pieces)} tokens {pieces}" if pieces else f"{answer!r} is no token of its own"
         options = " or ".join(f"--answers {_quoted(pair)}" for pair in found[:4])
         if found:
@@ -414,7 +420,24 @@ def _not_single(
         error = TokenError(f"answer {shown} after these prompts in {scribe.lm.name}, but must be one; {fix}")
         return NotOneToken(error, options)
     hit = int(np.flatnonzero(((pairs.chosen == word) | (pairs.rejected == word)) & (pairs.prompt == prompt))[0])
-    return _longer(data, hit, "chosen" if pairs.chosen[hit] == word else "rejected", answer, len(pieces))
+    return _longer(texts.data, hit, "chosen" if pairs.chosen[hit] == word else "rejected", answer, len(pieces))
+
+
+def _stands(texts: Texts, scribe: Scribe, pair: tuple[str, str]) -> bool:
+    """Whether two spellings are one token each as the template writes them, in the first few pairs."""
+    few = texts.data.select(mask=np.arange(len(texts.data)) < _FEW)
+    given = sorted(
+        {word.strip() for word in (*texts.chosen, *texts.rejected)}, key=lambda word: (-polarity(word), word)
+    )
+    answers = [f"{old}={new}" for old, new in zip(given, pair, strict=True)]
+    read = _as_read(Texts(with_answers(few, answers), texts.lm))
+    special = [talk is None for talk in few.conversations]
+    alone = scribe.ids(read.prompts, special)
+    for words in (read.chosen, read.rejected):
+        whole = [prompt + word for prompt, word in zip(read.prompts, words, strict=True)]
+        if any(ids[:-1] != before for ids, before in zip(scribe.ids(whole, special), alone, strict=True)):
+            return False
+    return not read.lost
 
 
 def _longer(data: PreferenceDataset, row: int, side: str, answer: str, tokens: int) -> NotOneToken:
