@@ -130,3 +130,39 @@ def test_it_stands_after_the_generation_prompt_where_nothing_is_added(tmp_path):
     assert talk is not None
     text = lm.tokenizer.apply_chat_template(talk["prompt"], tokenize=False, add_generation_prompt=True)
     assert found.prompts[found.prompt[0]] == tuple(lm.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+# what a template changes is told -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "model", "says"),
+    [
+        ("07/system.jsonl", "nosystem", "drops or rewrites the content of 'system' messages: 'Always say no.'"),
+        ("07/system.jsonl", "nosystem", "pairs then prefer what another rejects"),
+        ("08/prefill.jsonl", "chatml", "the prompt ends with words of the assistant"),
+        ("10/rendered.jsonl", "chatml", "the begin token '<s>' stands twice"),
+        ("04/kwargs.jsonl", "chatml", "does not read the argument 'enable_thinking'"),
+    ],
+)
+def test_what_a_template_changes_is_told(case, model, says):
+    """With the count of all pairs, and the first; every command shows it that reads a model."""
+    lm = load_model(str(CASES / "models" / model))
+    data = load_dataset(CASES / case)
+    assert any(says in text and f"{len(data)} " in text for text in tokenize_pairs(data, lm, eos=True).warnings)
+
+
+@pytest.mark.parametrize(
+    ("case", "model"),
+    [("07/system.jsonl", "chatml"), ("08/prefill.jsonl", "qwen3-think"), ("10/rendered.jsonl", "bare")],
+)
+def test_a_template_that_does_not_is_not_told_of(case, model, tmp_path):
+    """The same file under a template, or a tokenizer, that leaves it as it is."""
+    lm = load_model(str(CASES / "models" / ("chatml" if model == "bare" else model)))
+    rows = [json.loads(line) for line in (CASES / case).read_text().splitlines()]
+    if model == "bare":
+        rows = [{**row, "prompt": row["prompt"].removeprefix("<s>")} for row in rows]
+    if model == "qwen3-think":
+        rows = [{**row, "prompt": row["prompt"][:1]} for row in rows]
+    found = tokenize_pairs(load_dataset(rows), lm, eos=True).warnings
+    assert not [text for text in found if "chat template" in text or "twice" in text]

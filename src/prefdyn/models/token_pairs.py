@@ -4,8 +4,8 @@ Of kind `responses` they are the ids that TRL's DPOTrainer gives: prompt and res
 end token after plain text, and the response begins where the joint tokens leave those of the prompt alone.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,8 @@ from jaxtyping import Int
 
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError, TokenError
-from prefdyn.models.answers import with_answers
+from prefdyn.models.answers import answer_mapping, with_answers
+from prefdyn.models.changes import changes, doubled
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.texts import Texts
 from prefdyn.models.tokens import (
@@ -83,20 +84,30 @@ def tokenize_pairs(
         DataError: There are no pairs, or none can be used.
         ModelError: The tokenizer has no end token or chat template where one is needed, or is not the model's.
     """
-    if eos and answers is not None:
+    mapping = None
+    if answers is not None:
+        mapping = answer_mapping(answers, (*data.table["chosen"].to_pylist(), *data.table["rejected"].to_pylist()))
         data = with_answers(data, answers)
     texts = Texts(data, lm)
+    found = _tokenized(texts, eos=eos, mapping=mapping, max_length=max_length, strict=strict)
+    told = doubled(lm, found.prompts, found.prompt, (*found.chosen, *found.rejected))
+    return replace(found, warnings=(*found.warnings, *told, *changes(texts, found.row.tolist())))
+
+
+def _tokenized(
+    texts: Texts, *, eos: bool | None, mapping: Mapping[str, str] | None, max_length: int | None, strict: bool
+) -> TokenPairs:
     if eos:
         return _responses(texts, eos=True, max_length=max_length, warnings=())
     try:
-        return _answers(one_token_answers(texts, answers=answers, max_length=max_length))
+        return _answers(one_token_answers(texts, mapping=mapping, max_length=max_length))
     except NotOneToken as found:
-        if answers is not None or (strict and eos is None and isinstance(found.error, TokenError)):
+        if mapping is not None or (strict and eos is None and isinstance(found.error, TokenError)):
             raise found.error from None
         told = []
         if found.advice:
             told.append(
-                f"The two answers are several tokens each in {lm.name}, so they are read as texts"
+                f"The two answers are several tokens each in {texts.lm.name}, so they are read as texts"
                 f"{'' if eos is False else ' with an end token'}; {found.advice} makes them single tokens, which takes "
                 "one pass of the model for both."
             )

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.rows import common_prefix
 from prefdyn.errors import DataError, ModelError, TokenError
-from prefdyn.models.answers import answer_mapping, polarity, with_answers
+from prefdyn.models.answers import polarity, with_answers
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.places import answer_place
 from prefdyn.models.texts import SIDES, Texts, pair_name
@@ -68,13 +68,13 @@ class NotOneToken(Exception):
 
 
 def one_token_answers(
-    texts: Texts, *, answers: Sequence[str] | None = None, max_length: int | None = None
+    texts: Texts, *, mapping: Mapping[str, str] | None = None, max_length: int | None = None
 ) -> AnsweredPrompts:
     """Tokenise every prompt with its two answers.
 
     Args:
         texts: The pairs, rendered for a model.
-        answers: Positive and negative answer to use in place of the dataset's two, or each as "OLD=NEW".
+        mapping: The dataset's own answers → the words that the texts have in their place, the positive one first.
         max_length: Leave out prompts longer than this many tokens; the model's context is always a limit.
 
     Raises:
@@ -85,10 +85,7 @@ def one_token_answers(
     """
     data, lm = texts.data, texts.lm
     scribe = Scribe(lm)
-    mapping: dict[str, str] = {}
-    if answers is not None:
-        mapping = answer_mapping(answers, (*texts.chosen, *texts.rejected))
-        texts = Texts(with_answers(data, answers), lm)
+    mapping = mapping or {}
     read = _as_read(texts)
     pairs = _Pairs.of(read.prompts, read.chosen, read.rejected, [talk is not None for talk in texts.talks])
     joined = _join(pairs, scribe, texts, mapping, read.lost)
