@@ -20,10 +20,12 @@ from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
 from prefdyn.models.team import Team, together
 from prefdyn.models.texts import SIDES
-from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
+from prefdyn.models.token_pairs import TokenPairs, pair_digests, token_marks, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 
 AUTOCASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+TOKENS_DIGEST, MODEL_DIGEST = "tokens_sha256", "model_sha256"
+"""Columns of scores: `pair_digest` of what was scored, and the fingerprint of the model."""
 TRL_LENGTH = 1024
 """Tokens at which TRL's DPOConfig cuts sequences unless it is told otherwise."""
 
@@ -110,7 +112,7 @@ class Scores:
     table: pa.Table
     """One row per pair: `prompt`, `chosen`, `rejected` (texts, or lists of messages), `tools` and
     `chat_template_kwargs` of conversations that have them, `id`, `group`, `split`, `chosen_tokens`, `rejected_tokens`,
-    `ref_chosen_logps`, `ref_rejected_logps` (float64, nats)."""
+    `ref_chosen_logps`, `ref_rejected_logps` (float64, nats), `tokens_sha256`, `model_sha256`."""
     left_out: tuple[Mapping[str, str], ...]
     """`id` and `reason` of each pair that could not be scored."""
     warnings: tuple[str, ...]
@@ -219,12 +221,18 @@ def score(
         lm, pairs, autocast=autocast, batch_tokens=batch_tokens, cache=cache, team=team,
         progress=progress and team.main, ids=[ids[row] for row in pairs.row.tolist()], limit=limit,
     )  # fmt: skip
+    digests = pair_digests(pairs)
     return Scores(
-        table=_table(read, pairs, found),
+        table=_table(read, pairs, found, digests, lm.fingerprint),
         left_out=tuple({"id": ids[row], "reason": reason} for row, reason in pairs.left_out),
         warnings=tuple(_warnings(pairs, len(data), eos=eos)),
         provenance=Provenance(
-            data={"name": data.name, "pairs": len(data), "sha256": data.sha256},
+            data={
+                "name": data.name,
+                "pairs": len(data),
+                "sha256": data.sha256,
+                "tokens": token_marks([ids[row] for row in pairs.row.tolist()], digests),
+            },
             model=lm.describe(),
             settings={
                 "kind": pairs.kind,
@@ -238,7 +246,9 @@ def score(
     )
 
 
-def _table(data: PreferenceDataset, pairs: TokenPairs, found: ScoredPairs) -> pa.Table:
+def _table(
+    data: PreferenceDataset, pairs: TokenPairs, found: ScoredPairs, digests: Sequence[str], model: str
+) -> pa.Table:
     table = data.table.take(pa.array(pairs.row))
     columns: dict[str, Any] = {name: table[name] for name in ("prompt", *SIDES)}
     if data.conversational:
@@ -251,6 +261,8 @@ def _table(data: PreferenceDataset, pairs: TokenPairs, found: ScoredPairs) -> pa
             "rejected_tokens": pa.array([len(text) for text in pairs.rejected], pa.int32()),
             "ref_chosen_logps": pa.array(found.chosen, pa.float64()),
             "ref_rejected_logps": pa.array(found.rejected, pa.float64()),
+            TOKENS_DIGEST: pa.array(digests, pa.string()),
+            MODEL_DIGEST: pa.array([model] * len(pairs), pa.string()),
         }
     )
 

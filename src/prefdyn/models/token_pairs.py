@@ -4,9 +4,10 @@ Of kind `responses` they are the ids that TRL's DPOTrainer gives: prompt and res
 end token after plain text, and the response begins where the joint tokens leave those of the prompt alone.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -25,6 +26,10 @@ from prefdyn.models.tokens import (
     one_token_answers,
     refuse_foreign,
 )
+from prefdyn.provenance import content_hash
+
+_MARKED = 64
+"""Pairs whose digests a result keeps one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,6 +55,41 @@ class TokenPairs:
 
     def __len__(self) -> int:
         return len(self.prompt)
+
+
+def pair_digest(prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int]) -> str:
+    """What tells the tokens of one pair from any other's: 32 hexadecimal digits.
+
+    Example:
+        >>> pair_digest([1, 2], [3], [4]) == pair_digest([1], [2, 3], [4])
+        False
+    """
+    lengths = np.asarray([len(prompt), len(chosen), len(rejected)], dtype="<i8")
+    ids = np.asarray([*prompt, *chosen, *rejected], dtype="<i8")
+    return hashlib.sha256(lengths.tobytes() + ids.tobytes()).hexdigest()[:32]
+
+
+def pair_digests(pairs: TokenPairs, *, flip: bool = False) -> list[str]:
+    """The digest of each pair, or of each with chosen and rejected swapped."""
+    sides = (pairs.rejected, pairs.chosen) if flip else (pairs.chosen, pairs.rejected)
+    return [
+        pair_digest(pairs.prompts[prompt], one, two)
+        for prompt, one, two in zip(pairs.prompt.tolist(), *sides, strict=True)
+    ]
+
+
+def token_marks(ids: Sequence[str], digests: Sequence[str]) -> dict[str, Any]:
+    """What a result keeps of the tokens that it was made from: a digest of all, and of some pairs each its own.
+
+    Which pairs is decided by their ids alone, so that results on parts of the same data know of the same ones.
+
+    Args:
+        ids: Of each pair.
+        digests: Of each pair.
+    """
+    ordered = sorted(zip(ids, digests, strict=True))
+    drawn = sorted(ordered, key=lambda pair: hashlib.sha256(pair[0].encode()).digest())[:_MARKED]
+    return {"sha256": content_hash(part for pair in ordered for part in pair), "pairs": dict(sorted(drawn))}
 
 
 def tokenize_pairs(
