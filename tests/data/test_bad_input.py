@@ -122,10 +122,28 @@ BAD_LINES = {
         "chosen",
         "message 2 has a content that is null (None), but must be text",
     ),
-    "tool call": (
-        lines({"chosen": [USER, {**BOT, "tool_calls": [{}]}], "rejected": [USER, BOT]}),
+    "nothing said": (
+        lines({**TALK, "chosen": [{"role": "assistant", "content": None, "tool_calls": []}]}),
         "chosen",
-        "message 2 holds tool calls",
+        "message 1 has a content that is null (None), but must be text",
+    ),
+    "number in a key": (
+        b'{"prompt": [{"role": "user", "content": "a", "seen": {"at": [NaN]}}], "chosen": [], "rejected": []}\n',
+        "prompt",
+        "message 1 holds 'seen.at[0]', which is nan, which JSON cannot hold",
+    ),
+    "tools": (lines({**TALK, "tools": {"name": "f"}}), "tools", "is an object ({'name': 'f'}), but must be a list"),
+    "tools no JSON": (lines({**TALK, "tools": "[{"}), "tools", "the text is not JSON"),
+    "arguments": (lines({**TALK, "chat_template_kwargs": [1]}), "chat_template_kwargs", "is a list ([1]), but must be"),
+    "argument of TRL": (
+        lines({**TALK, "chat_template_kwargs": {"add_generation_prompt": False}}),
+        "chat_template_kwargs",
+        "holds 'add_generation_prompt', which TRL sets itself",
+    ),
+    "argument of the tokenizer": (
+        lines({**TALK, "chat_template_kwargs": {"truncation": True}}),
+        "chat_template_kwargs",
+        "holds 'truncation', which would change the tokens themselves",
     ),
     "half in a message": (
         b'{"chosen": [{"role": "user", "content": "\\udc00"}], "rejected": []}\n',

@@ -117,13 +117,8 @@ BLUE, GREEN = {"role": "assistant", "content": "Blue."}, {"role": "assistant", "
         {"prompt": [ASK], "chosen": [BLUE], "rejected": [GREEN]},
         {"chosen": [ASK, BLUE], "rejected": [ASK, GREEN]},
         {"prompt": "What colour is the sky?", "chosen": [ASK, BLUE], "rejected": [ASK, GREEN]},
-        {
-            "prompt": [
-                {**ASK, "content": [{"type": "text", "text": "What colour "}, {"type": "text", "text": "is the sky?"}]}
-            ],
-            "chosen": [{**BLUE, "tool_calls": None}],
-            "rejected": [GREEN],
-        },
+        {"prompt": [{**ASK, "name": None}], "chosen": [{**BLUE, "tool_calls": None}], "rejected": [GREEN]},
+        {"prompt": [ASK], "chosen": [BLUE], "rejected": [GREEN], "tools": None, "chat_template_kwargs": None},
     ],
 )
 def test_the_forms_of_a_conversation_are_one(row, tmp_path):
@@ -132,6 +127,13 @@ def test_the_forms_of_a_conversation_are_one(row, tmp_path):
         assert found["conversation"] == {"prompt": [ASK], "chosen": [BLUE], "rejected": [GREEN]}
         assert (found["prompt"], found["chosen"], found["rejected"]) == (ASK["content"], "Blue.", "Green.")
     assert load_dataset([row]).conversational == 1
+
+
+def test_contents_in_parts_stay_parts_and_read_as_one_text():
+    parts = [{"type": "text", "text": "What colour "}, {"type": "text", "text": "is the sky?"}]
+    found = load_dataset([{"prompt": [{**ASK, "content": parts}], "chosen": [BLUE], "rejected": [GREEN]}]).to_rows()[0]
+    assert found["conversation"]["prompt"] == [{**ASK, "content": parts}]
+    assert found["prompt"] == ASK["content"]
 
 
 def test_conversations_come_out_of_a_frame_that_pandas_read_from_parquet(tmp_path):

@@ -129,7 +129,7 @@ def test_flipping_some_groups_leaves_the_others():
 def test_flipping_turns_conversations_too():
     talk = {side: [{"role": "assistant", "content": side}] for side in ("prompt", "chosen", "rejected")}
     turned = data("ab", conversation=talk).flipped(["b"])
-    found = turned.table["conversation"].to_pylist()
+    found = [talk or {} for talk in turned.conversations]
     assert [item["chosen"][0]["content"] for item in found] == ["chosen", "rejected"]
     assert [item["rejected"][0]["content"] for item in found] == ["rejected", "chosen"]
 

@@ -13,8 +13,9 @@ import transformers
 from tokenizers import decoders, pre_tokenizers, processors, trainers
 
 from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.models.answers import answer_mapping, with_answers
 from prefdyn.models.load import LanguageModel
-from prefdyn.models.texts import Texts
+from prefdyn.models.texts import SIDES, Texts
 from prefdyn.models.tokens import AnsweredPrompts, NotOneToken, one_token_answers
 
 QUESTION = 'Would you say this?\n"{}"'
@@ -200,6 +201,9 @@ def edit_config(folder: Path, **values: object) -> None:
 
 def tokenize_answers(data: PreferenceDataset, lm: LanguageModel, **options: Any) -> AnsweredPrompts:
     """One-token answers, or the error that says why not."""
+    if (answers := options.pop("answers", None)) is not None:
+        options["mapping"] = answer_mapping(answers, [row[side] for row in data.to_rows() for side in SIDES])
+        data = with_answers(data, answers)
     try:
         return one_token_answers(Texts(data, lm), **options)
     except NotOneToken as found:

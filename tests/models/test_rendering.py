@@ -286,7 +286,7 @@ def test_every_batch_has_the_limits_anew(chat, monkeypatch):
     whole = read_all(lm, data)
     counted: list[int] = []
     plain = texts.limited
-    monkeypatch.setattr(texts, "limited", lambda tokenizer: (counted.append(1), plain(tokenizer))[1])
+    monkeypatch.setattr(texts, "limited", lambda *given, **more: (counted.append(1), plain(*given, **more))[1])
     monkeypatch.setattr(texts, "_BATCH", 3)
     assert read_all(lm, data) == whole
     assert len(counted) == 7

@@ -11,8 +11,9 @@ import pytest
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError, TokenError
+from prefdyn.models.answers import with_answers
 from prefdyn.models.load import LanguageModel, load_model
-from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs, with_answers
+from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
 from tests.models.conftest import byte_tokenizer, make_model, piece_tokenizer, rows, tokenize_answers, yes_no
 
 CHATML = (

@@ -5,8 +5,8 @@ import pytest
 
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError, TokenError
+from prefdyn.models.answers import polarity
 from prefdyn.models.load import load_model
-from prefdyn.models.tokens import polarity
 from tests.conftest import CHAT_3M, STORIES_3M, needs_shared
 from tests.models.conftest import byte_tokenizer, make_model, piece_tokenizer, rows, tokenize_answers, yes_no
 
@@ -206,7 +206,7 @@ def test_more_than_two_single_tokens_are_fine(lm):
 )
 def test_which_answer_becomes_which(given, answers, mapping):
     """By "OLD=NEW", by the same word, by what yes and no mean, by the first letter; never the wrong way round."""
-    from prefdyn.models.tokens import _mapping
+    from prefdyn.models.answers import _mapping
 
     assert _mapping(answers, sorted(given)) == mapping
 
@@ -300,7 +300,8 @@ def test_conversations_go_through_the_chat_template(chat):
     """Its own begin token, once; the generation prompt; the answer as the template writes it."""
     data = talk()
     found = tokenize_answers(data, chat)
-    first = data.table["conversation"][0].as_py()
+    first = data.conversations[0]
+    assert first is not None
     text = chat.tokenizer.apply_chat_template(first["prompt"], tokenize=False, add_generation_prompt=True)
     assert found.sequences[found.sequence[0]] == tuple(chat.tokenizer(text, add_special_tokens=False).input_ids)
     assert found.sequences[0].count(chat.tokenizer.bos_token_id) == 1

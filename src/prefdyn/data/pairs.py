@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -14,14 +15,13 @@ import pyarrow.compute as pc
 
 from prefdyn._checks import at_least, nearest
 from prefdyn._random import stream
+from prefdyn._shape import listed
 from prefdyn.data.clusters import Clusters
 from prefdyn.data.codes import encode
 from prefdyn.data.split import held_out_mask
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.provenance import content_hash
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-CONVERSATION = pa.struct([("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES)])
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -36,18 +36,20 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("source", pa.string()),
         ("line", pa.int64()),
-        ("conversation", CONVERSATION),
+        ("conversation", pa.string()),
     ]
 )
-"""`id` is unique. `split`: "train" or "held_out". `line`: line or row of `source`, from 1. `conversation`: the messages
-of a conversational pair, null for plain text; its prompt, chosen and rejected hold a rendering for people and for word
-counts."""
+"""`id` is unique. `split`: "train" or "held_out". `line`: line or row of `source`, from 1. `conversation`: what a
+chat template reads of a conversational pair, as JSON (see `prefdyn.data.conversation`), null for plain text; its
+prompt, chosen and rejected hold a rendering for people and for word counts."""
 
 MAY_BE_NULL = frozenset({"cluster", "agreement", "slot", "conversation"})
 """`cluster`: what the data say that a pair belongs to, such as the row that it came from with others. `agreement`:
 share of the votes for the chosen response, where several people voted. `slot`: 1 where the chosen response stood first,
 2 where second. Each is null where nothing is known of it."""
 TRAIN, HELD_OUT = "train", "held_out"
+Conversation = dict[str, Any]
+"""`prompt`, `chosen`, `rejected`: lists of messages; `tools` and `chat_template_kwargs` where there are any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +132,8 @@ class PreferenceDataset:
 
         Args:
             rows: `prompt`, `chosen` and `rejected` as text; `group` ("all"), `id` (name:row), `weight` (1), `cluster`,
-                `agreement`, `slot` (none), `split` ("train"), `source` (name), `line` (row, from 1) and
-                `conversation` (none) where they differ from the
-                default in brackets.
+                `agreement`, `slot` (none), `split` ("train"), `source` (name), `line` (row, from 1) and `conversation`
+                (none; a dictionary of messages) where they differ from the default in brackets.
             name: Name of the dataset.
 
         Raises:
@@ -181,8 +182,11 @@ class PreferenceDataset:
         )
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """All pairs as dictionaries, in order, with every column of `SCHEMA`."""
-        return self.table.to_pylist()
+        """All pairs as dictionaries, in order, with every column of `SCHEMA`; conversations as dictionaries."""
+        rows = self.table.to_pylist()
+        for row, talk in zip(rows, self.conversations, strict=True):
+            row["conversation"] = talk
+        return rows
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -205,6 +209,15 @@ class PreferenceDataset:
         return Clusters.find(self.table)
 
     @cached_property
+    def conversations(self) -> tuple[Conversation | None, ...]:
+        """What a chat template reads of each pair; None where it is plain text. Not to be changed."""
+        return tuple(None if text is None else json.loads(text) for text in self.table["conversation"].to_pylist())
+
+    def with_conversations(self, talks: Iterable[Conversation | None]) -> "PreferenceDataset":
+        """The same pairs with other conversations, one for each."""
+        return self._with("conversation", pa.array(_as_json(talks), pa.string()))
+
+    @cached_property
     def sha256(self) -> str:
         """Hash of ids, groups, texts, conversations, weights and named clusters, in order. Of nothing else."""
         parts: list[bytes] = []
@@ -213,7 +226,7 @@ class PreferenceDataset:
             parts += [np.fromiter(map(len, raw), "<i8", len(raw)).tobytes(), b"".join(raw)]
         parts.append(np.asarray(self.table["weight"], dtype="<f8").tobytes())
         if self.conversational:
-            parts.append(repr(self.table["conversation"].to_pylist()).encode())
+            parts.append(repr(list(self.conversations)).encode())
         if self.table["cluster"].null_count < len(self):
             parts.append(repr(self.table["cluster"].to_pylist()).encode())
         return content_hash(parts)
@@ -325,11 +338,10 @@ class PreferenceDataset:
             data = data._with("slot", pc.if_else(swap, other, slot))
         if not self.conversational:
             return data
-        talks = [
+        return data.with_conversations(
             talk if talk is None or not turn else {**talk, "chosen": talk["rejected"], "rejected": talk["chosen"]}
-            for talk, turn in zip(self.table["conversation"].to_pylist(), mask.tolist(), strict=True)
-        ]
-        return data._with("conversation", pa.array(talks, CONVERSATION))
+            for talk, turn in zip(self.conversations, mask.tolist(), strict=True)
+        )
 
     def _with(self, column: str, values: pa.Array | pa.ChunkedArray) -> "PreferenceDataset":
         index = SCHEMA.get_field_index(column)
@@ -340,17 +352,40 @@ class PreferenceDataset:
 
 
 def table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """An Arrow table with `SCHEMA` from one list per column.
+    """An Arrow table with `SCHEMA` from one list per column, of `conversation` a list of dictionaries and None.
 
     Raises:
         DataError: A value has the wrong type for its column.
     """
     arrays = []
     for column in SCHEMA:
+        values = columns[column.name]
         try:
-            arrays.append(pa.array(columns[column.name], column.type))
+            if column.name == "conversation":
+                values = _as_json(values)
+            arrays.append(pa.array(values, column.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
             raise DataError(
                 f"column {column.name!r} must hold {column.type}: {' '.join(str(error).split())}"
             ) from error
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _as_json(talks: Iterable[Conversation | None]) -> list[str | None]:
+    """Each conversation as it is held.
+
+    Raises:
+        DataError: One is no dictionary of prompt, chosen and rejected messages.
+    """
+    found: list[str | None] = []
+    for talk in talks:
+        if talk is not None and not all(
+            isinstance(talk.get(side), list) and all(isinstance(message, dict) for message in talk[side])
+            for side in ("prompt", "chosen", "rejected")
+        ):
+            raise DataError(
+                "column 'conversation' must hold prompt, chosen and rejected, each a list of messages, but one holds "
+                f"{listed(talk)}"
+            )
+        found.append(None if talk is None else json.dumps(talk, ensure_ascii=False))
+    return found

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from prefdyn.data.bad_rows import BadRow, kind, listed, shown
-from prefdyn.data.conversation import Message, conversation, rendering
+from prefdyn.data.conversation import ARGUMENTS, TOOLS, Conversation, conversation, readable
 
 SCORES = (
     ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("rating_chosen", "rating_rejected"),
@@ -15,7 +15,9 @@ SCORES = (
 """Names under which the scores of the two responses stand beside them."""
 GROUP_NAMES = ("group", "behavior", "behaviour", "persona", "subset", "source", "category", "channel", "dataset")
 """Names under which a group column is looked for, in this order."""
-USED = frozenset({"prompt", "chosen", "rejected", "id", "weight", "split", "cluster", *GROUP_NAMES})
+USED = frozenset({
+    "prompt", "chosen", "rejected", TOOLS, ARGUMENTS, "id", "weight", "split", "cluster", *GROUP_NAMES,
+})  # fmt: skip
 
 
 class Texts(NamedTuple):
@@ -24,7 +26,7 @@ class Texts(NamedTuple):
     prompt: str
     chosen: str
     rejected: str
-    conversation: Mapping[str, list[Message]] | None = None
+    conversation: Conversation | None = None
 
 
 Parser = Callable[[Mapping[str, Any]], Texts]
@@ -82,13 +84,8 @@ def trl_texts(row: Mapping[str, Any]) -> Texts:
         for field, value in (("chosen", chosen), ("rejected", rejected)):
             if field not in row or kind(value) == "null":
                 text(row, field)
-        talk = conversation(row.get("prompt"), chosen, rejected, explicit="prompt" in row)
-        return Texts(
-            prompt=rendering(talk["prompt"], speaker="user"),
-            chosen=rendering(talk["chosen"], speaker="assistant"),
-            rejected=rendering(talk["rejected"], speaker="assistant"),
-            conversation=talk,
-        )
+        talk = conversation(row.get("prompt"), chosen, rejected, explicit="prompt" in row, given=row)
+        return Texts(*readable(talk), conversation=talk)
     first, second = texts_of(row, "chosen", "rejected")
     if "prompt" in row:
         if isinstance(row["prompt"], list):

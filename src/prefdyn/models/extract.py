@@ -16,7 +16,7 @@ from prefdyn.models.load import LanguageModel, load_model, untrained_twin
 from prefdyn.models.responses import read_responses
 from prefdyn.models.shards import load_shard, plan, read_shards, settle_prefix
 from prefdyn.models.team import Team, together
-from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
+from prefdyn.models.token_pairs import TokenPairs, pair_digests, token_marks, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 from prefdyn.settings import SKETCH, Extraction, opened
 
@@ -191,7 +191,12 @@ def _assemble(
         rejected_length=np.asarray([len(ids) for ids in pairs.rejected], dtype=np.int32),
         **arrays,
         provenance=Provenance(
-            data={"name": data.name, "pairs": len(data), "sha256": data.sha256},
+            data={
+                "name": data.name,
+                "pairs": len(data),
+                "sha256": data.sha256,
+                "tokens": token_marks(ids[kept].tolist(), pair_digests(pairs)),
+            },
             model=lm.describe(),
             settings={
                 **settings,

@@ -6,12 +6,15 @@ building gigabytes. Only the rendering is limited; tokenizers, with threads of t
 
 import contextlib
 import ctypes
+import datetime
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from transformers.utils import chat_template_utils
 
 try:
     import resource
@@ -48,12 +51,21 @@ class Renderer:
     def __init__(self, tokenizer: Any, clock: "_Clock") -> None:
         self.tokenizer, self.clock = tokenizer, clock
 
-    def __call__(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
+    def __call__(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
         """One conversation as the template writes it.
 
         Args:
             messages: The turns.
             add_generation_prompt: End where the assistant begins to speak.
+            tools: What the template is told of tools.
+            arguments: Further variables of the template.
 
         Raises:
             RenderingError: A limit was reached.
@@ -64,7 +76,11 @@ class Renderer:
             self.clock.start()
             try:
                 found = self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                    messages,
+                    tools=tools,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    **(arguments or {}),
                 )
             finally:
                 self.clock.stop()
@@ -75,21 +91,50 @@ class Renderer:
         if not isinstance(found, str):
             raise TypeError(f"it gives a {type(found).__name__}, not a text")
         if len(found) > LENGTH:
-            given = sum(len(str(value)) for message in messages for value in message.values())
+            given = characters(messages, tools, arguments)
             if len(found) > RATIO * given:
                 raise RenderingError(f"makes {len(found):,} characters of {given:,}, more than {RATIO} times as many")
         return found
 
 
+def characters(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, arguments: Mapping[str, Any] | None
+) -> int:
+    """How many characters a conversation has that a template is given."""
+    values = (value for message in messages for value in message.values())
+    return sum(len(str(value)) for value in (*values, *(tools or ()), *(arguments or {}).values()))
+
+
 @contextlib.contextmanager
-def limited(tokenizer: Any) -> Iterator[Renderer]:
+def limited(tokenizer: Any, *, moment: datetime.datetime | None = None) -> Iterator[Renderer]:
     """For as long as the block lasts, the limits hold. For a few hundred conversations: what they give counts as well.
 
     Args:
         tokenizer: With a chat template.
+        moment: What templates that ask for the time are told; the time that it is unless given.
     """
-    with _LOCK, _within_memory(), _clock() as clock:
+    with _LOCK, _told(moment), _within_memory(), _clock() as clock:
         yield Renderer(tokenizer, clock)
+
+
+@contextlib.contextmanager
+def _told(moment: datetime.datetime | None) -> Iterator[None]:
+    """One moment for every rendering, where the library looks at the clock as it does today."""
+    known = getattr(chat_template_utils, "datetime", None)
+    if moment is None or not isinstance(known, type):
+        yield
+        return
+
+    class Standing(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return moment
+
+    chat_template_utils.datetime = Standing  # type: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = known  # type: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager

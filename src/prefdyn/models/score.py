@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,21 @@ import torch
 from jaxtyping import Float
 
 from prefdyn._checks import one_of
-from prefdyn.data.pairs import MESSAGES, PreferenceDataset
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.data.write import conversation_columns
 from prefdyn.errors import DataError
+from prefdyn.models.answers import with_answers
 from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
 from prefdyn.models.team import Team, together
 from prefdyn.models.texts import SIDES
-from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs, with_answers
+from prefdyn.models.token_pairs import TokenPairs, pair_digests, token_marks, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 from prefdyn.settings import Reading, opened
 
 AUTOCASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+TOKENS_DIGEST, MODEL_DIGEST = "tokens_sha256", "model_sha256"
+"""Columns of scores: `pair_digest` of what was scored, and the fingerprint of the model."""
 TRL_LENGTH = 1024
 """Tokens at which TRL's DPOConfig cuts sequences unless it is told otherwise."""
 
@@ -107,8 +111,9 @@ class Scores:
     """Log-probabilities of a dataset's pairs under a model, beside the pairs as TRL reads them."""
 
     table: pa.Table
-    """One row per pair: `prompt`, `chosen`, `rejected` (texts, or lists of messages), `id`, `group`, `split`,
-    `chosen_tokens`, `rejected_tokens`, `ref_chosen_logps`, `ref_rejected_logps` (float64, nats)."""
+    """One row per pair: `prompt`, `chosen`, `rejected` (texts, or lists of messages), `tools` and
+    `chat_template_kwargs` of conversations that have them, `id`, `group`, `split`, `chosen_tokens`, `rejected_tokens`,
+    `ref_chosen_logps`, `ref_rejected_logps` (float64, nats), `tokens_sha256`, `model_sha256`."""
     left_out: tuple[Mapping[str, str], ...]
     """`id` and `reason` of each pair that could not be scored."""
     warnings: tuple[str, ...]
@@ -197,12 +202,18 @@ def score(
         lm, pairs, autocast=autocast, batch_tokens=reading.batch_tokens, cache=reading.cache, team=team,
         progress=progress and team.main, ids=[ids[row] for row in pairs.row.tolist()], limit=limit,
     )  # fmt: skip
+    digests = pair_digests(pairs)
     return Scores(
-        table=_table(read, pairs, found),
+        table=_table(read, pairs, found, digests, lm.fingerprint),
         left_out=tuple({"id": ids[row], "reason": reason} for row, reason in pairs.left_out),
         warnings=tuple(_warnings(pairs, len(data), eos=eos)),
         provenance=Provenance(
-            data={"name": data.name, "pairs": len(data), "sha256": data.sha256},
+            data={
+                "name": data.name,
+                "pairs": len(data),
+                "sha256": data.sha256,
+                "tokens": token_marks([ids[row] for row in pairs.row.tolist()], digests),
+            },
             model=lm.describe(),
             settings={
                 "kind": pairs.kind,
@@ -216,12 +227,13 @@ def score(
     )
 
 
-def _table(data: PreferenceDataset, pairs: TokenPairs, found: ScoredPairs) -> pa.Table:
+def _table(
+    data: PreferenceDataset, pairs: TokenPairs, found: ScoredPairs, digests: Sequence[str], model: str
+) -> pa.Table:
     table = data.table.take(pa.array(pairs.row))
     columns: dict[str, Any] = {name: table[name] for name in ("prompt", *SIDES)}
     if data.conversational:
-        talks = table["conversation"].to_pylist()
-        columns = {name: pa.array([talk[name] for talk in talks], MESSAGES) for name in columns}
+        columns = conversation_columns(replace(data, table=table))
     return pa.table(
         {
             **columns,
@@ -230,6 +242,8 @@ def _table(data: PreferenceDataset, pairs: TokenPairs, found: ScoredPairs) -> pa
             "rejected_tokens": pa.array([len(text) for text in pairs.rejected], pa.int32()),
             "ref_chosen_logps": pa.array(found.chosen, pa.float64()),
             "ref_rejected_logps": pa.array(found.rejected, pa.float64()),
+            TOKENS_DIGEST: pa.array(digests, pa.string()),
+            MODEL_DIGEST: pa.array([model] * len(pairs), pa.string()),
         }
     )
 

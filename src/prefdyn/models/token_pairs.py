@@ -4,16 +4,18 @@ Of kind `responses` they are the ids that TRL's DPOTrainer gives: prompt and res
 end token after plain text, and the response begins where the joint tokens leave those of the prompt alone.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int
 
-from prefdyn.data.pairs import CONVERSATION, SCHEMA, PreferenceDataset
+from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError, ModelError, TokenError
+from prefdyn.models.answers import answer_mapping, with_answers
+from prefdyn.models.changes import changes, doubled
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.texts import Texts
 from prefdyn.models.tokens import (
@@ -21,10 +23,13 @@ from prefdyn.models.tokens import (
     NotOneToken,
     Scribe,
     agree,
-    answer_mapping,
     one_token_answers,
     refuse_foreign,
 )
+from prefdyn.provenance import content_hash
+
+_MARKED = 64
+"""Pairs whose digests a result keeps one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,6 +55,41 @@ class TokenPairs:
 
     def __len__(self) -> int:
         return len(self.prompt)
+
+
+def pair_digest(prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int]) -> str:
+    """What tells the tokens of one pair from any other's: 32 hexadecimal digits.
+
+    Example:
+        >>> pair_digest([1, 2], [3], [4]) == pair_digest([1], [2, 3], [4])
+        False
+    """
+    lengths = np.asarray([len(prompt), len(chosen), len(rejected)], dtype="<i8")
+    ids = np.asarray([*prompt, *chosen, *rejected], dtype="<i8")
+    return hashlib.sha256(lengths.tobytes() + ids.tobytes()).hexdigest()[:32]
+
+
+def pair_digests(pairs: TokenPairs, *, flip: bool = False) -> list[str]:
+    """The digest of each pair, or of each with chosen and rejected swapped."""
+    sides = (pairs.rejected, pairs.chosen) if flip else (pairs.chosen, pairs.rejected)
+    return [
+        pair_digest(pairs.prompts[prompt], one, two)
+        for prompt, one, two in zip(pairs.prompt.tolist(), *sides, strict=True)
+    ]
+
+
+def token_marks(ids: Sequence[str], digests: Sequence[str]) -> dict[str, Any]:
+    """What a result keeps of the tokens that it was made from: a digest of all, and of some pairs each its own.
+
+    Which pairs is decided by their ids alone, so that results on parts of the same data know of the same ones.
+
+    Args:
+        ids: Of each pair.
+        digests: Of each pair.
+    """
+    ordered = sorted(zip(ids, digests, strict=True))
+    drawn = sorted(ordered, key=lambda pair: hashlib.sha256(pair[0].encode()).digest())[:_MARKED]
+    return {"sha256": content_hash(part for pair in ordered for part in pair), "pairs": dict(sorted(drawn))}
 
 
 def tokenize_pairs(
@@ -84,62 +124,34 @@ def tokenize_pairs(
         DataError: There are no pairs, or none can be used.
         ModelError: The tokenizer has no end token or chat template where one is needed, or is not the model's.
     """
-    if eos and answers is not None:
+    mapping = None
+    if answers is not None:
+        mapping = answer_mapping(answers, (*data.table["chosen"].to_pylist(), *data.table["rejected"].to_pylist()))
         data = with_answers(data, answers)
     texts = Texts(data, lm)
+    found = _tokenized(texts, eos=eos, mapping=mapping, max_length=max_length, strict=strict)
+    told = doubled(lm, found.prompts, found.prompt, (*found.chosen, *found.rejected))
+    return replace(found, warnings=(*found.warnings, *told, *changes(texts, found.row.tolist())))
+
+
+def _tokenized(
+    texts: Texts, *, eos: bool | None, mapping: Mapping[str, str] | None, max_length: int | None, strict: bool
+) -> TokenPairs:
     if eos:
         return _responses(texts, eos=True, max_length=max_length, warnings=())
     try:
-        return _answers(one_token_answers(texts, answers=answers, max_length=max_length))
+        return _answers(one_token_answers(texts, mapping=mapping, max_length=max_length))
     except NotOneToken as found:
-        if answers is not None or (strict and eos is None and isinstance(found.error, TokenError)):
+        if mapping is not None or (strict and eos is None and isinstance(found.error, TokenError)):
             raise found.error from None
         told = []
         if found.advice:
             told.append(
-                f"The two answers are several tokens each in {lm.name}, so they are read as texts"
+                f"The two answers are several tokens each in {texts.lm.name}, so they are read as texts"
                 f"{'' if eos is False else ' with an end token'}; {found.advice} makes them single tokens, which takes "
                 "one pass of the model for both."
             )
     return _responses(texts, eos=eos is None, max_length=max_length, warnings=told)
-
-
-def with_answers(data: PreferenceDataset, answers: Sequence[str]) -> PreferenceDataset:
-    """The dataset with other words for its two answers.
-
-    Args:
-        data: Pairs with two different answers in all.
-        answers: Positive and negative answer to use instead, or each as "OLD=NEW".
-
-    Raises:
-        TokenError: There are not two answers on either side, or which is which cannot be told.
-
-    Example:
-        >>> data = PreferenceDataset.from_rows([{"prompt": "Do you?", "chosen": " agree", "rejected": " disagree"}])
-        >>> with_answers(data, (" Yes", " No")).table["rejected"].to_pylist()
-        [' No']
-    """
-    table = data.table
-    sides = {side: table[side].to_pylist() for side in ("chosen", "rejected")}
-    words = answer_mapping(answers, (*sides["chosen"], *sides["rejected"]))
-    for side, texts in sides.items():
-        at = SCHEMA.get_field_index(side)
-        table = table.set_column(at, SCHEMA.field(at), pa.array([words[text.strip()] for text in texts], pa.string()))
-    if data.conversational:
-        talks = [None if talk is None else _renamed(talk, words) for talk in table["conversation"].to_pylist()]
-        at = SCHEMA.get_field_index("conversation")
-        table = table.set_column(at, SCHEMA.field(at), pa.array(talks, CONVERSATION))
-    return replace(data, table=table)
-
-
-def _renamed(talk: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
-    sides = {
-        side: [
-            {**message, "content": words.get(message["content"].strip(), message["content"])} for message in talk[side]
-        ]
-        for side in ("chosen", "rejected")
-    }
-    return {**talk, **sides}
 
 
 def _answers(found: AnsweredPrompts) -> TokenPairs:

@@ -3,9 +3,12 @@
 A one-token answer is the token that continues the prompt when both are tokenised together, without an end token.
 Tokenised apart, SentencePiece models would put a stray piece before the answer. Where the two ways differ, or where the
 boundary moves a token of the prompt, the difference is counted and told.
+
+Of a conversation the prompt is all that stands before the answer in the rendered conversation, which need not be what
+the generation prompt ends with, and the answer is the token that stands there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,22 +16,21 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.data.rows import common_prefix
 from prefdyn.errors import DataError, ModelError, TokenError
+from prefdyn.models.answers import polarity, with_answers
 from prefdyn.models.load import LanguageModel
+from prefdyn.models.places import answer_place
 from prefdyn.models.texts import SIDES, Texts, pair_name
 
-_POSITIVE = frozenset((
-    "yes", "y", "true", "t", "agree", "agreed", "agrees", "correct", "right", "good", "positive", "pos", "accept",
-    "accepted", "approve", "ok", "okay", "1", "+", "+1",
-))  # fmt: skip
-_NEGATIVE = frozenset((
-    "no", "n", "false", "f", "disagree", "disagreed", "disagrees", "incorrect", "wrong", "bad", "negative", "neg",
-    "reject", "rejected", "deny", "0", "-", "-1",
-))  # fmt: skip
 _PAIRS = (("Yes", "No"), ("Y", "N"), ("True", "False"), ("A", "B"), ("1", "2"), ("+", "-"), ("1", "0"))
 """Spellings to try where the given answers are several tokens, besides variations of the answers themselves."""
 _SAMPLE = 64
 """Prompts after which a spelling is tried before it is proposed."""
+_FEW = 8
+"""Conversations in which a spelling is tried once more, as its template writes it."""
+_OFFERED = 8
+"""Pairs of spellings that are tried so."""
 _CHUNK = 8192
 _SHORT = 40
 """Characters up to which a text can be one of two answers, and up to which it is shown whole."""
@@ -66,13 +68,13 @@ class NotOneToken(Exception):
 
 
 def one_token_answers(
-    texts: Texts, *, answers: Sequence[str] | None = None, max_length: int | None = None
+    texts: Texts, *, mapping: Mapping[str, str] | None = None, max_length: int | None = None
 ) -> AnsweredPrompts:
     """Tokenise every prompt with its two answers.
 
     Args:
         texts: The pairs, rendered for a model.
-        answers: Positive and negative answer to use in place of the dataset's two, or each as "OLD=NEW".
+        mapping: The dataset's own answers → the words that the texts have in their place, the positive one first.
         max_length: Leave out prompts longer than this many tokens; the model's context is always a limit.
 
     Raises:
@@ -83,13 +85,11 @@ def one_token_answers(
     """
     data, lm = texts.data, texts.lm
     scribe = Scribe(lm)
-    prompts, chosen, rejected = _as_read(texts)
-    mapping: dict[str, str] = {}
-    if answers is not None:
-        mapping = answer_mapping(answers, (*chosen, *rejected))
-        chosen, rejected = ([mapping[word.strip()] for word in side] for side in (chosen, rejected))
-    pairs = _Pairs.of(prompts, chosen, rejected, [talk is not None for talk in texts.talks])
-    joined = _join(pairs, scribe, data, mapping)
+    mapping = mapping or {}
+    read = _as_read(texts)
+    pairs = _Pairs.of(read.prompts, read.chosen, read.rejected, [talk is not None for talk in texts.talks])
+    joined = _join(pairs, scribe, texts, mapping, read.lost)
+    _refuse_lost(texts, read, pairs, joined, scribe)
 
     lengths = np.asarray([len(ids) for ids in joined.prompts])[pairs.prompt]
     left_out = _left_out(lengths, joined.chosen == joined.rejected, lm.context, max_length)
@@ -114,7 +114,7 @@ def one_token_answers(
         token_ids=token_ids,
         tokens=names,
         left_out=tuple(left_out),
-        warnings=_warnings(joined, pairs, kept, scribe),
+        warnings=(*_warnings(joined, pairs, kept, scribe), *_written_between(texts, read, kept)),
         answers=mapping,
     )
 
@@ -166,9 +166,15 @@ class _Joined:
     """Whether an answer of the pair changed the prompt's own tokens."""
 
 
-def _join(pairs: _Pairs, scribe: "Scribe", data: PreferenceDataset, mapping: Mapping[str, str]) -> _Joined:
-    count = len(pairs.words)
-    combos = np.unique(np.concatenate([pairs.prompt * count + side for side in (pairs.chosen, pairs.rejected)]))
+def _join(
+    pairs: _Pairs, scribe: "Scribe", texts: Texts, mapping: Mapping[str, str], lost: Mapping[int, str]
+) -> _Joined:
+    """Args: the pairs; the tokenizer; the texts; other words for the answers; rows that are not looked at."""
+    count, data = len(pairs.words), texts.data
+    kept = np.ones(len(data), dtype=bool)
+    kept[list(lost)] = False
+    sides = [np.where(kept, pairs.prompt * count + side, -1) for side in (pairs.chosen, pairs.rejected)]
+    combos = np.unique(np.concatenate(sides)[np.tile(kept, 2)])
     token = np.empty(len(combos), dtype=np.int64)
     moved = np.zeros(len(combos), dtype=bool)
     prompts: list[tuple[int, ...]] = [()] * len(pairs.texts)
@@ -181,13 +187,13 @@ def _join(pairs: _Pairs, scribe: "Scribe", data: PreferenceDataset, mapping: Map
         fresh = list(dict.fromkeys(rows))
         special = [pairs.special[row] for row in fresh]
         alone = dict(zip(fresh, scribe.ids([pairs.texts[row] for row in fresh], special), strict=True))
-        texts = [pairs.texts[row] + pairs.words[col] for row, col in zip(rows, cols, strict=True)]
-        for at, ids in enumerate(scribe.ids(texts, [pairs.special[row] for row in rows])):
+        joint = [pairs.texts[row] + pairs.words[col] for row, col in zip(rows, cols, strict=True)]
+        for at, ids in enumerate(scribe.ids(joint, [pairs.special[row] for row in rows])):
             row, before = rows[at], alone[rows[at]]
             if ids[:-1] != before:
                 moved[start + at] = True
-                if not scribe.is_one_token(ids, before, pairs.texts[row], texts[at], pairs.special[row]):
-                    raise _not_single(data, scribe, pairs, row, cols[at], ids[agree(ids, before) :], mapping)
+                if not scribe.is_one_token(ids, before, pairs.texts[row], joint[at], pairs.special[row]):
+                    raise _not_single(texts, scribe, pairs, row, cols[at], ids[agree(ids, before) :], mapping)
             token[start + at] = ids[-1]
             if row in seen and prompts[row] != ids[:-1]:
                 differs.add(row)
@@ -202,8 +208,11 @@ def _join(pairs: _Pairs, scribe: "Scribe", data: PreferenceDataset, mapping: Map
             "a space, or use other --answers"
         )
         raise NotOneToken(error)
-    won, lost = (np.searchsorted(combos, pairs.prompt * count + side) for side in (pairs.chosen, pairs.rejected))
-    return _Joined(prompts=prompts, chosen=token[won], rejected=token[lost], moved=moved[won] | moved[lost])
+    if not len(combos):
+        nowhere = np.full(len(data), -1)
+        return _Joined(prompts=prompts, chosen=nowhere, rejected=nowhere, moved=nowhere == 0)
+    won, against = (np.searchsorted(combos, np.where(kept, side, combos[0])) for side in sides)
+    return _Joined(prompts=prompts, chosen=token[won], rejected=token[against], moved=moved[won] | moved[against])
 
 
 def agree(one: Sequence[int], two: Sequence[int]) -> int:
@@ -276,88 +285,92 @@ class Scribe:
         return str(self.tokenizer.decode(list(ids)))
 
 
-def _as_read(texts: Texts) -> tuple[list[str], list[str], list[str]]:
-    """Prompt, chosen and rejected of every row as the model reads them."""
+# conversations -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """Prompt and answers of every pair as the model reads them."""
+
+    prompts: list[str]
+    """Of a conversation all that stands before its answers."""
+    chosen: list[str]
+    rejected: list[str]
+    lost: dict[int, str]
+    """Conversations whose answers are short but not to be found, and why."""
+
+
+def _as_read(texts: Texts) -> _Read:
     prompts, chosen, rejected = list(texts.prompts), list(texts.chosen), list(texts.rejected)
+    lost: dict[int, str] = {}
     for row, talk in enumerate(texts.talks):
         if talk is None:
             continue
         prompts[row] = texts.prompt(row)
-        for side, found in zip(SIDES, (chosen, rejected), strict=True):
-            if len(talk[side]) == 1:  # several turns: the plain rendering, which is no single token either
-                found[row] = _reply_text(texts.whole(row, side), prompts[row], talk[side][0]["content"])
-    return prompts, chosen, rejected
+        said = [texts.content(row, side) for side in SIDES]
+        if None in said:  # several turns, reasoning or calls: the text for people, which is no single token either
+            continue
+        wholes = [texts.whole(row, side) for side in SIDES]
+        if wholes[0] == wholes[1]:  # left out further on
+            chosen[row] = rejected[row] = str(said[0]).strip()
+        elif place := answer_place(*wholes, *map(str, said)):
+            prompts[row], chosen[row], rejected[row] = place
+        else:
+            lost[row] = "the two conversations differ in more than the answers, or in other words than theirs"
+            chosen[row], rejected[row] = map(str, said)
+    return _Read(prompts=prompts, chosen=chosen, rejected=rejected, lost=lost)
 
 
-def _reply_text(whole: str, prompt: str, content: str) -> str:
-    """How the template writes the reply right after the generation prompt, without its end marks."""
-    rest = whole.removeprefix(prompt)
-    for spelling in (content, content.strip()):
-        if rest.startswith(spelling):
-            return spelling
-    return content.strip()
+def _refuse_lost(texts: Texts, read: _Read, pairs: _Pairs, joined: _Joined, scribe: Scribe) -> None:
+    """Refuse answers that are one token each but not to be found in the rendered conversation.
+
+    Raises:
+        DataError: There are such.
+        NotOneToken: Of those that are not to be found, one is longer.
+    """
+    lost = dict(read.lost)
+    for row in lost:
+        prompt = read.prompts[row]
+        (alone,) = scribe.ids([prompt], [False])
+        for side, text in (("chosen", read.chosen[row]), ("rejected", read.rejected[row])):
+            (ids,) = scribe.ids([prompt + text.strip()], [False])
+            if not scribe.is_one_token(ids, alone, prompt, prompt + text.strip(), False):
+                raise _longer(texts.data, row, side, text, len(ids) - agree(ids, alone))
+    rows = [row for row, talk in enumerate(texts.talks) if talk is not None and row not in read.lost]
+    for side, tokens in zip(SIDES, (joined.chosen, joined.rejected), strict=True):
+        for start in range(0, len(rows), _CHUNK):
+            part = {row: texts.whole(row, side) for row in rows[start : start + _CHUNK]}
+            different = list(dict.fromkeys(part.values()))
+            ids = dict(zip(different, scribe.ids(different, [False] * len(different)), strict=True))
+            for row, whole in part.items():
+                expected = (*joined.prompts[pairs.prompt[row]], int(tokens[row]))
+                if ids[whole][: len(expected)] != expected:
+                    lost.setdefault(row, f"its {side} answer joins with what follows into other tokens")
+    if lost:
+        row = min(lost)
+        raise DataError(
+            f"pair {pair_name(texts.data, row)} and {len(lost) - 1} others: where the answer "
+            f"{_short(read.chosen[row])!r} stands in the conversation as the chat template of {texts.lm.name} writes "
+            f"it cannot be told ({lost[row]}); read the answers as replies with --eos"
+        )
+
+
+def _written_between(texts: Texts, read: _Read, kept: np.ndarray) -> Iterator[str]:
+    """What the template writes before answers that it does not write at the end of the prompt."""
+    rows = [row for row, talk in enumerate(texts.talks) if talk is not None and kept[row]]
+    between = [row for row in rows if read.prompts[row] != texts.prompt(row)]
+    if between:
+        prompt, before = texts.prompt(between[0]), read.prompts[between[0]]
+        alike = common_prefix(prompt, before)
+        without = f" and without {prompt[alike:]!r} there" if prompt[alike:] else ""
+        yield (
+            f"In {len(between)} of {len(rows)} conversations the answer follows {before[alike:]!r}{without}, which the "
+            "generation prompt does not end with (the first): answers are read where the rendered conversation has "
+            "them, as in training, and a model that is asked with the generation prompt alone stands elsewhere."
+        )
 
 
 # answers -------------------------------------------------------------------------------------------------------------
-
-
-def polarity(word: str) -> int:
-    """+1 for a word that says yes, -1 for one that says no, 0 for any other.
-
-    Example:
-        >>> polarity(" Yes"), polarity("disagree."), polarity("blue")
-        (1, -1, 0)
-    """
-    plain = word.strip().strip("()[].!\"'").lower() or word.strip()
-    return int(plain in _POSITIVE) - int(plain in _NEGATIVE)
-
-
-def answer_mapping(answers: Sequence[str], words: Iterable[str]) -> dict[str, str]:
-    """The dataset's two answers → the words to use instead, positive first.
-
-    Args:
-        answers: Positive and negative word, or each as "OLD=NEW".
-        words: Every answer of the dataset; blanks around it do not count.
-
-    Raises:
-        TokenError: There are not two answers on either side, or which is which cannot be told.
-    """
-    return _mapping(answers, sorted({word.strip() for word in words}))
-
-
-def _mapping(answers: Sequence[str], given: list[str]) -> dict[str, str]:
-    if len(answers) != 2:
-        raise TokenError(f"answers {list(answers)!r} must be two words, positive then negative, such as Yes,No")
-    if len(given) != 2:
-        shown = ", ".join(repr(_short(word)) for word in given[:4]) + (", …" if len(given) > 4 else "")
-        raise TokenError(
-            f"--answers is for data with two different answers, but this has {len(given)} ({shown}); leave it out"
-        )
-    renamed = [word.partition("=") for word in answers]
-    if (
-        all(old.strip() in given and new.strip() for old, _, new in renamed)
-        and renamed[0][0].strip() != renamed[1][0].strip()
-    ):
-        return {old.strip(): new for old, _, new in renamed}
-    first, second = answers
-    if first.strip() == second.strip():
-        raise TokenError(
-            f"answers {list(answers)!r} are the same word; give two, positive then negative, such as Yes,No"
-        )
-    folded = {word.lower(): word for word in given}
-    if len(folded) == 2 and {first.strip().lower(), second.strip().lower()} == set(folded):
-        return {folded[first.strip().lower()]: first, folded[second.strip().lower()]: second}
-    lean, wanted = polarity(given[0]) - polarity(given[1]), polarity(first) - polarity(second)
-    if lean:
-        positive, negative = given if lean > 0 else given[::-1]
-        return {negative: first, positive: second} if wanted < 0 else {positive: first, negative: second}
-    initials = {word[0].lower(): word for word in given if word}
-    if len(initials) == 2 and {first.strip()[0].lower(), second.strip()[0].lower()} == set(initials):
-        return {initials[first.strip()[0].lower()]: first, initials[second.strip()[0].lower()]: second}
-    raise TokenError(
-        f"which of the answers {given[0]!r} and {given[1]!r} is {first!r} cannot be told; say it: "
-        f"--answers '{given[0]}={first},{given[1]}={second}'"
-    )
 
 
 def _order(
@@ -375,7 +388,7 @@ def _order(
 
 
 def _not_single(
-    data: PreferenceDataset,
+    texts: Texts,
     scribe: "Scribe",
     pairs: _Pairs,
     prompt: int,
@@ -393,6 +406,8 @@ def _not_single(
             [pairs.special[at] for at in sample],
             list(mapping) or pairs.words,
         )
+        if texts.data.conversational:
+            found = [pair for pair in found[:_OFFERED] if _stands(texts, scribe, pair)]
         shown = f"{answer!r} is {len(pieces)} tokens {pieces}" if pieces else f"{answer!r} is no token of its own"
         options = " or ".join(f"--answers {_quoted(pair)}" for pair in found[:4])
         if found:
@@ -402,9 +417,30 @@ def _not_single(
         error = TokenError(f"answer {shown} after these prompts in {scribe.lm.name}, but must be one; {fix}")
         return NotOneToken(error, options)
     hit = int(np.flatnonzero(((pairs.chosen == word) | (pairs.rejected == word)) & (pairs.prompt == prompt))[0])
-    side = "chosen" if pairs.chosen[hit] == word else "rejected"
+    return _longer(texts.data, hit, "chosen" if pairs.chosen[hit] == word else "rejected", answer, len(pieces))
+
+
+def _stands(texts: Texts, scribe: Scribe, pair: tuple[str, str]) -> bool:
+    """Whether two spellings are one token each as the template writes them, in the first few pairs."""
+    few = texts.data.select(mask=np.arange(len(texts.data)) < _FEW)
+    given = sorted(
+        {word.strip() for word in (*texts.chosen, *texts.rejected)}, key=lambda word: (-polarity(word), word)
+    )
+    answers = [f"{old}={new}" for old, new in zip(given, pair, strict=True)]
+    read = _as_read(Texts(with_answers(few, answers), texts.lm))
+    special = [talk is None for talk in few.conversations]
+    alone = scribe.ids(read.prompts, special)
+    for words in (read.chosen, read.rejected):
+        whole = [prompt + word for prompt, word in zip(read.prompts, words, strict=True)]
+        if any(ids[:-1] != before for ids, before in zip(scribe.ids(whole, special), alone, strict=True)):
+            return False
+    return not read.lost
+
+
+def _longer(data: PreferenceDataset, row: int, side: str, answer: str, tokens: int) -> NotOneToken:
+    """The error for an answer of several tokens where answers are texts of their own."""
     error = DataError(
-        f"pair {pair_name(data, hit)}: its {side} answer {_short(answer)!r} is {len(pieces)} tokens, but "
+        f"pair {pair_name(data, row)}: its {side} answer {_short(answer)!r} is {tokens} tokens, but "
         "one-token answers were asked for; without --answers longer responses are read as texts"
     )
     return NotOneToken(error)

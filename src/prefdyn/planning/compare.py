@@ -12,6 +12,7 @@ from pyarrow import parquet
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.dynamics.compare import Comparison, compare
+from prefdyn.errors import DataError
 from prefdyn.provenance import versions
 from prefdyn.trajectory import Trajectory
 
@@ -113,10 +114,11 @@ def compare_runs(first: Side, second: Side, *, losses: Sequence[float] = (), see
         seed: Of the interval and the permutations of the order's correlation.
 
     Raises:
-        DataError: The two runs have no group in common.
+        DataError: The two runs have no group in common, or the same model read a pair as other tokens in each.
         ConfigError: A loss asked for is not a finite number above 0.
     """
     names = names_of(first, second)
+    _refuse_other_tokens(first, second, names)
     found = compare(first.run, second.run, names=names, losses=losses, sizes={**first.sizes, **second.sizes}, seed=seed)
     return ComparedRuns(
         first=first,
@@ -144,6 +146,26 @@ def names_of(first: Side, second: Side) -> tuple[str, str]:
     if called[0] == called[1]:
         called = [side.folder for side in (first, second)]
     return (called[0], called[1]) if called[0] != called[1] else (f"{called[0]} (first)", f"{called[1]} (second)")
+
+
+def _refuse_other_tokens(first: Side, second: Side, names: tuple[str, str]) -> None:
+    """Refuse runs of one model whose margins are of other tokens under the same ids, as far as both say.
+
+    Raises:
+        DataError: A pair that both know differs.
+    """
+    sources = [side.run.provenance for side in (first, second)]
+    marks = [source.data.get("tokens") or {} for source in sources]
+    model = sources[0].model.get("sha256")
+    if model is None or model != sources[1].model.get("sha256") or marks[0].get("sha256") == marks[1].get("sha256"):
+        return
+    one, other = (mark.get("pairs") or {} for mark in marks)
+    name = next((name for name, digest in other.items() if one.get(name, digest) != digest), None)
+    if name is not None:
+        raise DataError(
+            f"{names[0]} and {names[1]} read pair {name!r} as other tokens under the same model, so their references "
+            "are not of the same texts (prompt, response, --eos, --answers or chat template differ); read both alike"
+        )
 
 
 def _unlike_sources(first: Side, second: Side, names: tuple[str, str]) -> list[str]:

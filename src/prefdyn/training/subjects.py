@@ -22,12 +22,13 @@ from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.log_probs import PairScorer
 from prefdyn.models.score import score_pairs
 from prefdyn.models.team import Team
-from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
+from prefdyn.models.token_pairs import TokenPairs, pair_digests, token_marks, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 from prefdyn.settings import Extraction, Reading
 from prefdyn.training.heads import AnswerHead, head_settings, response_head
 from prefdyn.training.memory import MemoryEstimate, check_fits, of_model
 from prefdyn.training.probes import Drift, PairTable
+from prefdyn.training.references import other_reference
 from prefdyn.training.settings import Settings, resolve
 from prefdyn.training.tune import Parameters, add_adapters, checkpoint_activations, unfreeze
 
@@ -97,7 +98,8 @@ def last_layer(
 ) -> tuple[Subject, Settings]:
     """The head, of features or of a model read once; `chosen`: fields of `Settings`."""
     if isinstance(data, FeatureSet):
-        return _head_of_features(data, None, models, objective, reference, chosen)
+        marks = data.provenance.data.get("tokens", {}).get("pairs", {})
+        return _head_of_features(data, None, models, objective, reference, chosen, marks)
     lm = models.load(dtype=models.reading.dtype)
     tokens = tokenize_pairs(data, lm, **models.reading.tokens())
     if tokens.kind == "responses":
@@ -105,7 +107,8 @@ def last_layer(
     feats = extract(
         data, lm, reading=Extraction(**vars(models.reading)), progress=models.progress,
     )  # fmt: skip
-    return _head_of_features(feats, lm, models, objective, reference, chosen)
+    marks = dict(zip(_ids(data, tokens).tolist(), pair_digests(tokens), strict=True))
+    return _head_of_features(feats, lm, models, objective, reference, chosen, marks)
 
 
 def _head_of_features(
@@ -115,6 +118,7 @@ def _head_of_features(
     objective: Objective,
     reference: str | Path | None,
     chosen: dict[str, Any],
+    marks: Mapping[str, str],
 ) -> tuple[Subject, Settings]:
     if chosen["flip"]:
         feats = feats.flipped()
@@ -143,11 +147,17 @@ def _head_of_features(
     decays = settings.optimizer.weight_decay > 0
     if decays and objective.reads == "log_probs":
         raise ConfigError("weight decay moves every row of the head, which SFT's normaliser would need; set it to 0")
+    notes: list[str] = []
     if reference is None:
         references = dict(zip(("ref_chosen", "ref_rejected"), scorer.start_log_probs(), strict=True))
     else:
-        lengths = (feats.chosen_length, feats.rejected_length)
-        references = _other_reference(reference, feats.id, lengths, flip=chosen["flip"])
+        first, second = feats.ref_chosen_logps, feats.ref_rejected_logps
+        references, notes = other_reference(
+            reference, feats.id, (feats.chosen_length, feats.rejected_length), digests=marks,
+            model=feats.provenance.model.get("sha256"),
+            rescored=None if first is None or second is None else lambda rows: (first[rows], second[rows]),
+            flip=chosen["flip"],
+        )  # fmt: skip
     pairs = _pairs_of_features(feats, known=scorer.has_log_probs and not decays, **references)
     return Subject(
         scorer=scorer,
@@ -159,7 +169,7 @@ def _head_of_features(
         lm=lm,
         feats=feats,
         left_out=feats.provenance.settings.get("left_out", []),
-        warnings=feats.provenance.settings.get("warnings", []),
+        warnings=[*feats.provenance.settings.get("warnings", []), *notes],
         provenance=feats.provenance,
     ), settings
 
@@ -189,10 +199,11 @@ def _head_of_responses(
         trained, tune="last-layer", objective=objective, learning_rate=rate, precision=precision, **chosen
     )
     scorer = response_head(lm, tokens, precision=precision, progress=models.progress)
+    notes: list[str] = []
     if reference is None:
         references = dict(zip(("ref_chosen", "ref_rejected"), scorer.start_log_probs(), strict=True))
     else:
-        references = _other_reference(reference, _ids(data, tokens), _lengths(tokens), flip=chosen["flip"])
+        references, notes = _scores(reference, data, tokens, lm, models, precision, flip=chosen["flip"])
     return Subject(
         scorer=scorer,
         parameters={"head": scorer.head},
@@ -201,7 +212,7 @@ def _head_of_responses(
         kind="responses",
         drift=Drift if "drift" in settings.probes else None,
         lm=lm,
-        **_told(data, tokens, lm, settings),
+        **_told(data, tokens, lm, settings, *notes),
     ), settings
 
 
@@ -265,11 +276,13 @@ def whole_model(
     doubt = check_fits(memory)
     models.tell(f"Memory: about {shown_bytes(memory.total)} at the peak ({_largest(memory)}).")
     references: dict[str, Any]
+    notes = [] if doubt is None else [doubt]
     if reference is None:
         ref_chosen, ref_rejected = models.scored(lm, tokens, precision)
         references = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
     elif Path(reference).is_dir() and (Path(reference) / "scores.parquet").is_file():
-        references = _other_reference(reference, _ids(data, tokens), _lengths(tokens), flip=chosen["flip"])
+        references, told = _scores(reference, data, tokens, lm, models, precision, flip=chosen["flip"])
+        notes += told
     else:
         references = _reference_model(data, models, tokens, str(reference), dtype, precision)
     pairs = _pairs_of_tokens(data, tokens, **references)
@@ -285,7 +298,7 @@ def whole_model(
         drift=drift if "drift" in settings.probes else None,
         lm=lm,
         wrapped=wrapped,
-        **_told(data, tokens, lm, settings, *([] if doubt is None else [doubt])),
+        **_told(data, tokens, lm, settings, *notes),
     ), settings
 
 
@@ -388,7 +401,12 @@ def _told(
         "left_out": [{"id": everything[row].as_py(), "reason": reason} for row, reason in tokens.left_out],
         "warnings": warnings,
         "provenance": Provenance(
-            data={"name": data.name, "pairs": len(data), "sha256": data.sha256},
+            data={
+                "name": data.name,
+                "pairs": len(data),
+                "sha256": data.sha256,
+                "tokens": token_marks(_ids(data, tokens).tolist(), pair_digests(tokens, flip=settings.flip)),
+            },
             model=lm.describe(),
             seed=settings.seed,
             versions=versions(),
@@ -421,33 +439,25 @@ def _reference_model(
     return {"ref_chosen": chosen, "ref_rejected": rejected}
 
 
-def _other_reference(
-    folder: str | Path, ids: np.ndarray, lengths: tuple[np.ndarray, np.ndarray], *, flip: bool
-) -> dict[str, np.ndarray]:
-    """Reference log-probabilities that `prefdyn score` wrote, by pair id."""
-    import pyarrow.parquet as pq
+def _scores(
+    folder: str | Path,
+    data: PreferenceDataset,
+    tokens: TokenPairs,
+    lm: LanguageModel,
+    models: Models,
+    precision: str,
+    *,
+    flip: bool,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What `prefdyn score` wrote of these tokens, as they stand with chosen and rejected swapped if `flip`."""
 
-    path = Path(folder) / "scores.parquet"
-    if not path.is_file():
-        raise ConfigError(
-            f"reference {str(folder)!r} is no folder that `prefdyn score` wrote: it holds no scores.parquet"
-        )
-    sides = ("rejected", "chosen") if flip else ("chosen", "rejected")
-    table = pq.read_table(path)
-    place = {name: at for at, name in enumerate(table["id"].to_pylist())}
-    missing = [str(name) for name in ids.tolist() if name not in place]
-    if missing:
-        raise DataError(
-            f"{path} lacks {len(missing)} of {len(ids)} pairs, the first is {missing[0]!r}; score the same data"
-        )
-    order = np.asarray([place[name] for name in ids.tolist()])
-    for side, ours in zip(sides, lengths, strict=True):
-        theirs = table[f"{side}_tokens"].to_numpy()[order]
-        if (theirs != ours).any():
-            row = int(np.flatnonzero(theirs != ours)[0])
-            raise DataError(
-                f"{path} scored pair {str(ids[row])!r} with {theirs[row]} {side} tokens, and here it has {ours[row]}: "
-                "the end token is counted in one of them only; add --eos, or score again with --no-eos"
-            )
-    columns = [np.asarray(table[f"ref_{side}_logps"].to_numpy()[order]) for side in sides]
-    return dict(zip(("ref_chosen", "ref_rejected"), columns, strict=True))
+    def rescored(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sides = {side: tuple(getattr(tokens, side)[row] for row in rows.tolist()) for side in ("chosen", "rejected")}
+        few = replace(tokens, prompt=tokens.prompt[rows], row=tokens.row[rows], answered=None, **sides)
+        return models.scored(lm, few, precision)
+
+    ids = _ids(data, tokens)
+    return other_reference(
+        folder, ids, _lengths(tokens), digests=dict(zip(ids.tolist(), pair_digests(tokens, flip=flip), strict=True)),
+        model=lm.fingerprint, rescored=rescored, flip=flip,
+    )  # fmt: skip

@@ -25,8 +25,10 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from prefdyn._files import atomic_write
 from prefdyn.errors import ConfigError, DataError
+from prefdyn.models.score import TOKENS_DIGEST
 from prefdyn.provenance import Provenance, versions
 from prefdyn.store import save_trajectory
+from prefdyn.training.references import far_off, looked_at
 from prefdyn.training.trl_data import (
     ROW,
     TAGS,
@@ -35,7 +37,9 @@ from prefdyn.training.trl_data import (
     group_names,
     numbered,
     pair_numbers,
+    pair_of,
     parameter_names,
+    refuse_other_tokens,
     without_tags,
 )
 from prefdyn.training.trl_record import (
@@ -338,8 +342,32 @@ class GroupMetrics(_Base):
         # TRL would score them once more, and then stop at a second column of the same name
         if {"ref_chosen_logps", "ref_rejected_logps"} <= set(dataset.column_names):
             self._reference = "columns"
+            id_column = self._columns["id_column"]
+            if TOKENS_DIGEST in dataset.column_names:
+                refuse_other_tokens(dataset, name=name, id_column=id_column, max_length=self.args.max_length)  # type: ignore[reportAttributeAccessIssue]
+            else:
+                self._refuse_other_numbers(dataset, name)
             return dataset
         return super()._precompute_ref_logps(dataset, name, batch_size)
+
+    def _refuse_other_numbers(self, dataset: Any, name: str) -> None:
+        """Score a few pairs whose columns do not say what they were made from, on every process the same ones."""
+        rows = looked_at(len(dataset)).tolist()
+        few = dataset.select(rows)
+        batch = self._prepare_inputs(self.data_collator([few[at] for at in range(len(few))]))
+        model = self.ref_model or self.model
+        scored = self.compute_ref_log_probs(model, batch)
+        exact = next(iter(self.model.parameters())).dtype == torch.float32 and not (self.args.bf16 or self.args.fp16)  # type: ignore[reportOptionalMemberAccess]
+        for side, ours in zip(("chosen", "rejected"), scored, strict=True):
+            theirs = np.asarray(few[f"ref_{side}_logps"], dtype=np.float64)
+            off = far_off(theirs, ours.double().cpu().numpy(), loose=1e-3 if exact else 0.05)
+            if off.any():
+                at = int(np.flatnonzero(off)[0])
+                raise DataError(
+                    f"{pair_of(few, at, rows[at], self._columns['id_column'])} of the {name} dataset has a "
+                    f"ref_{side}_logps of {theirs[at]:.4f}, and the reference gives {float(ours[at]):.4f}: the columns "
+                    "are of other tokens or of another model; write them anew with `prefdyn score`"
+                )
 
     # the record -----------------------------------------------------------------------------------------------------
 

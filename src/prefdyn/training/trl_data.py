@@ -13,6 +13,8 @@ from accelerate.utils import gather_object
 
 from prefdyn._checks import nearest
 from prefdyn.errors import DataError, ModelError
+from prefdyn.models.score import TOKENS_DIGEST
+from prefdyn.models.token_pairs import pair_digest
 from prefdyn.training.trl_record import SCORED, VALUES
 
 ROW = "prefdyn_row"
@@ -73,6 +75,39 @@ def parameter_names(function: Callable[..., Any], fallback: Callable[..., Any], 
         if len(named) >= count:
             return named[:count]
     raise TypeError(f"the trainer takes no {count} positional arguments; pass them by name")
+
+
+def pair_of(data: Any, at: int, row: int, id_column: str | None) -> str:
+    """How an error calls a pair: by its id, else by its row."""
+    return f"row {row}" if id_column is None else f"pair {str(data[at][id_column])!r}"
+
+
+def refuse_other_tokens(data: Any, *, name: str, id_column: str | None, max_length: int | None) -> None:
+    """Refuse references that were made from other tokens than the trainer has.
+
+    Args:
+        data: A dataset as TRL has prepared it, with the digests that `prefdyn score` wrote.
+        name: What to call it in an error.
+        id_column: Column that names the pair, if any.
+        max_length: Tokens at which the trainer cuts; None: not at all.
+
+    Raises:
+        DataError: A pair's tokens are others, or would be cut.
+    """
+    columns = data.select_columns(["prompt_ids", "chosen_ids", "rejected_ids", TOKENS_DIGEST])
+    for row, pair in enumerate(columns):
+        prompt, chosen, rejected = (pair[f"{part}_ids"] for part in ("prompt", "chosen", "rejected"))
+        called = f"{pair_of(data, row, row, id_column)} of the {name} dataset"
+        if pair_digest(prompt, chosen, rejected) != pair[TOKENS_DIGEST]:
+            raise DataError(
+                f"the reference log-probabilities of {called} are of other tokens than the trainer has (prompt, "
+                "response, template or tokenizer differ); score this data with `prefdyn score`"
+            )
+        if max_length is not None and len(prompt) + max(len(chosen), len(rejected)) > max_length:
+            raise DataError(
+                f"{called} is longer than the {max_length} tokens at which the trainer cuts, and its reference is of "
+                "all of them; set max_length=None in DPOConfig, or score with --max-length"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
