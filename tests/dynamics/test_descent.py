@@ -9,7 +9,7 @@ from scipy.special import wrightomega
 from prefdyn.dynamics.descent import answer_log_prob_changes, descent, recorded_steps, stable_learning_rate
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO
+from prefdyn.maths.objectives import DPO, IPO
 from tests.naive.descent import autograd, gram_margins
 
 T1 = {
@@ -171,6 +171,32 @@ def test_responses_follow_first_order_in_the_same_lines():
     np.testing.assert_allclose(run.margins[15], 0.4 * phi @ theta, atol=1e-12)
     np.testing.assert_allclose(run.chosen_changes[15], first @ theta, atol=1e-5)
     assert run.final("policy_accuracy", group="all") != run.final("policy_accuracy", group="all")  # NaN: no reference
+
+
+@pytest.mark.parametrize("objective", [DPO(beta=0.4), IPO(beta=0.4)], ids=lambda each: each.name)
+def test_policy_accuracy_compares_whole_responses_whatever_the_objective_averages(objective):
+    """log pi = reference + <psi, head>, summed over tokens, of chosen against rejected."""
+    rng = np.random.default_rng(4)
+    psi, lengths = rng.normal(size=(2, 60, 4)), rng.integers(1, 40, (2, 60))
+    psi[0, :, 0] += 1
+    reference = rng.normal(-9, 3, (2, 60))
+    feats = FeatureSet.from_arrays(
+        chosen_features=psi[0],
+        rejected_features=psi[1],
+        chosen_length=lengths[0],
+        rejected_length=lengths[1],
+        ref_chosen_logps=reference[0],
+        ref_rejected_logps=reference[1],
+    )
+    run = descent(feats, objective, steps=200, alone=False)
+    assert run.joint_head is not None
+    assert feats.chosen_features is not None
+    assert feats.rejected_features is not None
+    moved = np.stack([feats.chosen_features @ run.joint_head[0], feats.rejected_features @ run.joint_head[0]])
+    right = np.greater(*(reference + moved)).mean()
+    assert run.final("policy_accuracy", group="all") == pytest.approx(right)
+    averaged = ((moved / lengths)[0] - (moved / lengths)[1] + reference[0] - reference[1] > 0).mean()
+    assert abs(averaged - right) > 0.05  # the control: per token it is another number
 
 
 @settings(max_examples=40, deadline=None)
