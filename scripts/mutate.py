@@ -5,8 +5,8 @@ root left out, a mean for a sum, an axis, a condition turned round; never a text
 project, runs the tests that lie nearest to the changed module, and prints the changes that none of them noticed. It
 ends with 1 if one of them is not in `mutate_equivalent.toml`, which says why it changes nothing that a test should see.
 
-A change is drawn by a hash of what it is, so edits elsewhere leave the draw as it is. What was noticed is kept in
-`.mutate/` and not tried again while the source and the test that noticed it stay the same.
+A change is drawn by a hash of what it is, so edits elsewhere leave the draw as it is. What was found is kept in
+`.mutate/` and not tried again while the source and the tests that judged it stay the same.
 
 Written by hand because neither kept tool does it: mutmut makes every change of the whole source, texts included, and
 first runs every test; Cosmic Ray changes the checkout itself and knows one test command for all modules. Neither draws
@@ -19,6 +19,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -40,7 +41,8 @@ from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "src" / "prefdyn"
-KEPT = REPO / ".mutate" / "kept.json"
+KEPT = REPO / ".mutate" / "noticed.json"
+SECONDS = KEPT.with_name("seconds.json")
 EQUIVALENT = Path(__file__).with_name("mutate_equivalent.toml")
 ROOMS = (
     "maths", "data", "diagnostics", "theory", "dynamics", "models", "training", "experiments", "planning", "report",
@@ -306,6 +308,7 @@ class Bench:
     root: Path
     seconds: dict[str, float]
     """What files of tests take; infinite: more than the budget."""
+    seconds_file: Path
     budget: float
     writes: int = 0
 
@@ -319,35 +322,52 @@ class Bench:
         """Which test notices a change, if one does; those that took part."""
         path, left, ran = self.root / "src" / "prefdyn" / change.file, self.budget, []
         text, (start, stop) = path.read_bytes(), change.span
-        for target in nearest(change.file):
-            if (known := self.seconds.get(target, 0.0)) > left:
+        slow = [target for target in nearest(change.file) if self.seconds.get(target) == math.inf]
+        for target in [*(target for target in nearest(change.file) if target not in slow), *slow]:
+            known = self.seconds.get(target, 0.0)
+            if left < 1 or (target not in slow and known > left):
                 continue
             self.write(path, text[:start] + f"({change.after})".encode() + text[stop:])
-            code, used, failed = run_tests(self.root, target, limit=10 + 4 * known if known else left)
+            code, used, failed = run_tests(self.root, target, limit=10 + 4 * known if 0 < known < math.inf else left)
+            if code is None and not known and (known := self._unchanged(path, text, target)) < math.inf:
+                self.write(path, text[:start] + f"({change.after})".encode() + text[stop:])
+                code, used, failed = run_tests(self.root, target, limit=10 + 4 * known)
             self.write(path, text)
-            if code in (0, 5):
-                self.seconds[target] = used
-                left -= used
-            elif self._passes(target, failed, left):
-                how = "too slow" if code is None else "fails"
-                return {"by": failed, "how": how, "ran": [*ran, target]}
+            left -= used
             ran.append(target)
+            if code in (0, 5):
+                self._took(target, used)
+            elif code is None and known < math.inf:
+                return {"by": target, "how": "too slow", "ran": ran}
+            elif code is not None and self._passes(target, failed):
+                return {"by": failed, "how": "fails", "ran": ran}
         return {"by": None, "how": "unnoticed", "ran": ran}
 
-    def _passes(self, target: str, failed: str, left: float) -> bool:
-        """Whether the same passes while nothing is changed."""
-        if failed != target:
-            return run_tests(self.root, failed, limit=left)[0] == 0
-        code, used, _ = run_tests(self.root, target, limit=left)
-        self.seconds[target] = used if code in (0, 5) else float("inf")
-        return code in (0, 5)
+    def _passes(self, target: str, failed: str) -> bool:
+        """Whether the test that failed passes while nothing is changed."""
+        if failed == target:  # not even collected
+            return run_tests(self.root, target, "--collect-only", limit=self.budget)[0] in (0, 5)
+        return run_tests(self.root, failed, limit=self.budget)[0] == 0
+
+    def _unchanged(self, path: Path, text: bytes, target: str) -> float:
+        """What a file of tests takes while nothing is changed."""
+        self.write(path, text)
+        code, used, _ = run_tests(self.root, target, limit=self.budget)
+        self._took(target, used if code in (0, 5) else math.inf)
+        return self.seconds[target]
+
+    def _took(self, target: str, seconds: float) -> None:
+        """Written down at once: it is what takes longest to find out."""
+        self.seconds[target] = seconds
+        if self.seconds_file.parent.is_dir():
+            self.seconds_file.write_text(json.dumps(self.seconds, indent=1))
 
 
 _bench: Bench
 _parent = os.getppid()
 
 
-def _begin(work: str, seconds: dict[str, float], budget: float) -> None:
+def _begin(work: str, budget: float) -> None:
     """Called once in every worker: its own copy, and the libraries loaded before anything is forked."""
     global _bench, _parent
     _parent = os.getppid()
@@ -362,11 +382,11 @@ def _begin(work: str, seconds: dict[str, float], budget: float) -> None:
         (root.parent / "shared").symlink_to(REPO.parent / "shared")
     for name in ("pytest", "hypothesis", "beartype", "scipy.stats", "sklearn", "pyarrow", "matplotlib", "transformers"):
         __import__(name)
-    _bench = Bench(root, dict(seconds), budget)
+    _bench = Bench(root, json.loads(SECONDS.read_text()) if SECONDS.exists() else {}, SECONDS, budget)
 
 
-def _try(change: Change) -> tuple[dict[str, Any], dict[str, float]]:
-    return _bench.noticed(change), _bench.seconds
+def _try(change: Change) -> dict[str, Any]:
+    return _bench.noticed(change)
 
 
 def _digest(paths: Sequence[Path]) -> str:
@@ -376,9 +396,9 @@ def _digest(paths: Sequence[Path]) -> str:
     return content.hexdigest()
 
 
-def _still(found: dict[str, Any]) -> bool:
-    """Whether the file of the test that noticed a change is as it was."""
-    return bool(found["by"]) and _digest([REPO / found["by"].split("::")[0]]) == found["test"]
+def _judges(found: dict[str, Any]) -> str:
+    """The tests that a result rests on, as they are now."""
+    return _digest([REPO / file for file in ([found["by"].split("::")[0]] if found["by"] else found["ran"])])
 
 
 def equivalents(every: Sequence[Change]) -> dict[tuple[Any, ...], str]:
@@ -402,7 +422,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=40, help="seconds of tests per change, as measured unchanged")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing new after so many")
     parser.add_argument("--list", action="store_true", help="show the draw, try nothing")
-    parser.add_argument("--fresh", action="store_true", help="forget what was noticed before")
+    parser.add_argument("--fresh", action="store_true", help="forget what was found before")
     asked = parser.parse_args()
 
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -415,33 +435,31 @@ def main() -> int:
     if asked.list:
         print(*draw, f"{len(draw)} of {len(every):,} changes", sep="\n")
         return 0
-    state = {"source": _digest(sources), "seconds": {}, "noticed": {}}
-    if KEPT.exists() and not asked.fresh and (kept := json.loads(KEPT.read_text()))["source"] == state["source"]:
-        state = kept
-    results = {each: state["noticed"][each.place(0)] for each in draw if each.place(0) in state["noticed"]}
-    results = {each: found for each, found in results.items() if _still(found)}
+    KEPT.parent.mkdir(exist_ok=True)
+    source, kept = _digest(sources), {}
+    if KEPT.exists() and not asked.fresh and (read := json.loads(KEPT.read_text()))["source"] == source:
+        kept = read["noticed"]
+    results = {
+        each: kept[each.place(0)]
+        for each in draw
+        if each.place(0) in kept and kept[each.place(0)]["judges"] == _judges(kept[each.place(0)])
+    }
     queue = [each for each in draw if each not in results and each.key not in same]
     until, running = time.monotonic() + 60 * asked.minutes, dict[Future[Any], Change]()
     with (
         tempfile.TemporaryDirectory() as work,
-        ProcessPoolExecutor(
-            asked.jobs, get_context("fork"), initializer=_begin, initargs=(work, state["seconds"], asked.budget)
-        ) as pool,
+        ProcessPoolExecutor(asked.jobs, get_context("fork"), initializer=_begin, initargs=(work, asked.budget)) as pool,
     ):
         while running or (queue and time.monotonic() < until):
             while queue and len(running) < asked.jobs and time.monotonic() < until:
                 change = queue.pop(0)
                 running[pool.submit(_try, change)] = change
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                change, (found, seconds) = running.pop(future), future.result()
-                print(f"{found['how']:>9}  {change}  [{found['by'] or len(found['ran'])}]", flush=True)
+                change, found = running.pop(future), future.result()
+                print(f"{found['how']:>9}  {change}  [{found['by'] or ', '.join(found['ran'])}]", flush=True)
                 results[change] = found
-                state["seconds"] |= seconds
-                if found["by"]:
-                    test = _digest([REPO / found["by"].split("::")[0]])
-                    state["noticed"][change.place(0)] = found | {"test": test}
-                KEPT.parent.mkdir(exist_ok=True)
-                KEPT.write_text(json.dumps(state, indent=1))
+                kept[change.place(0)] = found | {"judges": _judges(found)}
+                KEPT.write_text(json.dumps({"source": source, "noticed": kept}, indent=1))
     return report(draw, results, same)
 
 

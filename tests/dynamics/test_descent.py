@@ -1,12 +1,22 @@
 """Descent on features against printed numbers, closed forms, and three independent routes to the same margins."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import wrightomega
 
-from prefdyn.dynamics.descent import answer_log_prob_changes, descent, recorded_steps, stable_learning_rate
+from prefdyn.dynamics.descent import (
+    _SOLVE,
+    MANY_GROUPS,
+    _together,
+    answer_log_prob_changes,
+    descent,
+    recorded_steps,
+    stable_learning_rate,
+)
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, IPO
@@ -305,3 +315,21 @@ def test_bad_settings_are_refused_with_the_value():
         descent(feats.with_held_out(np.ones(4, dtype=bool)))
     with pytest.raises(DataError, match="every training feature is zero"):
         descent(FeatureSet.from_arrays(np.zeros((2, 2)), chosen=[0, 1], rejected=[1, 0]))
+
+
+def test_many_small_groups_share_solves_up_to_their_size_and_few_do_not():
+    """A solve of k groups costs 4 k products over all its pairs: never more than the limit, and no two fit into one."""
+    sizes = np.random.default_rng(0).integers(1, 9, MANY_GROUPS + 1)
+    members = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
+    width = 256
+    shared = _together(members, width)
+
+    def cost(*solves):
+        groups = [rows for solve in solves for rows in solve]
+        return 4 * len(groups) * sum(map(len, groups)) * width
+
+    np.testing.assert_array_equal(np.concatenate([rows for solve in shared for rows in solve]), np.arange(sizes.sum()))
+    assert 1 < len(shared) < len(members)
+    assert all(cost(solve) <= _SOLVE for solve in shared)
+    assert all(cost(solve, [later[0]]) > _SOLVE for solve, later in itertools.pairwise(shared))
+    assert [len(solve) for solve in _together(members[:-1], width)] == [1] * MANY_GROUPS
