@@ -63,6 +63,8 @@ DROPPED = {"sqrt", "abs"}
 UNSEEN = (ast.JoinedStr, ast.Raise, ast.Assert, ast.Import, ast.ImportFrom)
 """Texts, and what a reader sees of an error; what a `raise` depends on is changed."""
 TYPES = {"annotation", "returns", "decorator_list"}
+_NAMED, _ENOUGH = 8, 300.0
+"""So many budgets are given to the tests named like a module; seconds that any one test may take."""
 _MOST = 7
 """So many test files are tried against one change."""
 _FAR = 3
@@ -320,41 +322,35 @@ class Bench:
 
     def noticed(self, change: Change) -> dict[str, Any]:
         """Which test notices a change, if one does; those that took part."""
-        path, left, ran = self.root / "src" / "prefdyn" / change.file, self.budget, []
+        path, ran, unfinished = self.root / "src" / "prefdyn" / change.file, [], []
         text, (start, stop) = path.read_bytes(), change.span
-        slow = [target for target in nearest(change.file) if self.seconds.get(target) == math.inf]
-        for target in [*(target for target in nearest(change.file) if target not in slow), *slow]:
-            known = self.seconds.get(target, 0.0)
-            if left < 1 or (target not in slow and known > left):
-                continue
+        for target in nearest(change.file):
+            known = self.seconds.get(target, math.inf)
+            named = Path(target).stem in (Path(change.file).stem, f"test_{Path(change.file).stem}")
+            limit = 10 + 4 * known if known < math.inf else self.budget * (_NAMED if named else 1)
             self.write(path, text[:start] + f"({change.after})".encode() + text[stop:])
-            code, used, failed = run_tests(self.root, target, limit=10 + 4 * known if 0 < known < math.inf else left)
-            if code is None and not known and (known := self._unchanged(path, text, target)) < math.inf:
-                self.write(path, text[:start] + f"({change.after})".encode() + text[stop:])
-                code, used, failed = run_tests(self.root, target, limit=10 + 4 * known)
+            code, used, failed = run_tests(self.root, target, limit=limit)
             self.write(path, text)
-            left -= used
             ran.append(target)
             if code in (0, 5):
                 self._took(target, used)
-            elif code is None and known < math.inf:
-                return {"by": target, "how": "too slow", "ran": ran}
-            elif code is not None and self._passes(target, failed):
+            elif code is None:
+                unfinished.append((target, limit))
+            elif self._passes(target, failed):
                 return {"by": failed, "how": "fails", "ran": ran}
+        for target, limit in unfinished:
+            if target not in self.seconds:
+                code, used, _ = run_tests(self.root, target, limit=limit)
+                self._took(target, used if code in (0, 5) else math.inf)
+            if self.seconds[target] < limit / 2:
+                return {"by": target, "how": "too slow", "ran": ran}
         return {"by": None, "how": "unnoticed", "ran": ran}
 
     def _passes(self, target: str, failed: str) -> bool:
         """Whether the test that failed passes while nothing is changed."""
         if failed == target:  # not even collected
-            return run_tests(self.root, target, "--collect-only", limit=self.budget)[0] in (0, 5)
-        return run_tests(self.root, failed, limit=self.budget)[0] == 0
-
-    def _unchanged(self, path: Path, text: bytes, target: str) -> float:
-        """What a file of tests takes while nothing is changed."""
-        self.write(path, text)
-        code, used, _ = run_tests(self.root, target, limit=self.budget)
-        self._took(target, used if code in (0, 5) else math.inf)
-        return self.seconds[target]
+            return run_tests(self.root, target, "--collect-only", limit=_ENOUGH)[0] in (0, 5)
+        return run_tests(self.root, failed, limit=_ENOUGH)[0] == 0
 
     def _took(self, target: str, seconds: float) -> None:
         """Written down at once: it is what takes longest to find out."""
@@ -419,7 +415,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=165, help="changes in all")
     parser.add_argument("--only", choices=ROOMS, action="append", help="rooms; all if not given")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--budget", type=float, default=40, help="seconds of tests per change, as measured unchanged")
+    parser.add_argument("--budget", type=float, default=25, help="processor seconds for a file of tests")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing new after so many")
     parser.add_argument("--list", action="store_true", help="show the draw, try nothing")
     parser.add_argument("--fresh", action="store_true", help="forget what was found before")
