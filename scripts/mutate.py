@@ -382,8 +382,9 @@ def _begin(work: str, budget: float) -> None:
         ["git", "ls-files", "-coz", "--exclude-standard"], cwd=REPO, capture_output=True, check=True
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(REPO / name, root / name)
+        if (REPO / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, root / name)
     if (REPO.parent / "shared").exists():
         (root.parent / "shared").symlink_to(REPO.parent / "shared")
     for name in _LIBRARIES:
@@ -402,9 +403,10 @@ def _digest(paths: Sequence[Path]) -> str:
     return content.hexdigest()
 
 
-def _judges(found: dict[str, Any]) -> str:
-    """The tests that a result rests on, as they are now."""
-    return _digest([REPO / file for file in ([found["by"].split("::")[0]] if found["by"] else found["ran"])])
+def _judges(change: Change, found: dict[str, Any]) -> str:
+    """What a result rests on, as it is now: the changed module, and the test that noticed or those that did not."""
+    tests = [found["by"].split("::")[0]] if found["by"] else found["ran"]
+    return _digest([PACKAGE / change.file, *(REPO / file for file in tests)])
 
 
 def equivalents(every: Sequence[Change]) -> dict[tuple[Any, ...], str]:
@@ -442,14 +444,9 @@ def main() -> int:
         print(*draw, f"{len(draw)} of {len(every):,} changes", sep="\n")
         return 0
     KEPT.parent.mkdir(exist_ok=True)
-    source, kept = _digest(sources), {}
-    if KEPT.exists() and not asked.fresh and (read := json.loads(KEPT.read_text()))["source"] == source:
-        kept = read["noticed"]
-    results = {
-        each: kept[each.place(0)]
-        for each in draw
-        if each.place(0) in kept and kept[each.place(0)]["judges"] == _judges(kept[each.place(0)])
-    }
+    kept = {} if asked.fresh or not KEPT.exists() else json.loads(KEPT.read_text())
+    results = {each: kept[each.place(0)] for each in draw if each.place(0) in kept and each.key not in same}
+    results = {each: found for each, found in results.items() if found["judges"] == _judges(each, found)}
     queue = [each for each in draw if each not in results and each.key not in same]
     until, running = time.monotonic() + 60 * asked.minutes, dict[Future[Any], Change]()
     with (
@@ -464,8 +461,8 @@ def main() -> int:
                 change, found = running.pop(future), future.result()
                 print(f"{found['how']:>9}  {change}  [{found['by'] or ', '.join(found['ran'])}]", flush=True)
                 results[change] = found
-                kept[change.place(0)] = found | {"judges": _judges(found)}
-                KEPT.write_text(json.dumps({"source": source, "noticed": kept}, indent=1))
+                kept[change.place(0)] = found | {"judges": _judges(change, found)}
+                KEPT.write_text(json.dumps(kept, indent=1))
     return report(draw, results, same)
 
 
