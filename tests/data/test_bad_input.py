@@ -407,6 +407,16 @@ def test_an_hh_folder_without_files_is_refused(tmp_path):
 # specs and settings --------------------------------------------------------------------------------------------------
 
 
+def test_a_missing_path_names_three_files_at_most(tmp_path):
+    for name in ("pairs-a", "pairs-b", "pairs-c", "pairs-d", "pairs-e"):
+        (tmp_path / f"{name}.jsonl").write_bytes(lines(GOOD))
+    for missing, near in (("pairs-x.jsonl", "pairs-"), ("0", "pairs-a.jsonl, pairs-b.jsonl, pairs-c.jsonl")):
+        with pytest.raises(DataError, match="near names in") as found:
+            load_dataset(tmp_path / missing)
+        assert near in str(found.value)
+        assert str(found.value).count(".jsonl") == 3 + missing.count(".jsonl")
+
+
 def test_a_missing_path_names_what_is_near(tmp_path):
     (tmp_path / "train.jsonl").write_bytes(lines(GOOD))
     refused(tmp_path / "trian.jsonl", "there is no file or folder", "near names in", "train.jsonl")
