@@ -67,6 +67,11 @@ _NAMED, _ENOUGH = 8, 300.0
 """So many budgets are given to the tests named like a module; seconds that any one test may take."""
 _MOST = 7
 """So many test files are tried against one change."""
+_TESTED_BY = {
+    "features": "nouns", "trajectory": "nouns", "_checks": "nouns", "_json": "store", "_stored": "store",
+    "measure": "engine", "run_curves": "reading", "remarks": "reading",
+}  # fmt: skip
+"""Modules whose tests have another name."""
 _FAR = 3
 """Imports from a test to the module, the test's own among them."""
 _LIBRARIES = (
@@ -242,13 +247,13 @@ def nearest(file: str) -> list[str]:
         front = [
             name for each in front for name in sorted(importers()[each]) if distance.setdefault(name, step) == step
         ]
-    room, stem = Path(file).parts[0] if "/" in file else "", Path(file).stem
+    room, stem = list(Path(file).parts[:-1][:1]), Path(file).stem
     found = []
     for name, step in distance.items():
         *folders, last = name.split(".")
         if folders[:1] == ["tests"] and last.startswith("test_"):
-            named = last.removeprefix("test_") in (stem, *Path(file).parts)
-            found.append((not named, step, folders[1:2] != [room], "/".join([*folders, last]) + ".py"))
+            named = last.removeprefix("test_") in (stem, *Path(file).parts, _TESTED_BY.get(stem))
+            found.append((not named, step, folders[1:2] != room, "/".join([*folders, last]) + ".py"))
     return [f"src/prefdyn/{file}", *(path for *_, path in sorted(found)[:_MOST])]
 
 
