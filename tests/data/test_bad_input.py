@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prefdyn._json import flaw_in, read_json
 from prefdyn.data.loaders import load_dataset
 from prefdyn.errors import ConfigError, DataError
 from tests.conftest import SHARED
@@ -405,6 +406,14 @@ def test_an_hh_folder_without_files_is_refused(tmp_path):
 
 
 # specs and settings --------------------------------------------------------------------------------------------------
+
+
+def test_the_first_flaw_is_found_however_deep_it_lies():
+    held = read_json(b'{"a": [1, {"b": [null, {"c": 1, "c": 2}]}], "d": {"e": 1, "e": 2}}', flaws=True)
+    assert str(flaw_in(held)) == "holds the key 'c' twice in one object; keep one"
+    assert "'e'" in str(flaw_in({"d": held["d"]}))
+    assert flaw_in({"a": [1, None, "x"], "b": {}}) is None
+    assert flaw_in([]) is None
 
 
 def test_a_missing_path_names_three_files_at_most(tmp_path):

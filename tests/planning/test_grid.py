@@ -67,6 +67,23 @@ def test_the_proposal_is_within_one_standard_error_and_the_first_at_its_target(f
     assert math.isclose(error, math.sqrt(top * (1 - top) / features().held_out.sum()))
 
 
+def test_what_a_cell_tells_is_the_mean_over_all_pairs_at_the_last_step(found):
+    for run, row in zip(found.runs, found.rows(), strict=True):
+        if row["diverged_at"] is not None:
+            continue
+        for split, quantity, name in (
+            ("held_out", "loss", "held_out_loss"),
+            ("held_out", "margin", "held_out_margin"),
+            ("held_out", "reward_accuracy", "held_out_accuracy"),
+            ("train", "loss", "train_loss"),
+        ):
+            last = [each for each in run.where(split=split).to_pylist() if each["step"] == 30]
+            assert len(last) == 4
+            mean = np.average([each[quantity] for each in last], weights=[each["pairs"] for each in last])
+            assert row[name] == pytest.approx(mean)
+        assert row["last_step"] == 30
+
+
 def cell(place, accuracy, steps, error=0.03, **change):
     return {
         "cell": place, "diverged_at": None, "held_out_accuracy": accuracy, "held_out_error": error,
