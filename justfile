@@ -17,6 +17,10 @@ fuzz:
 chaos *args:
     uv run python scripts/chaos.py {{args}}
 
+# Small changes of meaning to the code, one at a time, and which of them no test notices; hours on one core, go on any time.
+mutate *args:
+    uv run python scripts/mutate.py {{args}}
+
 lint:
     uv run ruff format --check
     uv run ruff check

@@ -7,6 +7,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: more threads wou
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)  # how long an example takes says something about the machine alone
+settings.load_profile("patient")
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared" / "data"

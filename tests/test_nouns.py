@@ -37,6 +37,20 @@ def test_responses_need_both_sides():
         FeatureSet.from_arrays(chosen_features=np.eye(2), rejected_features=np.eye(3)[:2])
 
 
+def test_states_of_responses_are_chosen_minus_rejected_and_turn_with_the_labels():
+    psi, own = np.random.default_rng(0).normal(size=(2, 4, 3)), np.arange(12.0).reshape(4, 3)
+    feats = FeatureSet.from_arrays(chosen_features=psi[0], rejected_features=psi[1])
+    np.testing.assert_allclose(feats.states, psi[0] - psi[1], rtol=1e-5)
+    given = FeatureSet.from_arrays(own, chosen_features=psi[0], rejected_features=psi[1], chosen_states=2 * own + 1)
+    np.testing.assert_array_equal(given.states, own)
+    turned = given.flipped()
+    np.testing.assert_array_equal(turned.states, -own)
+    assert turned.chosen_states is not None
+    np.testing.assert_array_equal(turned.chosen_states, own + 1)  # what was the rejected one's
+    assert turned.chosen_features is given.rejected_features
+    np.testing.assert_array_equal(turned.flipped().chosen_states, 2 * own + 1)
+
+
 def test_selection_keeps_codes_and_arrays_are_read_only():
     feats = FeatureSet.from_arrays(**GOOD, group=["u", "v", "u"])
     part = feats.select(feats.members("v"))

@@ -16,7 +16,8 @@ from tests.cli.conftest import pair, write_rows
 
 PARSED = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
 GIVEN = {
-    "data": "d.jsonl", "groups": "a", "limit": "3", "group_column": "g", "columns": "prompt=p", "template": "question", "split": "0.5",
+    "data": "d.jsonl", "groups": "a", "limit": "3", "group_column": "g", "columns": "prompt=p",
+    "template": "question", "split": "0.5",
     "answers": "Yes,No", "max_length": "9", "revision": "main", "dtype": "float32", "device": "cpu", "attn": "eager",
     "batch_tokens": "99", "sketch": "64", "model": "nowhere", "exact": "3",
 }  # fmt: skip

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prefdyn._json import flaw_in, read_json
 from prefdyn.data.loaders import load_dataset
 from prefdyn.errors import ConfigError, DataError
 from tests.conftest import SHARED
@@ -420,6 +421,24 @@ def test_an_hh_folder_without_files_is_refused(tmp_path):
 
 
 # specs and settings --------------------------------------------------------------------------------------------------
+
+
+def test_the_first_flaw_is_found_however_deep_it_lies():
+    held = read_json(b'{"a": [1, {"b": [null, {"c": 1, "c": 2}]}], "d": {"e": 1, "e": 2}}', flaws=True)
+    assert str(flaw_in(held)) == "holds the key 'c' twice in one object; keep one"
+    assert "'e'" in str(flaw_in({"d": held["d"]}))
+    assert flaw_in({"a": [1, None, "x"], "b": {}}) is None
+    assert flaw_in([]) is None
+
+
+def test_a_missing_path_names_three_files_at_most(tmp_path):
+    for name in ("pairs-a", "pairs-b", "pairs-c", "pairs-d", "pairs-e"):
+        (tmp_path / f"{name}.jsonl").write_bytes(lines(GOOD))
+    for missing, near in (("pairs-x.jsonl", "pairs-"), ("0", "pairs-a.jsonl, pairs-b.jsonl, pairs-c.jsonl")):
+        with pytest.raises(DataError, match="near names in") as found:
+            load_dataset(tmp_path / missing)
+        assert near in str(found.value)
+        assert str(found.value).count(".jsonl") == 3 + missing.count(".jsonl")
 
 
 def test_a_missing_path_names_what_is_near(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefdyn.data.loaders import load_dataset
+from prefdyn.data.names import alike, plain_name, told_apart
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import preflight
 
@@ -239,3 +240,19 @@ def test_every_set_of_alike_names_is_told_and_long_ones_are_cut():
     found = [item for item in preflight(made(*rows)) if item.code == "alike_groups"]
     assert [item.count for item in found] == [40, 240]
     assert " and 4 more; if they are one group, give it one name, else" in found[1].says
+
+
+@pytest.mark.parametrize(
+    "code", [0x200B, 0x202E, 0x034F, 0x115F, 0x1160, 0x3164, 0xFFA0, 0xFE00, 0xFE0F, 0xE0100, 0xE01EF]
+)
+def test_what_nobody_sees_makes_no_other_name(code):
+    """Default ignorable code points of Unicode 15 (DerivedCoreProperties), as escapes where names are told apart."""
+    name = f"co{chr(code)}de"
+    assert plain_name(name) == "code"
+    assert alike(["code", name, "mode"]) == [["code", name]]
+    assert told_apart(["code", name])[1] == f"'co{chr(code).encode('ascii', 'backslashreplace').decode()}de'"
+
+
+@pytest.mark.parametrize("code", [0x1100, 0x1161, 0x3131, 0xFF71, 0xFE10])
+def test_neighbours_that_are_seen_do_make_another(code):
+    assert plain_name(f"co{chr(code)}de") != "code"

@@ -148,6 +148,22 @@ def test_without_held_out_pairs_the_training_loss_judges():
     assert {item.split for item in found.groups} == {"train"}
 
 
+def test_half_of_the_way_is_a_loss_that_neither_run_has_at_its_start():
+    """From 0.7 to 0.3 and from 1.0 to 0.2: half of the smaller fall under the lower start, 0.5, is between."""
+    rows = [
+        [
+            {"run": "joint", "group": "a", "split": "train", "pairs": 9, "step": step, "loss": loss, "margin": 0.0}
+            for step, loss in zip((0, 10, 20), losses, strict=True)
+        ]
+        for losses in ((0.7, 0.5, 0.3), (1.0, 0.6, 0.2))
+    ]
+    (row,) = compare(*(Trajectory.from_rows(each, settings={}) for each in rows)).rows()
+    assert (row["first_loss_fall"], row["second_loss_fall"]) == pytest.approx((0.4, 0.8))
+    assert row["half_loss"] == pytest.approx(0.5)
+    assert row["first_steps_to_half"] == pytest.approx(10)
+    assert row["second_steps_to_half"] == pytest.approx(12.5)
+
+
 # the naive twin -----------------------------------------------------------------------------------------------------
 
 

@@ -1,16 +1,25 @@
 """Descent on features against printed numbers, closed forms, and three independent routes to the same margins."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import wrightomega
 
-from prefdyn.dynamics.descent import descent, recorded_steps, stable_learning_rate
+from prefdyn.dynamics.descent import (
+    _SOLVE,
+    MANY_GROUPS,
+    _together,
+    descent,
+    recorded_steps,
+    stable_learning_rate,
+)
 from prefdyn.dynamics.measure import log_rest, shifts
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO
+from prefdyn.maths.objectives import DPO, IPO
 from tests.naive.descent import autograd, gram_margins
 
 T1 = {
@@ -174,6 +183,32 @@ def test_responses_follow_first_order_in_the_same_lines():
     assert run.final("policy_accuracy", group="all") != run.final("policy_accuracy", group="all")  # NaN: no reference
 
 
+@pytest.mark.parametrize("objective", [DPO(beta=0.4), IPO(beta=0.4)], ids=lambda each: each.name)
+def test_policy_accuracy_compares_whole_responses_whatever_the_objective_averages(objective):
+    """log pi = reference + <psi, head>, summed over tokens, of chosen against rejected."""
+    rng = np.random.default_rng(4)
+    psi, lengths = rng.normal(size=(2, 60, 4)), rng.integers(1, 40, (2, 60))
+    psi[0, :, 0] += 1
+    reference = rng.normal(-9, 3, (2, 60))
+    feats = FeatureSet.from_arrays(
+        chosen_features=psi[0],
+        rejected_features=psi[1],
+        chosen_length=lengths[0],
+        rejected_length=lengths[1],
+        ref_chosen_logps=reference[0],
+        ref_rejected_logps=reference[1],
+    )
+    run = descent(feats, objective, steps=200, alone=False)
+    assert run.joint_head is not None
+    assert feats.chosen_features is not None
+    assert feats.rejected_features is not None
+    moved = np.stack([feats.chosen_features @ run.joint_head[0], feats.rejected_features @ run.joint_head[0]])
+    right = np.greater(*(reference + moved)).mean()
+    assert run.final("policy_accuracy", group="all") == pytest.approx(right)
+    averaged = ((moved / lengths)[0] - (moved / lengths)[1] + reference[0] - reference[1] > 0).mean()
+    assert abs(averaged - right) > 0.05  # the control: per token it is another number
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.2, 5.0), st.floats(0.05, 2.0))
 def test_margins_depend_on_rate_beta_and_scale_only_together(seed, scale, beta):
@@ -278,3 +313,21 @@ def test_bad_settings_are_refused_with_the_value():
         descent(feats.with_held_out(np.ones(4, dtype=bool)))
     with pytest.raises(DataError, match="every training feature is zero"):
         descent(FeatureSet.from_arrays(np.zeros((2, 2)), chosen=[0, 1], rejected=[1, 0]))
+
+
+def test_many_small_groups_share_solves_up_to_their_size_and_few_do_not():
+    """A solve of k groups costs 4 k products over all its pairs: never more than the limit, and no two fit into one."""
+    sizes = np.random.default_rng(0).integers(1, 9, MANY_GROUPS + 1)
+    members = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
+    width = 256
+    shared = _together(members, width)
+
+    def cost(*solves):
+        groups = [rows for solve in solves for rows in solve]
+        return 4 * len(groups) * sum(map(len, groups)) * width
+
+    np.testing.assert_array_equal(np.concatenate([rows for solve in shared for rows in solve]), np.arange(sizes.sum()))
+    assert 1 < len(shared) < len(members)
+    assert all(cost(solve) <= _SOLVE for solve in shared)
+    assert all(cost(solve, [later[0]]) > _SOLVE for solve, later in itertools.pairwise(shared))
+    assert [len(solve) for solve in _together(members[:-1], width)] == [1] * MANY_GROUPS

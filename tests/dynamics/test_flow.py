@@ -354,3 +354,15 @@ def test_several_betas_and_losses_of_no_margin_are_refused():
         flow(copies(), SFT(), until=1.0)
     with pytest.raises(ConfigError, match="beta has 2 values, but a flow takes one"):
         flow(copies(), DPO(beta=np.array([0.1, 0.2])), until=1.0)
+
+
+def test_tolerances_are_meant_in_units_of_margin_on_either_route():
+    """A unit of the state is a unit of margin, were all pairs to agree: by the largest norm, or n times its square."""
+    for feats, gram in ((wide_problem(0), True), (random_problem(0, n=40, d=3)[0], False)):
+        pairs, beta = Pairs.of(feats), 0.3
+        solver = FlowSolver(
+            feats, pairs, DPO(beta=beta), rtol=1e-8, atol=1e-8, kink_width=KINK_WIDTH, max_evaluations=9
+        )
+        largest = feats.kernel().diagonal()[pairs.train].max()
+        assert (len(solver.shape) == 2) == gram
+        assert solver.unit == pytest.approx(beta * (largest * len(pairs.train) if gram else math.sqrt(largest)))

@@ -90,6 +90,26 @@ def test_p_of_more_groups_is_a_sample_of_them():
         assert (found.p_value < 0.05) == (found.value >= 0.648), found
 
 
+def test_the_interval_is_the_middle_95_of_100_of_correlations_of_groups_drawn_anew():
+    """Against an interval of draws made here: its ends are far from those of 90 or 98 of 100."""
+    rng = np.random.default_rng(6)
+    first = rng.normal(size=14)
+    second = first + rng.normal(size=14)
+    drawn = [spearmanr(first[rows], second[rows])[0] for rows in rng.integers(0, 14, (4000, 14))]
+    found = rank_correlation(first, second, resamples=20_000)
+    ends = {share: np.quantile(drawn, [(1 - share) / 2, (1 + share) / 2]) for share in (0.9, 0.95, 0.98)}
+    assert [found.low, found.high] == pytest.approx(ends[0.95], abs=0.03)
+    assert ends[0.98][0] + 0.06 < found.low < ends[0.9][0] - 0.06
+
+
+def test_a_sampled_p_counts_the_order_found_among_those_that_chance_gives():
+    """Of 99 shuffles of 20 groups none is as far as two equal orders, and yet p is 1 of 100: never 0."""
+    first = np.arange(20.0)
+    assert rank_correlation(first, first, permutations=99).p_value == 1 / 100
+    assert rank_correlation(first, -first, permutations=99).p_value == 1 / 100
+    assert rank_correlation(first, first[::-1].copy(), permutations=9).p_value == 1 / 10
+
+
 def test_shuffled_groups_are_told_as_chance_and_a_real_order_is_not():
     """The control: of 200 random orders the interval misses 0 in about 10, and p is under 0.05 in about 10."""
     rng = np.random.default_rng(2)

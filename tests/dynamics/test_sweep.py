@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from prefdyn.dynamics import sweep as sweep_module
-from prefdyn.dynamics.descent import descent, stability
+from prefdyn.dynamics.descent import descent, stability, stable_learning_rate
 from prefdyn.dynamics.engine import Stop
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, GPOIPO, IPO, SFT, SLiC
 from prefdyn.maths.optimizers import SGD, Adam, AdamW
+from prefdyn.synthetic import gaussian_groups
 from tests.dynamics.test_engine import problem
 
 QUANTITIES = ("loss", "margin", "reward_accuracy", "policy_accuracy", "chosen_log_prob", "rejected_change", "drift")
@@ -321,3 +322,18 @@ def test_what_cannot_be_done_is_refused_with_the_fix():
         sweep(feats, learning_rate=[])
     with pytest.raises(ConfigError, match="divergence is 1"):
         Stop(divergence=1)
+
+
+def test_a_run_diverges_by_its_loss_in_multiples_of_the_first():
+    """Twice the stable rate. IPO's ratios are 1/beta times one path: its losses differ by a factor, 25 and 2500 times
+    here, and each ends when it is 100 times where it began, all at one step."""
+    feats = gaussian_groups(30, groups=2, width=8)
+    rate = 4 * stable_learning_rate(feats, IPO(beta=1.0))
+    with pytest.warns(RuntimeWarning, match="4 of 4 runs diverged"):
+        runs = sweep(
+            feats, objective=[IPO(beta=beta) for beta in (0.02, 0.1, 1.0, 10.0)], learning_rate=rate, steps=400
+        )
+    firsts = [run.curve("loss", group="group 0")[1][0] for run in runs]
+    np.testing.assert_allclose(firsts, [625, 25, 0.25, 0.0025])
+    (step,) = {run.settings["diverged_at"] for run in runs}
+    assert 1 < step < 400

@@ -62,6 +62,17 @@ def test_product_form_is_the_outer_product_it_stands_for(problem):
     assert kernel.largest_eigenvalue() == pytest.approx(spectrum[-1], rel=1e-9, abs=1e-9)
 
 
+def test_weights_enter_the_kernel_by_their_roots():
+    """sqrt(w_i w_j) C_ij is similar to the curvature diag(w) C of a weighted loss: the same largest eigenvalue."""
+    rng = np.random.default_rng(5)
+    kernel = PairKernel(answers=rng.normal(size=(7, 2)), features=rng.normal(size=(7, 3)))
+    weight = np.array([9.0, 0.25, 1.0, 4.0, 0.01, 2.0, 16.0])
+    weighted = kernel.weighted(weight)
+    np.testing.assert_allclose(weighted.dense(), np.sqrt(np.outer(weight, weight)) * kernel.dense(), rtol=1e-12)
+    curvature = np.linalg.eigvals(np.diag(weight) @ kernel.dense()).real.max()
+    assert weighted.largest_eigenvalue() == pytest.approx(curvature, rel=1e-12)
+
+
 def test_the_largest_eigenvalue_by_lanczos_equals_the_dense_one():
     """More than 64 rows and columns: Lanczos, against NumPy on the whole matrix; float32 features to six digits."""
     rng = np.random.default_rng(0)

@@ -121,6 +121,14 @@ def test_shuffled_labels_are_called_noise_in_18_of_20_seeds():
     assert "noise" not in verdicts(gaussian_groups(200, groups=5, width=24, shared_norm=3.0, half_gap=1.5))
 
 
+def test_a_group_of_one_class_is_too_few_and_the_other_is_judged():
+    feats = gaussian_groups(160, groups=2, width=6, noise=0.3, held_out=0.3)
+    assert feats.chosen is not None
+    one = audit(feats.select((feats.group == 0) | (feats.chosen == 0)), steps=20).judgements
+    assert one[0].verdict != "too few"
+    assert (one[1].verdict, one[1].because) == ("too few", "all 80 pairs choose the same answer")
+
+
 def test_a_dataset_of_one_class_is_refused():
     feats = gaussian_groups(40, groups=2, width=4)
     signs = feats.chosen

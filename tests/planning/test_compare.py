@@ -100,8 +100,8 @@ def test_the_control_goes_by_the_sizes_that_the_folders_tell(tmp_path):
 def test_another_model_or_other_pairs_are_told(tmp_path):
     run: dict[str, Any] = {"run": side(make_trained_folder(tmp_path / "t", names=2)).run.table}
 
-    def made(data, model):
-        origin = Provenance(data={"name": "d", "sha256": data}, model={"name": "m", "sha256": model})
+    def made(data, model, name: Any = "m"):
+        origin = Provenance(data={"name": "d", "sha256": data or None}, model={"name": name, "sha256": model})
         return Side(
             folder=data + model, command="train", run=Trajectory(table=run["run"], settings={}, provenance=origin)
         )
@@ -113,6 +113,13 @@ def test_another_model_or_other_pairs_are_told(tmp_path):
         "The two runs have not the same pairs (ax: d, by: d).",
         "The two runs have not the same model (ax: m, by: m).",
     ]
+    unsaid = compare_runs(made("a", "x"), made("", "x")).warnings
+    assert not [text for text in unsaid if "not the same" in text]
+    names = [("m", "m", "m"), ("m", "n", "m against n"), (None, "n", "n"), (None, None, "unknown")]
+    for first, second, told in names:
+        summary = compare_runs(made("a", "x", first), made("a", "x", second)).summary()
+        assert summary["model"]["name"] == told
+        assert summary["dataset"]["name"] == "d"
 
 
 def test_what_holds_no_run_or_several_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from prefdyn.dynamics.descent import descent, stable_learning_rate
 from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import DPO, GPOIPO, SLiC
-from prefdyn.planning.grid import grid
+from prefdyn.planning.grid import _best, grid
 from prefdyn.planning.simulate import simulate
 from prefdyn.report.folders import read_folder
 from prefdyn.report.grid import grid_drawings, grid_table
@@ -65,6 +65,49 @@ def test_the_proposal_is_within_one_standard_error_and_the_first_at_its_target(f
     assert best["steps_to_target"] == min(row["steps_to_target"] for row in near)
     assert f"{best['held_out_accuracy']:.3f}" in found.because
     assert math.isclose(error, math.sqrt(top * (1 - top) / features().held_out.sum()))
+
+
+def test_what_a_cell_tells_is_the_mean_over_all_pairs_at_the_last_step(found):
+    for run, row in zip(found.runs, found.rows(), strict=True):
+        if row["diverged_at"] is not None:
+            continue
+        for split, quantity, name in (
+            ("held_out", "loss", "held_out_loss"),
+            ("held_out", "margin", "held_out_margin"),
+            ("held_out", "reward_accuracy", "held_out_accuracy"),
+            ("train", "loss", "train_loss"),
+        ):
+            last = [each for each in run.where(split=split).to_pylist() if each["step"] == 30]
+            assert len(last) == 4
+            mean = np.average([each[quantity] for each in last], weights=[each["pairs"] for each in last])
+            assert row[name] == pytest.approx(mean)
+        assert row["last_step"] == 30
+
+
+def cell(place, accuracy, steps, error=0.03, **change):
+    return {
+        "cell": place, "diverged_at": None, "held_out_accuracy": accuracy, "held_out_error": error,
+        "steps_to_target": steps,
+    } | change  # fmt: skip
+
+
+def test_a_quicker_setting_is_taken_within_one_standard_error_and_not_within_two():
+    top = cell(0, 0.90, 500)
+    assert _best([top, cell(1, 0.88, 20), cell(2, 0.86, 5)])[0] == 1
+    assert _best([top, cell(1, 0.86, 5)])[0] == 0
+    assert _best([cell(0, 0.86, 5), cell(1, 0.90, 500), cell(2, 0.91, None, error=0.005)])[0] == 2
+    best, because = _best([top, cell(1, 0.88, 20), cell(2, 0.86, 5), cell(3, 0.89, 20)])
+    assert best == 3  # as quick as setting 1, and better
+    assert "its held-out accuracy 0.890 is within one standard error (0.030) of the best, 0.900" in because
+    assert (
+        "as is that of 2 of 3 other settings, and it is the first of those to reach its target, in 20 steps" in because
+    )
+
+
+def test_a_setting_that_diverged_is_never_taken():
+    lost = cell(1, math.nan, None, error=math.nan, diverged_at=3)
+    assert _best([lost, cell(0, 0.6, 9)])[0] == 0
+    assert _best([lost])[0] is None
 
 
 def test_what_diverges_is_named_and_the_others_are_whole(found):

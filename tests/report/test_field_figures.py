@@ -158,7 +158,8 @@ def test_files_are_readable_the_same_each_time_and_leave_nothing_behind(draw):
 
 
 def test_a_path_that_is_none_is_refused():
-    with pytest.raises(DataError, match="path has point 1 with a ratio not above 0; give finite"):
-        field_plane(beta=0.1, path=np.array([[1.0, 1.0], [1.0, 0.0]]))
+    for bad in ([0.0, 1.0], [1.0, 0.0], [math.nan, 1.0], [1.0, math.inf], [-1.0, 1.0]):
+        with pytest.raises(DataError, match="path has point 2 with a ratio not above 0; give finite"):
+            field_plane(beta=0.1, path=np.array([[1.0, 1.0], [1.0, 0.5], bad, [1.0, 1.0]]))
     with pytest.raises(DataError, match="path has no points"):
         field_plane(beta=0.1, path=np.zeros((0, 2)))

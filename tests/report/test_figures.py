@@ -13,6 +13,7 @@ from prefdyn.errors import StoreError
 from prefdyn.report import figures
 from prefdyn.report.figures import figure_bytes, figure_of, log_ticks, write_figures
 from prefdyn.report.folders import read_folder
+from prefdyn.report.palette import GROUPS
 from prefdyn.report.panels import panels
 from tests.report.make_folder import HOSTILE, make_folder
 
@@ -86,6 +87,29 @@ def test_a_figure_draws_the_numbers_of_its_panel(tmp_path):
     heights = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
     for values in panel.arrays["held_out"]:
         assert any(len(found) == len(values) and np.array_equal(found, values) for found in heights)
+
+
+def test_points_have_the_colour_of_their_group_and_are_filled_where_positive(tmp_path):
+    panel = next(each for each in drawn(make_folder(tmp_path / "run", names=4)) if each.kind == "points")
+    places = np.array(panel.colours)[panel.arrays["group"].astype(int)]
+    expected = {
+        (GROUPS[place].light, positive): sorted(
+            zip(
+                *(panel.arrays[axis][(places == place) & (panel.arrays["positive"] == positive)] for axis in "xy"),
+                strict=True,
+            )
+        )
+        for place in range(4)
+        for positive in (False, True)
+    }
+    found = {
+        (str(line.get_markeredgecolor()), line.get_markerfacecolor() != "none"): sorted(
+            zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=True)
+        )
+        for line in figure_of(panel).axes[0].get_lines()
+    }
+    assert found == expected
+    assert all(expected.values())
 
 
 @pytest.mark.parametrize("last", [1, 7, 100, 5000, 10**6])

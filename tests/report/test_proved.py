@@ -144,6 +144,9 @@ def test_the_need_for_data_grows_slowly_and_the_users_point_is_marked():
     assert needed[values == 1] == 764
     assert drawn["your data"][:, 0].tolist() == [10, 880]
     assert (drawn["stated probability at least 95 %"][1] > 1e5).all()
+    several, pairs = drawn["room for K orthogonal values (K + 1 ≤ 5 Q)"]
+    np.testing.assert_allclose(5 * pairs[several >= 4], several[several >= 4] + 1)
+    assert (pairs[several < 4] == 1).all()
 
 
 def test_check_bounds_keeps_margins_and_warns_of_a_wild_rate():
@@ -153,6 +156,7 @@ def test_check_bounds_keeps_margins_and_warns_of_a_wild_rate():
     run = descent(feats, DPO(beta=0.2), steps=12)
     assert found.trajectory.final("loss", group="group 0") == run.final("loss", group="group 0")
     assert found.warnings == ()
+    assert found.settings["seed"] == 0
     assert len(found.rows()) == len(found.bounds)
     assert "holds" in str(found)
     wild = check_bounds(feats, DPO(beta=0.2), steps=2, learning_rate=1e9, progress=False)

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from prefdyn.dynamics.pace import Curve
 from prefdyn.report.explained import explained
 from prefdyn.report.reading import reading, remark_sentence
 from prefdyn.report.remarks import SEVERITIES, Remark
+from prefdyn.report.run_curves import since
 from prefdyn.synthetic import gaussian_groups
 from prefdyn.trajectory import SCHEMA
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
@@ -79,6 +81,19 @@ def test_of_a_healthy_run_nothing_is_said():
     assert remarks(others=3) == []
     assert remarks(held=False) == []
     assert remark_sentence([]) == "Nothing in these curves asks for a look."
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        ([1.0, 0.3, 0.1, 0.0], 20),  # from the first value below it
+        ([1.0, 0.1, 0.3, 0.1], 30),  # it came back
+        ([0.1, 0.1, 0.1, 0.1], 0),
+        ([1.0, 0.2, 0.1, 0.1], 20),  # at the limit is not below it
+    ],
+)
+def test_a_curve_is_below_a_limit_since_the_step_after_the_last_above(values, step):
+    assert since(Curve(np.array([0.0, 10.0, 20.0, 30.0]), np.array(values)), 0.2) == step
 
 
 def moved(loss, **rest):

@@ -114,5 +114,9 @@ def test_the_field_is_told_with_its_end():
     assert "0.693" in text
     assert "x1 -> 0" in text
     assert "to 0 in time 10.4" in text
+    assert "The run's average pair" not in text
+    path = {"x1": [1.0, 1.2], "x2": [1.0, 0.25], "step": [0, 40]}
+    walked = field_table(summary | {"theory": {"path": path}})
+    assert walked.endswith("average pair (geometric mean) went from (1, 1) to (1.2, 0.25) in 40 steps.")
     never = field_table({"settings": {"beta": 2.0}, "field": {"rows": [], "edges": [], "extinction_time": None}})
     assert "never brings x2 to 0" in never

@@ -101,6 +101,22 @@ def test_shared_answers_break_the_model_and_give_the_floor_instead():
     assert not named(bounds(feats, run), "2408.03459, Theorem 4.3, shared answers", "repaired")
 
 
+def test_clusters_may_stray_by_four_deviations_of_what_sampling_does():
+    """Measured half gaps of orthogonal directions over 400 draws: how far their cosine and their length really vary."""
+    pairs, width, noise, draws = 50, 12, 0.4, 400
+    found = values_found(gaussian_groups(pairs, groups=2, width=width, noise=noise, tokens="distinct", held_out=0.0))
+    assert found is not None
+    limits = {condition.says.split(":")[0]: condition.limit for condition in found.conditions}
+    rng = np.random.default_rng(0)
+    states = noise * rng.normal(size=(draws, 2, 2, pairs // 2, width)).mean(axis=3)
+    gaps = np.eye(2, width) + (states[:, :, 0] - states[:, :, 1]) / 2
+    lengths = np.linalg.norm(gaps, axis=2)
+    cosines = np.einsum("nd,nd->n", gaps[:, 0], gaps[:, 1]) / lengths.prod(axis=1)
+    assert limits["orthogonal directions"] == pytest.approx(4 * cosines.std(), rel=0.15)
+    room = 4 * lengths.std()
+    assert limits["gaps of one length"] == pytest.approx((1 + room) / (1 - room), rel=0.1)
+
+
 def test_constants_of_the_clusters_are_those_drawn_whatever_the_unit():
     feats = gaussian_groups(
         4000, groups=3, width=12, noise=0.3, half_gap=5.0, shared_norm=2.0, tokens="distinct", held_out=0.0

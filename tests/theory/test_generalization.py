@@ -167,6 +167,18 @@ def test_a_simplified_bound_with_a_smaller_divisor_would_be_below_the_refined_on
 # what is true of held-out pairs -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("sharing", "pairs"), [(1, 100), (2, 200), (4, 400)])
+def test_the_counted_bound_may_fail_where_a_feature_strays_along_a_centre_that_it_moves(sharing, pairs):
+    """2KQ features, 4Z - 2 clusters that each moves, two tails of N(0, 1 + l_b²): by Chernoff, above the exact tail."""
+    values = 10
+    model = ClusterModel.at_the_limits(values, pairs, sharing=sharing)
+    events = 2 * values * pairs * (4 * sharing - 2)
+    deviations = model.largest_eps / math.sqrt(1 + model.shared_norm**2)
+    added = counted_error_bound(model).failure - explicit_failure(model)
+    assert added == pytest.approx(events * 2 * math.exp(-(deviations**2) / 2), rel=1e-6, abs=1e-15)
+    assert added >= events * math.erfc(deviations / math.sqrt(2)) - 1e-15
+
+
 def test_the_counted_union_bounds_what_strays_and_twice_the_exponent_does_not():
     """One training draw with tokens of its own, many held-out noises: how often any of 2Q inner products strays."""
     rng = np.random.default_rng(0)
