@@ -139,9 +139,9 @@ def test_truthfulqa_is_one_against_several():
     assert clusters(every) <= 1634
 
 
-def test_the_lines_of_the_docs_read_them(capsys):
+def test_the_lines_of_the_docs_read_them(capsys, monkeypatch):
     """Each line runs as it stands, but for the folder."""
-    from prefdyn.__main__ import main
+    from prefdyn.cli import main
 
     text = (REPO / "docs" / "data.md").read_text()
     lines = re.findall(r"^prefdyn data --data \S*public/.*$", text, flags=re.MULTILINE)
@@ -149,7 +149,10 @@ def test_the_lines_of_the_docs_read_them(capsys):
     assert named == {path.name for path in PUBLIC.iterdir()}
     for line in lines:
         words = shlex.split(line.replace("public/", f"{PUBLIC}/"))
-        assert main(words[1:]) in (0, None), line
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code in (0, None), line
         assert "Findings" in capsys.readouterr().out
 
 

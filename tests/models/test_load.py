@@ -369,6 +369,27 @@ def test_an_adapter_is_merged_into_its_base(tiny, tmp_path):
 
 
 @_PEFT
+def test_an_adapter_that_merging_changes_stays_beside_its_base(tiny, tmp_path, monkeypatch):
+    """As peft's own model has it, however far the merged one would be off."""
+    base = tiny("llama")
+    folder = adapter(base, tmp_path / "adapter")
+
+    def spoilt(self: Any, *given: Any, **more: Any) -> Any:
+        found = self.base_model.merge_and_unload(*given, **more)
+        with torch.no_grad():
+            found.lm_head.weight *= 1.5
+        return found
+
+    monkeypatch.setattr(peft.PeftModel, "merge_and_unload", spoilt, raising=False)
+    lm = load_model(str(folder))
+    ids = torch.arange(12)[None]
+    theirs = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), str(folder)).eval()
+    with torch.inference_mode():
+        np.testing.assert_allclose(lm.model(input_ids=ids).logits, theirs(input_ids=ids).logits, atol=1e-5)
+    assert any("lora_A" in name for name, _ in lm.model.named_parameters())
+
+
+@_PEFT
 def test_broken_adapters(tiny, tmp_path):
     """Weights of another model, base moved away."""
     folder = adapter(tiny("llama"), tmp_path / "adapter")

@@ -2,14 +2,20 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import peft
 import pytest
+import torch
+import transformers
 
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.write import write
+from prefdyn.errors import ModelError
 from prefdyn.models.load import load_model
 from prefdyn.models.score import score
 from prefdyn.models.token_pairs import tokenize_pairs
@@ -166,3 +172,62 @@ def test_a_template_that_does_not_is_not_told_of(case, model, tmp_path):
         rows = [{**row, "prompt": row["prompt"][:1]} for row in rows]
     found = tokenize_pairs(load_dataset(rows), lm, eos=True).warnings
     assert not [text for text in found if "chat template" in text or "twice" in text]
+
+
+# the model is the one that was given ---------------------------------------------------------------------------------
+
+
+def logits(model: Any, rows: int) -> Any:
+    ids = torch.arange(24).reshape(2, 12) % rows
+    with torch.no_grad():
+        return model.eval()(input_ids=ids).logits
+
+
+def unmerged(base: Path, adapter: Path, rows: int | None = None) -> Any:
+    made = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if rows is not None:
+        made.resize_token_embeddings(rows, mean_resizing=False)
+    return peft.PeftModel.from_pretrained(made, str(adapter))
+
+
+def on(base: Path, adapter: Path, folder: Path) -> Path:
+    """A copy of an adapter that names its base by a whole path."""
+    shutil.copytree(adapter, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").chmod(0o644)
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_an_adapter_on_a_tied_head_gives_its_own_logits(tmp_path):
+    """And what the plain merge would have given is far from them."""
+    base, adapter = CASES / "models" / "tied", CASES / "models" / "adapter-head"
+    expected = logits(unmerged(base, adapter), 300)
+    lm = load_model(str(on(base, adapter, tmp_path / "adapter")))
+    assert torch.allclose(logits(lm.model, 300), expected, atol=1e-4)
+    assert not lm.tied_head
+    assert (logits(unmerged(base, adapter).merge_and_unload(), 300) - expected).abs().max() > 1
+    found = score(load_dataset(CASES / "01/yesno.jsonl"), lm, progress=False).table
+    assert np.isfinite(found["ref_chosen_logps"].to_numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_a_base_is_resized_for_an_adapter_with_more_tokens(tmp_path):
+    base, adapter = CASES / "models" / "plain", CASES / "models" / "adapter-resized"
+    lm = load_model(str(on(base, adapter, tmp_path / "adapter")))
+    assert lm.vocabulary == lm.model.get_input_embeddings().weight.shape[0] == 374
+    assert torch.allclose(logits(lm.model, 374), logits(unmerged(base, adapter, 374), 374), atol=1e-4)
+
+
+def test_a_reward_model_is_refused_by_what_it_is(tmp_path):
+    with pytest.raises(ModelError, match="reward is a Qwen2ForSequenceClassification, a classifier or reward model"):
+        load_model(str(CASES / "models" / "reward"))
+    folder = tmp_path / "renamed"
+    shutil.copytree(CASES / "models" / "reward", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").chmod(0o644)
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen2ForCausalLM"]}))
+    with pytest.raises(ModelError, match=r"tensors that a Qwen2ForCausalLM does not use, the first is 'score\.weight'"):
+        load_model(str(folder))
+    assert load_model(str(CASES / "models" / "qwen3-think")).vocabulary > 300

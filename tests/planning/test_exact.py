@@ -14,6 +14,7 @@ from prefdyn.models.extract import extract
 from prefdyn.planning.audit import audit
 from prefdyn.planning.exact import affordable, exact_head, sample_rows
 from prefdyn.provenance import Provenance
+from prefdyn.settings import Extraction
 from prefdyn.training.train import run_training
 
 
@@ -30,7 +31,7 @@ def feats(data) -> FeatureSet:
 def exactly(data, feats, objective=None, *, rate, steps, pairs=12):
     return exact_head(
         data, "builtin", feats, objective or DPO(), pairs=pairs, why="as asked", learning_rate=rate, steps=steps,
-        progress=False, reading={"max_length": None, "sketch": 0, "eos": None},
+        progress=False, reading=Extraction(sketch=0),
     )  # fmt: skip
 
 

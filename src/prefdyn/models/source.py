@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,10 +16,23 @@ from transformers.utils.hub import cached_file
 from prefdyn._checks import nearest
 from prefdyn.errors import ModelError, PrefdynError
 from prefdyn.models import hub
+from prefdyn.models.adapters import merged
 from prefdyn.models.folders import ADAPTER, TOKENIZER_FILES, adapter_base, neighbours, refuse_config, refuse_unreadable
 from prefdyn.models.identity import FileState, code_that_ran, folder_sha256, states
 from prefdyn.provenance import content_hash
 
+_LANGUAGE_MODEL = re.compile(r"CausalLM|LMHead|ForConditionalGeneration")
+"""In the names of architectures that predict the next token."""
+_KINDS = (
+    ("ForSequenceClassification", "a classifier or reward model"),
+    ("RewardModel", "a reward model"),
+    ("ForTokenClassification", "a classifier of tokens"),
+    ("ForQuestionAnswering", "a model that marks answers"),
+    ("ForMaskedLM", "a model that fills gaps"),
+    ("Model", "a trunk without a head, as embedding models are"),
+)
+_SPARE = re.compile(r"rotary_emb\.inv_freq$|\.(attn|attention)\.(masked_)?bias$|position_ids$")
+"""Buffers that older checkpoints hold and that hold nothing which the configuration does not say."""
 BUILTIN = Path(__file__).parent / "tiny"
 """The folder of the built-in model."""
 
@@ -124,7 +138,7 @@ class Source:
             return self._from_hub(options, place)
         before = states(self.folder, code=self.trust_remote_code)
         if self.base is not None:
-            return self._merged(self.base.load(options, torch.device("cpu")), before, place)
+            return self._merged(self.base, options, before, place)
         model, tokenizer = self._read(str(self.folder), {"local_files_only": True}, options, place)
         own = self._hashed(before, model, model.config, tokenizer)
         return Loaded(model=model, tokenizer=tokenizer, commit=None, fingerprint=own)
@@ -149,14 +163,21 @@ class Source:
         own = snapshot._hashed(states(config.parent, code=self.trust_remote_code), model, model.config, tokenizer)
         return Loaded(model=model, tokenizer=tokenizer, commit=commit, fingerprint=own)
 
-    def _merged(self, base: Loaded, before: Mapping[Path, FileState], place: torch.device) -> Loaded:
-        import peft
-
+    def _merged(
+        self, below: "Source", options: Mapping[str, Any], before: Mapping[Path, FileState], place: torch.device
+    ) -> Loaded:
         assert self.folder is not None
+        base = below.load(options, torch.device("cpu"))
+        given = [base.model]
+
+        def again() -> Any:
+            return given.pop() if given else below.load(options, torch.device("cpu")).model
+
         try:
             with _no_pickles(self.shown):
-                adapted = peft.PeftModel.from_pretrained(base.model, str(self.folder), local_files_only=True)
-                model = adapted.merge_and_unload()
+                model = merged(again, self.folder)
+        except PrefdynError:
+            raise
         except Exception as error:
             said = " ".join(str(error).split())[:240]
             raise ModelError(f"the adapter in {self.folder} cannot be put on its base model ({said})") from error
@@ -182,6 +203,8 @@ class Source:
         if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and not self.trust_remote_code:
             shown = (getattr(config, "architectures", None) or [type(config).__name__])[0]
             raise ModelError(f"{self.shown} is a {shown}, not a causal language model; choose a model of the GPT kind")
+        if not self.trust_remote_code:
+            self._refuse_other_kinds(config)
         with self.told("model"), _no_pickles(self.shown):
             kind: Any = transformers.AutoModelForCausalLM
             model, info = kind.from_pretrained(target, **common, **options, output_loading_info=True)
@@ -191,9 +214,26 @@ class Source:
                 f"the checkpoint of {self.shown} lacks {len(missing)} tensors of a {type(model).__name__}, the first "
                 f"is {missing[0]!r}; the weights do not belong to config.json, or are not complete"
             )
+        unused = sorted(name for name in info["unexpected_keys"] if not _SPARE.search(name))
+        if unused and not self.trust_remote_code:
+            raise ModelError(
+                f"the checkpoint of {self.shown} holds {len(unused)} tensors that a {type(model).__name__} does not "
+                f"use, the first is {unused[0]!r}; it is another kind of model, or config.json is of another one"
+            )
         with self.told("model"):
             _settle(model, place)
         return model, self._tokenizer(target, where)
+
+    def _refuse_other_kinds(self, config: Any) -> None:
+        """Refuse a checkpoint that says itself that it is no language model, though one could be made of its trunk."""
+        declared = next(iter(getattr(config, "architectures", None) or ()), None)
+        if declared is None or _LANGUAGE_MODEL.search(declared):
+            return
+        what = next((what for end, what in _KINDS if declared.endswith(end)), "no language model")
+        raise ModelError(
+            f"{self.shown} is a {declared}, {what}: its checkpoint has no head that predicts tokens; give the language "
+            "model that it was made from"
+        )
 
     def _tokenizer(self, target: str, where: Mapping[str, Any]) -> Any:
         with self.told("tokenizer"), _no_pickles(self.shown):
