@@ -234,7 +234,7 @@ def moment(name: str, how: signal.Signals, at: float, home: Path, reference: Any
     wrong = []
     where = stage(home, older)
     if how != signal.SIGKILL:
-        early = code == -how and where == "loading" and fresh  # before the first line of ours
+        early = code == -how and where == "loading" and not child.said  # before the first line of ours
         lines = [line for line in child.said.strip().splitlines() if line.startswith("prefdyn: ")]
         told = [line for line in lines if "stopped" in line or "interrupted" in line or "terminated" in line]
         if not early and (code != 128 + how or len(told) != 1 or "Traceback" in child.said):

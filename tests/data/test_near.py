@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefdyn.data.describe import describe
-from prefdyn.data.near import COMMON, FEW, RARE, THRESHOLD, in_order, near_duplicates, words
+from prefdyn.data.near import COMMON, FEW, LEAST, RARE, THRESHOLD, in_order, near_duplicates, words
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import preflight
 from prefdyn.errors import DataError
@@ -38,7 +38,7 @@ def naive(texts, threshold=THRESHOLD):
     for i in range(len(texts)):
         for j in range(i):
             both = len(kept[i] & kept[j])
-            near = both > 0 and both >= threshold * len(kept[i] | kept[j]) - 1e-9
+            near = both >= LEAST and both >= threshold * len(kept[i] | kept[j]) - 1e-9
             if near or (forms[i] == forms[j] and forms[i]):
                 root[top(i)] = top(j)
     return in_order(np.array([top(i) for i in range(len(texts))]))

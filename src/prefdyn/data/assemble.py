@@ -124,7 +124,7 @@ class _Reader:
     """One source and how its rows become pairs."""
 
     source: Source
-    draw: Callable[[int, Mapping[str, Any]], Sequence[Drawn]]
+    draw: Callable[[int, Mapping[str, Any]], Sequence[Drawn | BadRow]]
     counts: Counts
     layout: str | None
     mapping: Columns | None
@@ -171,7 +171,7 @@ def _plain(source: Source, names: Sequence[str]) -> _Reader:
     """TRL's own columns. Rows that stand in another form, such as messages written as text, go through the mapping."""
     mapper = Mapper(given=TRL.columns, source=source)
 
-    def draw(line: int, row: Mapping[str, Any]) -> Sequence[Drawn]:
+    def draw(line: int, row: Mapping[str, Any]) -> Sequence[Drawn | BadRow]:
         odd = forms.is_odd(row.get("prompt"), several=False) or any(
             forms.is_odd(row.get(side), several=True) for side in ("chosen", "rejected")
         )
@@ -227,6 +227,9 @@ class _Taken:
                 self.rejects.add(source.label, line, bad)
                 continue
             for one in drawn:
+                if isinstance(one, BadRow):
+                    self.rejects.add(source.label, line, one)
+                    continue
                 fields = one.row
                 try:
                     texts = part.parse(fields)

@@ -65,8 +65,8 @@ class Mapper:
         self._special = any(each.column.startswith("@") for role in ROLES for each in getattr(self.given, role))
         self._reader = self._winners() if self.given.winner or self.given.comparisons else None
 
-    def pairs(self, line: int, row: Mapping[str, Any]) -> list[Drawn]:
-        """The pairs of one row; ties are counted and left out.
+    def pairs(self, line: int, row: Mapping[str, Any]) -> list[Drawn | BadRow]:
+        """The pairs of one row, and why one that has no texts cannot be read; ties are counted and left out.
 
         Raises:
             BadRow: A field is missing or holds something else than its role says.
@@ -74,12 +74,9 @@ class Mapper:
         items = list(self._items(line, row))
         drawn = [(key, found) for key, item in items for found in self._of_item(item)]
         if len(drawn) == 1 and len(items) == 1:
-            return [drawn[0][1]._replace(part="")]
-        several = len(items) > 1
-        return [
-            one._replace(part="/".join(part for part in ((key if several else ""), one.part) if part))
-            for key, one in drawn
-        ]
+            return [_as_part(drawn[0][1], "")]
+        outer = len(items) > 1
+        return [_as_part(one, *([key] if outer else []), getattr(one, "part", "")) for key, one in drawn]
 
     # rows inside the row ----------------------------------------------------------------------------------------------
 
@@ -101,7 +98,7 @@ class Mapper:
             inner = item if isinstance(item, Mapping) else {"value": item}
             yield str(key), {**row, **inner, "@key": str(key)}
 
-    def _of_item(self, row: Mapping[str, Any]) -> Iterator[Drawn]:
+    def _of_item(self, row: Mapping[str, Any]) -> Iterator[Drawn | BadRow]:
         given = self.given
         if given.chosen:
             yield from self._one_against_several(row)
@@ -113,7 +110,7 @@ class Mapper:
             places = self._responses(row)
             yield from self._compared(row, places) if given.comparisons else self._rated(row, places)
 
-    def _one_against_several(self, row: Mapping[str, Any]) -> Iterator[Drawn]:
+    def _one_against_several(self, row: Mapping[str, Any]) -> Iterator[Drawn | BadRow]:
         sides = []
         for role in ("chosen", "rejected"):
             found = []
@@ -148,7 +145,7 @@ class Mapper:
             raise BadRow(_lead(given).name, f"holds {len(found)} responses, but a preference needs two")
         return found
 
-    def _compared(self, row: Mapping[str, Any], places: Sequence[Place]) -> Iterator[Drawn]:
+    def _compared(self, row: Mapping[str, Any], places: Sequence[Place]) -> Iterator[Drawn | BadRow]:
         every = list(itertools.combinations(range(len(places)), 2))
         given = self.given.comparisons
         held = _flat([self._value(row, each, "comparisons") for each in given])
@@ -160,7 +157,7 @@ class Mapper:
         for pair, value in zip(every, held, strict=True):
             yield from self._judged(row, places, pair, [self._vote(value)], f"{pair[0] + 1}v{pair[1] + 1}")
 
-    def _rated(self, row: Mapping[str, Any], places: Sequence[Place]) -> Iterator[Drawn]:
+    def _rated(self, row: Mapping[str, Any], places: Sequence[Place]) -> Iterator[Drawn | BadRow]:
         """Pairs by ratings (higher is better) or ranks (lower is better), of one person or of several."""
         role = "ratings" if self.given.ratings else "ranking"
         given: Fields = getattr(self.given, role)
@@ -217,7 +214,7 @@ class Mapper:
         pair: tuple[int, int],
         votes: Sequence[Vote],
         part: str,
-    ) -> Iterator[Drawn]:
+    ) -> Iterator[Drawn | BadRow]:
         """One pair by what most of the votes say, or one for every vote."""
         apart = self.given.votes == "each"
         name = next(iter((*self.given.winner, *self.given.comparisons, *self.given.ratings, *self.given.ranking))).name
@@ -266,7 +263,15 @@ class Mapper:
         part: str = "",
         slot: int | None = None,
         agreement: float | None = None,
-    ) -> Drawn:
+    ) -> Drawn | BadRow:
+        """One pair, or why its texts make none: others of the same row may still do."""
+        try:
+            return Drawn(self._made(row, chosen, rejected), slot, agreement, part)
+        except BadRow as bad:
+            return bad
+
+    def _made(self, row: Mapping[str, Any], chosen: Any, rejected: Any) -> Mapping[str, Any]:
+        """The row of a pair as TRL reads it, with what else the source's row holds."""
         sides = [
             forms.side(value, name, speaker="assistant") for value, name in ((chosen, "chosen"), (rejected, "rejected"))
         ]
@@ -282,9 +287,7 @@ class Mapper:
                 made[role] = self._value(row, _lead(found), role)
         if self.given.group:
             made["group"] = self._group(row)
-        return Drawn(
-            {**beside, **{key: value for key, value in made.items() if value is not MISSING}}, slot, agreement, part
-        )
+        return {**beside, **{key: value for key, value in made.items() if value is not MISSING}}
 
     def _prompt(self, row: Mapping[str, Any]) -> forms.Side | None:
         parts = []
@@ -366,6 +369,10 @@ class Mapper:
 
 def _slots(given: Columns) -> list[tuple[Fields, str]]:
     return [(given.first, "first"), (given.second, "second")]
+
+
+def _as_part(one: Drawn | BadRow, *names: str) -> Drawn | BadRow:
+    return one if isinstance(one, BadRow) else one._replace(part="/".join(name for name in names if name))
 
 
 def _lead(given: Sequence[Field]) -> Field:

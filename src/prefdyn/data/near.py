@@ -18,6 +18,8 @@ THRESHOLD = 0.7
 COMMON = 20
 """Texts up to which a word pair may be shared, or the share `RARE` of all, before it is a phrase of the dataset."""
 RARE = 0.01
+LEAST = 3
+"""Word pairs that two texts must share at least: fewer are chance, where most of a text are phrases of the dataset."""
 FEW = 8
 """Of few texts, half may share a word pair, but at least so many."""
 _WORD = re.compile(r"[^\W\d_]+|\d+|-(?=[\s\d]|$)|[^\w\s\-.,;:!?\"'“”‘’`´()\[\]…·¿¡。，、！？；：]")
@@ -41,10 +43,11 @@ def words(text: str) -> list[str]:
 def near_duplicates(texts: Sequence[str], *, threshold: float = THRESHOLD) -> Int[np.ndarray, " n"]:
     """Which texts are near duplicates: equal integers mark texts of one cluster.
 
-    Two texts are near duplicates where they are equal but for case and punctuation, or where the Jaccard index of
-    their sets of neighbouring words is at least the threshold; a cluster is what is joined by such steps. Word pairs
-    that many of the texts have (more than 20 and 1 % of them; of fewer than 40 texts more than half, but 8 at least)
-    are phrases of the dataset, such as a template or a system text, and are not counted.
+    Two texts are near duplicates where they are equal but for case and punctuation, or where they share three pairs of
+    neighbouring words at least, and the Jaccard index of their sets of such pairs is at least the threshold; a cluster
+    is what is joined by such steps. Word pairs that many of the texts have (more than 20 and 1 % of them; of fewer than
+    40 texts more than half, but 8 at least) are phrases of the dataset, such as a template or a system text, and are
+    not counted.
 
     Args:
         texts: Distinct texts. Texts without words are alone.
@@ -62,12 +65,23 @@ def near_duplicates(texts: Sequence[str], *, threshold: float = THRESHOLD) -> In
         return np.zeros(0, dtype=np.int64)
     form, flat, ends = _forms(texts)
     pairs = _Pairs.of(flat, ends)
-    steps = [np.stack(found) for found in pairs.candidates(threshold)]
+    steps = [_spanning(*found) for found in pairs.found(threshold)]
     first, second = np.concatenate([np.zeros((2, 0), dtype=np.int64), *steps], axis=1)
     count = len(ends) - 1
     graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
     _, label = connected_components(graph, directed=False)
     return in_order(label[form])
+
+
+def _spanning(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Int[np.ndarray, "2 k"]:
+    """Steps that join the same texts and are no more than there are texts, where large clusters have many pairs."""
+    nodes, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
+    graph = coo_array(
+        (np.ones(len(first), dtype=np.int8), (ends[: len(first)], ends[len(first) :])), shape=(len(nodes),) * 2
+    )
+    _, label = connected_components(graph, directed=False)
+    _, lead = np.unique(label, return_index=True)
+    return np.stack([nodes, nodes[lead[label]]]).astype(np.int64)
 
 
 def in_order(code: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -139,11 +153,11 @@ class _Pairs:
         order = np.lexsort((member, owner))
         return cls(owner[order], member[order].astype(np.int32 if len(homes) < 2**31 else np.int64), n)
 
-    def candidates(self, threshold: float) -> Iterator[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
+    def found(self, threshold: float) -> Iterator[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
         """Pairs of texts whose Jaccard index reaches the threshold, piece by piece; some of them more than once."""
         rank = np.arange(len(self.owner)) - self.ends[self.owner]
         size = self.size[self.owner]
-        prefix = rank <= size - np.ceil(threshold * size - 1e-9)
+        prefix = (rank <= size - np.ceil(threshold * size - 1e-9)) & (size >= LEAST)
         owner, member = self.owner[prefix], self.member[prefix]
         if not len(member):
             return
@@ -189,7 +203,8 @@ class _Pairs:
         first, second, both = first[likely], second[likely], both[likely]
         if not len(first):
             return first, second
-        code = np.unique(first.astype(np.int64) * self.n + second)
+        code = np.sort(first.astype(np.int64) * self.n + second)
+        code = code[np.r_[True, code[1:] != code[:-1]]]
         first, second = code // self.n, code % self.n
         keep = np.concatenate([self._enough(first[at], second[at], threshold) for at in self._pieces(first, second)])
         return first[keep], second[keep]
@@ -216,4 +231,5 @@ class _Pairs:
         code = np.sort(row * (int(held.max(initial=0)) + 1) + held)
         same = code[1:][code[1:] == code[:-1]] // (int(held.max(initial=0)) + 1)
         shared = np.bincount(same, minlength=len(first))
-        return shared >= threshold * (self.size[first] + self.size[second] - shared) - 1e-9
+        near = shared >= threshold * (self.size[first] + self.size[second] - shared) - 1e-9
+        return near & (shared >= LEAST)
