@@ -95,6 +95,7 @@ def extract(
         lm = load_model(
             lm, revision=revision, dtype=dtype, device=place, attn=attn, trust_remote_code=trust_remote_code
         )
+    lm.require_linear_head("features")
     if untrained is not None:
         lm = untrained_twin(lm, at_least(untrained, 0, name="untrained"))
     try:

@@ -154,6 +154,7 @@ class PairScorer(torch.nn.Module):
             lm.head_weight,
             lm.head_bias,
             lm.head_scale,
+            cap=lm.head_cap,
             normaliser_gradient=self.normaliser_gradient or not self.answers,
         )
         known = states.detach().to(log_probs.dtype)

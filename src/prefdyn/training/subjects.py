@@ -101,6 +101,7 @@ def last_layer(
         marks = data.provenance.data.get("tokens", {}).get("pairs", {})
         return _head_of_features(data, None, reading, objective, reference, chosen, marks)
     lm = reading.load(dtype=reading.dtype)
+    lm.require_linear_head("a head's training")
     tokens = tokenize_pairs(data, lm, eos=reading.eos, answers=reading.answers, max_length=reading.max_length)
     if tokens.kind == "responses":
         return _head_of_responses(data, tokens, lm, reading, objective, reference, chosen)
