@@ -288,8 +288,11 @@ def _self_check(model: Any, trunk: Any, head: Any, name: str, cap: float | None)
     if ours.shape[-1] > logits.shape[-1]:
         ours = ours[..., : logits.shape[-1]]
     size = float(ours.abs().max())
-    straight = logits if cap is None else cap * torch.atanh((logits / cap).clamp(-0.999, 0.999))
-    scale = float((ours * straight).sum() / (ours * ours).sum().clamp_min(1e-300))
+    straight, far = logits, torch.ones_like(logits)
+    if cap is not None:  # where the bound is near, logits say little of what they were
+        straight = cap * torch.atanh((logits / cap).clamp(-0.9, 0.9))
+        far = (logits.abs() < 0.9 * cap).double()
+    scale = float((far * ours * straight).sum() / (far * ours * ours).sum().clamp_min(1e-300))
     scale = _known_scale(config, scale, loose)
     ours = scale * ours if cap is None else cap * torch.tanh(scale * ours / cap)
     off = float((logits - ours).abs().max())
