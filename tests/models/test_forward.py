@@ -188,3 +188,25 @@ def test_a_batch_that_does_not_fit_is_halved(tiny, monkeypatch):
         ModelError, match=r"a sequence of \d+ tokens does not fit into the memory of cpu; use --max-length"
     ):
         reader.states(seqs, rows)
+
+
+def test_padding_that_changes_states_parts_the_lengths(tiny):
+    """Each prompt then has the state that it has alone; of one length, what meddles is refused."""
+    from tests.models.test_log_probs import meddling
+
+    lm = load_model(str(tiny("llama")))
+    prompts = [tuple(range(3, 3 + length)) for length in (4, 9, 9, 6, 12, 5)]
+    prompts[2] = tuple(range(20, 29))
+    sequences = Sequences.sort(prompts)
+    reader = Reader(meddling(lm, lambda states: states * (1 + 0.05 * states.shape[1])))
+    reader.check_mates(sequences)
+    assert reader.equal_lengths
+    together = reader.states(sequences, np.arange(6))
+    for row in range(6):
+        assert torch.allclose(reader.states(sequences, np.array([row]))[0], together[row], atol=1e-5)
+    plain = Reader(lm)
+    plain.check_mates(sequences)
+    assert not plain.equal_lengths
+    alike = Sequences.sort([prompts[1], prompts[2], tuple(range(40, 49))])
+    with pytest.raises(ModelError, match="depend on the prompts that are read beside each one"):
+        Reader(meddling(lm, lambda states: states + 3 * states.mean(0, keepdim=True))).check_mates(alike)

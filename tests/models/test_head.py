@@ -174,3 +174,23 @@ def test_nothing_is_kept_where_no_gradient_is_wanted():
     with torch.no_grad():
         assert not head_log_probs(states, targets, weight, shift).requires_grad
     assert math.isfinite(float(head_log_probs(states.detach(), targets, weight.detach()).sum()))
+
+
+@pytest.mark.parametrize("trained", ["all", "states"])
+@pytest.mark.parametrize("through", [True, False])
+def test_a_cap_bends_values_and_gradients(block, trained, through):
+    """As autograd has it through cap · tanh(logit / cap)."""
+    states, targets, weight, shift = inputs(k=2)
+    leaves = [states, weight, shift] if trained == "all" else [states]
+    for tensor in (states, weight, shift):
+        tensor.requires_grad_(any(tensor is leaf for leaf in leaves))
+    upstream = torch.randn(N, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ours = head_log_probs(states, targets, weight, shift, 0.5, cap=0.8, normaliser_gradient=through)
+    logits = 0.8 * torch.tanh(0.5 * (states @ weight.T + shift) / 0.8)
+    normalisers = torch.logsumexp(logits, 1, keepdim=True)
+    truth = logits.gather(1, targets) - (normalisers if through else normalisers.detach())
+    torch.testing.assert_close(ours, truth, rtol=1e-12, atol=1e-12)
+    found = torch.autograd.grad((ours * upstream).sum(), leaves)
+    wanted = torch.autograd.grad((truth * upstream).sum(), leaves)
+    for one, two in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)

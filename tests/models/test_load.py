@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ from safetensors.torch import load_file, save_file
 
 from prefdyn.errors import ConfigError, ModelError
 from prefdyn.models import hub
+from prefdyn.models.extract import extract
 from prefdyn.models.load import load_model, untrained_twin
+from prefdyn.models.score import score_pairs
 from prefdyn.models.source import Source
+from prefdyn.models.token_pairs import tokenize_pairs
+from prefdyn.training.train import run_training
 from tests.conftest import CHAT_3M, STORIES_3M, needs_shared
-from tests.models.conftest import PARITY, byte_tokenizer, edit_config, make_model
+from tests.models.conftest import PARITY, byte_tokenizer, edit_config, make_model, yes_no
 
 
 @pytest.fixture
@@ -88,10 +93,37 @@ def test_an_unknown_constant_factor_is_fitted_and_a_bent_head_is_refused(tiny, m
         load_model(str(tiny("llama")))
 
 
-def test_soft_capped_logits_are_refused_by_name(tiny):
-    """A cap that random logits are too small to feel is still a cap."""
-    with pytest.raises(ModelError, match=r"final_logit_softcapping = 30\.0"):
-        load_model(str(tiny("gemma2")))
+def test_soft_capped_logits_are_known_by_name(tiny):
+    """A cap that random logits are too small to feel is still a cap; what needs a linear head says so."""
+    lm = load_model(str(tiny("gemma2")))
+    assert lm.head_cap == 30.0
+    with pytest.raises(ModelError, match=r"final_logit_softcapping = 30\.0 .*features do not hold.*train --tune lora"):
+        extract(yes_no(4), lm, progress=False)
+    with pytest.raises(ModelError, match=r"final_logit_softcapping"):
+        run_training(yes_no(4), str(tiny("gemma2")), tune="last-layer", steps=1)
+    load_model(str(tiny("gemma2-uncapped"))).require_linear_head("anything")
+
+
+@pytest.mark.parametrize("eos", [True, False])
+def test_a_cap_that_is_felt_bends_scores_as_the_model_does(tiny, tmp_path, eos):
+    """Log-probabilities are those of the model's own logits, which without the cap they are not; adapters train."""
+    folder = tmp_path / "capped"
+    shutil.copytree(tiny("gemma2"), folder)
+    edit_config(folder, final_logit_softcapping=0.1)
+    lm, data = load_model(str(folder)), yes_no(6)
+    pairs = tokenize_pairs(data, lm, eos=eos)
+    found = score_pairs(lm, pairs, cache=False, progress=False)
+    for at in range(len(pairs)):
+        whole = torch.tensor([pairs.prompts[pairs.prompt[at]] + pairs.chosen[at]])
+        with torch.no_grad():
+            each = torch.log_softmax(lm.model(whole).logits[0, :-1].double(), -1).gather(1, whole[0, 1:, None])
+        assert found.chosen[at] == pytest.approx(float(each[-len(pairs.chosen[at]) :].sum()), abs=1e-4)
+    straight = score_pairs(replace(lm, head_cap=None), pairs, cache=False, progress=False)
+    assert np.abs(straight.chosen - found.chosen).max() > 1e-2
+    for tune in ("lora", "full"):
+        run = run_training(data, str(folder), tune=tune, eos=eos, steps=8, learning_rate=0.02)
+        losses = run.steps["loss"].to_pylist()
+        assert losses[-1] < losses[0]
 
 
 def test_a_model_that_looks_ahead_is_refused(tiny):

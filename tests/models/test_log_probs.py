@@ -1,5 +1,6 @@
 """Scores of pairs: the same numbers and the same gradients as one padded row per response and the whole softmax."""
 
+import copy
 import dataclasses
 import warnings
 import weakref
@@ -17,13 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ModelError
 from prefdyn.models import log_probs
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import load_model
 from prefdyn.models.log_probs import PairScorer
-from prefdyn.models.token_pairs import TokenPairs
-from tests.models.conftest import edit_config
+from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
+from tests.models.conftest import edit_config, yes_no
 from tests.naive.pair_scores import NaivePairScorer
 
 KINDS = [
@@ -527,3 +529,46 @@ def wide(tiny, folder, vocabulary):
     made = load_model(str(folder))
     made.model.requires_grad_(True)
     return made
+
+
+def meddling(lm: Any, meddle: Any) -> Any:
+    """The model with a trunk that lets something else into its states."""
+    found = copy.deepcopy(lm.model)
+    trunk = found.base_model
+    plain = trunk.forward
+
+    def forward(*given: Any, **more: Any) -> Any:
+        out = plain(*given, **more)
+        out.last_hidden_state = meddle(out.last_hidden_state)
+        return out
+
+    trunk.forward = forward
+    return replace(lm, model=found, trunk=trunk)
+
+
+@pytest.mark.parametrize("of", ["answers", "responses"])
+@pytest.mark.parametrize("share", [True, False])
+def test_padding_that_changes_scores_parts_the_lengths(tiny, of, share):
+    """Each pair then has the numbers that it has alone, whatever stands beside it and in which order."""
+    lm = load_model(str(tiny("llama")))
+    pairs = tokenize_pairs(yes_no(9), lm, eos=of == "responses")
+    odd = meddling(lm, lambda states: states * (1 + 0.05 * states.shape[1]))
+    scorer = PairScorer(odd, pairs, share=share)
+    assert scorer.equal_lengths
+    rows = np.array([7, 0, 3, 8, 2])
+    with torch.no_grad():
+        together = scorer(rows)
+        for at, row in enumerate(rows):
+            alone = scorer(np.array([row]))
+            assert torch.allclose(together.chosen[at], alone.chosen[0], atol=1e-4)
+            assert torch.allclose(together.rejected[at], alone.rejected[0], atol=1e-4)
+    assert not PairScorer(lm, pairs, share=share).equal_lengths
+
+
+def test_mates_of_one_length_that_change_scores_are_refused(tiny):
+    lm = load_model(str(tiny("llama")))
+    rows = [{"prompt": f"{word} rain?", "chosen": " Yes", "rejected": " No"} for word in ("In", "At", "To")]
+    pairs = tokenize_pairs(PreferenceDataset.from_rows(rows), lm, eos=True)
+    odd = meddling(lm, lambda states: states + 3 * states.mean(0, keepdim=True))
+    with pytest.raises(ModelError, match="depends on the pairs that are read beside it"):
+        PairScorer(odd, pairs)

@@ -63,6 +63,7 @@ def extract(
     lm = (
         model if isinstance(model, LanguageModel) else load_model(model, **reading.loading(team.device(reading.device)))
     )
+    lm.require_linear_head("features")
     if untrained is not None:
         lm = untrained_twin(lm, at_least(untrained, 0, name="untrained"))
     try:

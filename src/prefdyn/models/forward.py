@@ -87,6 +87,32 @@ class Reader:
         self.batch_tokens, _ = batch_room(self.kind, batch_tokens)
         self.prefix = 0
         self.cache: Any = None
+        self.equal_lengths = False
+        """Whether a pass holds sequences of one length only, since others would change the states."""
+
+    # sequences beside each other ------------------------------------------------------------------------------------
+
+    def check_mates(self, sequences: Sequences) -> None:
+        """Read a short, two middling and a long sequence each alone and all together; part lengths where they differ.
+
+        Raises:
+            ModelError: A state depends on sequences of its own length beside it.
+        """
+        middle = len(sequences) // 2
+        few = np.unique([0, max(0, middle - 1), middle, len(sequences) - 1])
+        if len(few) == 1:
+            return
+        with torch.inference_mode():
+            alone = torch.cat([self._batch(sequences, few[at : at + 1]) for at in range(len(few))])
+            for self.equal_lengths in (False, True):
+                off = float((alone - self._batch(sequences, few)).abs().max() / alone.abs().max().clamp_min(1e-30))
+                if off <= _LOOSE[self.lm.dtype]:
+                    return
+        raise ModelError(
+            f"states of {self.lm.name} depend on the prompts that are read beside each one, even of the same length "
+            f"(they deviate by {off:.1g}), so no figure would be a pair's own; use --dtype float32, --attn eager, or "
+            "another model"
+        )
 
     # a shared prefix ------------------------------------------------------------------------------------------------
 
@@ -181,6 +207,11 @@ class Reader:
 
     def _batch(self, sequences: Sequences, rows: np.ndarray) -> torch.Tensor:
         lengths = sequences.lengths[rows] - self.prefix
+        different = np.unique(lengths)
+        if self.equal_lengths and len(different) > 1:
+            parts = [np.flatnonzero(lengths == length) for length in different]
+            states = torch.cat([self._batch(sequences, rows[part]) for part in parts])
+            return states[torch.from_numpy(np.argsort(np.concatenate(parts))).to(states.device)]
         starts = sequences.offsets[rows] + self.prefix
         longest = int(lengths.max())
         at = np.arange(longest)

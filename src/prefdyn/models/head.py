@@ -1,8 +1,9 @@
 """Log-probabilities of a few tokens per state, by a head of any size, without the logits of the whole vocabulary.
 
-logit(y) = scale · (state · W[y] + bias[y]), log-probability = logit(y) − log Σ_v exp(logit(v)). Logits exist for one
-block of states at a time, in float32 or better whatever the dtypes of states and head, and never in the backward of a
-head that is frozen: its slopes are found beside the log-normaliser, while the block is there.
+logit(y) = scale · (state · W[y] + bias[y]), where a model has a cap bent to cap · tanh(logit / cap); log-probability =
+logit(y) − log Σ_v exp(logit(v)). Logits exist for one block of states at a time, in float32 or better whatever the
+dtypes of states and head, and never in the backward of a head that is frozen: its slopes are found beside the
+log-normaliser, while the block is there.
 """
 
 from typing import Any
@@ -22,6 +23,7 @@ def head_log_probs(
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
     *,
+    cap: float | None = None,
     normaliser_gradient: bool = True,
 ) -> torch.Tensor:
     """Log-probabilities of some tokens at each of some states.
@@ -32,6 +34,7 @@ def head_log_probs(
         weight: The head (V, d).
         bias: Its bias (V,).
         scale: Constant factor on its logits.
+        cap: Bound of the logits, approached as tanh does; None for none.
         normaliser_gradient: Whether gradients flow through the log-normaliser. Where only differences between the k
             tokens of one state matter it cancels, and without it the whole head is read once, and written never.
 
@@ -44,7 +47,7 @@ def head_log_probs(
         tensor([[0.0474, 0.9526]])
     """
     wanted = torch.is_grad_enabled()
-    found: Any = _HeadLogProbs.apply(states, weight, bias, targets, float(scale), normaliser_gradient, wanted)
+    found: Any = _HeadLogProbs.apply(states, weight, bias, targets, float(scale), cap, normaliser_gradient, wanted)
     return found
 
 
@@ -57,6 +60,7 @@ class _HeadLogProbs(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         scale: float,
+        cap: float | None,
         through: bool,
         wanted: bool,
     ) -> torch.Tensor:
@@ -70,21 +74,27 @@ class _HeadLogProbs(torch.autograd.Function):
             if bias is not None:
                 logits += bias.detach()[targets].to(kind)
             logits *= scale
+            _bend(logits, cap)
             pulls = torch.empty_like(given) if slopes_now and through else None
             normalisers = given.new_empty(len(given))
-            for low, high, block in _blocks(given, weight, bias, scale):
+            for low, high, block in _blocks(given, weight, bias, scale, cap):
+                slope = None if pulls is None or cap is None else _slope(block, cap)
                 top = block.amax(1, keepdim=True)
                 total = block.sub_(top).exp_().sum(1)
                 normalisers[low:high] = top[:, 0] + total.log()
+                if slope is not None:
+                    block *= slope
                 if pulls is not None:
                     _times(block, weight, out=pulls[low:high])
                     pulls[low:high] /= total[:, None]
             if slopes_now:
+                if cap is not None:
+                    rows *= _slope(logits, cap)[..., None]
                 slopes = rows if pulls is None else rows - pulls[:, None]
                 ctx.save_for_backward(slopes)
             elif trained:
                 ctx.save_for_backward(states, weight, bias, targets, normalisers)
-        ctx.scale, ctx.through, ctx.trained = scale, through, trained
+        ctx.scale, ctx.cap, ctx.through, ctx.trained = scale, cap, through, trained
         return logits - normalisers[:, None]
 
     @staticmethod
@@ -95,15 +105,15 @@ class _HeadLogProbs(torch.autograd.Function):
         with torch.autocast(grad.device.type, enabled=False):
             if not ctx.trained:
                 (slopes,) = ctx.saved_tensors
-                return torch.einsum("nk,nkd->nd", grad * ctx.scale, slopes), None, None, None, None, None, None
+                return torch.einsum("nk,nkd->nd", grad * ctx.scale, slopes), *[None] * 7
             states, weight, bias, targets, normalisers = ctx.saved_tensors
             found = _through if ctx.through else _rows_only
-            parts = found(grad, states, weight, bias, targets, normalisers, ctx.scale, ctx.needs_input_grad)
+            parts = found(grad, states, weight, bias, targets, normalisers, ctx.scale, ctx.cap, ctx.needs_input_grad)
         kept = [
             part.to(like.dtype) if part is not None else None
             for part, like in zip(parts, (states, weight, bias), strict=True)
         ]
-        return *kept, None, None, None, None
+        return *kept, *[None] * 5
 
 
 def _rows_only(
@@ -114,11 +124,20 @@ def _rows_only(
     targets: torch.Tensor,
     normalisers: torch.Tensor,
     scale: float,
+    cap: float | None,
     needed: tuple[bool, ...],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Gradients of the target logits alone."""
     given = states.to(grad.dtype)
     grad = grad * scale
+    if cap is not None:
+        rows = torch.nn.functional.embedding(targets, weight.detach()).to(grad.dtype)
+        logits = torch.einsum("nd,nkd->nk", given, rows)
+        if bias is not None:
+            logits += bias.detach()[targets].to(grad.dtype)
+        logits *= scale
+        _bend(logits, cap)
+        grad = grad * _slope(logits, cap)
     by_states = by_weight = by_bias = None
     if needed[0]:
         by_states = torch.einsum("nk,nkd->nd", grad, torch.nn.functional.embedding(targets, weight).to(grad.dtype))
@@ -137,6 +156,7 @@ def _through(
     targets: torch.Tensor,
     normalisers: torch.Tensor,
     scale: float,
+    cap: float | None,
     needed: tuple[bool, ...],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Gradients of target logits and log-normaliser: blocks of logits are formed again, and turned into slopes."""
@@ -145,10 +165,13 @@ def _through(
     by_weight = torch.zeros_like(weight, dtype=grad.dtype) if needed[1] else None
     by_bias = torch.zeros_like(bias, dtype=grad.dtype) if bias is not None and needed[2] else None
     totals = grad.sum(1, keepdim=True)
-    for low, high, block in _blocks(given, weight, bias, scale):
+    for low, high, block in _blocks(given, weight, bias, scale, cap):
+        slope = None if cap is None else _slope(block, cap)
         block.sub_(normalisers[low:high, None]).exp_()
         block *= -totals[low:high]
         block.scatter_add_(1, targets[low:high], grad[low:high])
+        if slope is not None:
+            block *= slope
         if scale != 1.0:
             block *= scale
         if by_states is not None:
@@ -163,7 +186,9 @@ def _through(
 # blocks --------------------------------------------------------------------------------------------------------------
 
 
-def _blocks(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scale: float) -> Any:
+def _blocks(
+    given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scale: float, cap: float | None
+) -> Any:
     """First and last-plus-one state and logits of each block; the next one overwrites the last."""
     numbers = _LOGITS.get(given.device.type, _LOGITS["cpu"])
     size = max(1, min(len(given), numbers // max(1, len(weight))))
@@ -178,7 +203,19 @@ def _blocks(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
             block += bias.detach().to(given.dtype)
         if scale != 1.0:
             block *= scale
+        _bend(block, cap)
         yield low, high, block
+
+
+def _bend(logits: torch.Tensor, cap: float | None) -> None:
+    """Bound logits in place, if there is a cap."""
+    if cap is not None:
+        logits.div_(cap).tanh_().mul_(cap)
+
+
+def _slope(logits: torch.Tensor, cap: float) -> torch.Tensor:
+    """How much a bounded logit moves with the one that it was."""
+    return (logits / cap).square_().neg_().add_(1.0)
 
 
 def _times(block: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> None:

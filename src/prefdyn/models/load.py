@@ -2,7 +2,8 @@
 
 A model is taken apart into its trunk and its head, and at load a few random tokens show that the final hidden state,
 normalised exactly once, times the head gives the model's own logits. Where a model puts a constant factor on its
-logits, the factor is folded into the head; where it bends them (soft-capping), it is refused with the reason.
+logits, the factor is folded into the head; where it bends them (soft-capping), log-probabilities are bent alike, and
+what rests on a linear head is refused with the reason.
 """
 
 import hashlib
@@ -57,6 +58,10 @@ class LanguageModel:
     """Whether the head is the input embedding."""
     head_scale: float
     """Constant factor between head and logits, folded into `head_rows`; 1 for most models."""
+    head_cap: float | None
+    """Bound of the logits, `cap · tanh(logit / cap)`; None for most models."""
+    cap_name: str
+    """Name of the bound in the configuration; empty without one."""
     final_norm: Any
     """The final norm where it is an RMSNorm, else None; what `double_norm` applies again."""
     notes: tuple[str, ...] = field(default=())
@@ -73,6 +78,21 @@ class LanguageModel:
     def head_bias(self) -> torch.Tensor | None:
         """The head's bias (vocabulary,), without `head_scale`; None for most models."""
         return getattr(self.model.get_output_embeddings(), "bias", None)
+
+    def require_linear_head(self, what: str) -> None:
+        """Refuse what is true of a linear head only.
+
+        Args:
+            what: That which needs it.
+
+        Raises:
+            ModelError: The model bounds its logits.
+        """
+        if self.head_cap is not None:
+            raise ModelError(
+                f"{self.name} bounds its logits ({self.cap_name} = {self.head_cap} in config.json), so its head is not "
+                f"linear and the formulas of {what} do not hold; `prefdyn score` and `train --tune lora` or `full` work"
+            )
 
     def head_rows(self, token_ids: list[int]) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, " k"] | None]:
         """Rows and biases of the head for some tokens, scaled so that state · row + bias is the model's logit."""
@@ -192,16 +212,12 @@ def _examined(model: Any, tokenizer: Any, *, name: str, fingerprint: str, revisi
     head = model.get_output_embeddings()
     if head is None or not isinstance(getattr(head, "weight", None), torch.Tensor):
         raise ModelError(f"{name} ({type(model).__name__}) has no output head; choose a causal language model")
-    for key in _SOFT_CAPS:
-        if cap := getattr(model.config.get_text_config(), key, None):
-            raise ModelError(
-                f"{name} bounds its logits ({key} = {cap} in config.json), so its head is not linear and the formulas "
-                "do not hold; choose a model without soft-capping"
-            )
+    caps = {key: cap for key in _SOFT_CAPS if (cap := getattr(model.config.get_text_config(), key, None))}
+    cap_name, cap = next(iter(caps.items()), ("", None))
     trunk = _trunk(model)
     tied = model.get_input_embeddings().weight is head.weight
     with quiet():
-        scale, norm = _self_check(model, trunk, head, name)
+        scale, norm = _self_check(model, trunk, head, name, cap)
     return LanguageModel(
         model=model,
         trunk=trunk,
@@ -217,6 +233,8 @@ def _examined(model: Any, tokenizer: Any, *, name: str, fingerprint: str, revisi
         attention=str(model.config._attn_implementation),
         tied_head=tied,
         head_scale=scale,
+        head_cap=None if cap is None else float(cap),
+        cap_name=cap_name,
         final_norm=norm,
     )
 
@@ -226,7 +244,7 @@ def _trunk(model: Any) -> Any:
     return model.get_decoder() if trunk is model else trunk
 
 
-def _self_check(model: Any, trunk: Any, head: Any, name: str) -> tuple[float, Any]:
+def _self_check(model: Any, trunk: Any, head: Any, name: str, cap: float | None) -> tuple[float, Any]:
     """The factor on the logits, and the final RMSNorm if there is one.
 
     Raises:
@@ -270,9 +288,14 @@ def _self_check(model: Any, trunk: Any, head: Any, name: str) -> tuple[float, An
     if ours.shape[-1] > logits.shape[-1]:
         ours = ours[..., : logits.shape[-1]]
     size = float(ours.abs().max())
-    scale = float((ours * logits).sum() / (ours * ours).sum().clamp_min(1e-300))
+    straight, far = logits, torch.ones_like(logits)
+    if cap is not None:  # where the bound is near, logits say little of what they were
+        straight = cap * torch.atanh((logits / cap).clamp(-0.9, 0.9))
+        far = (logits.abs() < 0.9 * cap).double()
+    scale = float((far * ours * straight).sum() / (far * ours * ours).sum().clamp_min(1e-300))
     scale = _known_scale(config, scale, loose)
-    off = float((logits - scale * ours).abs().max())
+    ours = scale * ours if cap is None else cap * torch.tanh(scale * ours / cap)
+    off = float((logits - ours).abs().max())
     if not math.isfinite(off) or scale <= 0 or off > loose * max(abs(scale) * size, 1e-6):
         raise ModelError(
             f"{name} ({type(model).__name__}): the final hidden state times the head is not the model's logits "

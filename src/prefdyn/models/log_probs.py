@@ -7,6 +7,7 @@ response reach the head.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -86,6 +87,9 @@ class PairScorer(torch.nn.Module):
         self._room = 0
         """Tokens of the longest row that was checked."""
         self._dropouts = _dropouts(self.model)
+        self.equal_lengths = False
+        """Whether a batch holds responses of one length only, since others would change what the model says of them."""
+        self._check_mates()
         if share:
             self._check()
 
@@ -140,9 +144,22 @@ class PairScorer(torch.nn.Module):
 
     def _plain(self, rows: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Rows that are padded on the right: attention is causal, so nothing sees what fills them."""
-        ids, index = _padded(self.pairs, rows)
+        return self._unpacked(rows, equal_lengths=self.equal_lengths)
+
+    def _unpacked(self, rows: np.ndarray, *, equal_lengths: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        ids, index, lengths = _padded(self.pairs, rows)
         batch = self._moved({"ids": ids, "index": index, **_targets(self.pairs, rows)})
-        return self._trunk(batch["ids"]), batch
+        if not equal_lengths:
+            return self._trunk(batch["ids"]), batch
+        parts, places = [], []
+        for length in np.unique(lengths).tolist():
+            mates = np.flatnonzero(lengths == length)
+            at = torch.from_numpy(mates).to(batch["ids"].device)
+            out = self._trunk(batch["ids"].index_select(0, at)[:, :length])
+            parts.append(torch.nn.functional.pad(out, (0, 0, 0, ids.shape[1] - length)))
+            places.append(mates)
+        back = torch.from_numpy(np.argsort(np.concatenate(places))).to(batch["ids"].device)
+        return torch.cat(parts).index_select(0, back), batch
 
     def _scores(self, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> PairScores:
         """From final states (rows, tokens, d) to scores."""
@@ -154,6 +171,7 @@ class PairScorer(torch.nn.Module):
             lm.head_weight,
             lm.head_bias,
             lm.head_scale,
+            cap=lm.head_cap,
             normaliser_gradient=self.normaliser_gradient or not self.answers,
         )
         known = states.detach().to(log_probs.dtype)
@@ -168,6 +186,33 @@ class PairScorer(torch.nn.Module):
 
     def _trunk(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
         return self.lm.trunk(input_ids=ids, use_cache=False, **options).last_hidden_state
+
+    # whether pairs leave each other alone ---------------------------------------------------------------------------
+
+    def _check_mates(self) -> None:
+        """Score a short, two middling and a long pair each alone and all together, and part lengths where they differ.
+
+        Raises:
+            ModelError: What the model says of a pair depends on pairs of its own length beside it.
+        """
+        sizes = np.asarray([len(text) for text in _texts(self.pairs, np.arange(len(self.pairs)))])
+        order = np.argsort(sizes, kind="stable")
+        middle = len(order) // 2
+        few = order[np.unique([0, max(0, middle - 1), middle, len(order) - 1])]  # the two in the middle: of one length
+        if len(order) == 1 and self.answers:
+            return
+        with torch.no_grad(), _evaluating(self.model):
+            alone = [self._scores(*self._unpacked(few[at : at + 1], equal_lengths=True)) for at in range(len(few))]
+            each = [torch.cat(parts) for parts in zip(*alone, strict=True)]
+            for self.equal_lengths in (False, True):
+                off = _deviation(each, self._scores(*self._plain(few)))
+                if off <= _LOOSE[self.lm.dtype]:
+                    return
+        raise ModelError(
+            f"what {self.lm.name} says of a pair depends on the pairs that are read beside it, even of the same length "
+            f"(scores deviate by {off:.1g}), so no figure of it would be the pair's own; use --dtype float32, --attn "
+            "eager, or another model"
+        )
 
     # whether rows can be packed -------------------------------------------------------------------------------------
 
@@ -196,10 +241,7 @@ class PairScorer(torch.nn.Module):
                 said = " ".join(str(error).split())[:120]
                 self.why_not = f"the model fails on packed rows ({type(error).__name__}: {said})"
                 return
-        off = max(
-            float((one - two).abs().max() / one.abs().max().clamp_min(1e-30))
-            for one, two in zip(plain, packed, strict=True)
-        )
+        off = _deviation(plain, packed)
         if not off <= _LOOSE[self.lm.dtype]:
             self.why_not = f"scores from packed rows deviate by {off:.1g} from the plain way"
             return
@@ -261,8 +303,14 @@ def _targets(pairs: TokenPairs, rows: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _padded(pairs: TokenPairs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids (rows, longest), and the flat places of the states that are wanted."""
+def _deviation(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor]) -> float:
+    """Largest difference of two sets of scores, of the largest number in the first; infinite where one is NaN."""
+    off = [float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(one, two, strict=True)]
+    return max(math.inf if math.isnan(each) else each for each in off)
+
+
+def _padded(pairs: TokenPairs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Token ids (rows, longest), the flat places of the states that are wanted, and the tokens of each row."""
     texts = _texts(pairs, rows)
     sides: Sequence[Sequence[tuple[int, ...]]] = [[text.chosen for text in texts]]
     if pairs.kind == "responses":
@@ -273,7 +321,7 @@ def _padded(pairs: TokenPairs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     for row, (prompt, after) in enumerate(whole):
         ids[row, : len(prompt) + len(after)] = (*prompt, *after)
         index.append(row * ids.shape[1] + len(prompt) - 1 + np.arange(len(after) + 1))
-    return ids, np.concatenate(index)
+    return ids, np.concatenate(index), np.asarray([len(prompt) + len(after) for prompt, after in whole])
 
 
 def _seen(owner: torch.Tensor, part: torch.Tensor | None) -> torch.Tensor:

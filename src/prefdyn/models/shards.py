@@ -149,24 +149,30 @@ def cut(lm: LanguageModel, items: Items, what: str, *, settings: str, content: S
 
 
 def settle_prefix(reader: Reader, work: Plan) -> tuple[int, str | None]:
-    """Decide once per plan whether its prompts' common prefix is shared, so that a resumed run does as the first did.
+    """Decide once per plan whether its prompts' common prefix is shared, and whether batches hold one length only, so
+    that a resumed run does as the first did.
 
     Returns:
         Tokens of the shared prefix (0: not shared) and the reason if it is not.
+
+    Raises:
+        ModelError: What the model says of a prompt depends on others of its length beside it.
     """
     path = None if work.folder is None else work.folder / "plan.json"
     if path is not None and path.exists():
         with contextlib.suppress(StoreError, ValueError, KeyError, TypeError):
             known = read_manifest(path, kind="plan", fix="it is made again")
-            length, reason = int(known["prefix"]), known["reason"]
+            length, reason, parted = int(known["prefix"]), known["reason"], bool(known["equal_lengths"])
             if 0 <= length <= work.items.shared_prefix() and known["key"] == work.key:
+                reader.equal_lengths = parted
                 if length:
                     reader.use_prefix(work.items.one(0)[:length])
                 return length, reason
     with quiet():
+        reader.check_mates(work.items)
         reason = reader.share_prefix(work.items)
     if path is not None:
-        found = {"key": work.key, "prefix": reader.prefix, "reason": reason}
+        found = {"key": work.key, "prefix": reader.prefix, "reason": reason, "equal_lengths": reader.equal_lengths}
         write_manifest(path, {"kind": "plan", "files": [], **found})
     return reader.prefix, reason
 

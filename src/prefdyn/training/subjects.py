@@ -101,6 +101,7 @@ def last_layer(
         marks = data.provenance.data.get("tokens", {}).get("pairs", {})
         return _head_of_features(data, None, models, objective, reference, chosen, marks)
     lm = models.load(dtype=models.reading.dtype)
+    lm.require_linear_head("a head's training")
     tokens = tokenize_pairs(data, lm, **models.reading.tokens())
     if tokens.kind == "responses":
         return _head_of_responses(data, tokens, lm, models, objective, reference, chosen)
