@@ -283,7 +283,7 @@ def test_an_implicit_prompt_that_is_empty_is_no_matter_of_course():
     shared = [{"title": "t", "chosen": f"Ask {i}: yes", "rejected": f"Ask {i}: no"} for i in range(4)]
     assert load_dataset(shared).to_rows()[0]["prompt"] == "Ask 0:"
     none = load_dataset(rows_, columns="chosen=chosen,rejected=rejected")
-    assert {finding.code for finding in preflight(none)} >= {"empty_prompt"}
+    assert ("empty_prompt", "problem") in {(finding.code, finding.severity) for finding in preflight(none)}
 
 
 def test_several_turns_of_two_speakers_are_put_together():

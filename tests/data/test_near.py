@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefdyn.data.describe import describe
+from prefdyn.data.loaders import load_dataset
 from prefdyn.data.near import COMMON, FEW, LEAST, RARE, THRESHOLD, in_order, near_duplicates, words
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import preflight
+from prefdyn.data.write import write
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.store import load_features, save_features
@@ -128,6 +130,8 @@ def test_near_duplicates_are_counted_per_group_and_told_apart_from_strangers():
     assert not {"near_duplicates", "near_opposed", "near_leak"} & codes(dataset(apart())).keys()
     described = describe(data)
     assert (described["clusters"], [group["clusters"] for group in described["groups"]]) == (40, [40, 40])
+    assert [group["near_duplicates"] for group in described["groups"]] == [40, 40]
+    assert [group["near_duplicates"] for group in describe(dataset(apart()))["groups"]] == [0, 0]
 
 
 def test_the_split_keeps_a_cluster_on_one_side():
@@ -193,3 +197,16 @@ def test_extracted_features_have_the_clusters_of_their_pairs():
     assert feats.cluster.tolist() == data.clusters.of[rows].tolist()
     assert len(np.unique(feats.cluster)) == 40
     assert len(np.unique(feats.text)) == 80
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet"])
+def test_named_clusters_are_written_and_read_back(tmp_path, name):
+    names = [f"c{i // 4}" for i in range(7)] + [None]
+    rows = [
+        {"prompt": f"prompt number{i}", "chosen": "a", "rejected": "b", "cluster": name} for i, name in enumerate(names)
+    ]
+    data = PreferenceDataset.from_rows(rows)
+    write(data, tmp_path / name)
+    read = load_dataset(tmp_path / name)
+    assert read.table["cluster"].to_pylist() == data.table["cluster"].to_pylist()
+    assert read.sha256 == data.sha256

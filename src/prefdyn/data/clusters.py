@@ -25,6 +25,16 @@ class Clusters:
     near: Int[np.ndarray, " n"]
     """By prompt and near duplicates of prompts alone."""
 
+    def prompts(self, prompt: Int[np.ndarray, " n"]) -> Int[np.ndarray, " classes"]:
+        """How many different prompts each class of `near` has: more than one are near duplicates.
+
+        Args:
+            prompt: Equal integers for equal prompts, from 0.
+        """
+        width = int(prompt.max(initial=0)) + 1
+        _, first = np.unique(self.near * width + prompt, return_index=True)
+        return np.bincount(self.near[first], minlength=int(self.near.max(initial=-1)) + 1)
+
     @classmethod
     def find(cls, table: pa.Table) -> "Clusters":
         """The clusters of a table with the columns of `prefdyn.data.pairs.SCHEMA`.

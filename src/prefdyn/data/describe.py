@@ -21,10 +21,10 @@ def describe(data: PreferenceDataset) -> dict[str, Any]:
     Returns:
         `name, pairs, sha256, kind, conversational` (pairs), `splits` (pairs per side), `left_out` (rows), `prompts`
         (distinct), `clusters` (of pairs that hang together), `lengths`, and `groups`: per group `name, pairs, prompts,
-        clusters, answers, lengths`. `answers` lists the
-        two answers of a two-answer group with how often each is chosen, None elsewhere. `lengths` holds `median, p95,
-        max` of `prompt, chosen, rejected`. `kind` is `answers` where every response is one short word, which a model's
-        tokenizer may still cut into several tokens, and `responses` otherwise.
+        clusters, near_duplicates, answers, lengths`. `near_duplicates` are pairs whose prompt another one nearly
+        repeats. `answers` lists the two answers of a two-answer group with how often each is chosen, None elsewhere.
+        `lengths` holds `median, p95, max` of `prompt, chosen, rejected`. `kind` is `answers` where every response is
+        one short word, which a model's tokenizer may still cut into several tokens, and `responses` otherwise.
 
     Example:
         >>> rows = [{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}]
@@ -36,6 +36,7 @@ def describe(data: PreferenceDataset) -> dict[str, Any]:
         name: np.asarray(pc.utf8_length(data.table[name])).astype(np.int64) for name in ("prompt", "chosen", "rejected")
     }
     clusters = data.clusters.of
+    repeated = (data.clusters.prompts(codes.prompt) > 1)[data.clusters.near]
     groups = []
     for name, rows in zip(codes.groups, codes.members() if len(data) else [], strict=True):
         answers = codes.answers(rows)
@@ -45,6 +46,7 @@ def describe(data: PreferenceDataset) -> dict[str, Any]:
                 "pairs": len(rows),
                 "prompts": len(np.unique(codes.prompt[rows])),
                 "clusters": len(np.unique(clusters[rows])),
+                "near_duplicates": int(repeated[rows].sum()),
                 "answers": None
                 if answers is None
                 else [

@@ -65,7 +65,8 @@ class Finding:
 def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
     """Look a dataset over; problems first, then warnings, then notes.
 
-    Findings: `equal_responses`, `empty_response`, `conflict`, `leak`, `one_class` (problems); `empty_prompt`,
+    Findings: `equal_responses`, `empty_response`, `conflict`, `leak`, `one_class` (problems); `empty_prompt` (a problem
+    where most are),
     `cut_dialogue`, `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
     `opposed_groups`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`, `unequal_sizes`,
     `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `layout`, `ties`, `divided_votes`,
@@ -160,7 +161,7 @@ class _Look:
         rows = np.flatnonzero(blank[self.codes.prompt])
         if len(rows):
             says = f"{plural(len(rows))} with an empty prompt: the model would answer nothing in particular."
-            yield self.finding("empty_prompt", "warning", says, rows)
+            yield self.finding("empty_prompt", "problem" if 2 * len(rows) > self.n else "warning", says, rows)
         dialogue = np.asarray(pc.match_substring(self.table["prompt"], HUMAN))
         if dialogue.any():
             ends = np.asarray(pc.ends_with(pc.utf8_rtrim_whitespace(self.table["prompt"]), ASSISTANT.strip()))
@@ -246,8 +247,7 @@ class _Look:
         c, near = self.codes, self.data.clusters.near
         if not self.n:
             return
-        first = np.unique(_code(near, c.prompt), return_index=True)[1]
-        texts = np.bincount(near[first], minlength=int(near.max()) + 1)
+        texts = self.data.clusters.prompts(c.prompt)
         rows = np.flatnonzero(texts[near] > 1)
         if not len(rows):
             return

@@ -27,7 +27,7 @@ _JSON = pa.json_(pa.utf8())
 
 
 def write(data: PreferenceDataset, path: str | Path, *, force: bool = False) -> None:
-    """Write prompt, chosen, rejected, group, id, weight, and split where pairs are held out.
+    """Write prompt, chosen, rejected, group, id, weight, cluster where any is named, split where pairs are held out.
 
     Conversational pairs keep their messages with every key, their tools and their template arguments. The file
     appears whole or not at all, and equal data leaves equal bytes. `load_dataset` reads it back to the same content.
@@ -51,7 +51,10 @@ def write(data: PreferenceDataset, path: str | Path, *, force: bool = False) -> 
         raise StoreError(f"{path} is a folder; give the name of a file")
     if path.exists() and not force:
         raise StoreError(f"{path} exists already; give another name, or --force (force=True) to replace it")
-    table = data.table.select([*_COLUMNS, *(["split"] if "held_out" in data.splits else [])])
+    named = data.table["cluster"].null_count < len(data)
+    table = data.table.select([
+        *_COLUMNS, *(["cluster"] if named else []), *(["split"] if "held_out" in data.splits else []),
+    ])  # fmt: skip
     if suffix == ".csv":
         content = _csv(data, table, path)
     elif suffix == ".parquet":
