@@ -86,6 +86,12 @@ class Settings:
                 raise ConfigError(f"--{flag} {value} changes nothing here; it is used {only[0]}: leave it out")
 
 
+def _whole(value: int | None, least: int, *, name: str) -> None:
+    """As `at_least`, which a command that only shows its help does without: it stands beside numpy."""
+    if value is not None and (isinstance(value, bool) or value != int(value) or value < least):
+        raise ConfigError(f"{name} is {value!r}, but must be a whole number of at least {least}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source(Settings):
     """Which pairs are read."""
@@ -156,11 +162,8 @@ class Reading(Settings):
         return {"answers": self.answers, "eos": self.eos, "max_length": self.max_length}
 
     def __post_init__(self) -> None:
-        from prefdyn._checks import at_least
-
         for name in ("max_length", "batch_tokens"):
-            if getattr(self, name) is not None:
-                at_least(getattr(self, name), 1, name=name)
+            _whole(getattr(self, name), 1, name=name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +176,8 @@ class Extraction(Reading):
     double_norm: Annotated[bool, Flag("Apply the final norm twice, as the published scripts did.")] = False
 
     def __post_init__(self) -> None:
-        from prefdyn._checks import at_least
-
         super().__post_init__()
-        at_least(self.sketch, 0, name="sketch")
+        _whole(self.sketch, 0, name="sketch")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,6 @@ CASES = {
     ),
     "null field": (lambda f: ["--data", data_file(f, rows=[*GOOD, pair(0, prompt=None)])], 1, r"25.*prompt"),
     "a number for a text": (lambda f: ["--data", data_file(f, rows=[*GOOD, pair(0, chosen=7)])], 1, r"25.*chosen"),
-    "repeated id": (lambda f: ["--data", data_file(f, rows=[pair(0, id="a"), pair(1, id="a")])], 1, "id"),
     "truncated gzip": (lambda f: ["--data", cut_gzip(f)], 1, r"cut\.jsonl\.gz"),
     "not gzip": (lambda f: ["--data", raw(f, "d.jsonl.gz", "plain text")], 1, r"d\.jsonl\.gz"),
     "not UTF-8": (

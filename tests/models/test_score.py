@@ -172,7 +172,7 @@ def test_the_table_holds_what_trl_reads(tiny):
     table = found.table
     assert table.column_names == [
         "prompt", "chosen", "rejected", "id", "group", "split", "chosen_tokens", "rejected_tokens",
-        "ref_chosen_logps", "ref_rejected_logps",
+        "ref_chosen_logps", "ref_rejected_logps", "tokens_sha256", "model_sha256",
     ]  # fmt: skip
     for column in ("prompt", "chosen", "rejected", "id", "group", "split"):
         assert table[column].to_pylist() == data.table[column].to_pylist()
@@ -359,11 +359,12 @@ def test_fed_to_trl_the_first_margins_are_zero(written, tmp_path, case):
 
 @OF_TRL
 def test_a_wrong_reference_shows_in_the_first_margins(written, tmp_path):
-    """Without the end token, or of another pair."""
+    """Of another pair; and without the end token it is refused, by the digest of its tokens."""
     from prefdyn.training.trl import GroupDPOTrainer
 
     folder, given = written("texts", eos=False)
-    assert np.abs(first_rewards(trainer(GroupDPOTrainer, folder, given, tmp_path))).min() > 1e-3
+    with pytest.raises(DataError, match="are of other tokens than the trainer has"):
+        trainer(GroupDPOTrainer, folder, given, tmp_path)
     folder, given = written("texts")
     turned = given.remove_columns("ref_chosen_logps").add_column("ref_chosen_logps", given["ref_chosen_logps"][::-1])
     assert np.abs(first_rewards(trainer(GroupDPOTrainer, folder, turned, tmp_path))[0]).max() > 1e-2

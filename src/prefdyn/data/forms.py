@@ -86,7 +86,7 @@ def side(value: Any, field: str, *, speaker: str) -> Side:
         raise BadRow(field, "is null; give text")
     if not isinstance(value, (list, tuple)):
         raise BadRow(field, f"is {kind(value)} ({shown(value)}), but must be text")
-    if value and all(isinstance(item, str) for item in value):
+    if is_list_of_texts(value):
         return [{"role": speaker, "content": item} for item in value]
     return [_message(item, field) for item in value]
 
@@ -103,8 +103,10 @@ def _message(item: Any, field: str) -> Any:
 
 
 def is_list_of_texts(value: Any) -> bool:
-    """Whether a value holds several texts."""
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, str) for item in value)
+    """Whether a value holds several texts, and not messages each written as JSON, as Parquet may hold them."""
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(item, str) for item in value):
+        return False
+    return not all(item.startswith("{") and '"role":' in item for item in value)
 
 
 def pair(

@@ -204,6 +204,8 @@ class PairScorer(torch.nn.Module):
         with torch.no_grad(), _evaluating(self.model):
             alone = [self._scores(*self._unpacked(few[at : at + 1], equal_lengths=True)) for at in range(len(few))]
             each = [torch.cat(parts) for parts in zip(*alone, strict=True)]
+            if not all(bool(part.isfinite().all()) for part in each):
+                return  # told with its pair where it is met
             for self.equal_lengths in (False, True):
                 off = _deviation(each, self._scores(*self._plain(few)))
                 if off <= _LOOSE[self.lm.dtype]:
