@@ -278,7 +278,7 @@ def test_the_recipe_end_to_end(context, own_cache):
     folder = own_cache / "mine"
     run_training(
         pairs, "builtin", tune="full", objective=DPO(beta=setup.beta), learning_rate=setup.learning_rate,
-        optimizer=setup.stepper(), steps=setup.steps, batch_size=setup.batch_size, clip=setup.clip, out=folder,
+        optimizer=setup.stepper, steps=setup.steps, batch_size=setup.batch_size, clip=setup.clip, out=folder,
         progress=False, cache=False,
     )  # fmt: skip
     ratios = {}
