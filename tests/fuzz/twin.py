@@ -26,6 +26,8 @@ def rows_in(path: Path) -> int | None:
         except (pa.ArrowException, OSError, UnicodeDecodeError):
             return None
     if name.endswith(".jsonl"):
+        if raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].strip() in (b"{", b"["):  # objects over several lines
+            return None
         return sum(1 for line in raw.split(b"\n") if line.strip(b" \t\r\x0b\x0c"))
     try:
         if name.endswith(".csv"):
