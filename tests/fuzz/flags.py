@@ -27,7 +27,7 @@ SENSE: dict[str, list[Any]] = {
     "groups": ["a", "b", "a,b", '"a",b', "c", "A"],
     "limit": [1, 2, 3, 4, 8, *LARGE],
     "group_column": ["group", "prompt", "nothing", "id"],
-    "columns": ["prompt=prompt,chosen=chosen,rejected=rejected", "prompt=prompt,first=chosen,second=rejected,winner=id"],
+    "columns": ["prompt=prompt,chosen=chosen,rejected=rejected", "prompt=id", "first=chosen,second=rejected,winner=id"],
     "template": ["question", "statement", "question+newline", "other"],
     "split": [0.5, 0.9, 1, 1.0, 0, -1, 2, 0.01],
     "answers": ["Yes,No", " Yes, No", "Yes", "No,No", "Yes,Never ever", "a,b,c"],
