@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from prefdyn._checks import finite
+from prefdyn._arrays import finite
 from prefdyn.errors import DataError
 from prefdyn.maths.kernel import PairKernel, answer_coordinates
 from prefdyn.provenance import Provenance

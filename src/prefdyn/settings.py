@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from prefdyn import _typed
+from prefdyn._checks import at_least
 from prefdyn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -84,12 +85,6 @@ class Settings:
             if only is not None and not only[1](self):
                 flag = name.replace("_", "-")
                 raise ConfigError(f"--{flag} {value} changes nothing here; it is used {only[0]}: leave it out")
-
-
-def _whole(value: int | None, least: int, *, name: str) -> None:
-    """As `at_least`, which a command that only shows its help does without: it stands beside numpy."""
-    if value is not None and (isinstance(value, bool) or value != int(value) or value < least):
-        raise ConfigError(f"{name} is {value!r}, but must be a whole number of at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +158,8 @@ class Reading(Settings):
 
     def __post_init__(self) -> None:
         for name in ("max_length", "batch_tokens"):
-            _whole(getattr(self, name), 1, name=name)
+            if getattr(self, name) is not None:
+                at_least(getattr(self, name), 1, name=name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +173,7 @@ class Extraction(Reading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole(self.sketch, 0, name="sketch")
+        at_least(self.sketch, 0, name="sketch")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from prefdyn._files import atomic_write
 from prefdyn._json import NotJSON, read_json
 from prefdyn._shape import Shape, misfit
 from prefdyn._stored import FEATURES, PROVENANCE, not_features
-from prefdyn.data.pairs import LeftOut, PreferenceDataset, Reading
+from prefdyn.data.pairs import Intake, LeftOut, PreferenceDataset
 from prefdyn.errors import DataError, StoreError
 from prefdyn.features import FeatureSet
 from prefdyn.provenance import Provenance
@@ -348,7 +348,7 @@ def load_dataset_beside(folder: Path) -> PreferenceDataset | None:
     table = read_table(folder / "dataset.parquet", fix=_EXTRACT_AGAIN)
     left_out = tuple(LeftOut(**{name: item[name] for name in _LEFT_OUT}) for item in body["left_out"])
     readings = tuple(
-        Reading(**{**{name: item[name] for name in _READING}, "notes": tuple(item["notes"])})
+        Intake(**{**{name: item[name] for name in _READING}, "notes": tuple(item["notes"])})
         for item in body["readings"]
     )
     try:
@@ -361,7 +361,7 @@ _LEFT_OUT = {"source": str, "line": (int, None), "field": (str, None), "reason":
 _READING = {
     item.name: [str] if item.name == "notes" else str if item.name == "source" else (str, None) if item.default is None
     else int
-    for item in fields(Reading)
+    for item in fields(Intake)
 }  # fmt: skip
 _DATASET = {"name": str, "left_out": [_LEFT_OUT], "readings": [_READING]}
 

@@ -28,7 +28,7 @@ def run(
     model: o.Model = "builtin",
     features: o.Features = None,
     out: o.Out = None,
-    setup: Annotated[Setup, Only.of("objective", "beta", "learning_rate", "steps")] = Setup(
+    setup: Annotated[Setup, Only("objective", "beta", "learning_rate", "steps")] = Setup(
         learning_rate="auto", steps=100
     ),
     untrained_twin: Annotated[

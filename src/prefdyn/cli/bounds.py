@@ -28,7 +28,7 @@ def run(
     model: o.Model = "builtin",
     features: o.Features = None,
     out: o.Out = None,
-    setup: Annotated[Setup, Only.of("beta", "learning_rate", "steps")] = Setup(learning_rate="auto", steps=100),
+    setup: Annotated[Setup, Only("beta", "learning_rate", "steps")] = Setup(learning_rate="auto", steps=100),
     each: Annotated[bool, Flag("Also one line per group below each statement (always up to 6 groups).")] = False,
     reading: Extraction = Extraction(),
     seed: o.Seed = 0,

@@ -2,7 +2,7 @@
 
 A command is a function whose parameters are settings classes (each opened into the flags of its fields), types with a
 `Flag`, or what typer itself knows. `Only` says which fields of a class it has; the parameter's default holds the
-defaults. Only typer is imported here, so `--help` stays quick.
+defaults, and every settings class has one. Only typer is imported here, so `--help` stays quick.
 """
 
 import inspect
@@ -18,18 +18,12 @@ from prefdyn import _typed
 from prefdyn.settings import Flag, Settings
 
 
-@dataclass(frozen=True, slots=True)
 class Only:
     """The fields of a settings class that a command has as flags."""
 
-    names: tuple[str, ...]
-    lists: tuple[str, ...] = ()
-    """Of which some take a comma list here, so that the command gets a list of values: a grid."""
-
-    @classmethod
-    def of(cls, *names: str, lists: Sequence[str] = ()) -> "Only":
-        """Fields by name."""
-        return cls(names, tuple(lists))
+    def __init__(self, *names: str, lists: Sequence[str] = ()) -> None:
+        """`lists`: those that take a comma list here, so that the command gets several values: a grid."""
+        self.names, self.lists = (*names, *lists), lists
 
 
 Axes = Mapping[str, tuple[Any, ...]]
@@ -148,11 +142,10 @@ def entries(run: Callable[..., None]) -> list[Entry | inspect.Parameter]:
         flag = next((note for note in notes if isinstance(note, Flag)), None)
         if isinstance(kind, type) and issubclass(kind, Settings):
             only = next((note for note in notes if isinstance(note, Only)), None)
-            held = kind() if parameter.default is parameter.empty else parameter.default
             for name, (each, said) in kind.flags().items():
-                if only is None or name in only.names or name in only.lists:
+                if only is None or name in only.names:
                     grid = only is not None and name in only.lists
-                    found.append(Entry(name, each, said, getattr(held, name), parameter.name, grid))
+                    found.append(Entry(name, each, said, getattr(parameter.default, name), parameter.name, grid))
         elif flag is not None:
             found.append(Entry(parameter.name, kind, flag, parameter.default, None))
         elif kind not in (Given, Axes):
@@ -173,13 +166,9 @@ def command(name: str, run: Callable[..., None], always: Sequence[inspect.Parame
     parts = entries(run)
     own = {part.name: part for part in parts if isinstance(part, Entry)}
     _LISTS[name] = frozenset(part.name for part in own.values() if part.grid or part.flag.lists)
-    hints = get_type_hints(run)
-    given_as = next((name for name, kind in hints.items() if kind is Given), None)
-    classes = {name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, Settings)}
-    defaults = {
-        name: kind() if (held := inspect.signature(run).parameters[name].default) is inspect.Parameter.empty else held
-        for name, kind in classes.items()
-    }
+    given_as = next((name for name, kind in get_type_hints(run).items() if kind is Given), None)
+    parameters = inspect.signature(run).parameters.values()
+    defaults = {each.name: each.default for each in parameters if isinstance(each.default, Settings)}
 
     def called(context: Any, **values: Any) -> None:
         typed = frozenset(

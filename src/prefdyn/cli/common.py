@@ -79,6 +79,11 @@ def dataset(source: Source, *, seed: int) -> PreferenceDataset:
     return pairs if source.limit is None else pairs.sample(source.limit, seed=seed)
 
 
+def split_dataset(source: Source, *, seed: int) -> PreferenceDataset:
+    """The dataset that is named, with its held-out pairs."""
+    return dataset(source, seed=seed).with_held_out(source.split, seed=seed)
+
+
 def features(
     folder: Path | None, source: Source, model: str, reading: Extraction, given: Given, *, seed: int
 ) -> FeatureSet:
@@ -87,7 +92,7 @@ def features(
         return stored_features(folder, given, texts=False)[0]
     from prefdyn.models.extract import extract  # a framework, which stored features do not need
 
-    return extract(dataset(source, seed=seed).with_held_out(source.split, seed=seed), model, reading=reading)
+    return extract(split_dataset(source, seed=seed), model, reading=reading)
 
 
 def possible_groups(text: str | None) -> list[str] | None:

@@ -23,7 +23,7 @@ prefdyn data --data persona:evals/persona --groups openness --to openness.parque
 
 def run(
     source: Annotated[
-        Source, Only.of("data", "groups", "limit", "group_column", "columns", "template", "skip_bad_rows")
+        Source, Only("data", "groups", "limit", "group_column", "columns", "template", "skip_bad_rows")
     ] = Source(),
     to: Annotated[
         Path | None, Flag("Write the dataset to this .jsonl[.gz], .csv or .parquet file, in TRL's columns.")

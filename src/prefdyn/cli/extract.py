@@ -36,7 +36,7 @@ def run(
     from prefdyn.outputs import output_folder
     from prefdyn.store import save_dataset, save_features
 
-    pairs = common.dataset(source, seed=seed).with_held_out(source.split, seed=seed)
+    pairs = common.split_dataset(source, seed=seed)
     if not is_main_process():
         extract(pairs, model, reading=reading)
         return

@@ -34,7 +34,7 @@ def run(
         list[str] | None, typer.Argument(metavar="[RECIPE...|all]", help="Names of recipes, or all.")
     ] = None,
     preset: Annotated[str, Flag("smoke (seconds), small (a real small model) or paper.")] = "smoke",
-    source: Annotated[Source, Only.of("data", "groups")] = Source(),
+    source: Annotated[Source, Only("data", "groups")] = Source(),
     model: Annotated[
         tuple[str, ...],
         Flag(
@@ -51,7 +51,7 @@ def run(
     launcher: Annotated[str, Flag("local, or ray for a cluster.")] = "local",
     list_recipes: Annotated[bool, typer.Option("--list", help="Show recipes, figures and claims.")] = False,
     dry_run: Annotated[bool, Flag("Print the plan: runs, memory, operations.")] = False,
-    reading: Annotated[Reading, Only.of("answers", "revision", "dtype", "device")] = Reading(),
+    reading: Annotated[Reading, Only("answers", "revision", "dtype", "device")] = Reading(),
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,

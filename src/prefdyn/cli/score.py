@@ -44,7 +44,7 @@ def run(
     from prefdyn.planning.score import score_summary, write_scores
     from prefdyn.report.tables import score_table
 
-    pairs = common.dataset(source, seed=seed).with_held_out(source.split, seed=seed)
+    pairs = common.split_dataset(source, seed=seed)
     if not is_main_process():
         score(pairs, model, autocast=autocast, reading=reading)
         return

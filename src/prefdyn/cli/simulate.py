@@ -31,7 +31,7 @@ def run(
     out: o.Out = None,
     setup: Annotated[
         Setup,
-        Only.of(
+        Only(
             "label_smoothing",
             "warmup",
             "scheme",

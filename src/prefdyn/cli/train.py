@@ -70,7 +70,7 @@ def run(
     if features is not None:
         pairs, _ = common.stored_features(features, given, texts=False, but=("device",))
     else:
-        pairs = common.dataset(source, seed=seed).with_held_out(source.split, seed=seed)
+        pairs = common.split_dataset(source, seed=seed)
     with contextlib.ExitStack() as stack:
         folder = None
         if is_main_process():

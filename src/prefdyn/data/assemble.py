@@ -1,7 +1,8 @@
 """From rows of any source to one PreferenceDataset: layouts, groups, ids, weights, and what cannot be used."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from prefdyn._checks import nearest
@@ -9,8 +10,8 @@ from prefdyn.data import forms
 from prefdyn.data.bad_rows import BadRow, Rejects, listed, says, shown
 from prefdyn.data.columns import MISSING, Columns, Rows, lookup
 from prefdyn.data.layouts import TRL, holds_one_response, misspelt, recognise, suggest
-from prefdyn.data.mapping import Counts, Drawn, Mapper, by_function
-from prefdyn.data.pairs import HELD_OUT, SCHEMA, TRAIN, PreferenceDataset, Reading, table_from_columns
+from prefdyn.data.mapping import Drawn, Mapper, by_function
+from prefdyn.data.pairs import HELD_OUT, SCHEMA, TRAIN, Intake, PreferenceDataset, table_from_columns
 from prefdyn.data.readers import Source, Wanted
 from prefdyn.data.rows import (
     GROUP_NAMES,
@@ -125,7 +126,7 @@ class _Reader:
 
     source: Source
     draw: Callable[[int, Mapping[str, Any]], Sequence[Drawn | BadRow]]
-    counts: Counts
+    counts: Counter[str]
     layout: str | None
     mapping: Columns | None
     implicit: bool
@@ -145,14 +146,14 @@ def _reading(part: Part, source: Source) -> _Reader:
     if part.needs:
         if source.rows or source.columns is not None:
             _check_columns(source.label, names, part.needs)
-        return _Reader(source, lambda line, row: (Drawn(row),), Counts(), None, None, False)
+        return _Reader(source, lambda line, row: (Drawn(row),), Counter(), None, None, False)
     if given is not None and not isinstance(given, Columns):
-        return _Reader(source, lambda line, row: by_function(given, row), Counts(), "a function", None, False)
+        return _Reader(source, lambda line, row: by_function(given, row), Counter(), "a function", None, False)
     if given is None:
         found = recognise(names)
         if found is None:
             if not source.rows and source.columns is None:
-                return _Reader(source, lambda line, row: (), Counts(), None, None, False)
+                return _Reader(source, lambda line, row: (), Counter(), None, None, False)
             raise DataError(_unknown(source.label, names))
         if found.name == TRL.name:
             return _plain(source, names)
@@ -203,7 +204,7 @@ class _Taken:
         self.stems: dict[str, int] = {}
         self.used: set[str] = set()
         self.known: set[str] = set()
-        self.readings: list[Reading] = []
+        self.readings: list[Intake] = []
         self.rows = 0
 
     def source(self, part: Part, reader: _Reader, group_field: str | None) -> None:
@@ -253,12 +254,12 @@ class _Taken:
                     item = one.part.split("/")[0] if mapped is not None and mapped.each else ""
                     cluster = f"{stem}:{line}" + (f"/{item}" if item else "")
                 blank += not texts.prompt
-                counts.divided += one.agreement is not None and one.agreement < 1
+                counts["divided"] += one.agreement is not None and one.agreement < 1
                 self.sides.append(_side(fields["split"]) if told["split"] and "split" in fields else _side(source.side))
                 base = f"{stem}:{line}" if own is None else own
                 name = f"{base}/{one.part}" if one.part else base
                 if name in self.used:
-                    counts.repeated_ids += own is not None and name in given_ids
+                    counts["repeated_ids"] += own is not None and name in given_ids
                     fuller = f"{stem}:{line if own is None else own}"
                     name = _other(f"{fuller}/{one.part}" if one.part else fuller, self.used)
                 elif own is not None:
@@ -271,13 +272,13 @@ class _Taken:
         if reader.implicit and pairs and blank > _BLANK * pairs:
             raise DataError(_no_prompt(source.label, source.names(), blank, pairs))
         self.readings.append(
-            Reading(
+            Intake(
                 source=source.label,
                 layout=reader.layout,
                 columns=None if mapped is None else str(mapped),
                 pairs=pairs,
                 notes=(*source.notes, *reader.notes),
-                **asdict(counts),
+                **counts,
             )
         )
 
@@ -303,13 +304,13 @@ class _Taken:
         )
 
 
-def _count_scores(row: Mapping[str, Any], names: tuple[str, str], counts: Counts) -> None:
+def _count_scores(row: Mapping[str, Any], names: tuple[str, str], counts: Counter[str]) -> None:
     values = [row.get(name) for name in names]
     if any(map(is_null, values)):
         return
     chosen, rejected = (number(value, name) for value, name in zip(values, names, strict=True))
-    counts.scores_equal += chosen == rejected
-    counts.scores_against += chosen < rejected
+    counts["scores_equal"] += chosen == rejected
+    counts["scores_against"] += chosen < rejected
 
 
 def _other(fuller: str, used: set[str]) -> str:

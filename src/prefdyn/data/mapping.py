@@ -1,6 +1,7 @@
 """From a row as people have it to rows as TRL reads them, by a mapping: one function for every layout."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -28,24 +29,6 @@ class Drawn(NamedTuple):
     """Which of the row's pairs it is; empty where it is the only one."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """What was met in the rows of one source."""
-
-    ties: int = 0
-    """Pairs left out because neither response is better."""
-    divided: int = 0
-    """Pairs that were decided by most votes, but not by all."""
-    shared_best: int = 0
-    """Rows in which several responses are rated best, or worst, of which the first was taken."""
-    repeated_ids: int = 0
-    """Pairs whose id another pair has."""
-    scores_equal: int = 0
-    """Pairs whose two scores are the same."""
-    scores_against: int = 0
-    """Pairs whose rejected response has the higher score."""
-
-
 class Place(NamedTuple):
     """A response and where it stood."""
 
@@ -59,7 +42,8 @@ class Mapper:
 
     given: Columns
     source: Source
-    counts: Counts = field(default_factory=Counts)
+    counts: Counter[str] = field(default_factory=Counter)
+    """What was met, by the names of `Intake`."""
 
     def __post_init__(self) -> None:
         self._special = any(each.column.startswith("@") for role in ROLES for each in getattr(self.given, role))
@@ -202,7 +186,7 @@ class Mapper:
         if best == worst:
             best, worst = kept[0], kept[1]
         elif sum(means[at] in (means[best], means[worst]) for at in kept) > 2:
-            self.counts.shared_best += 1
+            self.counts["shared_best"] += 1
         return min(best, worst), max(best, worst)
 
     # one pair ---------------------------------------------------------------------------------------------------------
@@ -225,7 +209,7 @@ class Mapper:
                 continue
             verdict = majority(cast, name)
             if verdict.winner == TIE:
-                self.counts.ties += 1
+                self.counts["ties"] += 1
                 continue
             first, second = places[pair[0]], places[pair[1]]
             won, lost = (first, second) if verdict.winner == FIRST else (second, first)

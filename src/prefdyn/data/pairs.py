@@ -68,7 +68,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Intake:
     """How the rows of one part of the data became pairs: what nobody would see in the pairs themselves."""
 
     source: str
@@ -104,7 +104,7 @@ class PreferenceDataset:
     table: pa.Table
     name: str
     left_out: tuple[LeftOut, ...] = ()
-    readings: tuple[Reading, ...] = ()
+    readings: tuple[Intake, ...] = ()
 
     def __post_init__(self) -> None:
         if self.table.schema != SCHEMA:

@@ -33,6 +33,26 @@ ANSWER_LENGTH = 40
 """Characters up to which a response counts as an answer whose spellings are compared."""
 
 
+_READ: tuple[tuple[str, Severity, str, str, str], ...] = (
+    ("repeated_ids", "warning", "repeated_ids", "pair", "have an id that another one has, and got an id of their own."),
+    (
+        "scores_against", "warning", "scores_against", "pair",
+        "whose rejected response has the higher score: the scores and the labels disagree.",
+    ),
+    ("scores_equal", "note", "scores_equal", "pair", "whose two responses have the same score."),
+    ("ties", "note", "ties", "tie", "left out: neither response is better."),
+    (
+        "divided_votes", "note", "divided", "pair",
+        "decided by most of the votes, not by all of them; their share is the agreement.",
+    ),
+    (
+        "shared_best", "note", "shared_best", "row",
+        "with several best or worst responses, of which the first one was taken.",
+    ),
+)  # fmt: skip
+"""What may have become of rows: code, severity, count of `Intake`, what is counted, and what became of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing that is wrong or odd."""
@@ -322,26 +342,9 @@ class _Look:
             pairs = sum(item.pairs for item in every if (item.layout, item.columns) == (layout, columns))
             how = f"as {layout} lays them out" if layout != "--columns" else "as --columns says"
             yield told("layout", "note", f"{plural(pairs)} are read {how}{f': {columns}' if columns else ''}.", pairs)
-        sums = {
-            name: sum(getattr(item, name) for item in every)
-            for name in ("ties", "divided", "shared_best", "repeated_ids", "scores_equal", "scores_against")
-        }
-        if count := sums["repeated_ids"]:
-            says = f"{plural(count)} have an id that another one has, and got an id of their own."
-            yield told("repeated_ids", "warning", says, count)
-        if count := sums["scores_against"]:
-            says = f"{plural(count)} whose rejected response has the higher score: the scores and the labels disagree."
-            yield told("scores_against", "warning", says, count)
-        if count := sums["scores_equal"]:
-            yield told("scores_equal", "note", f"{plural(count)} whose two responses have the same score.", count)
-        if count := sums["ties"]:
-            yield told("ties", "note", f"{plural(count, 'tie')} left out: neither response is better.", count)
-        if count := sums["divided"]:
-            says = f"{plural(count)} decided by most of the votes, not by all of them; their share is the agreement."
-            yield told("divided_votes", "note", says, count)
-        if count := sums["shared_best"]:
-            says = f"{plural(count, 'row')} with several best or worst responses, of which the first one was taken."
-            yield told("shared_best", "note", says, count)
+        for code, severity, name, noun, says in _READ:
+            if count := sum(getattr(item, name) for item in every):
+                yield told(code, severity, f"{plural(count, noun)} {says}", count)
         for note in dict.fromkeys(note for item in every for note in item.notes):
             yield told("reading", "note", note, 0)
 

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
 from scipy.optimize import brentq
 
-from prefdyn._checks import at_least, between, finite
+from prefdyn._arrays import finite
+from prefdyn._checks import at_least, between
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.kernel import PairKernel
 

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 
 from prefdyn.errors import ModelError
 from prefdyn.models.load import LanguageModel
+from prefdyn.models.mates import LOOSE, deviation, lengths_apart
 
 _VOCABULARY_CHUNK = 16384
 _LOGITS = {"cpu": 1 << 21, "cuda": 1 << 26}
@@ -22,8 +23,6 @@ _LOGITS = {"cpu": 1 << 21, "cuda": 1 << 26}
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 _PASS_COST = {"cpu": 128, "cuda": 2048}
 """Tokens that could be read in the time that a pass takes besides reading its tokens."""
-_LOOSE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
-"""Relative deviation from the plain pass up to which a shared prefix is believed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,28 +92,20 @@ class Reader:
     # sequences beside each other ------------------------------------------------------------------------------------
 
     def check_mates(self, sequences: Sequences) -> None:
-        """Read a short, two middling and a long sequence each alone and all together; part lengths where they differ.
+        """Part lengths where a state depends on sequences of another length beside it.
 
         Raises:
-            ModelError: A state depends on sequences of its own length beside it.
+            ModelError: It depends on sequences of its own length, too.
         """
-        middle = len(sequences) // 2
-        few = np.unique([0, max(0, middle - 1), middle, len(sequences) - 1])
-        if len(few) == 1:
-            return
-        with torch.inference_mode():
-            alone = torch.cat([self._batch(sequences, few[at : at + 1]) for at in range(len(few))])
-            if not bool(alone.isfinite().all()):
-                return  # told with its pair where it is met
-            for self.equal_lengths in (False, True):
-                off = float((alone - self._batch(sequences, few)).abs().max() / alone.abs().max().clamp_min(1e-30))
-                if off <= _LOOSE[self.lm.dtype]:
-                    return
-        raise ModelError(
-            f"states of {self.lm.name} depend on the prompts that are read beside each one, even of the same length "
-            f"(they deviate by {off:.1g}), so no figure would be a pair's own; use --dtype float32, --attn eager, or "
-            "another model"
-        )
+
+        def read(rows: np.ndarray, apart: bool) -> list[torch.Tensor]:
+            self.equal_lengths = apart
+            return [self._batch(sequences, rows)]
+
+        if len(sequences) > 1:
+            depends = f"states of {self.lm.name} depend on the prompts that are read beside each one"
+            with torch.inference_mode():
+                self.equal_lengths = lengths_apart(sequences.lengths, read, lm=self.lm, depends=depends)
 
     # a shared prefix ------------------------------------------------------------------------------------------------
 
@@ -145,8 +136,8 @@ class Reader:
             return (
                 f"the model fails with a cached prefix ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
             )
-        off = float((plain - shared).abs().max() / plain.abs().max().clamp_min(1e-30))
-        if not off <= _LOOSE[self.lm.dtype]:
+        off = deviation([plain], [shared])
+        if not off <= LOOSE[self.lm.dtype]:
             self.forget_prefix()
             return f"states with a cached prefix deviate by {off:.1g} from the plain pass"
         return None

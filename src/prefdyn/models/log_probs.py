@@ -7,7 +7,6 @@ response reach the head.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,12 +16,9 @@ import torch
 from prefdyn.errors import ModelError
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel
+from prefdyn.models.mates import LOOSE, deviation, lengths_apart
 from prefdyn.models.packing import CHOSEN, REJECTED, Layout, Text, common_prefix, lay_out, row_length
 from prefdyn.models.token_pairs import TokenPairs
-
-_LOOSE = {"float64": 1e-5, "float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
-"""Relative deviation from the plain way up to which packed rows are believed, by dtype of the model. Models that are
-float64 still compute norms and softmax in float32."""
 
 
 class PairScores(NamedTuple):
@@ -190,31 +186,16 @@ class PairScorer(torch.nn.Module):
     # whether pairs leave each other alone ---------------------------------------------------------------------------
 
     def _check_mates(self) -> None:
-        """Score a short, two middling and a long pair each alone and all together, and part lengths where they differ.
-
-        Raises:
-            ModelError: What the model says of a pair depends on pairs of its own length beside it.
-        """
-        sizes = np.asarray([len(text) for text in _texts(self.pairs, np.arange(len(self.pairs)))])
-        order = np.argsort(sizes, kind="stable")
-        middle = len(order) // 2
-        few = order[np.unique([0, max(0, middle - 1), middle, len(order) - 1])]  # the two in the middle: of one length
-        if len(order) == 1 and self.answers:
+        if len(self.pairs) == 1 and self.answers:
             return
+        sizes = np.asarray([len(text) for text in _texts(self.pairs, np.arange(len(self.pairs)))])
         with torch.no_grad(), _evaluating(self.model):
-            alone = [self._scores(*self._unpacked(few[at : at + 1], equal_lengths=True)) for at in range(len(few))]
-            each = [torch.cat(parts) for parts in zip(*alone, strict=True)]
-            if not all(bool(part.isfinite().all()) for part in each):
-                return  # told with its pair where it is met
-            for self.equal_lengths in (False, True):
-                off = _deviation(each, self._scores(*self._plain(few)))
-                if off <= _LOOSE[self.lm.dtype]:
-                    return
-        raise ModelError(
-            f"what {self.lm.name} says of a pair depends on the pairs that are read beside it, even of the same length "
-            f"(scores deviate by {off:.1g}), so no figure of it would be the pair's own; use --dtype float32, --attn "
-            "eager, or another model"
-        )
+            self.equal_lengths = lengths_apart(
+                sizes,
+                lambda rows, apart: self._scores(*self._unpacked(rows, equal_lengths=apart)),
+                lm=self.lm,
+                depends=f"what {self.lm.name} says of a pair depends on the pairs that are read beside it",
+            )
 
     # whether rows can be packed -------------------------------------------------------------------------------------
 
@@ -243,8 +224,8 @@ class PairScorer(torch.nn.Module):
                 said = " ".join(str(error).split())[:120]
                 self.why_not = f"the model fails on packed rows ({type(error).__name__}: {said})"
                 return
-        off = _deviation(plain, packed)
-        if not off <= _LOOSE[self.lm.dtype]:
+        off = deviation(plain, packed)
+        if not off <= LOOSE[self.lm.dtype]:
             self.why_not = f"scores from packed rows deviate by {off:.1g} from the plain way"
             return
         self.why_not = None
@@ -303,12 +284,6 @@ def _targets(pairs: TokenPairs, rows: np.ndarray) -> dict[str, np.ndarray]:
         "targets": np.asarray([token for response in both for token in response])[:, None],
         "lengths": np.asarray([len(response) for response in both]),
     }
-
-
-def _deviation(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor]) -> float:
-    """Largest difference of two sets of scores, of the largest number in the first; infinite where one is NaN."""
-    off = [float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(one, two, strict=True)]
-    return max(math.inf if math.isnan(each) else each for each in off)
 
 
 def _padded(pairs: TokenPairs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

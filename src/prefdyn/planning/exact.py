@@ -6,7 +6,7 @@ same pairs, rate and steps, once by gradient descent on every row of the head, o
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from prefdyn.dynamics.order import RankCorrelation, rank_correlation
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
-from prefdyn.settings import Extraction, Reading
+from prefdyn.settings import Extraction
 from prefdyn.trajectory import Trajectory
 
 BUDGET = 1e12
@@ -163,7 +163,7 @@ def exact_head(
         batch_size="full",
         precision="float32",
         probes=("drift",),
-        reading=Reading(**{entry.name: getattr(reading, entry.name) for entry in fields(Reading)}),
+        reading=reading,
         eos=bool(feats.provenance.settings.get("eos", True)),
         save=False,
         progress=progress,

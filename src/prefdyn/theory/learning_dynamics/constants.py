@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Bool, Float
 
-from prefdyn._checks import at_least, finite
+from prefdyn._arrays import finite
+from prefdyn._checks import at_least
 from prefdyn._checks import positive as check_positive
 from prefdyn.errors import ConfigError
 from prefdyn.maths import geometry

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from prefdyn._checks import finite
+from prefdyn._arrays import finite
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.theory.bound import Bound, Condition
 from prefdyn.theory.value_scaling.concentration import stated_kernel_failure

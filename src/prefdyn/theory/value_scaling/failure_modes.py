@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from prefdyn._checks import finite, positive
+from prefdyn._arrays import finite
+from prefdyn._checks import positive
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.objectives import DPO
 from prefdyn.theory.bound import Bound, Condition

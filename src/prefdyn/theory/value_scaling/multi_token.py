@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
-from prefdyn._checks import finite, positive
+from prefdyn._arrays import finite
+from prefdyn._checks import positive
 from prefdyn.errors import DataError
 from prefdyn.maths.objectives import DPO
 
