@@ -240,7 +240,7 @@ def test_read_only_arrays_are_taken_as_they_are_and_others_are_copied(tmp_path):
 
 
 def test_a_row_that_is_not_finite_is_found_beyond_the_first_rows_looked_at(monkeypatch):
-    monkeypatch.setattr("prefdyn._checks._CELLS", 6)
+    monkeypatch.setattr("prefdyn._arrays._CELLS", 6)
     states = np.zeros((7, 3))
     states[5, 1] = np.nan
     with pytest.raises(DataError, match="features has 1 rows with NaN or infinity, the first is row 5"):
