@@ -8,18 +8,19 @@ cases the null, the interval, the held-out probe and the debiased value stand be
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from prefdyn._checks import at_least
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.diagnostics.inference import holm, json_number
-from prefdyn.diagnostics.probe import UNKNOWN, probe_classes, probe_pairs
+from prefdyn.diagnostics.probe import UNKNOWN, Probe, probe_classes, probe_pairs
 from prefdyn.diagnostics.threads import small_work
+from prefdyn.diagnostics.units import dense, relabelled, sums, units
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import (
     distinguishability_exponent,
@@ -44,6 +45,8 @@ class GroupSeparation:
 
     name: str
     pairs: int
+    units: int
+    """Independent units among the pairs used: one pair each, or several that hang together (`diagnostics.units`)."""
     pairs_used: int
     """Pairs that all the rest but `pairs` and `classes` rests on: all, or a sample."""
     classes: tuple[int, int] | None
@@ -82,13 +85,23 @@ class GroupSeparation:
     null_p_adjusted: float
     """The same after an adjustment for the number of groups: Holm's, or that of `Separation.adjustment`."""
     probe_accuracy: float
-    """Held-out accuracy of a linear probe."""
+    """Held-out accuracy of a linear probe, of both classes alike; chance is one half."""
     probe_interval: tuple[float, float]
-    """Wilson 95 % interval of it."""
+    """95 % interval of it."""
     probe_chance: float
-    """What the larger class alone would score."""
+    """0.5, NaN where there is no probe."""
     auc: float
-    """Held-out area under the curve along the mean gap."""
+    """Held-out area under the curve of the probe's scores."""
+    auc_interval: tuple[float, float]
+    """95 % interval of it."""
+    auc_error: float
+    """Its standard error."""
+    auc_null_error: float
+    """Standard deviation of the area where labels mean nothing."""
+    auc_p: float
+    """One-sided p of the area, from relabellings."""
+    signal_p: float
+    """The smaller of `null_p` and `auc_p`, adjusted for both tests in every group: does anything tell the two sides?"""
     raw_mean_norm: float
     r"""$\sqrt2 \lVert \mathrm{mean}\, \phi \rVert$, biased by noise: D for two equal classes."""
 
@@ -100,6 +113,10 @@ class Separation:
     groups: tuple[GroupSeparation, ...]
     permutations: int
     """Relabellings per group."""
+    right: tuple[np.ndarray, ...] = field(compare=False, repr=False)
+    """Per group, whether the held-out probe is right on each pair used (`Probe.right`); empty where there is none."""
+    unit: tuple[np.ndarray, ...] = field(compare=False, repr=False)
+    """Per group, the unit of each pair used, from 0."""
     bootstraps: int
     """Resamples per group."""
     adjustment: Literal["holm", "max-z"] = "holm"
@@ -126,7 +143,7 @@ def separation(
 
     Args:
         feats: Features of either kind.
-        permutations: Relabellings per group for the null. Without it 999, or 40 per group where that is more, so
+        permutations: Relabellings per group for the null. Without it 999, or 80 per group where that is more, so
             that one real group among many can still reach an adjusted p below 0.05; 999 beyond `FOR_HOLM` groups,
             where relabellings for Holm would grow with the square of the groups. There a group's adjusted p is the
             share of relabellings in which *any* group reaches its `null_z`, which needs no more of them.
@@ -158,11 +175,13 @@ def separation(
     groups = len(feats.groups)
     together = groups > FOR_HOLM
     if permutations is None:
-        permutations = 999 if together else max(999, 40 * groups)
+        permutations = 999 if together else max(999, 80 * groups)
     at_least(permutations, 1, name="permutations")
     at_least(bootstraps, 1, name="bootstraps")
     at_least(folds, 2, name="folds")
-    found, by_group = [], feats.by_group()
+    found, by_group, unit = [], feats.by_group(), units(feats)
+    right: list[np.ndarray] = []
+    unit_of: list[np.ndarray] = []
     answers: Any = None
     largest = np.full(permutations, -math.inf) if together else None
     at_least(cells, 1, name="cells")
@@ -178,13 +197,18 @@ def separation(
             kept = np.sort(stream(seed, "separation sample", name).permutation(len(rows))[:most])
             rows = rows[kept]
             given_answers = feats.two_answers(rows) if given_answers is not None else None
+        of = dense(unit[rows])
+        unit_of.append(of)
+        known |= {"units": int(of.max(initial=-1)) + 1}
         settings = _Settings(
             permutations=permutations, bootstraps=bootstraps, folds=folds, seed=seed, name=name, largest=largest
         )
         with small_work(len(rows) * feats.states.shape[1]):
             if given_answers is not None:
                 states = feats.states[rows].astype(np.float64)
-                found.append(_two_answers(states, given_answers.positive, feats.text[rows], settings) | known)
+                measured, probe = _two_answers(states, given_answers.positive, of, settings)
+                found.append(measured | known)
+                right.append(probe.right)
                 continue
             dtype = (feats.states if feats.chosen_features is None else feats.chosen_features).dtype
             answers = feats.coordinates()[0].astype(dtype) if answers is None else answers
@@ -193,26 +217,36 @@ def separation(
                 seen = PairKernel(answers=np.ones((len(rows), 1)), features=feats.states[rows])
             else:
                 seen = part
-            found.append(_paired(part, seen, feats.text[rows], settings) | known)
+            measured, probe = _paired(part, seen, of, settings)
+            found.append(measured | known)
+            right.append(probe.right)
+    null_p, auc_p = (np.array([group[name] for group in found], dtype=np.float64) for name in ("null_p", "auc_p"))
     if largest is None:
-        adjusted = holm(np.array([group["null_p"] for group in found], dtype=np.float64))
+        adjusted = holm(null_p)
+        both = np.fmin(*np.split(holm(np.concatenate([null_p, auc_p])), 2))
     else:
-        adjusted = _reached([group["null_z"] for group in found], [group["null_p"] for group in found], largest)
+        adjusted = _reached([group["null_z"] for group in found], null_p, largest)
+        both = np.minimum(1.0, 2 * np.fmin(adjusted, holm(auc_p)))
     return Separation(
         groups=tuple(
-            GroupSeparation(**group, null_p_adjusted=float(p)) for group, p in zip(found, adjusted, strict=True)
+            GroupSeparation(**group, null_p_adjusted=float(p), signal_p=float(any_p))
+            for group, p, any_p in zip(found, adjusted, both, strict=True)
         ),
         permutations=permutations,
+        right=tuple(right),
+        unit=tuple(unit_of),
         bootstraps=bootstraps,
         adjustment="max-z" if together else "holm",
     )
 
 
 FOR_HOLM = 250
-"""Groups up to which p-values are adjusted by Holm's method, which takes 40 relabellings per group in every group."""
+"""Groups up to which p-values are adjusted by Holm's method, which takes 80 relabellings per group in every group."""
 
 
-def _reached(z: Sequence[float], p: Sequence[float], largest: Float[np.ndarray, " b"]) -> Float[np.ndarray, " m"]:
+def _reached(
+    z: Sequence[float], p: Sequence[float] | np.ndarray, largest: Float[np.ndarray, " b"]
+) -> Float[np.ndarray, " m"]:
     """Share of relabellings whose largest z over all groups reaches each group's own; never below its own p.
 
     Example:
@@ -243,15 +277,15 @@ class _Settings:
 
 
 def _two_answers(
-    states: Float[np.ndarray, "n d"], positive: Bool[np.ndarray, " n"], text: np.ndarray, settings: _Settings
-) -> dict[str, Any]:
+    states: Float[np.ndarray, "n d"], positive: Bool[np.ndarray, " n"], unit: Int[np.ndarray, " n"], settings: _Settings
+) -> tuple[dict[str, Any], Probe]:
     (n, width), count = states.shape, int(positive.sum())
     known: dict[str, Any] = {"name": settings.name, "pairs_used": n}
     signed = np.where(positive, 1.0, -1.0) @ states / n
     known["raw_mean_norm"] = 2 * float(np.linalg.norm(signed))
     if n < 4 or min(count, n - count) == 0:
-        return _unmeasured(known)
-    probe = probe_classes(states, positive, text, folds=settings.folds, rng=settings.stream("probe folds"))
+        return _unmeasured(known), UNKNOWN
+    probe = probe_classes(states, positive, unit, folds=settings.folds, rng=settings.stream("probe folds"))
 
     # Distances ignore where the origin is, and rotations: centre once, and keep no more columns than rows.
     points = rotate_to_row_space(states - states.mean(axis=0))
@@ -260,54 +294,62 @@ def _two_answers(
     within = first - first.mean(axis=0), second - second.mean(axis=0)
     traces = [float(np.vdot(part, part)) / (len(part) - 1) if len(part) > 1 else _NAN for part in within]
     norms = [largest_square(part) / (len(part) - 1) if len(part) > 1 else _NAN for part in within]
-    square = float(gap @ gap)
-    debiased = square - traces[0] / len(first) - traces[1] / len(second)
     divergence, shrinkage = gaussian_divergence(np.concatenate(within), gap, width)
-    null = _relabelled(points, min(count, n - count), settings)
+    null = _relabelled(points, positive, unit, settings)
+    square = float(gap @ gap)
     known |= _null_figures(math.sqrt(square), null, settings.largest)
-    known["null_rms"] = null_root_mean_square(points, count)
-    deviations = [_resampled(part, settings, label) for part, label in zip(within, ("first", "second"), strict=True)]
-    shift = deviations[0].shift - deviations[1].shift
-    noise = deviations[0].noise + deviations[1].noise
+    independent = int(unit.max()) + 1 == n
+    known["null_rms"] = null_root_mean_square(points, count) if independent else float(np.sqrt(np.mean(null**2)))
+    parts = np.empty_like(points)
+    parts[positive], parts[~positive] = within[0] / len(first), -within[1] / len(second)
     return known | _distances(
         distance=math.sqrt(square),
-        debiased_squared=debiased,
-        interval=_interval(gap, debiased, shift, noise, norms[0] / len(first) + norms[1] / len(second)),
+        error=_error(parts, unit, _stratum(positive, unit), settings, ("first", "second", "mixed")),
+        square=square,
+        gap=gap,
         trace=max(traces),
         concentration=max(norms),
         spread=sum(traces),
         width=width,
         kl=(divergence, shrinkage),
         probe=probe,
-    )
+    ), probe
 
 
-def _relabelled(points: Float[np.ndarray, "n r"], count: int, settings: _Settings) -> Float[np.ndarray, " b"]:
-    """D under random labels with `count` pairs in the smaller class. The rows' mean must be 0."""
-    n = len(points)
+def _stratum(positive: Bool[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> Int[np.ndarray, " units"]:
+    """0 for units of the first class alone, 1 for those of the second, 2 for units with both."""
+    shares = np.bincount(unit, weights=positive) / np.bincount(unit)
+    return np.select([shares == 1, shares == 0], [0, 1], 2)
+
+
+def _relabelled(
+    points: Float[np.ndarray, "n r"], positive: Bool[np.ndarray, " n"], unit: Int[np.ndarray, " n"], settings: _Settings
+) -> Float[np.ndarray, " b"]:
+    """D where whole units trade their labels. The rows' mean must be 0."""
+    n, count = len(points), int(positive.sum())
     rng = settings.stream("permutations")
-    labels = np.zeros(n, dtype=np.int8)
-    labels[:count] = 1
+    fewer = positive if 2 * count <= n else ~positive
     found = []
     for size in _blocks(settings.permutations, n):
-        drawn = rng.permuted(np.broadcast_to(labels, (size, n)), axis=1)
-        sums = drawn.astype(np.float64) @ points
-        found.append(np.sqrt(np.einsum("ij,ij->i", sums, sums)))
+        total = relabelled(fewer, unit, size, rng).astype(np.float64) @ points
+        found.append(np.sqrt(np.einsum("ij,ij->i", total, total)))
     return np.concatenate(found) * (1 / count + 1 / (n - count))
 
 
 # everything else ----------------------------------------------------------------------------------------------------
 
 
-def _paired(kernel: PairKernel, seen: PairKernel, text: np.ndarray, settings: _Settings) -> dict[str, Any]:
+def _paired(
+    kernel: PairKernel, seen: PairKernel, unit: Int[np.ndarray, " n"], settings: _Settings
+) -> tuple[dict[str, Any], Probe]:
     n, width = len(kernel), kernel.features.shape[1]
     known: dict[str, Any] = {"name": settings.name, "pairs_used": n}
     ambient = width * kernel.answers.shape[1]
-    if n < 4:
+    if n < 4 or unit.max() == 0:
         total = kernel.adjoint(np.ones(n)) / max(n, 1)
         known["raw_mean_norm"] = math.sqrt(2) * float(np.linalg.norm(total)) if n else _NAN
-        return _unmeasured(known)
-    probe = probe_pairs(seen, text, folds=settings.folds, rng=settings.stream("probe folds"))
+        return _unmeasured(known), UNKNOWN
+    probe = probe_pairs(seen, unit, folds=settings.folds, rng=settings.stream("probe folds"))
 
     # In these coordinates half of the gap is the mean, as for two equal classes mirrored at 0.
     points = pair_coordinates(kernel) / math.sqrt(2)
@@ -315,42 +357,47 @@ def _paired(kernel: PairKernel, seen: PairKernel, text: np.ndarray, settings: _S
     within = points - mean
     trace = float(np.vdot(within, within)) / (n - 1)
     norm = largest_square(within) / (n - 1)
-    debiased = 4 * (float(mean @ mean) - trace / n)
-    distance = math.sqrt(max(0.0, debiased))
     known["raw_mean_norm"] = 2 * float(np.linalg.norm(mean))
-    gram = points @ points.T if n <= points.shape[1] else points.T @ points
-    lengths = np.einsum("ij,ij->i", points, points)
+
+    # Of the products of all couples only those between units say something of the mean.
+    bundles = sums(points, unit)
+    lengths = np.einsum("ij,ij->i", bundles, bundles)
+    scale = 4 / (n * n - float(np.sum(np.bincount(unit) ** 2)))
+    debiased = scale * (n * n * float(mean @ mean) - float(lengths.sum()))
+    distance = math.sqrt(max(0.0, debiased))
+    gram = bundles @ bundles.T if len(bundles) <= bundles.shape[1] else bundles.T @ bundles
     off_diagonal = max(float(np.vdot(gram, gram) - lengths @ lengths), 0.0)
-    null = _swapped(points, lengths, settings)
-    scale = 4 / (n * (n - 1))
+    null = _swapped(bundles, lengths, settings)
     deviation = scale * math.sqrt(2 * off_diagonal)
     known |= _null_figures(debiased, scale * null, settings.largest, (0.0, deviation))
     known["null_rms"] = math.sqrt(deviation)
-    resampled = _resampled(within, settings, "pairs")
+    error = _error(2 * within / n, unit, np.zeros(len(bundles), dtype=np.int64), settings, ("pairs",))
     return known | _distances(
         distance=distance,
+        error=error,
+        square=None,
         debiased_squared=debiased,
-        interval=_interval(2 * mean, debiased, 2 * resampled.shift, 4 * resampled.noise, 4 * norm / n),
+        gap=2 * mean,
         trace=trace,
         concentration=norm,
         spread=2 * trace,
         width=width,
         kl=gaussian_divergence(within, 2 * mean, ambient),
         probe=probe,
-    )
+    ), probe
 
 
 def _swapped(
-    points: Float[np.ndarray, "n r"], lengths: Float[np.ndarray, " n"], settings: _Settings
+    points: Float[np.ndarray, "units r"], lengths: Float[np.ndarray, " units"], settings: _Settings
 ) -> Float[np.ndarray, " b"]:
-    r"""$\sum_{i \ne j} s_i s_j C_{ij}$ under random signs."""
+    r"""$\sum_{a \ne b} s_a s_b C_{ab}$ over units under random signs."""
     n = len(points)
     rng = settings.stream("swaps")
     found = []
     for size in _blocks(settings.permutations, n):
         signs = 2.0 * rng.integers(0, 2, size=(size, n), dtype=np.int8) - 1.0
-        sums = signs @ points
-        found.append(np.einsum("ij,ij->i", sums, sums))
+        total = signs @ points
+        found.append(np.einsum("ij,ij->i", total, total))
     return np.concatenate(found) - lengths.sum()
 
 
@@ -358,29 +405,51 @@ def _swapped(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Resampled:
+class _Error:
+    """How far the measured gap may lie from the true one."""
+
     shift: Float[np.ndarray, "b r"]
-    """How far each resample's mean lies from the sample's."""
+    """How far each resample's gap lies from the sample's."""
     noise: Float[np.ndarray, " b"]
-    """Tr S / n of each resample."""
+    """Trace of the gap's covariance, of each resample."""
+    own: float
+    """The same of the sample: what debiasing takes from the squared gap."""
+    worst: float
+    """Variance of the gap in the direction where it is largest."""
 
 
-def _resampled(within: Float[np.ndarray, "n r"], settings: _Settings, label: str) -> _Resampled:
-    """Resamples of centred rows, with replacement."""
-    n = len(within)
-    rng = settings.stream(f"bootstrap {label}")
-    lengths = np.einsum("ij,ij->i", within, within)
-    shifts, noises = [], []
-    for size in _blocks(settings.bootstraps, n):
-        picked = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
-        weights = np.bincount(picked.ravel(), minlength=size * n).reshape(size, n) / n
-        shift = weights @ within
-        shifts.append(shift)
-        if n > 1:
-            noises.append((weights @ lengths - np.einsum("ij,ij->i", shift, shift)) / (n - 1))
-        else:
-            noises.append(np.full(size, _NAN))
-    return _Resampled(shift=np.concatenate(shifts), noise=np.concatenate(noises))
+def _error(
+    parts: Float[np.ndarray, "n r"],
+    unit: Int[np.ndarray, " n"],
+    stratum: Int[np.ndarray, " units"],
+    settings: _Settings,
+    names: Sequence[str],
+) -> _Error:
+    """From what each pair adds to the error of the gap: summed over units, which are drawn anew within strata."""
+    rows = sums(parts, unit)
+    shift = np.zeros((settings.bootstraps, rows.shape[1]))
+    noise, own, worst = np.zeros(settings.bootstraps), 0.0, 0.0
+    for code, name in enumerate(names):
+        inside = rows[stratum == code]
+        m = len(inside)
+        if m == 0:
+            continue
+        if m == 1 and name != "mixed":  # one unit of a class says nothing of how units differ
+            noise[:], own, worst = _NAN, _NAN, _NAN
+            continue
+        factor = m / (m - 1) if m > 1 else 1.0
+        lengths, mean = np.einsum("ij,ij->i", inside, inside), inside.mean(axis=0)
+        own += factor * (float(lengths.sum()) - m * float(mean @ mean))
+        worst += factor * largest_square(inside - mean)
+        rng, start = settings.stream(f"bootstrap {name}"), 0
+        for size in _blocks(settings.bootstraps, m):
+            picked = rng.integers(0, m, size=(size, m)) + m * np.arange(size)[:, None]
+            weights = np.bincount(picked.ravel(), minlength=size * m).reshape(size, m).astype(np.float64)
+            moved, block = weights @ inside, slice(start, start + size)
+            shift[block] += moved - m * mean
+            noise[block] += factor * (weights @ lengths - np.einsum("ij,ij->i", moved, moved) / m)
+            start += size
+    return _Error(shift=shift, noise=noise, own=own, worst=worst)
 
 
 def _interval(
@@ -455,21 +524,25 @@ def _null_figures(
 def _distances(
     *,
     distance: float,
-    debiased_squared: float,
-    interval: tuple[float, float],
+    error: _Error,
+    gap: Float[np.ndarray, " r"],
+    square: float | None,
     trace: float,
     concentration: float,
     spread: float,
     width: int,
     kl: tuple[float, float],
-    probe: Any,
+    probe: Probe,
+    debiased_squared: float = _NAN,
 ) -> dict[str, Any]:
+    if square is not None:
+        debiased_squared = square - error.own
     return {
         "distinguishability": distance,
         "distinguishability_exponent": distinguishability_exponent(distance, width) if distance > 0 else _NAN,
         "debiased": math.sqrt(max(0.0, debiased_squared)) if math.isfinite(debiased_squared) else _NAN,
         "debiased_squared": debiased_squared,
-        "interval": interval,
+        "interval": _interval(gap, debiased_squared, error.shift, error.noise, error.worst),
         "concentration": concentration,
         "trace": trace,
         "concentration_ratio": concentration / distance if distance > 0 else _NAN,
@@ -481,14 +554,19 @@ def _distances(
         "probe_interval": probe.interval,
         "probe_chance": probe.chance,
         "auc": probe.auc,
+        "auc_interval": probe.auc_interval,
+        "auc_error": probe.auc_error,
+        "auc_null_error": probe.null_error,
+        "auc_p": probe.p_value,
     }
 
 
 def _unmeasured(known: dict[str, Any]) -> dict[str, Any]:
     nothing = _distances(
         distance=_NAN,
-        debiased_squared=_NAN,
-        interval=(_NAN, _NAN),
+        error=_Error(shift=np.zeros((0, 0)), noise=np.zeros(0), own=_NAN, worst=_NAN),
+        gap=np.zeros(0),
+        square=None,
         trace=_NAN,
         concentration=_NAN,
         spread=_NAN,
@@ -507,13 +585,13 @@ def _blocks(count: int, n: int) -> list[int]:
 
 def _row(group: GroupSeparation) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for field in fields(group):
-        value = getattr(group, field.name)
-        if field.name in ("interval", "probe_interval"):
-            stem = "debiased" if field.name == "interval" else "probe"
+    for item in fields(group):
+        value = getattr(group, item.name)
+        if item.name in ("interval", "probe_interval", "auc_interval"):
+            stem = "debiased" if item.name == "interval" else item.name.removesuffix("_interval")
             row |= {f"{stem}_low": json_number(value[0]), f"{stem}_high": json_number(value[1])}
-        elif field.name == "classes":
+        elif item.name == "classes":
             row["classes"] = None if value is None else list(value)
         else:
-            row[field.name] = json_number(value) if isinstance(value, float) else value
+            row[item.name] = json_number(value) if isinstance(value, float) else value
     return row

@@ -7,23 +7,24 @@ more than the words, or than what the reference prefers anyway.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge as SparseRidge
 
 from prefdyn._checks import at_least
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.diagnostics.inference import json_number, wilson_interval
-from prefdyn.diagnostics.probe import assign_folds, column_scale, hits, ridge_scores, splits
+from prefdyn.diagnostics.inference import json_number
+from prefdyn.diagnostics.probe import Ridge, assign_folds, column_scale, halfway, held_out_share, is_right, splits
 from prefdyn.diagnostics.threads import small_work
+from prefdyn.diagnostics.units import dense, units
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 
@@ -43,17 +44,21 @@ class GroupWording:
     words_accuracy: float
     """Held-out accuracy from words and pairs of neighbouring words."""
     words_interval: tuple[float, float]
-    """Wilson 95 % interval."""
+    """95 % interval."""
     length_accuracy: float
     """Held-out accuracy from the number of characters and of words."""
     length_interval: tuple[float, float]
-    """Wilson 95 % interval."""
+    """95 % interval."""
     reference_accuracy: float
     """Held-out accuracy from the reference's log-probabilities, in all and per token; NaN for two-answer groups."""
     reference_interval: tuple[float, float]
-    """Wilson 95 % interval."""
+    """95 % interval."""
     chance: float
-    """Share of the larger class; 0.5 outside two-answer groups."""
+    """0.5; NaN where nothing could be measured."""
+    words_right: Float[np.ndarray, " used"] = field(compare=False, repr=False)
+    """Whether words are right on each pair used (one half where they say nothing); empty where not measured."""
+    length_right: Float[np.ndarray, " used"] = field(compare=False, repr=False)
+    """The same of length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +102,13 @@ def wording(
 
     Words: ridge regression on tf-idf of words and pairs of neighbouring words, lower case, penalty 1. Length: ridge
     regression on the number of characters and of words. Reference: ridge regression on the log-probability of the
-    chosen minus that of the rejected response, and on the same per token. Pairs with the same prompt share a fold, and
-    all three use the same folds.
+    chosen minus that of the rejected response, and on the same per token. Pairs that hang together share a fold, and
+    all three use the same folds. Of two answers both count alike, however unequal their numbers: chance is one half.
 
     Args:
         data: The pairs; conversations are read in their plain-text form.
-        feats: Features of the same pairs in the same order, for the reference's log-probabilities.
+        feats: Features of the same pairs in the same order, for the reference's log-probabilities and for near-equal
+            states; without them pairs hang together that the data's clusters hold together.
         folds: How many folds, at least 2.
         limit: Groups with more pairs are measured on a sample of this many.
         seed: Decides folds and samples.
@@ -126,6 +132,7 @@ def wording(
     for row, name in enumerate(data.table.column("group").to_pylist()):
         members[name].append(row)
     columns = {name: data.table.column(name) for name in ("prompt", "chosen", "rejected")}
+    unit = data.clusters.of if feats is None else units(feats)
     found = []
     for name in track(data.groups, "Wording", unit="groups", shown=progress):
         rows = np.array(members[name], dtype=np.int64)
@@ -135,7 +142,8 @@ def wording(
         texts = {key: column.take(used).to_pylist() for key, column in columns.items()}
         rng = stream(seed, "wording folds", name)
         with small_work(0):
-            found.append(_group(name, len(rows), texts, None if reference is None else reference[used], folds, rng))
+            known = None if reference is None else reference[used]
+            found.append(_group(name, len(rows), texts, dense(unit[used]), known, folds, rng))
     return Wording(groups=tuple(found))
 
 
@@ -154,6 +162,7 @@ def _group(
     name: str,
     pairs: int,
     texts: dict[str, list[str]],
+    unit: Int[np.ndarray, " n"],
     reference: Float[np.ndarray, "n 2"] | None,
     folds: int,
     rng: np.random.Generator,
@@ -164,10 +173,8 @@ def _group(
     two_answers = len(answers) == 2 and all(won != lost for won, lost in zip(chosen, rejected, strict=True))
     positive = np.array([won == answers[0] for won in chosen]) if two_answers else np.ones(n, dtype=bool)
     count = int(positive.sum())
-    text = np.unique(np.asarray(prompts, dtype=object), return_inverse=True)[1]
-    chance = max(count, n - count) / n if two_answers else 0.5
-    if n < 4 or text.max() == 0 or (two_answers and min(count, n - count) == 0):
-        nothing = (math.nan, math.nan)
+    if n < 4 or unit.max() == 0 or (two_answers and min(count, n - count) == 0):
+        nothing, empty = (math.nan, math.nan), np.zeros(0)
         return GroupWording(
             name=name,
             pairs=pairs,
@@ -179,32 +186,38 @@ def _group(
             reference_accuracy=math.nan,
             reference_interval=nothing,
             chance=math.nan,
+            words_right=empty,
+            length_right=empty,
         )
-    fold = assign_folds(text, positive, folds, rng)
-    signs = np.where(positive, 1.0, -1.0)
+    fold = assign_folds(unit, positive, folds, rng)
     if two_answers:
         words, lengths, reference = word_weights(prompts), text_lengths(prompts), None
     else:
         both = word_weights([*chosen, *rejected])
         words, lengths = both[:n] - both[n:], text_lengths(chosen) - text_lengths(rejected)
-    right_words = right_lengths = 0.0
-    right_reference = math.nan if reference is None else 0.0
+    right_words, right_lengths, right_reference = np.zeros(n), np.zeros(n), np.zeros(n)
     for fit, test in splits(fold):
-        right_words += hits(_word_scores(words, signs, fit, test, intercept=two_answers), signs[test])
-        right_lengths += hits(_column_scores(lengths, signs, fit, test, intercept=two_answers), signs[test])
+        right_words[test] = _words(words, positive, fit, test, two_answers=two_answers)
+        right_lengths[test] = _columns(lengths, positive, fit, test, two_answers=two_answers)
         if reference is not None:
-            right_reference += hits(_column_scores(reference, signs, fit, test, intercept=False), signs[test])
+            right_reference[test] = _columns(reference, positive, fit, test, two_answers=False)
+    classes = positive if two_answers else None
+    words_share, words_interval = held_out_share(right_words, unit, classes)
+    length_share, length_interval = held_out_share(right_lengths, unit, classes)
+    reference_share, reference_interval = held_out_share(right_reference, unit, None)
     return GroupWording(
         name=name,
         pairs=pairs,
         pairs_used=n,
-        words_accuracy=right_words / n,
-        words_interval=wilson_interval(right_words, n),
-        length_accuracy=right_lengths / n,
-        length_interval=wilson_interval(right_lengths, n),
-        reference_accuracy=right_reference / n,
-        reference_interval=wilson_interval(right_reference, n),
-        chance=chance,
+        words_accuracy=words_share,
+        words_interval=words_interval,
+        length_accuracy=length_share,
+        length_interval=length_interval,
+        reference_accuracy=math.nan if reference is None else reference_share,
+        reference_interval=(math.nan, math.nan) if reference is None else reference_interval,
+        chance=0.5,
+        words_right=right_words,
+        length_right=right_lengths,
     )
 
 
@@ -252,31 +265,43 @@ def reference_gaps(feats: FeatureSet) -> Float[np.ndarray, "n 2"] | None:
     return np.stack([chosen - rejected, per_token], axis=1)
 
 
-def _word_scores(
+def _words(
     words: csr_matrix,
-    signs: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
     fit: Int[np.ndarray, " a"],
     test: Int[np.ndarray, " b"],
     *,
-    intercept: bool,
+    two_answers: bool,
 ) -> Float[np.ndarray, " b"]:
+    """Whether words are right on the pairs of a fold. Both classes weigh alike in the fit."""
+    signs = np.where(positive, 1.0, -1.0)
     if words.nnz == 0:
-        return np.full(len(test), signs[fit].mean() if intercept else 0.0)
-    model = Ridge(alpha=1.0, solver="sparse_cg", tol=1e-4, fit_intercept=intercept)
-    return np.asarray(model.fit(words[fit], signs[fit]).predict(words[test]), dtype=np.float64)
+        return np.full(len(test), 0.5)
+    model = SparseRidge(alpha=1.0, solver="sparse_cg", tol=1e-4, fit_intercept=two_answers)
+    weight = None
+    if two_answers:
+        first = positive[fit]
+        if first.all() or not first.any():
+            return np.full(len(test), 0.5)
+        weight = np.where(first, 0.5 / first.mean(), 0.5 / (1 - first.mean()))
+    model.fit(words[fit], signs[fit], sample_weight=weight)
+    return is_right(np.asarray(model.predict(words[test]), dtype=np.float64), signs[test])
 
 
-def _column_scores(
+def _columns(
     columns: Float[np.ndarray, "n 2"],
-    signs: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
     fit: Int[np.ndarray, " a"],
     test: Int[np.ndarray, " b"],
     *,
-    intercept: bool,
+    two_answers: bool,
 ) -> Float[np.ndarray, " b"]:
-    rows, asked = columns[fit], columns[test]
-    if intercept:
+    """Whether a few numbers are right on the pairs of a fold."""
+    rows, asked, signs = columns[fit], columns[test], np.where(positive, 1.0, -1.0)
+    if two_answers:
         centre = rows.mean(axis=0)
         rows, asked = rows - centre, asked - centre
     scale = column_scale(rows)
-    return ridge_scores(rows / scale, signs[fit], asked / scale, intercept=intercept)
+    ridge, targets = Ridge.of(rows / scale, intercept=two_answers), signs[fit][:, None]
+    threshold = halfway(ridge.left_out(targets)[:, 0], positive[fit]) if two_answers else 0.0
+    return is_right(ridge.scores(asked / scale, targets)[:, 0] - threshold, signs[test])

@@ -151,9 +151,7 @@ def _each_alone(
     members = [rows for rows in feats.by_group() if len(rows) and not feats.held_out[rows].all()]
     width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
     found: list[tuple[str, Outcome, Pairs]] = []
-    for some in track(
-        _together(members, pairs.answers.shape[1] * width), "Groups alone", unit="solves", shown=progress
-    ):
+    for some in track(together(members, pairs.answers.shape[1] * width), "Groups alone", unit="solves", shown=progress):
         parts = [pairs.of_group(rows) for rows in some]
         if len(some) == 1:
             outcomes = [_alone(feats, parts[0], objective, rate, steps, recorded, [])[0]]
@@ -169,7 +167,7 @@ _SOLVE = 2**21
 """Operations of a step up to which small groups share a solve: about what the step costs besides its products."""
 
 
-def _together(members: Sequence[np.ndarray], width: int) -> list[list[np.ndarray]]:
+def together(members: Sequence[np.ndarray], width: int) -> list[list[np.ndarray]]:
     """Groups in the order given, as many in one solve as keeps products small; each by itself while there are few."""
     if len(members) <= MANY_GROUPS:
         return [[rows] for rows in members]

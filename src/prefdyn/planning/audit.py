@@ -22,14 +22,17 @@ from prefdyn.diagnostics.many import shown_groups
 from prefdyn.diagnostics.opposites import Opposites, opposites
 from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embedding, orthogonality
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
+from prefdyn.diagnostics.probe import behind, share_test
 from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
+from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wording import Wording, wording
+from prefdyn.dynamics.crossfit import CrossFit, crossfit, mean_of
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO, NormalisedDPO, Objective
+from prefdyn.maths.objectives import DPO, LOG2, NormalisedDPO, Objective
 from prefdyn.planning.bounds import proved_parts
 from prefdyn.planning.exact import ExactHead, affordable, exact_head
 from prefdyn.planning.summary import (
@@ -155,6 +158,7 @@ class Audit:
                 "pairs": predicted["pairs"],
                 "train_pairs": predicted["train_pairs"],
                 "held_out_pairs": predicted["held_out_pairs"],
+                "units": predicted["units"],
                 "distinguishability": measured.distinguishability,
                 "distinguishability_exponent": measured.distinguishability_exponent,
                 "debiased": measured.debiased,
@@ -176,6 +180,10 @@ class Audit:
                 "probe_high": measured.probe_interval[1],
                 "probe_chance": measured.probe_chance,
                 "auc": measured.auc,
+                "auc_low": measured.auc_interval[0],
+                "auc_high": measured.auc_interval[1],
+                "auc_p": measured.auc_p,
+                "signal_p": measured.signal_p,
                 "raw_mean_norm": measured.raw_mean_norm,
             }
             if measured.pairs_used < measured.pairs:
@@ -211,8 +219,15 @@ class Audit:
             for side in ("chosen", "rejected"):
                 lengths = getattr(self.features, f"{side}_length")[inside]
                 row[f"{side}_tokens"] = float(lengths.mean()) if len(lengths) else math.nan
-            row |= {name: value for name, value in predicted.items() if name.startswith("predicted")}
-            row |= {"verdict": judged.verdict, "verdict_because": judged.because, "advice": judged.advice}
+            row |= {name: value for name, value in predicted.items() if name.startswith(("predicted", "cross_fitted"))}
+            row |= {
+                "verdict": judged.verdict,
+                "verdict_because": judged.because,
+                "advice": judged.advice,
+                "changes_if": judged.changes_if,
+                "stability": judged.stability,
+                "could_be": ", ".join(judged.could_be),
+            }
             rows.append(row)
         return rows
 
@@ -423,7 +438,13 @@ def audit(
         rate = run.settings["learning_rate"]
         priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
-        predicted = predictions(feats, run, objective)
+        cross = crossfit(feats, objective, units(feats), learning_rate=rate, steps=steps, seed=seed, progress=progress)
+        limits = thresholds or Thresholds()
+        judged = judge(evidence(feats, apart, priority, cross, words), limits, seed=seed)
+        predicted = [
+            row | _foretold(item, cross, rows)
+            for row, item, rows in zip(predictions(feats, run, objective), judged, feats.by_group(), strict=True)
+        ]
     trained_exactly, untold = None, None
     if long and exact != 0 and not isinstance(data, FeatureSet) and dataset is not None:
         with _timed(timings, "exact_s"):
@@ -442,7 +463,6 @@ def audit(
                 )
     with _timed(timings, "prove_s"):
         proved = tuple(bounds(feats, run, shown=shown.tolist()))
-    limits = thresholds or Thresholds()
     trained = round(1 - float(feats.held_out.mean()), 6)  # what the features hold, which may have come with a split
     settings = resolved_settings(feats, run, seed=seed, split=trained, untrained_twin=untrained_twin)
     return Audit(
@@ -463,7 +483,7 @@ def audit(
         bounds=proved,
         untrained=twin,
         findings=() if dataset is None else preflight(dataset),
-        judgements=judge(evidence(feats, apart, priority, pushes, words, predicted), limits),
+        judgements=judged,
         predicted=tuple(predicted),
         thresholds=limits,
         settings=settings,
@@ -480,59 +500,73 @@ def evidence(
     feats: FeatureSet,
     apart: Separation,
     priority: Prioritization,
-    pushes: PairPushes,
+    cross: CrossFit,
     words: Wording | None,
-    predicted: Sequence[Mapping[str, Any]],
 ) -> list[Evidence]:
     """What the verdict rules look at, group by group."""
     names, long = [feats.groups[code] for code in priority.shown], feats.kind == "responses"
-    errors = priority_errors(feats, priority, pushes)
     gathered = []
-    for code, row in enumerate(predicted):
-        measured = apart.groups[code]
+    for code, rows in enumerate(feats.by_group()):
+        measured, unit = apart.groups[code], cross.unit[rows]
         by = priority.influence[:, code]
         opposed = [
             names[place] for place in np.argsort(by, kind="stable") if by[place] < 0 and priority.shown[place] != code
         ]
+        known = np.isfinite(cross.loss[rows])
+        given_away = {} if words is None or not long else _by_length(apart, words, code)
         gathered.append(
             Evidence(
-                name=row["name"],
-                pairs=row["pairs"],
+                name=measured.name,
+                pairs=measured.pairs,
+                units=len(np.unique(unit)),
                 one_class=measured.classes is not None and min(measured.classes) == 0,
-                null_p=measured.null_p_adjusted,
-                probe_low=measured.probe_interval[0],
-                probe_chance=measured.probe_chance,
-                held_out_accuracy=row["predicted_held_out_accuracy"],
+                null_z=measured.null_z,
+                signal_p=measured.signal_p,
+                area=measured.auc,
+                area_low=measured.auc_interval[0],
+                area_high=measured.auc_interval[1],
+                area_error=measured.auc_error,
+                area_null_error=measured.auc_null_error,
                 probe_accuracy=measured.probe_accuracy,
                 words_accuracy=math.nan if words is None else words.groups[code].words_accuracy,
-                length_accuracy=math.nan if words is None or not long else words.groups[code].length_accuracy,
-                priority=float(priority.level[code]),
-                priority_error=float(errors[code]),
-                train_loss=row["predicted_final_loss"],
-                held_out_loss=row["predicted_held_out_loss"],
-                held_out_loss_error=row["predicted_held_out_loss_error"],
-                alone_held_out_loss=row["predicted_alone_held_out_loss"],
-                rank=row["predicted_rank"],
+                held_out_accuracy=float(np.mean(cross.loss[rows[known]] < LOG2)) if known.any() else math.nan,
+                train_loss=float(np.mean(cross.trained[rows])) if len(rows) else math.nan,
+                loss=mean_of(cross.loss[rows], unit),
+                alone=mean_of(cross.alone[rows], unit),
+                area_under_loss=mean_of(cross.area[rows], unit),
+                best_step=int(cross.best_step[code]),
                 opposed_by=tuple(opposed),
+                **given_away,
             )
         )
     return gathered
 
 
-def priority_errors(feats: FeatureSet, priority: Prioritization, pushes: PairPushes) -> np.ndarray:
-    """Standard error of each group's priority level: how much the first step's push varies over its training pairs.
+def _foretold(item: Judgement, cross: CrossFit, rows: np.ndarray) -> dict[str, Any]:
+    """What the runs without a fifth of the pairs say of a group, for the table."""
+    loss, alone = (mean_of(values[rows], cross.unit[rows]) for values in (cross.loss, cross.alone))
+    return {
+        "units": len(np.unique(cross.unit[rows])),
+        "predicted_rank": item.rank if math.isnan(item.rank) else int(item.rank),
+        "predicted_rank_low": item.rank_low,
+        "predicted_rank_high": item.rank_high,
+        "cross_fitted_loss": loss.value,
+        "cross_fitted_loss_error": loss.error,
+        "cross_fitted_alone_loss": alone.value,
+        "cross_fitted_alone_loss_error": alone.error,
+    }
 
-    Each pair's own pull is left out of its push. NaN for a group with under two training pairs.
-    """
-    margins = np.abs(priority.first_step_margin)
-    if not np.nanmax(margins, initial=0.0) > 0:
-        return np.full(len(feats.groups), math.nan)
-    unit = np.nanmax(np.abs(priority.level)) / np.nanmax(margins)
-    errors = []
-    for rows in feats.by_group():
-        push = pushes.agreement[rows[~feats.held_out[rows]]]
-        errors.append(unit * push.std(ddof=1) / math.sqrt(len(push)) if len(push) > 1 else math.nan)
-    return np.array(errors)
+
+def _by_length(apart: Separation, words: Wording, code: int) -> dict[str, float]:
+    """How well length tells a group's two sides, and whether the probe knows more, on the same held-out pairs."""
+    length, probe, unit = words.groups[code].length_right, apart.right[code], apart.unit[code]
+    if len(length) != len(probe) or len(unit) != len(probe):  # one of the two is a sample, or was not measured
+        return {"length_accuracy": words.groups[code].length_accuracy}
+    return {
+        "length_accuracy": words.groups[code].length_accuracy,
+        "length_p": share_test(length, unit),
+        "length_behind": behind(probe, length, unit),
+    }
 
 
 def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
@@ -571,7 +605,8 @@ def _warnings(feats: FeatureSet, objective: Objective, learning_rate: float | st
         found.append(told)
     if not feats.held_out.any():
         found.append(
-            "No pair is held out: verdicts on held-out loss are not given, and ranks rest on the training loss."
+            "No pair is held out, so the curves are of training pairs alone; verdicts and ranks rest on further runs, "
+            "each without a fifth of the prompts."
         )
     return tuple(found)
 

@@ -1,37 +1,54 @@
-"""The verdict per group: rules in a fixed order, the first that holds, with every threshold in one place."""
+r"""The verdict per group: rules in a fixed order, the first that holds, with every threshold in one place.
+
+Every rule is a test at one stated level, adjusted over the groups; the unit of all its errors is the prompt, or the
+cluster of near-equal prompts. Losses are cross-fitted (`dynamics.crossfit`): each pair is judged by a run that did not
+train on it. How often each rule speaks where nothing is there stands in docs/statistics.md.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from prefdyn._random import stream
+from prefdyn.diagnostics.inference import holm
+from prefdyn.dynamics.crossfit import Mean, critical, ranks
 from prefdyn.maths.objectives import LOG2
 
 Verdict = Literal[
-    "too few",
-    "noise",
+    "cannot tell",
+    "looks random",
     "giveaway",
     "trivial",
     "conflicting",
     "left behind",
     "memorised",
     "early",
+    "early or middle",
     "middle",
+    "middle or late",
     "late",
+    "not told apart",
     "learned",
 ]
+NO_EVIDENCE: tuple[Verdict, Verdict] = ("cannot tell", "looks random")
+"""Verdicts that say that nothing was found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
     """Numbers that the rules compare with. Set before any run that they judge."""
 
-    few_pairs: int = 20
-    """Under this many pairs no claim is made."""
-    null_p: float = 0.05
-    """Above this p, adjusted for the number of groups, the labels look random."""
-    giveaway_accuracy: float = 0.9
-    """From this held-out accuracy on, by length alone, length counts as given away."""
+    few_units: int = 20
+    """Under this many units (prompts, or clusters of near-equal ones) no claim is made."""
+    level: float = 0.05
+    """How often a rule may speak in an audit in which it holds for no group."""
+    worth: float = 0.6
+    """Area under the curve from which on an effect is worth having; chance is 0.5."""
     trivial_accuracy: float = 0.98
     """From this held-out accuracy on, by the model and by words alone, there is little left to learn."""
     left_behind_share: float = 0.25
@@ -42,46 +59,56 @@ class Thresholds:
     """Held-out loss falls by less than this share of the training loss's fall: memorised."""
     ranked_groups: int = 3
     """Under this many ranked groups there is no early, middle or late."""
+    stable: float = 0.8
+    """Under this share of resamples with the same verdict, the verdict is said with "could be"."""
 
     def rules(self) -> list[dict[str, str]]:
         """Each verdict's rule in words, in the order in which they are tried."""
+        at = f"beyond chance at the level {self.level:g}, adjusted over the groups by Holm's method"
         return [
-            {"verdict": "too few", "rule": f"under {self.few_pairs} pairs, or one class"},
             {
-                "verdict": "noise",
-                "rule": f"null p > {self.null_p} (adjusted for the number of groups, by Holm's method up to 250), "
-                "or the held-out probe's 95 % interval reaches chance (the larger class's share)",
+                "verdict": "cannot tell",
+                "rule": f"under {self.few_units} units, or one class; or neither the mean gap, the held-out probe nor "
+                f"(replies) length tells the two sides {at}, and the 95 % interval of the probe's area under the curve "
+                f"still holds {self.worth:g}",
+            },
+            {
+                "verdict": "looks random",
+                "rule": f"the same, and the interval excludes {self.worth:g}: every effect worth having",
             },
             {
                 "verdict": "giveaway",
-                "rule": f"length alone tells chosen from rejected on ≥ {self.giveaway_accuracy} of held-out pairs "
-                "(not asked of one-token answers)",
+                "rule": f"length alone tells chosen from rejected {at}, and the model's probe is not right more often "
+                "by more than its interval (not asked of one-token answers)",
             },
             {
                 "verdict": "trivial",
-                "rule": f"held-out reward accuracy ≥ {self.trivial_accuracy}, and of the wording baseline too",
+                "rule": f"held-out accuracy ≥ {self.trivial_accuracy}, and of the wording baseline too",
             },
             {
                 "verdict": "conflicting",
-                "rule": "priority < 0, or held-out loss ends above log 2 though alone it ends below; "
-                "each by more than its standard error",
+                "rule": f"held-out loss ends above log 2 {at}, though alone it ends below by more than its interval",
             },
             {
                 "verdict": "left behind",
-                "rule": f"held-out loss falls less than {self.left_behind_share:g} of the median group's fall "
-                "by more than its standard error, though alone, in the same steps, it falls as far as that group did",
+                "rule": f"held-out loss falls less than {self.left_behind_share:g} of the median group's fall {at}, "
+                "though alone, in the same steps, it falls as far as that group did",
             },
             {
                 "verdict": "memorised",
                 "rule": f"training loss falls by more than {self.memorised_fall}, "
-                f"held-out loss by less than {self.memorised_share:g} of that by more than its standard error",
+                f"held-out loss by less than {self.memorised_share:g} of that {at}",
             },
             {
                 "verdict": "early · middle · late",
-                "rule": "thirds of the predicted rank: area under the held-out loss, smallest first "
+                "rule": "the third of the order by area under the held-out loss, smallest first, in which the group's "
+                f"95 % interval of ranks lies; two of them, or not told apart, where it does not "
                 f"(under {self.ranked_groups} groups: learned)",
             },
         ]
+
+
+NOTHING = Mean(value=math.nan, error=math.nan, units=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,48 +117,356 @@ class Evidence:
 
     name: str
     pairs: int
-    one_class: bool
+    units: int
+    """Prompts, or clusters of near-equal ones."""
+    one_class: bool = False
     """A two-answer group whose pairs all choose the same answer."""
-    null_p: float
-    """Adjusted for the number of groups."""
-    probe_low: float
-    """Lower end of the held-out probe's 95 % interval."""
-    probe_chance: float
-    held_out_accuracy: float
-    """Held-out reward accuracy at the end of the joint run."""
-    words_accuracy: float
-    """Held-out accuracy of word counts alone."""
-    priority: float
-    priority_error: float
-    """Standard error of the priority over the group's training pairs."""
-    train_loss: float
-    held_out_loss: float
-    held_out_loss_error: float
-    """Standard error of the held-out loss."""
-    alone_held_out_loss: float
-    rank: float
-    """Position among the ranked groups, 1 = first learned; NaN where not ranked."""
+    null_z: float = math.nan
+    """The mean gap in standard deviations of what relabelling gives."""
+    signal_p: float = math.nan
+    """Of the mean gap and of the probe's area together, adjusted for both in all groups."""
+    area: float = math.nan
+    """Held-out area under the curve of the probe."""
+    area_low: float = math.nan
+    """Lower end of its 95 % interval."""
+    area_high: float = math.nan
+    area_error: float = math.nan
+    area_null_error: float = math.nan
+    """Standard deviation of the area where labels mean nothing."""
+    probe_accuracy: float = math.nan
     length_accuracy: float = math.nan
     """Held-out accuracy of length alone; NaN for one-token answers, which have none to compare."""
-    probe_accuracy: float = math.nan
-    """Held-out accuracy of the probe, shown beside that of length."""
+    length_p: float = math.nan
+    """One-sided p of it against one half."""
+    length_behind: float = math.nan
+    """Lower end of the 95 % interval of the probe's accuracy less that of length: above 0 the probe knows more."""
+    words_accuracy: float = math.nan
+    """Held-out accuracy of words alone."""
+    held_out_accuracy: float = math.nan
+    """Share of pairs with a margin above 0 in the cross-fitted joint run."""
+    train_loss: float = math.nan
+    """Of the same runs, on pairs they trained on."""
+    loss: Mean = NOTHING
+    """Cross-fitted held-out loss at the end of the joint run."""
+    alone: Mean = NOTHING
+    """The same of the group trained by itself."""
+    area_under_loss: Mean = NOTHING
+    """Cross-fitted held-out loss over the steps of the joint run, its mean: what the order is made of."""
+    best_step: int = -1
+    """Step at which the held-out loss is least; -1: not known."""
     opposed_by: tuple[str, ...] = ()
     """Groups whose first step pushes this one's margin down, strongest first."""
+
+    @property
+    def fall(self) -> float:
+        """How far the held-out loss falls, nats."""
+        return LOG2 - self.loss.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A verdict with its reason and what to do about it."""
+    """A verdict with its reason, what to do about it, and how sure it is."""
 
     name: str
     verdict: Verdict
     because: str
     advice: str
+    changes_if: str
+    """What would change it."""
+    rank: float
+    """Place by area under the held-out loss, 1 = first learned; NaN where not ranked."""
+    rank_low: float
+    rank_high: float
+    """95 % interval of it, for all groups together."""
+    stability: float = math.nan
+    """Share of resamples that give the same verdict; NaN where none were drawn."""
+    could_be: tuple[Verdict, ...] = ()
+    """Other verdicts that a tenth or more of the resamples give, the most frequent first."""
+
+
+def judge(
+    evidence: Sequence[Evidence], thresholds: Thresholds | None = None, *, resamples: int = 200, seed: int = 0
+) -> tuple[Judgement, ...]:
+    """One judgement per group, in the order given.
+
+    Stability: every group's losses, areas and gaps are drawn anew within their errors (which are those of whole units)
+    and judged by the same rules, ranks included.
+
+    Args:
+        evidence: One per group.
+        thresholds: Of the rules; the published defaults if not given.
+        resamples: For the stability of the verdicts; 0: none. With many groups fewer are drawn.
+        seed: Of the resamples.
+
+    Example:
+        >>> few = Evidence(name="rare", pairs=7, units=7, signal_p=0.001, area=0.9)
+        >>> judge([few])[0].verdict
+        'cannot tell'
+    """
+    limits = thresholds or Thresholds()
+    judged = _judge_all(evidence, limits, seed, None)
+    count = min(resamples, max(20, _JUDGED // max(1, len(evidence)))) if len(evidence) <= _JUDGED // 20 else 0
+    if count == 0:
+        return judged
+    limit = critical([item.area_under_loss for item in evidence], level=limits.level, seed=seed)
+    tallies: list[dict[Verdict, int]] = [{} for _ in evidence]
+    rng = stream(seed, "verdicts", "resamples")
+    for _ in range(count):
+        drawn = _drawn(evidence, rng)
+        for tally, item in zip(tallies, _judge_all(drawn, limits, seed, limit), strict=True):
+            tally[item.verdict] = tally.get(item.verdict, 0) + 1
+    found = []
+    for item, tally in zip(judged, tallies, strict=True):
+        others: list[Verdict] = sorted((name for name in tally if name != item.verdict), key=lambda name: -tally[name])
+        found.append(
+            replace(
+                item,
+                stability=tally.get(item.verdict, 0) / count,
+                could_be=tuple(name for name in others if tally[name] >= count / 10),
+            )
+        )
+    return tuple(found)
+
+
+_JUDGED = 10_000
+"""Groups × resamples that are judged for the stability of the verdicts, at most; beyond a twentieth, none."""
+
+
+def _drawn(evidence: Sequence[Evidence], rng: np.random.Generator) -> list[Evidence]:
+    """The same groups with their figures drawn anew within their errors."""
+    m = len(evidence)
+    noise = rng.normal(size=(5, m))
+    found = []
+    shifted = [item.null_z + noise[0, place] for place, item in enumerate(evidence)]
+    areas = [item.area + noise[1, place] * item.area_error for place, item in enumerate(evidence)]
+    p = np.array(
+        [norm.sf(shifted), [_share_p(area, item.area_null_error) for area, item in zip(areas, evidence, strict=True)]]
+    )
+    signal = np.minimum(1.0, 2 * m * np.fmin(*p))
+    for place, item in enumerate(evidence):
+        gone = noise[1, place] * item.area_error
+        found.append(
+            replace(
+                item,
+                null_z=shifted[place],
+                signal_p=float(signal[place]),
+                area=areas[place],
+                area_low=item.area_low + gone,
+                area_high=item.area_high + gone,
+                loss=_moved(item.loss, noise[2, place]),
+                alone=_moved(item.alone, noise[3, place]),
+                # the loss at the end and over the steps are of the same pairs
+                area_under_loss=_moved(item.area_under_loss, 0.8 * noise[2, place] + 0.6 * noise[4, place]),
+            )
+        )
+    return found
+
+
+def _moved(mean: Mean, by: float) -> Mean:
+    return replace(mean, value=mean.value + by * mean.error)
+
+
+def _share_p(value: float, error: float) -> float:
+    return float(norm.sf((value - 0.5) / error)) if error > 0 else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What the rules need of all groups."""
+
+    median_fall: float
+    ranked: int
+    conflict_p: np.ndarray
+    behind_p: np.ndarray
+    memorised_p: np.ndarray
+    length_p: np.ndarray
+    groups: int
+
+
+def _judge_all(
+    evidence: Sequence[Evidence], limits: Thresholds, seed: int, limit: float | None
+) -> tuple[Judgement, ...]:
+    falls = sorted(item.fall for item in evidence if not math.isnan(item.fall))
+    median = math.nan if not falls else (falls[(len(falls) - 1) // 2] + falls[len(falls) // 2]) / 2
+    order = ranks([item.area_under_loss for item in evidence], level=limits.level, seed=seed, limit=limit)
+    shared = _Shared(
+        median_fall=median,
+        ranked=int(np.sum(~np.isnan(order.rank))),
+        conflict_p=holm(np.array([_above(item.loss, LOG2) for item in evidence])),
+        behind_p=holm(np.array([_above(item.loss, LOG2 - limits.left_behind_share * median) for item in evidence])),
+        memorised_p=holm(
+            np.array(
+                [
+                    _above(item.loss, LOG2 - limits.memorised_share * max(0.0, LOG2 - item.train_loss))
+                    for item in evidence
+                ]
+            )
+        ),
+        length_p=holm(np.array([item.length_p for item in evidence])),
+        groups=len(evidence),
+    )
+    found = []
+    for place, item in enumerate(evidence):
+        rank = tuple(float(ends[place]) for ends in (order.rank, order.low, order.high))
+        verdict, because, changes_if = _first_rule(item, place, limits, shared, rank)
+        found.append(
+            Judgement(
+                name=item.name,
+                verdict=verdict,
+                because=because,
+                advice=_advice(verdict, item, limits, shared),
+                changes_if=changes_if,
+                rank=rank[0],
+                rank_low=rank[1],
+                rank_high=rank[2],
+            )
+        )
+    return tuple(found)
+
+
+def _above(mean: Mean, value: float) -> float:
+    """One-sided p that the true mean is not above a value."""
+    if not (mean.error > 0 and mean.units > 1):
+        return math.nan
+    return float(student.sf((mean.value - value) / mean.error, mean.units - 1))
+
+
+def _first_rule(
+    item: Evidence, place: int, limits: Thresholds, shared: _Shared, rank: Sequence[float]
+) -> tuple[Verdict, str, str]:
+    """The verdict, why, and what would change it. Comparisons with NaN are false: such a rule never fires."""
+    units = f"{item.units} {'unit' if item.units == 1 else 'units'}"
+    if item.units < limits.few_units:
+        return (
+            "cannot tell",
+            f"only {units}, under {limits.few_units}" + (f" ({item.pairs} pairs)" if item.pairs != item.units else ""),
+            f"{limits.few_units} prompts or more",
+        )
+    if item.one_class:
+        return "cannot tell", f"all {item.pairs} pairs choose the same answer", "pairs of the other answer"
+    by_length = shared.length_p[place] <= limits.level
+    if item.signal_p > limits.level and not by_length:
+        return _nothing_found(item, limits, shared)
+    if by_length and not item.length_behind > 0:
+        return (
+            "giveaway",
+            f"length alone tells chosen from rejected on {item.length_accuracy:.3f} of held-out pairs, "
+            f"the probe of the model on {item.probe_accuracy:.3f}",
+            "a probe of the model that is right more often than length, by more than the interval of the difference",
+        )
+    if item.held_out_accuracy >= limits.trivial_accuracy and item.words_accuracy >= limits.trivial_accuracy:
+        return (
+            "trivial",
+            f"held-out accuracy {item.held_out_accuracy:.3f}, and {item.words_accuracy:.3f} from word counts alone",
+            f"an accuracy of words alone below {limits.trivial_accuracy:g}",
+        )
+    if shared.conflict_p[place] <= limits.level and item.alone.value + 1.645 * item.alone.error < LOG2:
+        return (
+            "conflicting",
+            f"held-out loss ends at {_shown(item.loss)}, above log 2 = {LOG2:.4f} (adjusted p "
+            f"{shared.conflict_p[place]:.2g}), though alone it ends at {_shown(item.alone)}",
+            f"a held-out loss below {LOG2:.4f}",
+        )
+    median = shared.median_fall
+    if median > 0 and shared.behind_p[place] <= limits.level and LOG2 - item.alone.value >= median:
+        least = limits.left_behind_share * median
+        return (
+            "left behind",
+            f"held-out loss falls by {item.fall:.4f} ± {item.loss.error:.2g}, under {limits.left_behind_share:g} of "
+            f"the median group's {median:.4f} (adjusted p {shared.behind_p[place]:.2g}), though alone it falls by "
+            f"{LOG2 - item.alone.value:.4f}",
+            f"a fall of {least:.4f} or more",
+        )
+    train_fall = LOG2 - item.train_loss
+    if train_fall > limits.memorised_fall and shared.memorised_p[place] <= limits.level:
+        least = limits.memorised_share * train_fall
+        return (
+            "memorised",
+            f"training loss falls by {train_fall:.4f}, held-out loss by {item.fall:.4f} ± {item.loss.error:.2g}, under "
+            f"{limits.memorised_share:g} of that (adjusted p {shared.memorised_p[place]:.2g})",
+            f"a fall of the held-out loss of {least:.4f} or more",
+        )
+    return _in_order(item, limits, shared, rank)
+
+
+def _nothing_found(item: Evidence, limits: Thresholds, shared: _Shared) -> tuple[Verdict, str, str]:
+    """Nothing tells the two sides: because there is nothing worth having, or because there are too few units."""
+    seen = (
+        f"neither the mean gap nor a held-out probe tells the two sides (adjusted p {item.signal_p:.2g}); "
+        f"the probe's area is {item.area:.2f} ({item.area_low:.2f} to {item.area_high:.2f})"
+    )
+    if item.area_high < limits.worth:
+        return (
+            "looks random",
+            f"{seen}, which excludes {limits.worth:g} and more",
+            f"an adjusted p below {limits.level:g}, or an interval of the area that reaches {limits.worth:g}",
+        )
+    least, needed = power(item, limits, shared.groups)
+    if math.isnan(least):
+        return "cannot tell", seen, "more prompts"
+    found = (
+        f"{seen}; with {item.units} units an area of {least:.2f} would have been found in 8 of 10 such groups"
+        if least < 1
+        else f"{seen}; {item.units} units are too few to find any area"
+    )
+    return "cannot tell", found, f"about {needed:,} prompts, which find an area of {limits.worth:g} in 8 of 10 groups"
+
+
+def power(item: Evidence, limits: Thresholds, groups: int) -> tuple[float, int]:
+    """The least area that would have been found in 8 of 10 such groups, and the units that would find `worth`.
+
+    The error of the area where labels mean nothing shrinks with the square root of the units.
+
+    Example:
+        >>> item = Evidence(name="a", pairs=100, units=100, area_null_error=0.08)
+        >>> least, units = power(item, Thresholds(), 1)
+        >>> round(least, 3), units
+        (0.724, 502)
+    """
+    reach = float(norm.isf(limits.level / (2 * groups)) + norm.isf(0.2)) * item.area_null_error
+    if not reach > 0:
+        return math.nan, 0
+    return min(1.0, 0.5 + reach), math.ceil(item.units * (reach / (limits.worth - 0.5)) ** 2)
+
+
+_THIRDS: dict[tuple[int, int], Verdict] = {
+    (0, 0): "early", (0, 1): "early or middle", (1, 1): "middle", (1, 2): "middle or late", (2, 2): "late",
+    (0, 2): "not told apart",
+}  # fmt: skip
+
+
+def _in_order(item: Evidence, limits: Thresholds, shared: _Shared, rank: Sequence[float]) -> tuple[Verdict, str, str]:
+    place, low, high = rank
+    if shared.ranked < limits.ranked_groups or math.isnan(place):
+        return "learned", _moves(item), f"{limits.ranked_groups} groups or more, which can be put in order"
+    thirds = [min(2, int(3 * (end - 1) / shared.ranked)) for end in (low, high)]
+    between = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    verdict = _THIRDS[thirds[0], thirds[1]]
+    changes = "an interval of ranks that crosses a third of the order" if thirds[0] == thirds[1] else "more prompts"
+    return (
+        verdict,
+        f"ranks {place:g} (95 % interval {between}) of {shared.ranked} by area under its held-out loss; {_moves(item)}",
+        changes,
+    )
+
+
+_ORDERED: tuple[Verdict, ...] = (*_THIRDS.values(), "learned")
+
+
+def _shown(mean: Mean) -> str:
+    return f"{mean.value:.4f} ± {mean.error:.2g}"
+
+
+def _moves(item: Evidence) -> str:
+    if math.isnan(item.fall):
+        return "no pair of it can be held out"
+    by = f"{abs(item.fall):.4f} ± {item.loss.error:.2g}"
+    return f"held-out loss falls by {by}" if item.fall > 0 else f"held-out loss does not fall: it rises by {by}"
 
 
 ADVICE: dict[Verdict, str] = {
-    "too few": "No claim is made; add pairs.",
-    "noise": "The labels look random to this model: check them, the prompt and the model.",
+    "cannot tell": "No claim is made; add pairs.",
+    "looks random": "The labels look random to this model: check them, the prompt and the model.",
     "giveaway": "Length will be learned, whatever else is: match the lengths of the two sides, or use an objective "
     "that controls for length or averages over tokens.",
     "trivial": "Words alone decide; expect saturation and little learned.",
@@ -139,96 +474,31 @@ ADVICE: dict[Verdict, str] = {
     "left behind": "Learnable but crowded out: give it more weight, more pairs or more steps.",
     "memorised": "Descent fits the pairs, not the preference: more data, fewer steps.",
     "early": "Expect it among the first to be learned in a joint run.",
+    "early or middle": "Expect it before the last third in a joint run; its place among the first is open.",
     "middle": "Expect it to follow the first groups in a joint run.",
+    "middle or late": "Expect it after the first third in a joint run; its place there is open.",
     "late": "Expect it last among the learned; stopping early costs it most.",
+    "not told apart": "Its place in the order is open: these pairs do not tell it from the others.",
     "learned": "Expect the joint run to learn it.",
 }
 
 
-def judge(evidence: Sequence[Evidence], thresholds: Thresholds | None = None) -> tuple[Judgement, ...]:
-    """One judgement per group, in the order given.
-
-    The median group's fall is taken over the groups whose held-out loss is known.
-
-    Example:
-        >>> few = Evidence(name="rare", pairs=7, one_class=False, null_p=0.001, probe_low=0.6, probe_chance=0.5,
-        ...     held_out_accuracy=0.9, words_accuracy=0.7, priority=0.5, priority_error=0.1, train_loss=0.5,
-        ...     held_out_loss=0.6, held_out_loss_error=0.01, alone_held_out_loss=0.5, rank=1)
-        >>> judge([few])[0].verdict
-        'too few'
-    """
-    limits = thresholds or Thresholds()
-    falls = sorted(LOG2 - item.held_out_loss for item in evidence if not math.isnan(item.held_out_loss))
-    median = math.nan if not falls else (falls[(len(falls) - 1) // 2] + falls[len(falls) // 2]) / 2
-    ranked = sum(not math.isnan(item.rank) for item in evidence)
-    return tuple(_judge_one(item, limits, median, ranked) for item in evidence)
-
-
-def _judge_one(item: Evidence, limits: Thresholds, median: float, ranked: int) -> Judgement:
-    verdict, because = _first_rule(item, limits, median, ranked)
+def _advice(verdict: Verdict, item: Evidence, limits: Thresholds, shared: _Shared) -> str:
+    """What to do, with the amount where one is known."""
     advice = ADVICE[verdict]
-    if verdict == "conflicting" and item.opposed_by:
+    if verdict == "cannot tell" and not item.one_class:
+        _, needed = power(item, limits, shared.groups)
+        more = max(limits.few_units, needed) - item.units
+        if more > 0:
+            advice = f"No claim is made; about {more:,} more prompts would tell."
+    elif verdict == "conflicting" and item.opposed_by:
         advice += f" Strongest against it: {', '.join(item.opposed_by[:3])}."
-    return Judgement(name=item.name, verdict=verdict, because=because, advice=advice)
-
-
-def _first_rule(item: Evidence, limits: Thresholds, median: float, ranked: int) -> tuple[Verdict, str]:
-    # Comparisons with NaN are false, so a rule whose number could not be measured never fires.
-    fall = LOG2 - item.held_out_loss
-    alone_fall = LOG2 - item.alone_held_out_loss
-    train_fall = LOG2 - item.train_loss
-    error = item.held_out_loss_error
-    if item.pairs < limits.few_pairs:
-        return "too few", f"only {item.pairs} pairs, under {limits.few_pairs}"
-    if item.one_class:
-        return "too few", f"all {item.pairs} pairs choose the same answer"
-    if item.null_p > limits.null_p:
-        probe = f", though a linear probe does better than chance (from {item.probe_low:.2f})"
-        return "noise", (
-            f"shuffled labels give as large a mean gap: adjusted p {item.null_p:.2g} > {limits.null_p}"
-            f"{probe if item.probe_low > item.probe_chance else ''}"
+    elif verdict == "memorised" and item.best_step >= 0:
+        advice += f" Its held-out loss is least at step {item.best_step}."
+    elif verdict in _ORDERED and item.fall <= 0:  # no word of stopping early for a loss that rises
+        advice = "Its held-out loss does not fall in this run: " + (
+            f"it is least at step {item.best_step}; stop there, or add pairs."
+            if item.best_step > 0
+            else "the joint run teaches it nothing that carries over; add pairs or weight."
         )
-    if item.probe_low <= item.probe_chance:
-        return "noise", (
-            f"the held-out probe's 95 % interval starts at {item.probe_low:.3f} and so reaches chance, "
-            f"{item.probe_chance:.3f}"
-        )
-    if item.length_accuracy >= limits.giveaway_accuracy:
-        probe = "" if math.isnan(item.probe_accuracy) else f", the probe of the model on {item.probe_accuracy:.3f}"
-        return "giveaway", (
-            f"length alone tells chosen from rejected on {item.length_accuracy:.3f} of held-out pairs{probe}"
-        )
-    if item.held_out_accuracy >= limits.trivial_accuracy and item.words_accuracy >= limits.trivial_accuracy:
-        return "trivial", (
-            f"held-out accuracy {item.held_out_accuracy:.3f}, and {item.words_accuracy:.3f} from word counts alone"
-        )
-    if item.priority < -item.priority_error:
-        return "conflicting", (
-            f"its priority is {item.priority:.3f} ± {item.priority_error:.2g}: the first joint step raises its loss"
-        )
-    if item.held_out_loss > LOG2 + error and item.alone_held_out_loss < LOG2:
-        return "conflicting", (
-            f"held-out loss ends at {item.held_out_loss:.4f}, above log 2 = {LOG2:.4f} by more than its standard error "
-            f"{error:.2g}, though alone it ends at {item.alone_held_out_loss:.4f}"
-        )
-    if median > 0 and fall + error < limits.left_behind_share * median and alone_fall >= median:
-        return "left behind", (
-            f"held-out loss falls by {fall:.4f} ± {error:.2g}, under {limits.left_behind_share:g} of the median "
-            f"group's {median:.4f}, though alone it falls by {alone_fall:.4f}"
-        )
-    if train_fall > limits.memorised_fall and fall + error < limits.memorised_share * train_fall:
-        return "memorised", (
-            f"training loss falls by {train_fall:.4f}, held-out loss by {fall:.4f} ± {error:.2g}, "
-            f"under {limits.memorised_share:g} of that"
-        )
-    if ranked < limits.ranked_groups or math.isnan(item.rank):
-        return "learned", f"in the joint run {_moves(fall)}"
-    third = min(2, int(3 * (item.rank - 1) / ranked))
-    name: Verdict = ("early", "middle", "late")[third]
-    return name, f"ranks {item.rank:g} of {ranked} by area under its loss; {_moves(fall)}"
-
-
-def _moves(fall: float) -> str:
-    if math.isnan(fall):
-        return "no pair of it is held out"
-    return f"held-out loss falls by {fall:.4f}" if fall > 0 else f"held-out loss does not fall: it rises by {-fall:.4f}"
+    return advice

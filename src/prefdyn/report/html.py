@@ -22,7 +22,7 @@ from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS, 
 from prefdyn.report.panels import Panel, panel_json, panels
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.responses import given_away, pair_lists, sketch_fact, sketch_words, trust_words
-from prefdyn.report.tables import by_attention, shown, verdict_sentence
+from prefdyn.report.tables import by_attention, said, shown, verdict_sentence
 from prefdyn.report.text import readable, sentence, visible
 from prefdyn.report.training import reading_chapter, training_pictures
 
@@ -268,7 +268,7 @@ def _group(row: Mapping[str, Any], code: int, *, responses: bool) -> dict[str, A
         "pairs": row.get("pairs"),
         "train_pairs": row.get("train_pairs"),
         "held_out_pairs": row.get("held_out_pairs"),
-        "verdict": visible(verdict) if verdict else None,
+        "verdict": said(row) or None,
         "look": look(verdict).key,
         "because": _sentence(row.get("verdict_because")),
         "advice": _sentence(row.get("advice")),

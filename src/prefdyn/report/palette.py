@@ -53,8 +53,27 @@ VERDICTS: dict[str, Look] = {
     "early": Look(
         key="early", shade=Shade(light="#174f99", dark="#a9ccf7"), means="among the first third to be learned"
     ),
+    "early or middle": Look(
+        key="earlymid",
+        shade=Shade(light="#174f99", dark="#a9ccf7"),
+        means="before the last third; where is open",
+        filled=False,
+    ),
     "middle": Look(key="middle", shade=Shade(light="#3f86dc", dark="#5f9fea"), means="in the middle third"),
     "late": Look(key="late", shade=Shade(light="#8dbaf0", dark="#2d6cbd"), means="in the last third of the learned"),
+    "middle or late": Look(
+        key="midlate",
+        shade=Shade(light="#62a0ee", dark="#3a7ad0"),
+        means="after the first third; where is open",
+        filled=False,
+    ),
+    "not told apart": Look(
+        key="apart",
+        shade=Shade(light="#5b7fae", dark="#7d9cc8"),
+        means="its place in the order is open",
+        shape="up",
+        filled=False,
+    ),
     "learned": Look(key="learned", shade=Shade(light="#2a78d6", dark="#4a93ea"), means="the joint run learns it"),
     "left behind": Look(
         key="left",
@@ -84,16 +103,16 @@ VERDICTS: dict[str, Look] = {
     "trivial": Look(
         key="trivial", shade=Shade(light="#7f9e62", dark="#3f7418"), means="words alone decide it", shape="up"
     ),
-    "noise": Look(
-        key="noise",
+    "looks random": Look(
+        key="random",
         shade=Shade(light="#6b6a66", dark="#97968f"),
         means="its labels look random to this model",
         filled=False,
     ),
-    "too few": Look(
-        key="few",
+    "cannot tell": Look(
+        key="cannot",
         shade=Shade(light="#a9a8a0", dark="#777670"),
-        means="no claim is made",
+        means="too few prompts for a claim",
         shape="diamond",
         filled=False,
     ),
@@ -107,11 +126,14 @@ ATTENTION = (
     "left behind",
     "memorised",
     "giveaway",
-    "noise",
+    "looks random",
     "trivial",
-    "too few",
+    "cannot tell",
     "late",
+    "middle or late",
+    "not told apart",
     "middle",
+    "early or middle",
     "early",
     "learned",
 )
@@ -123,6 +145,14 @@ TOWARDS = Shade(light="#1f62b5", dark="#6fa9f2")
 """Above zero in heat maps."""
 
 
+ORDERED = ("early", "early or middle", "middle", "middle or late", "late", "not told apart", "learned")
+"""Verdicts of groups that are learned."""
+
+_FORMER = {"noise": "looks random", "too few": "cannot tell"}
+"""Names in folders of earlier releases, by what they are called today."""
+
+
 def look(verdict: str | None) -> Look:
     """How to show a verdict; a plain grey where it is not known."""
-    return VERDICTS.get(verdict or "", UNKNOWN)
+    name = verdict or ""
+    return VERDICTS.get(_FORMER.get(name, name), UNKNOWN)

@@ -12,7 +12,7 @@ from scipy.spatial.distance import squareform
 from prefdyn.dynamics.order import rank_correlation
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.many import drawn
-from prefdyn.report.palette import MOST_COLOURED
+from prefdyn.report.palette import MOST_COLOURED, ORDERED
 from prefdyn.report.tables import shown
 from prefdyn.report.text import visible
 
@@ -104,7 +104,7 @@ def panels(run: RunFolder) -> list[Panel]:
 def telling(run: RunFolder, most: int = _TELLING) -> tuple[int, ...]:
     """Codes of the groups worth a colour of their own: all of them while they are few, else by verdict and rank.
 
-    First the first learned and the last, then groups in conflict, left behind, memorised, given away and noise,
+    First the first learned and the last, then groups in conflict, left behind, memorised, given away and random,
     strongest first.
     """
     m = len(run.groups)
@@ -113,7 +113,7 @@ def telling(run: RunFolder, most: int = _TELLING) -> tuple[int, ...]:
     rank, loss = run.rank(), run.column("predicted_held_out_loss")
     verdicts = run.verdicts
     known = [int(code) for code in np.argsort(rank, kind="stable") if not math.isnan(rank[code])]
-    learned = [code for code in known if verdicts[code] in {"early", "middle", "late", "learned", None}]
+    learned = [code for code in known if verdicts[code] in {*ORDERED, None}]
 
     def worst(verdict: str, count: int) -> list[int]:
         inside = [code for code in range(m) if verdicts[code] == verdict]
@@ -121,7 +121,7 @@ def telling(run: RunFolder, most: int = _TELLING) -> tuple[int, ...]:
 
     giveaway = worst("giveaway", 1)
     wanted = [*learned[:2], *learned[-1:], *worst("conflicting", 1 if giveaway else 2), *worst("left behind", 1)]
-    wanted += [*worst("memorised", 1), *giveaway, *worst("noise", 1), *worst("trivial", 1)]
+    wanted += [*worst("memorised", 1), *giveaway, *worst("looks random", 1), *worst("trivial", 1)]
     wanted += [*learned[2:3], *learned[-2:-1]]
     wanted += [*learned, *range(m)]
     return tuple(list(dict.fromkeys(wanted))[:most])

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefdyn.planning.verdicts import Thresholds
 from prefdyn.report.folders import number, side_of
 from prefdyn.report.palette import ATTENTION, VERDICTS
 from prefdyn.report.text import cells, cut, padded, shorten, visible, wrapped
@@ -88,12 +89,12 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     responses = side_of(summary) == "response"
     columns: list[_Column] = [
         ("group", [shorten(name, 30) for name in names], False),
-        ("verdict", [visible(row.get("verdict") or "–") for row in groups], False),
+        ("verdict", [said(row) or "–" for row in groups], False),
         ("disting.", [shown(row.get("distinguishability")) for row in groups], True),
         ("probe", [f"{number(row.get('probe_accuracy')):.2f}".replace("nan", "–") for row in groups], True),
         (_GIVEN_AWAY, [_given_away(row) if responses else "–" for row in groups], True),
         ("priority", [f"{number(row.get('priority')):.2f}".replace("nan", "–") for row in groups], True),
-        ("loss", [f"{number(row.get('predicted_held_out_loss')):.3f}".replace("nan", "–") for row in groups], True),
+        ("loss", [f"{_loss(row):.3f}".replace("nan", "–") for row in groups], True),
     ]
     columns = [column for column in columns if any(cell != "–" for cell in column[1])]
     reasons = [visible(row.get("verdict_because") or "") if row.get("verdict_because") else "" for row in groups]
@@ -112,7 +113,9 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         parts = wrapped(reason, room) if len(groups) <= _WRAP_UP_TO else [cut(reason, room)]
         lines.append("  ".join([*row, parts[0]]).rstrip())
         lines += [" " * (width - room) + part for part in parts[1:]]
-    notes = ["disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run"]
+    notes = [
+        "disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run (five runs, a fifth held out of each)"
+    ]
     if responses:
         notes = [
             "disting.: distinguishability, between different pairs · probe: held-out accuracy on mean states",
@@ -124,6 +127,23 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     if left > 0:
         lines.append(f"… and {left:,} more; groups.csv lists all {left + _LISTED:,}")
     return "\n".join([*lines, "", *notes, *([sentence] if sentence else [])])
+
+
+def said(row: Mapping[str, Any]) -> str:
+    """A group's verdict as it is said: with "could be" where resamples often give another; empty where there is none.
+
+    Example:
+        >>> said({"verdict": "early", "stability": 0.95}), said({"verdict": "early", "stability": 0.7}), said({})
+        ('early', 'could be early', '')
+    """
+    verdict = visible(row.get("verdict") or "")
+    return f"could be {verdict}" if verdict and number(row.get("stability")) < Thresholds().stable else verdict
+
+
+def _loss(row: Mapping[str, Any]) -> float:
+    """Held-out loss that the verdict rests on: cross-fitted where it was, else of the joint run's own split."""
+    found = number(row.get("cross_fitted_loss"))
+    return number(row.get("predicted_held_out_loss")) if math.isnan(found) else found
 
 
 def _sizes(columns: Sequence[_Column]) -> list[int]:

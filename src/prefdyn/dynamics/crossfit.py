@@ -1,0 +1,329 @@
+r"""What the joint run does to pairs that it did not train on, for every pair: five runs, each without a fifth of them.
+
+One split judges a group by the few pairs that it holds out, and another split by others. Here whole units (pairs that
+hang together) are dealt into folds, group by group; a run is made without each fold, all of them in one solve, and
+every pair is measured in the run that did not see it. A group's figures then rest on all of its pairs, at the price of
+runs that train on four fifths of them. Their errors are not those of independent pairs: the runs share most of what
+they train on, so an error is taken `SHARED` times as wide.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import norm
+
+from prefdyn._checks import at_least
+from prefdyn._progress import track
+from prefdyn._random import stream
+from prefdyn.dynamics.descent import recorded_steps, together
+from prefdyn.dynamics.engine import Run, solve
+from prefdyn.dynamics.measure import Member, Outcome
+from prefdyn.dynamics.problem import Pairs
+from prefdyn.dynamics.routes import build, cheapest
+from prefdyn.dynamics.streaming import HELD_BYTES
+from prefdyn.features import FeatureSet
+from prefdyn.maths.objectives import Objective
+from prefdyn.maths.optimizers import SGD
+
+FOLDS = 5
+SHARED = 1.1
+"""How much wider than that of independent pairs the error of a cross-fitted mean is taken (docs/statistics.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossFit:
+    """Losses in nats of n pairs in runs that did not train on them; NaN where a pair could not be held out."""
+
+    loss: Float[np.ndarray, " n"]
+    """At the last step of the joint run."""
+    area: Float[np.ndarray, " n"]
+    """Mean over the steps of the joint run."""
+    alone: Float[np.ndarray, " n"]
+    """At the last step of the run of the pair's group by itself."""
+    trained: Float[np.ndarray, " n"]
+    """At the last step of the joint runs that did train on the pair, their mean."""
+    best_step: Int[np.ndarray, " groups"]
+    """Recorded step at which the group's held-out loss is least; -1 where it is not known."""
+    unit: Int[np.ndarray, " n"]
+    """Equal integers for pairs that were held out together."""
+
+
+def crossfit(
+    feats: FeatureSet,
+    objective: Objective,
+    unit: Int[np.ndarray, " n"],
+    *,
+    learning_rate: float,
+    steps: int,
+    folds: int = FOLDS,
+    seed: int = 0,
+    progress: bool = False,
+) -> CrossFit:
+    """Full-batch runs without each fold, jointly and group by group. Which pairs the features hold out has no say.
+
+    Args:
+        feats: Features of either kind, as the objective sees them.
+        objective: The loss of the margin.
+        unit: Equal integers for pairs that must be held out together.
+        learning_rate: Step size of every run.
+        steps: Steps of every run.
+        folds: How many runs, at least 2.
+        seed: Deals units into folds.
+        progress: Show a bar on stderr where it is a terminal.
+
+    Returns:
+        Losses of every pair. A group with one unit has none: it cannot be trained on and held out.
+
+    Example:
+        >>> from prefdyn.maths.objectives import DPO
+        >>> from prefdyn.synthetic import gaussian_groups
+        >>> feats = gaussian_groups(60, groups=2, width=8, half_gap=[2.0, 0.5])
+        >>> found = crossfit(feats, DPO(), np.arange(120), learning_rate=2.0, steps=20)
+        >>> bool(found.loss[feats.group == 0].mean() < found.loss[feats.group == 1].mean())
+        True
+    """
+    at_least(folds, 2, name="folds")
+    n = len(feats)
+    fold = _deal(feats, unit, folds, seed)
+    pairs = replace(Pairs.of(feats), held_out=np.zeros(n, dtype=bool))
+    dtype = feats.working_dtype
+    width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
+    run = Run(objective=objective, learning_rate=learning_rate, optimizer=SGD(), members=(Member(objective=objective),))
+    recorded = _thinned(recorded_steps(steps), n * folds)
+    name = cheapest(
+        pairs, width, linear=True, runs=folds, steps=steps, batch=None, itemsize=dtype.itemsize,
+        streamed=n * width * dtype.itemsize > HELD_BYTES,
+    )  # fmt: skip
+    masks = (fold[:, None] != np.arange(folds)).astype(np.float64)
+    used = np.flatnonzero(masks.sum(axis=0) > 0)
+    outcomes = solve(
+        build(feats, pairs, name, dtype=dtype), pairs, [run] * len(used), steps=steps, recorded=[0], kept=recorded,
+        masks=masks[:, used], subset=range(len(used)), label="Cross-fit", progress=progress,
+    )  # fmt: skip
+    paths = np.full((len(recorded), n), math.nan)
+    trained, times = np.zeros(n), np.zeros(n)
+    for code, (outcome,) in zip(used, outcomes, strict=True):
+        inside = fold == code
+        for place, step in enumerate(recorded):
+            if step in outcome.margins:
+                paths[place, inside] = objective.loss(outcome.margins[step][inside])
+        if steps in outcome.margins:
+            trained[~inside] += objective.loss(outcome.margins[steps][~inside])
+            times[~inside] += 1
+    with np.errstate(invalid="ignore"):
+        trained = np.where(times > 0, trained / times, math.nan)
+    return CrossFit(
+        loss=paths[-1],
+        area=np.trapezoid(paths, recorded, axis=0) / steps,
+        alone=_alone(feats, pairs, run, fold, folds, steps, width, progress=progress),
+        trained=trained,
+        best_step=_best_steps(feats, paths, recorded),
+        unit=unit,
+    )
+
+
+_MARGINS = 2**25
+"""Margins that all runs keep at most, save for five steps of each."""
+
+
+def _thinned(recorded: Sequence[int], pairs: int) -> list[int]:
+    """The recorded steps, or fewer where there are many pairs; the first and the last among them.
+
+    Example:
+        >>> _thinned([0, 1, 2, 4, 8, 16], 10), len(_thinned(range(101), 2**30))
+        ([0, 1, 2, 4, 8, 16], 5)
+    """
+    most = max(5, _MARGINS // max(1, pairs))
+    if len(recorded) <= most:
+        return list(recorded)
+    return [recorded[round(place)] for place in np.linspace(0, len(recorded) - 1, most)]
+
+
+def _deal(feats: FeatureSet, unit: Int[np.ndarray, " n"], folds: int, seed: int) -> Int[np.ndarray, " n"]:
+    """Fold of each pair; -1 for pairs of groups with one unit, which every run trains on.
+
+    Units are dealt like cards, group by group in the order of the data; a unit of several groups goes with the first.
+    """
+    _, code = np.unique(unit, return_inverse=True)
+    fold = np.full(int(code.max(initial=-1)) + 1, -1)
+    start, alone = 0, []
+    for name, rows in zip(feats.groups, feats.by_group(), strict=True):
+        mine = np.unique(code[rows])
+        if len(mine) < 2:
+            alone.append(rows)
+            continue
+        left = stream(seed, "cross-fit", name).permutation(mine[fold[mine] < 0])
+        fold[left] = (start + np.arange(len(left))) % folds
+        start += len(left)
+    found = fold[code]
+    for rows in alone:
+        found[rows] = -1
+    return found
+
+
+def _alone(
+    feats: FeatureSet,
+    pairs: Pairs,
+    run: Run,
+    fold: Int[np.ndarray, " n"],
+    folds: int,
+    steps: int,
+    width: int,
+    *,
+    progress: bool,
+) -> Float[np.ndarray, " n"]:
+    """Last held-out loss of every pair where its group trains by itself."""
+    found = np.full(len(pairs), math.nan)
+    members = [rows for rows in feats.by_group() if len(np.unique(fold[rows])) > 1]
+    for some in track(
+        together(members, folds * pairs.answers.shape[1] * width), "Cross-fit alone", unit="solves", shown=progress
+    ):
+        rows = np.concatenate(some)
+        owner = np.repeat(np.arange(len(some)), [len(each) for each in some])
+        part = replace(pairs.rows(rows), group=owner, groups=tuple(map(str, range(len(some)))))
+        columns = [(place, code) for place in range(len(some)) for code in np.unique(fold[some[place]])]
+        masks = np.stack([(owner == place) & (fold[rows] != code) for place, code in columns], axis=1)
+        route = "weights"
+        if len(some) == 1:
+            route = cheapest(
+                part, width, linear=True, runs=len(columns), steps=steps, batch=None,
+                itemsize=feats.working_dtype.itemsize, streamed=False,
+            )  # fmt: skip
+        outcomes: list[list[Outcome]] = solve(
+            build(feats, part, route, dtype=feats.working_dtype), part, [run] * len(columns), steps=steps,
+            recorded=[0], kept=[steps], masks=masks.astype(np.float64), subset=range(len(columns)),
+        )  # fmt: skip
+        for (place, code), (outcome,) in zip(columns, outcomes, strict=True):
+            inside = (owner == place) & (fold[rows] == code)
+            if steps in outcome.margins:
+                found[rows[inside]] = run.objective.loss(outcome.margins[steps][inside])
+    return found
+
+
+def _best_steps(
+    feats: FeatureSet, paths: Float[np.ndarray, "recorded n"], recorded: Sequence[int]
+) -> Int[np.ndarray, " groups"]:
+    found = []
+    for rows in feats.by_group():
+        known = rows[np.isfinite(paths[:, rows]).all(axis=0)]
+        found.append(int(recorded[int(np.argmin(paths[:, known].mean(axis=1)))]) if len(known) else -1)
+    return np.array(found, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """A mean over the pairs of one group with its standard error over units."""
+
+    value: float
+    error: float
+    units: int
+
+
+def mean_of(values: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> Mean:
+    """Mean of what is known, its error from the sums over units, `SHARED` times as wide; NaN under two units.
+
+    Example:
+        >>> mean_of(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 0, 1, 1])).error  # both units are alike
+        0.0
+    """
+    known = np.isfinite(values)
+    if not known.any():
+        return Mean(value=math.nan, error=math.nan, units=0)
+    value = float(values[known].mean())
+    _, code = np.unique(unit[known], return_inverse=True)
+    count = int(code.max()) + 1
+    if count < 2:
+        return Mean(value=value, error=math.nan, units=count)
+    each = np.bincount(code, weights=values[known] - value)
+    return Mean(
+        value=value, error=SHARED * math.sqrt(count / (count - 1) * float(each @ each)) / int(known.sum()), units=count
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """Order of the groups by their means, smallest first, and the ranks that the errors leave open."""
+
+    rank: Float[np.ndarray, " m"]
+    low: Float[np.ndarray, " m"]
+    high: Float[np.ndarray, " m"]
+
+
+def ranks(means: Sequence[Mean], *, level: float = 0.05, seed: int = 0, limit: float | None = None) -> Ranks:
+    r"""Simultaneous intervals for ranks: groups equal in law get one that is not whole in a share `level` at most.
+
+    Two groups are told apart where their means differ by more than c times the error of the difference, c the
+    1 - level quantile of the largest such ratio over all couples when all means are equal, from Gaussian draws with
+    errors that are themselves known from so many units. A group's interval counts those that are told apart from it.
+
+    Args:
+        means: One per group; those without an error have no rank.
+        level: Share of draws in which any couple is told apart though all are equal.
+        seed: Of the draws.
+        limit: c, where it is known already (see `critical`).
+
+    Reference:
+        Mogstad, Romano, Shaikh and Wilhelm (2024), "Inference for Ranks with Applications to Mobility across
+        Neighbourhoods and Academic Achievement across Countries", section 3.
+
+    Example:
+        >>> found = ranks([Mean(value=v, error=0.01, units=100) for v in (0.3, 0.5, 0.51)])
+        >>> found.rank.tolist(), found.low.tolist(), found.high.tolist()
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 2.0], [1.0, 3.0, 3.0])
+    """
+    m = len(means)
+    value, error = (np.array([getattr(each, name) for each in means], dtype=np.float64) for name in ("value", "error"))
+    known = np.flatnonzero(np.isfinite(value) & np.isfinite(error))
+    rank, low, high = (np.full(m, math.nan) for _ in range(3))
+    if len(known) == 0:
+        return Ranks(rank=rank, low=low, high=high)
+    value, error = value[known], error[known]
+    limit = critical(means, level=level, seed=seed) if limit is None else limit
+    rank[known] = 1 + np.searchsorted(np.sort(value), value, side="left")
+    for start in range(0, len(known), 512):
+        block = slice(start, start + 512)
+        gaps = value[block, None] - value
+        apart = np.abs(gaps) > limit * np.hypot(error[block, None], error)
+        low[known[block]] = 1 + np.sum(apart & (gaps > 0), axis=1)
+        high[known[block]] = len(known) - np.sum(apart & (gaps < 0), axis=1)
+    return Ranks(rank=rank, low=low, high=high)
+
+
+def critical(means: Sequence[Mean], *, level: float = 0.05, seed: int = 0, draws: int = 2000) -> float:
+    """Quantile of the largest ratio of difference to error over all couples of groups whose means are equal.
+
+    Args:
+        means: One per group; those without an error take no part.
+        level: Share of draws with a larger ratio.
+        seed: Of the draws.
+        draws: How many; fewer with many groups.
+    """
+    known = [each for each in means if math.isfinite(each.value) and math.isfinite(each.error)]
+    m = len(known)
+    if m < 2:
+        return math.inf
+    error, free = np.array([each.error for each in known]), np.array([max(each.units - 1, 1) for each in known])
+    if m > _FEW:  # each couple at its share of the level
+        return float(norm.isf(level / (m * (m - 1))))
+    rng = stream(seed, "ranks")
+    draws = max(200, min(draws, _COUPLES // (m * m)))
+    largest = np.zeros(draws)
+    size = max(1, 2**22 // (m * m))
+    for start in range(0, draws, size):
+        shape = (min(start + size, draws) - start, m)
+        off = rng.normal(size=shape) * error
+        seen = error * np.sqrt(rng.chisquare(free, size=shape) / free)
+        gap = np.abs(off[:, :, None] - off[:, None, :])
+        scale = np.hypot(seen[:, :, None], seen[:, None, :])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            largest[start : start + size] = np.nan_to_num(gap / scale, nan=0.0).max(axis=(1, 2))
+    return float(np.quantile(largest, 1 - level))
+
+
+_FEW = 300
+"""Groups up to which the ratio is drawn."""
+_COUPLES = 2**26
+"""Couples of groups that are drawn for the critical ratio, in about."""
