@@ -21,6 +21,10 @@ chaos *args:
 mutate *args:
     uv run python scripts/mutate.py {{args}}
 
+# How often verdicts and intervals are wrong where the truth is known; writes the tables of docs/statistics.md.
+calibrate *args:
+    uv run python scripts/calibrate.py {{args}}
+
 lint:
     uv run ruff format --check
     uv run ruff check

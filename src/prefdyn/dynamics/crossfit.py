@@ -3,13 +3,18 @@ r"""What the joint run does to pairs that it did not train on, for every pair: f
 One split judges a group by the few pairs that it holds out, and another split by others. Here whole units (pairs that
 hang together) are dealt into folds, group by group; a run is made without each fold, all of them in one solve, and
 every pair is measured in the run that did not see it. A group's figures then rest on all of its pairs, at the price of
-runs that train on four fifths of them. Their errors are not those of independent pairs: the runs share most of what
-they train on, so an error is taken `SHARED` times as wide.
+runs that train on four fifths of them.
+
+Their errors are not those of independent pairs, for another draw of prompts would also train other runs. How much wider
+they are depends on the data: hardly where many groups train together, by half and more where a group trains alone. So
+the whole is done again a few times with the weights of units drawn anew, each in its own fold, and all errors are
+widened by the ratio that the groups show together.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,8 +34,13 @@ from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import SGD
 
 FOLDS = 5
-SHARED = 1.1
-"""How much wider than that of independent pairs the error of a cross-fitted mean is taken (docs/statistics.md)."""
+ALONE = 1.6
+"""How much wider than that of independent pairs the error of a group's loss is where it trains by itself, which is not
+measured (docs/statistics.md)."""
+_REDRAWN = 48
+"""Groups × redraws that the widening rests on, about."""
+_PAIRS = 50_000
+"""Beyond so many pairs nothing is drawn anew; errors are then widened by `ALONE`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +59,12 @@ class CrossFit:
     """Recorded step at which the group's held-out loss is least; -1 where it is not known."""
     unit: Int[np.ndarray, " n"]
     """Equal integers for pairs that were held out together."""
+    wider: float
+    """How many times as wide as those of independent units the errors of the joint run's means are."""
+
+    def mean(self, rows: Int[np.ndarray, " size"], which: Literal["loss", "area", "alone"] = "loss") -> "Mean":
+        """Mean over some pairs, such as those of a group, with its error over units."""
+        return mean_of(getattr(self, which)[rows], self.unit[rows], wider=ALONE if which == "alone" else self.wider)
 
 
 def crossfit(
@@ -97,24 +113,33 @@ def crossfit(
         pairs, width, linear=True, runs=folds, steps=steps, batch=None, itemsize=dtype.itemsize,
         streamed=n * width * dtype.itemsize > HELD_BYTES,
     )  # fmt: skip
-    masks = (fold[:, None] != np.arange(folds)).astype(np.float64)
-    used = np.flatnonzero(masks.sum(axis=0) > 0)
-    outcomes = solve(
-        build(feats, pairs, name, dtype=dtype), pairs, [run] * len(used), steps=steps, recorded=[0], kept=recorded,
-        masks=masks[:, used], subset=range(len(used)), label="Cross-fit", progress=progress,
-    )  # fmt: skip
-    paths = np.full((len(recorded), n), math.nan)
-    trained, times = np.zeros(n), np.zeros(n)
-    for code, (outcome,) in zip(used, outcomes, strict=True):
-        inside = fold == code
-        for place, step in enumerate(recorded):
-            if step in outcome.margins:
-                paths[place, inside] = objective.loss(outcome.margins[step][inside])
-        if steps in outcome.margins:
-            trained[~inside] += objective.loss(outcome.margins[steps][~inside])
-            times[~inside] += 1
-    with np.errstate(invalid="ignore"):
-        trained = np.where(times > 0, trained / times, math.nan)
+    route = build(feats, pairs, name, dtype=dtype)
+
+    def without_each(weight: Float[np.ndarray, " n"], **shown: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Held-out loss of every pair at the recorded steps, and its mean loss where it is trained on."""
+        masks = (fold[:, None] != np.arange(folds)) * weight[:, None]
+        used = np.flatnonzero(masks.sum(axis=0) > 0)
+        outcomes = solve(
+            route, pairs, [run] * len(used), steps=steps, recorded=[0], kept=recorded, masks=masks[:, used],
+            subset=range(len(used)), **shown,
+        )  # fmt: skip
+        paths, trained, times = np.full((len(recorded), n), math.nan), np.zeros(n), np.zeros(n)
+        for code, (outcome,) in zip(used, outcomes, strict=True):
+            inside = fold == code
+            for place, step in enumerate(recorded):
+                if step in outcome.margins:
+                    paths[place, inside] = objective.loss(outcome.margins[step][inside])
+            if steps in outcome.margins:
+                trained[~inside] += objective.loss(outcome.margins[steps][~inside])
+                times[~inside] += 1
+        return paths, np.divide(trained, times, out=np.full(n, math.nan), where=times > 0)
+
+    paths, trained = without_each(np.ones(n), label="Cross-fit", progress=progress)
+    wider = ALONE
+    if n <= _PAIRS:
+        redraws = min(16, max(3, math.ceil(_REDRAWN / len(feats.groups))))
+        drawn = [_redrawn(unit, stream(seed, "cross-fit", "redraw", str(draw))) for draw in range(redraws)]
+        wider = _widening(feats, unit, paths[-1], drawn, [without_each(weight)[0][-1] for weight in drawn])
     return CrossFit(
         loss=paths[-1],
         area=np.trapezoid(paths, recorded, axis=0) / steps,
@@ -122,7 +147,42 @@ def crossfit(
         trained=trained,
         best_step=_best_steps(feats, paths, recorded),
         unit=unit,
+        wider=wider,
     )
+
+
+def _redrawn(unit: Int[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+    """Weight of each pair: 1, and a part of how often its unit is in a sample with replacement beyond once."""
+    _, code = np.unique(unit, return_inverse=True)
+    count = int(code.max()) + 1
+    return 1.0 + _PART * (np.bincount(rng.integers(0, count, count), minlength=count)[code] - 1.0)
+
+
+_PART = 0.25
+"""Part of a resample's weights that is given. Whole resamples hold every third unit twice or more, which runs learn by
+heart; a part of them shows the same errors to first order."""
+
+
+def _widening(
+    feats: FeatureSet,
+    unit: Int[np.ndarray, " n"],
+    loss: Float[np.ndarray, " n"],
+    weights: Sequence[Float[np.ndarray, " n"]],
+    losses: Sequence[Float[np.ndarray, " n"]],
+) -> float:
+    """Deviation of the groups' means over redraws, as a multiple of what independent units would show; at least 1."""
+    seen, expected = [], []
+    for rows in feats.by_group():
+        error = mean_of(loss[rows], unit[rows]).error
+        means = []
+        for weight, values in zip(weights, losses, strict=True):
+            inside = rows[np.isfinite(values[rows])]
+            if len(inside):
+                means.append(np.average(values[inside], weights=weight[inside]))
+        if error > 0 and len(means) > 1:
+            seen.append(float(np.var(means, ddof=1)) / _PART**2)
+            expected.append(error**2)
+    return max(1.0, math.sqrt(sum(seen) / sum(expected))) if expected else ALONE
 
 
 _MARGINS = 2**25
@@ -222,8 +282,8 @@ class Mean:
     units: int
 
 
-def mean_of(values: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> Mean:
-    """Mean of what is known, its error from the sums over units, `SHARED` times as wide; NaN under two units.
+def mean_of(values: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"], *, wider: float = 1.0) -> Mean:
+    """Mean of what is known, its error from the sums over units, so many times as wide; NaN under two units.
 
     Example:
         >>> mean_of(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 0, 1, 1])).error  # both units are alike
@@ -239,7 +299,7 @@ def mean_of(values: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> Mea
         return Mean(value=value, error=math.nan, units=count)
     each = np.bincount(code, weights=values[known] - value)
     return Mean(
-        value=value, error=SHARED * math.sqrt(count / (count - 1) * float(each @ each)) / int(known.sum()), units=count
+        value=value, error=wider * math.sqrt(count / (count - 1) * float(each @ each)) / int(known.sum()), units=count
     )
 
 

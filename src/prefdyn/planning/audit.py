@@ -26,7 +26,7 @@ from prefdyn.diagnostics.probe import behind, share_test
 from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
 from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wording import Wording, wording
-from prefdyn.dynamics.crossfit import CrossFit, crossfit, mean_of
+from prefdyn.dynamics.crossfit import CrossFit, crossfit
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.problem import as_seen
@@ -531,9 +531,9 @@ def evidence(
                 words_accuracy=math.nan if words is None else words.groups[code].words_accuracy,
                 held_out_accuracy=float(np.mean(cross.loss[rows[known]] < LOG2)) if known.any() else math.nan,
                 train_loss=float(np.mean(cross.trained[rows])) if len(rows) else math.nan,
-                loss=mean_of(cross.loss[rows], unit),
-                alone=mean_of(cross.alone[rows], unit),
-                area_under_loss=mean_of(cross.area[rows], unit),
+                loss=cross.mean(rows),
+                alone=cross.mean(rows, "alone"),
+                area_under_loss=cross.mean(rows, "area"),
                 best_step=int(cross.best_step[code]),
                 opposed_by=tuple(opposed),
                 **given_away,
@@ -544,7 +544,7 @@ def evidence(
 
 def _foretold(item: Judgement, cross: CrossFit, rows: np.ndarray) -> dict[str, Any]:
     """What the runs without a fifth of the pairs say of a group, for the table."""
-    loss, alone = (mean_of(values[rows], cross.unit[rows]) for values in (cross.loss, cross.alone))
+    loss, alone = cross.mean(rows), cross.mean(rows, "alone")
     return {
         "units": len(np.unique(cross.unit[rows])),
         "predicted_rank": item.rank if math.isnan(item.rank) else int(item.rank),

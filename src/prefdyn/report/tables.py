@@ -114,7 +114,8 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         lines.append("  ".join([*row, parts[0]]).rstrip())
         lines += [" " * (width - room) + part for part in parts[1:]]
     notes = [
-        "disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run (five runs, a fifth held out of each)"
+        "disting.: distinguishability · probe: held-out accuracy",
+        "loss: held-out, at the end of the joint run (five runs, each without a fifth of the prompts)",
     ]
     if responses:
         notes = [
