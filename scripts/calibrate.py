@@ -170,8 +170,8 @@ def coverage(times: int) -> Table:
             cross = crossfit(
                 feats, DPO(), feats.cluster, learning_rate=stable_learning_rate(feats, DPO()), steps=50, seed=draw
             )
-            for name, which in (("loss", "loss"), ("area under loss", "area")):
-                mean = cross.mean(np.arange(len(feats)), which)
+            every = np.arange(len(feats))
+            for name, mean in (("loss", cross.mean(every)), ("area under loss", cross.mean(every, "area"))):
                 reach = 1.96 * mean.error
                 add(figures, name, mean.value, (mean.value - reach, mean.value + reach))
         held = []

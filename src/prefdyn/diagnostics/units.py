@@ -7,7 +7,7 @@ makes random labels pass: five framings of a question with one label are one obs
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2
 
@@ -88,21 +88,25 @@ def dense(unit: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     return place[code]
 
 
-def sums(values: np.ndarray, unit: Int[np.ndarray, " n"]) -> np.ndarray:
+def sums(values: np.ndarray, unit: Int[np.ndarray, " n"], count: int | None = None) -> np.ndarray:
     """Sums of the rows of each unit, which are numbered from 0; (n,) or (n, d) → one row per unit.
+
+    Args:
+        values: One number or row per pair.
+        unit: Number of each pair's unit.
+        count: How many units there are; those that occur, if not given.
 
     Example:
         >>> sums(np.array([1.0, 2.0, 4.0]), np.array([0, 1, 0])).tolist()
         [5.0, 2.0]
     """
-    count = int(unit.max(initial=-1)) + 1
+    count = int(unit.max(initial=-1)) + 1 if count is None else count
     if count == len(unit) and (unit == np.arange(count)).all():
         return values
     if values.ndim == 1:
         return np.bincount(unit, weights=values, minlength=count)
-    found = np.zeros((count, *values.shape[1:]))
-    np.add.at(found, unit, values)
-    return found
+    by = csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))), shape=(count, len(unit)))
+    return by @ values
 
 
 def relabelled(
