@@ -29,7 +29,10 @@ PENALTIES = np.geomspace(1e-4, 1e2, 13)
 SHARED = 1.3
 """How much wider than that of independent pairs an error of a cross-validated share or area is."""
 _RELABELLED = 199
-"""Relabellings that give the null variance of the area."""
+"""Relabellings that give the null variance of the area; fewer of very many pairs, at least `_FEWEST`."""
+_FEWEST = 29
+_LABELS = 2**24
+"""Labels that all relabellings of a group hold at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +137,10 @@ def probe_classes(
         return UNKNOWN
     fold = assign_folds(unit, positive, folds, rng)
     _, dense = np.unique(unit, return_inverse=True)
-    columns = np.repeat(positive[:, None], 1 + _RELABELLED, axis=1)  # the true ones first
+    draws = _draws(n)
+    columns = np.repeat(positive[:, None], 1 + draws, axis=1)  # the true ones first
     for _, test in splits(fold):  # drawn within folds, whose classes are spread evenly by the true labels
-        columns[test, 1:] = relabelled(positive[test], dense[test], _RELABELLED, rng).T
+        columns[test, 1:] = relabelled(positive[test], dense[test], draws, rng).T
     right, tally = np.zeros(n), _Tally.of(n, columns.shape[1])
     for fit, test in splits(fold):
         part = states[fit].astype(np.float64)
@@ -176,7 +180,7 @@ def probe_pairs(kernel: PairKernel, unit: Int[np.ndarray, " n"], *, folds: int, 
         return UNKNOWN
     fold = assign_folds(unit, np.ones(n, dtype=bool), folds, rng)
     _, dense = np.unique(unit, return_inverse=True)
-    turned = 2.0 * rng.integers(0, 2, size=(int(dense.max()) + 1, _RELABELLED)) - 1.0
+    turned = 2.0 * rng.integers(0, 2, size=(int(dense.max()) + 1, _draws(n))) - 1.0
     signs = np.concatenate([np.ones((n, 1)), turned[dense]], axis=1)
     right, tally = np.zeros(n), _Tally.of(n, signs.shape[1])
     for fit, test in splits(fold):
@@ -193,6 +197,10 @@ def probe_pairs(kernel: PairKernel, unit: Int[np.ndarray, " n"], *, folds: int, 
         tally.pairs(scores * signs[test], test)
     units = _units(dense)
     return tally.probe(right, held_out_share(right, dense), dense, (units, units))
+
+
+def _draws(n: int) -> int:
+    return max(_FEWEST, min(_RELABELLED, _LABELS // n))
 
 
 @dataclass(slots=True)

@@ -103,6 +103,13 @@ def crossfit(
     """
     at_least(folds, 2, name="folds")
     n = len(feats)
+    sample = _sample(feats, unit, seed)
+    if len(sample) < n:
+        some = crossfit(
+            feats.select(sample), objective, unit[sample], learning_rate=learning_rate, steps=steps, folds=folds,
+            seed=seed, progress=progress,
+        )  # fmt: skip
+        return replace(some, unit=unit, **{name: _spread(getattr(some, name), sample, n) for name in _PER_PAIR})
     fold = _deal(feats, unit, folds, seed)
     pairs = replace(Pairs.of(feats), held_out=np.zeros(n, dtype=bool))
     dtype = feats.working_dtype
@@ -111,7 +118,7 @@ def crossfit(
     recorded = _thinned(recorded_steps(steps), n * folds)
     name = cheapest(
         pairs, width, linear=True, runs=folds, steps=steps, batch=None, itemsize=dtype.itemsize,
-        streamed=n * width * dtype.itemsize > HELD_BYTES,
+        streamed=False,
     )  # fmt: skip
     route = build(feats, pairs, name, dtype=dtype)
 
@@ -149,6 +156,30 @@ def crossfit(
         unit=unit,
         wider=wider,
     )
+
+
+_PER_PAIR = ("loss", "area", "alone", "trained")
+
+
+def _sample(feats: FeatureSet, unit: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " sampled"]:
+    """Rows of whole units, as many as fit into memory: all, but of features that are read from a file at every step."""
+    features = feats.states if feats.chosen_features is None else feats.chosen_features
+    most = HELD_BYTES // (features.shape[1] * feats.working_dtype.itemsize)
+    if len(feats) <= most:
+        return np.arange(len(feats))
+    _, code = np.unique(unit, return_inverse=True)
+    order = stream(seed, "cross-fit", "sample").permutation(int(code.max()) + 1)
+    taken = np.cumsum(np.bincount(code)[order]) <= most
+    return np.flatnonzero(np.isin(code, order[taken]))
+
+
+def _spread(
+    values: Float[np.ndarray, " sampled"], rows: Int[np.ndarray, " sampled"], n: int
+) -> Float[np.ndarray, " n"]:
+    """One number per pair, NaN for those that are not in the sample."""
+    found = np.full(n, math.nan)
+    found[rows] = values
+    return found
 
 
 def _redrawn(unit: Int[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
@@ -250,7 +281,7 @@ def _alone(
         if len(some) == 1:
             route = cheapest(
                 part, width, linear=True, runs=len(columns), steps=steps, batch=None,
-                itemsize=feats.working_dtype.itemsize, streamed=False,
+                itemsize=feats.working_dtype.itemsize, streamed=False,  # what does not fit has been sampled
             )  # fmt: skip
         outcomes: list[list[Outcome]] = solve(
             build(feats, part, route, dtype=feats.working_dtype), part, [run] * len(columns), steps=steps,

@@ -489,7 +489,7 @@ def audit(
         settings=settings,
         warnings=(
             *_warnings(feats, objective, learning_rate),
-            *_capped(feats, apart, shape, len(shown)),
+            *_capped(feats, apart, shape, cross, len(shown)),
             *([untold] if untold else []),
         ),
         timings=timings,
@@ -530,7 +530,7 @@ def evidence(
                 probe_accuracy=measured.probe_accuracy,
                 words_accuracy=math.nan if words is None else words.groups[code].words_accuracy,
                 held_out_accuracy=float(np.mean(cross.loss[rows[known]] < LOG2)) if known.any() else math.nan,
-                train_loss=float(np.mean(cross.trained[rows])) if len(rows) else math.nan,
+                train_loss=float(np.mean(cross.trained[rows[known]])) if known.any() else math.nan,
                 loss=cross.mean(rows),
                 alone=cross.mean(rows, "alone"),
                 area_under_loss=cross.mean(rows, "area"),
@@ -611,7 +611,7 @@ def _warnings(feats: FeatureSet, objective: Objective, learning_rate: float | st
     return tuple(found)
 
 
-def _capped(feats: FeatureSet, apart: Separation, shape: Orthogonality, shown: int) -> Iterator[str]:
+def _capped(feats: FeatureSet, apart: Separation, shape: Orthogonality, cross: CrossFit, shown: int) -> Iterator[str]:
     """What was looked at in part only, because there are many groups or many pairs."""
     groups, pairs = len(feats.groups), len(feats)
     if shown < groups:
@@ -629,6 +629,11 @@ def _capped(feats: FeatureSet, apart: Separation, shape: Orthogonality, shown: i
         yield (
             f"Distinguishability, nulls and probes of {len(sampled):,} large groups rest on a sample of "
             f"{max(group.pairs_used for group in sampled):,} of their pairs; simulation and training curves use all."
+        )
+    if (used := int(np.isfinite(cross.loss).sum())) < pairs / 2:
+        yield (
+            f"Verdicts and ranks rest on runs on a sample of {used:,} of {pairs:,} pairs, as many as fit into memory; "
+            "curves use all."
         )
     if shape.pairs_used < pairs:
         yield f"Cosines, distances and the effective rank rest on a sample of {shape.pairs_used:,} of {pairs:,} pairs."
