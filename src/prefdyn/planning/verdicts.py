@@ -421,7 +421,7 @@ def power(item: Evidence, limits: Thresholds, groups: int) -> tuple[float, int]:
         >>> item = Evidence(name="a", pairs=100, units=100, area_null_error=0.08)
         >>> least, units = power(item, Thresholds(), 1)
         >>> round(least, 3), units
-        (0.724, 502)
+        (0.724, 503)
     """
     reach = float(norm.isf(limits.level / (2 * groups)) + norm.isf(0.2)) * item.area_null_error
     if not reach > 0:

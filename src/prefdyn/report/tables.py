@@ -114,7 +114,8 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         lines.append("  ".join([*row, parts[0]]).rstrip())
         lines += [" " * (width - room) + part for part in parts[1:]]
     notes = [
-        "disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run (five runs, a fifth held out of each)"
+        "disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run (five "
+        "runs, a fifth held out of each)"
     ]
     if responses:
         notes = [
@@ -136,7 +137,7 @@ def said(row: Mapping[str, Any]) -> str:
         >>> said({"verdict": "early", "stability": 0.95}), said({"verdict": "early", "stability": 0.7}), said({})
         ('early', 'could be early', '')
     """
-    verdict = visible(row.get("verdict") or "")
+    verdict = visible(row["verdict"]) if row.get("verdict") else ""
     return f"could be {verdict}" if verdict and number(row.get("stability")) < Thresholds().stable else verdict
 
 
