@@ -159,8 +159,7 @@ def test_the_references_accuracy_equals_the_explicit_twin_on_the_same_folds(seed
     rng = np.random.default_rng(seed)
     won, lost = rng.normal(-40, 4, 60), rng.normal(-42, 4, 60)
     lengths = rng.integers(1, 20, (2, 60))
-    text = np.unique(np.array([f"ask {i // 2}" for i in range(60)], dtype=object), return_inverse=True)[1]
-    fold = assign_folds(text, np.ones(60, dtype=bool), 5, stream(0, "wording folds", "all"))
+    fold = assign_folds(np.arange(60) // 2, np.ones(60, dtype=bool), 5, stream(0, "wording folds", "all"))
     columns = np.array([[w - r, w / a - r / b] for w, r, a, b in zip(won, lost, *lengths, strict=True)])
     expected, _ = naive.probe(columns, np.ones(60), fold, PENALTIES, False)
     feats = referenced(data, won, lost, lengths)

@@ -68,51 +68,101 @@ def swap_deviation(phi):
 
 
 def ridge_scores(rows, targets, asked, penalties, intercept):
-    """Ridge by explicit inverse, hat matrix and generalised cross-validation; rows centred if intercept."""
+    """Ridge by explicit inverse, hat matrix and generalised cross-validation; rows centred if intercept. Scores and the
+    penalty that was chosen."""
     n, d = rows.shape
     mean = targets.mean() if intercept else 0.0
-    best, scores = math.inf, None
+    best, scores, chosen = math.inf, None, None
     for penalty in sorted(penalties, reverse=True):
         inverse = np.linalg.inv(rows.T @ rows + penalty * np.eye(d))
         hat = rows @ inverse @ rows.T + (np.ones((n, n)) / n if intercept else 0.0)
         residual = targets - hat @ targets
         error = float(residual @ residual) / (n - np.trace(hat)) ** 2
         if error < best:
-            best, scores = error, asked @ inverse @ rows.T @ (targets - mean) + mean
-    return scores
+            best, scores, chosen = error, asked @ inverse @ rows.T @ (targets - mean) + mean, penalty
+    return scores, chosen
 
 
-def probe(rows, signs, fold, units, intercept):
-    """Fold by fold: scale, fit, predict; accuracy and area under the curve along the mean gap."""
-    right, wins, contests = 0.0, 0.0, 0
+def held_out(rows, signs, fold, units, intercept, thresholds=True):
+    """Scores of every pair by the fit on the other folds, and the threshold of its fold.
+
+    The threshold lies halfway between the mean scores that the two classes have where each training pair is left out
+    and the rest fitted anew, one by one, at the same penalty; not asked for, it is 0.
+    """
+    scores, threshold = np.zeros(len(fold)), np.zeros(len(fold))
     for held in sorted(set(fold)):
         fit, test = [i for i in range(len(fold)) if fold[i] != held], [i for i in range(len(fold)) if fold[i] == held]
         centre = rows[fit].mean(axis=0) if intercept else np.zeros(rows.shape[1])
         known, asked = rows[fit] - centre, rows[test] - centre
-        up, down = [i for i in fit if signs[i] > 0], [i for i in fit if signs[i] < 0]
-        if intercept:
-            gap = rows[up].mean(axis=0) - rows[down].mean(axis=0)
-            for i in test:
-                for j in test:
-                    if signs[i] > 0 > signs[j]:
-                        a, b = rows[i] @ gap, rows[j] @ gap
-                        wins, contests = wins + (a > b) + 0.5 * (a == b), contests + 1
-        else:
-            gap = known.mean(axis=0)
-            for i in test:
-                for j in test:
-                    if i != j:
-                        total = (rows[i] + rows[j]) @ gap
-                        wins, contests = wins + (total > 0) + 0.5 * (total == 0), contests + 1
         scale = np.sqrt((known**2).mean(axis=0))
         scale[scale == 0] = 1.0
         known, asked = known / scale, asked / scale
         gram = np.linalg.eigvalsh(known.T @ known)
-        mean = gram[gram > 1e-12 * gram.max()].mean()
-        scores = ridge_scores(known, signs[fit], asked, [mean * unit for unit in units], intercept)
-        for place, i in enumerate(test):
-            right += 1.0 if scores[place] * signs[i] > 0 else 0.5 if scores[place] == 0 else 0.0
-    return right / len(fold), wins / contests
+        penalties = [gram[gram > 1e-12 * gram.max()].mean() * unit for unit in units]
+        scores[test], penalty = ridge_scores(known, signs[fit], asked, penalties, intercept)
+        if intercept and thresholds:
+            left_out = [refit_without(known, signs[fit], place, penalty) for place in range(len(fit))]
+            up = [score for score, sign in zip(left_out, signs[fit], strict=True) if sign > 0]
+            down = [score for score, sign in zip(left_out, signs[fit], strict=True) if sign < 0]
+            threshold[test] = (sum(up) / len(up) + sum(down) / len(down)) / 2
+    return scores, threshold
+
+
+def refit_without(rows, targets, place, penalty):
+    """Score of one row by ridge regression on the others, its intercept without penalty."""
+    kept = [i for i in range(len(rows)) if i != place]
+    columns = np.column_stack([np.ones(len(kept)), rows[kept]])
+    shrink = penalty * np.diag([0.0] + [1.0] * rows.shape[1])
+    weights = np.linalg.solve(columns.T @ columns + shrink, columns.T @ targets[kept])
+    return float(weights[0] + rows[place] @ weights[1:])
+
+
+def contests(scores, signs, fold, pairs):
+    """(i, j, 1 or 0 or one half) of every contest within a fold: a positive against a negative, or, of `pairs`, each
+    against every other's swapped self."""
+    for i in range(len(scores)):
+        for j in range(len(scores)):
+            if fold[i] == fold[j] and i != j and (pairs or signs[i] > 0 > signs[j]):
+                other = -signs[j] * scores[j] if pairs else scores[j]
+                own = signs[i] * scores[i] if pairs else scores[i]
+                yield i, j, 1.0 if own > other else 0.5 if own == other else 0.0
+
+
+def area(scores, signs, fold, pairs):
+    """Share of contests that are won."""
+    won = [win for _, _, win in contests(scores, signs, fold, pairs)]
+    return sum(won) / len(won)
+
+
+def area_error(scores, signs, fold, pairs, unit, shared):
+    """Each contest's surprise goes to the units of both who take part; what a unit gathers is squared."""
+    found = list(contests(scores, signs, fold, pairs))
+    mean = sum(win for _, _, win in found) / len(found)
+    gathered = dict.fromkeys(unit, 0.0)
+    for i, j, win in found:
+        gathered[unit[i]] += (win - mean) / len(found)
+        gathered[unit[j]] += (win - mean) / len(found)
+    count = len(gathered)
+    return shared * math.sqrt(count / (count - 1) * sum(value**2 for value in gathered.values()))
+
+
+def probe(rows, signs, fold, units, intercept):
+    """Held-out accuracy, of both classes alike, and area."""
+    scores, threshold = held_out(rows, signs, fold, units, intercept)
+    right = {1.0: [], -1.0: []}
+    for score, limit, sign in zip(scores, threshold, signs, strict=True):
+        right[float(sign)].append(1.0 if (score - limit) * sign > 0 else 0.5 if score == limit else 0.0)
+    shares = [sum(each) / len(each) for each in right.values() if each]
+    return sum(shares) / len(shares), area(scores, signs, fold, not intercept)
+
+
+def drawn_areas(rows, drawn, fold, units, intercept):
+    """The area under each of some other labellings, fitted and judged by them."""
+    found = []
+    for signs in drawn:
+        scores, _ = held_out(rows, signs, fold, units, intercept, thresholds=False)
+        found.append(area(scores, signs, fold, not intercept))
+    return found
 
 
 def priority(phi, weight, group, m):

@@ -66,7 +66,7 @@ def area_interval(area: float, counts: tuple[float, float], error: float) -> tup
 
     Example:
         >>> tuple(round(end, 3) for end in area_interval(1.0, (10, 10), 0.0))
-        (0.781, 1.0)
+        (0.775, 1.0)
     """
     if math.isnan(area) or min(counts) < 1:
         return math.nan, math.nan

@@ -46,6 +46,20 @@ def units(feats: FeatureSet) -> Int[np.ndarray, " n"]:
     return connected_components(graph, directed=False)[1][cluster].astype(np.int64)
 
 
+def joined(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Equal integers for pairs that either of two ways to put them together, or both in turn, hold together.
+
+    Example:
+        >>> joined(np.array([7, 7, 3, 4, 5]), np.array([0, 1, 1, 2, 3])).tolist()
+        [0, 0, 0, 1, 2]
+    """
+    (_, one), (_, other) = (np.unique(names, return_inverse=True) for names in (first, second))
+    count = int(one.max(initial=-1)) + 1
+    size = count + int(other.max(initial=-1)) + 1
+    graph = coo_array((np.ones(len(one), dtype=np.int8), (one, other + count)), shape=(size, size))
+    return dense(connected_components(graph, directed=False)[1][one].astype(np.int64))
+
+
 def near_equal(states: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "couples 2"]:
     r"""Couples of rows nearer each other than independent rows would be.
 
@@ -131,14 +145,14 @@ def relabelled(
     rest = []
     for size in np.unique(sizes):
         members = order[starts[sizes == size][:, None] + np.arange(size)]
-        if size == 1:
+        if len(members) < _OF_A_SIZE:
+            rest.append(members)
+        elif size == 1:
             labels = positive[members[:, 0]]
             drawn[:, members[:, 0]] = rng.permuted(np.broadcast_to(labels, (draws, len(labels))), axis=1)
-        elif len(members) >= _OF_A_SIZE:
+        else:
             turns = rng.permuted(np.broadcast_to(np.arange(len(members)), (draws, len(members))), axis=1)
             drawn[:, members.ravel()] = positive[members][turns].reshape(draws, -1)
-        else:
-            rest.append(members)
     if rest:
         flat = np.concatenate([members.ravel() for members in rest])
         owner = np.repeat(np.arange(sum(map(len, rest))), np.concatenate([[m.shape[1]] * len(m) for m in rest]))

@@ -24,7 +24,7 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.inference import json_number
 from prefdyn.diagnostics.probe import Ridge, assign_folds, column_scale, halfway, held_out_share, is_right, splits
 from prefdyn.diagnostics.threads import small_work
-from prefdyn.diagnostics.units import dense, units
+from prefdyn.diagnostics.units import dense, joined, units
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 
@@ -108,7 +108,7 @@ def wording(
     Args:
         data: The pairs; conversations are read in their plain-text form.
         feats: Features of the same pairs in the same order, for the reference's log-probabilities and for near-equal
-            states; without them pairs hang together that the data's clusters hold together.
+            states, which hang together beside those that the data's clusters hold together.
         folds: How many folds, at least 2.
         limit: Groups with more pairs are measured on a sample of this many.
         seed: Decides folds and samples.
@@ -132,7 +132,7 @@ def wording(
     for row, name in enumerate(data.table.column("group").to_pylist()):
         members[name].append(row)
     columns = {name: data.table.column(name) for name in ("prompt", "chosen", "rejected")}
-    unit = data.clusters.of if feats is None else units(feats)
+    unit = data.clusters.of if feats is None else joined(data.clusters.of, units(feats))
     found = []
     for name in track(data.groups, "Wording", unit="groups", shown=progress):
         rows = np.array(members[name], dtype=np.int64)

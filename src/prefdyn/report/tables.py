@@ -137,7 +137,7 @@ def said(row: Mapping[str, Any]) -> str:
         >>> said({"verdict": "early", "stability": 0.95}), said({"verdict": "early", "stability": 0.7}), said({})
         ('early', 'could be early', '')
     """
-    verdict = visible(row.get("verdict") or "")
+    verdict = visible(row["verdict"]) if row.get("verdict") else ""
     return f"could be {verdict}" if verdict and number(row.get("stability")) < Thresholds().stable else verdict
 
 
