@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefdyn.dynamics.crossfit import SHARED, Mean, _deal, critical, crossfit, mean_of, ranks
+from prefdyn.dynamics.crossfit import Mean, _deal, critical, crossfit, mean_of, ranks
 from prefdyn.dynamics.descent import descent, recorded_steps
 from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
@@ -129,6 +129,38 @@ def test_a_group_learned_sooner_has_the_smaller_area_under_its_loss():
     assert ranks(means).rank.tolist() == [1, 2, 3]
 
 
+def test_what_does_not_fit_into_memory_is_a_sample_of_whole_units(monkeypatch):
+    feats, unit = problem("answers")
+    monkeypatch.setattr("prefdyn.dynamics.crossfit.HELD_BYTES", 20 * 5 * 8)
+    rows = np.flatnonzero(np.isfinite(crossfit(feats, DPO(), unit, learning_rate=RATE, steps=STEPS).trained))
+    assert 10 <= len(rows) <= 20
+    for name in np.unique(unit[rows]):
+        assert np.isin(np.flatnonzero(unit == name), rows).all()
+
+
+def group_alone(copies, seed, n=60):
+    """One group of two-answer pairs with a true gap, copies of a prompt with one label as one unit."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(rng.permutation(np.arange(n // copies) % 2), copies)
+    x = np.repeat(rng.normal(size=(n // copies, 20)), copies, axis=0) + (2.0 * label - 1)[:, None] * np.eye(1, 20)
+    return FeatureSet.from_arrays(
+        x, chosen=label, rejected=1 - label, cluster=np.repeat(np.arange(n // copies), copies)
+    )
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_errors_are_as_wide_as_losses_differ_between_datasets(copies):
+    values, errors = [], []
+    for seed in range(40):
+        feats = group_alone(copies, seed)
+        found = crossfit(feats, DPO(beta=1.0), feats.cluster, learning_rate=1.0, steps=10, seed=seed)
+        mean = found.mean(np.arange(len(feats)))
+        values.append(mean.value)
+        errors.append(mean.error)
+    ratio = np.std(values) / np.sqrt(np.mean(np.square(errors)))
+    assert 0.6 < ratio < 1.3
+
+
 # means --------------------------------------------------------------------------------------------------------------
 
 
@@ -142,11 +174,11 @@ def test_the_error_of_a_mean_equals_the_loop_over_units(seed):
     mean = sum(values[i] for i in known) / len(known)
     names = sorted({int(unit[i]) for i in known})
     each = [sum(values[i] - mean for i in known if unit[i] == name) for name in names]
-    found = mean_of(values, unit)
+    found = mean_of(values, unit, wider=1.7)
     assert (found.value, found.units) == (pytest.approx(mean), len(names))
     count = len(names)
     if count > 1:
-        error = SHARED * math.sqrt(count / (count - 1) * sum(value**2 for value in each)) / len(known)
+        error = 1.7 * math.sqrt(count / (count - 1) * sum(value**2 for value in each)) / len(known)
         assert found.error == pytest.approx(error)
     else:
         assert math.isnan(found.error)
