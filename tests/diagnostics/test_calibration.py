@@ -4,6 +4,7 @@ Each part has a control: the formulas of earlier releases, or pairs drawn in pla
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,10 +76,14 @@ def spoke(made, audits):
 
 @pytest.mark.parametrize("made", [copies, near_copies, rankings])
 def test_labels_by_lot_are_judged_with_signal_in_five_per_cent_of_audits(made, monkeypatch):
-    """Forty audits of three groups each. OLD"""
-    assert spoke(made, 40) <= most(40)
+    """Thirty audits of three groups each: none, one and one speak, in this order.
+
+    Nulls that draw pairs speak in 1.00, 0.87 and 0.80 of audits. The rule of earlier releases (pairs drawn, Holm's p
+    and Wilson's interval of the accuracy above the larger class) spoke in 9, 24 and 14 of the same thirty.
+    """
+    assert spoke(made, 30) <= most(30)
     monkeypatch.setattr(module, "units", lambda feats: np.arange(len(feats)))
-    assert spoke(made, 20) > most(40)  # the control: pairs in place of units
+    assert spoke(made, 15) > most(30)  # the control: pairs in place of units
 
 
 # what is there is found ---------------------------------------------------------------------------------------------
@@ -96,7 +101,10 @@ def power(first, second, gap, draws=80):
 
 
 def test_unequal_classes_cost_no_power():
-    """Twenty pairs of the smaller class, among 40 and among 200, a gap of 0.9 standard deviations. OLD"""
+    """Twenty pairs of the smaller class, among 40 and among 200, a gap of 0.9 standard deviations: 0.41 and 0.71.
+
+    With the larger class as chance, as in earlier releases, 0.34 and 0.00.
+    """
     equal, unequal = power(20, 20, 0.9), power(20, 180, 0.9)
     assert 0.3 < equal < 0.9
     assert unequal >= equal - 0.1
@@ -106,9 +114,12 @@ def test_unequal_classes_cost_no_power():
 
 
 def test_random_parts_of_one_behaviour_are_not_put_in_order():
-    """Nine parts of 40 pairs, 40 audits: some part told apart in 5 %. OLD"""
+    """Nine parts of 40 pairs, 20 audits: some part told apart in 5 %.
+
+    By thirds of the plain rank, as in earlier releases, every audit named early, middle and late parts.
+    """
     apart = 0
-    for seed in range(40):
+    for seed in range(20):
         whole = gaussian_groups(360, groups=1, width=10, half_gap=1.0, seed=seed)
         assert whole.chosen is not None
         part = np.random.default_rng(seed).permutation(np.arange(360) % 9)
@@ -119,14 +130,20 @@ def test_random_parts_of_one_behaviour_are_not_put_in_order():
             for code, rows in enumerate(feats.by_group())
         ]
         apart += {item.verdict for item in judge(evidence, resamples=0, seed=seed)} != {"not told apart"}
-    assert apart / 40 <= most(40)
+    assert apart / 20 <= most(20)
+    evidence[4:] = [replace(item, area_under_loss=replace(item.area_under_loss, value=2.0)) for item in evidence[4:]]
+    names = [item.verdict for item in judge(evidence, resamples=0)]
+    assert "not told apart" not in names  # the control: parts that differ
 
 
 # intervals ----------------------------------------------------------------------------------------------------------
 
 
 def test_intervals_of_area_and_accuracy_hold_what_such_probes_reach():
-    """Twenty-four prompts of each class, four copies of each: 95 % promised, of the mean over all draws. OLD"""
+    """Twenty-four prompts of each class, four copies of each: 95 % promised, of the mean over all draws.
+
+    Wilson's interval with pairs as trials, as in earlier releases, is the control.
+    """
     found, wilson = [], []
     positive = np.repeat(np.arange(48) % 2 == 0, 4)
     unit = np.repeat(np.arange(48), 4)

@@ -187,7 +187,7 @@ def test_a_giveaway_has_a_place_in_the_order_of_verdicts_and_a_colour(tmp_path):
     assert {"giveaway", "looks random", "conflicting", "memorised"} <= {run.verdicts[code] for code in telling(run)}
     text = render([read_folder(make_responses_folder(tmp_path / "four"))], static=False)
     assert 'class="badge v-giveaway">giveaway' in text
-    assert "Of 4 groups: 1 learned, 1 conflicting, 1 giveaway, 1 noise." in text
+    assert "Of 4 groups: 1 learned, 1 conflicting, 1 giveaway, 1 looks random." in text
 
 
 # words --------------------------------------------------------------------------------------------------------------
