@@ -49,7 +49,7 @@ WORDS = [
     "open",
     "calm",
 ]
-VERDICTS = ("conflicting", "left behind", "noise", "memorised", "trivial", "too few")
+VERDICTS = ("conflicting", "left behind", "looks random", "memorised", "trivial", "cannot tell")
 
 
 def names_for(count: int) -> list[str]:
@@ -91,10 +91,10 @@ def make_folder(
     rows, groups = [], []
     for code, name in enumerate(names):
         kind, speed = verdicts[code], gap[code] ** 2 / 90
-        pairs = 14 if kind == "too few" else int(rng.integers(150, 1000))
+        pairs = 14 if kind == "cannot tell" else int(rng.integers(150, 1000))
         held_out = max(1, pairs // 10)
-        if kind in ("noise", "conflicting", "left behind"):
-            gap[code] = 0.2 if kind == "noise" else 0.7
+        if kind in ("looks random", "conflicting", "left behind"):
+            gap[code] = 0.2 if kind == "looks random" else 0.7
         final = {}
         for run in ("joint", "alone"):
             for split in ("train", "held_out"):
@@ -105,7 +105,7 @@ def make_folder(
                     if run == "joint" and kind == "left behind":
                         margin *= 0.06
                     if split == "held_out":
-                        margin *= {"noise": -0.1, "memorised": 0.04}.get(kind, 0.85)
+                        margin *= {"looks random": -0.1, "memorised": 0.04}.get(kind, 0.85)
                     loss = math.log1p(math.exp(-margin))
                     values = {
                         "run": run,
@@ -301,8 +301,8 @@ def make_folder(
                 },
             },
             "verdict_thresholds": [
-                {"verdict": "too few", "rule": "under 20 pairs, or one class"},
-                {"verdict": "noise", "rule": "null p > 0.05 (Holm-adjusted)"},
+                {"verdict": "cannot tell", "rule": "under 20 units, or one class"},
+                {"verdict": "looks random", "rule": "the same, and the interval excludes 0.6"},
                 {"verdict": "early · middle · late", "rule": "thirds of the predicted rank"},
             ],
             "findings": [
@@ -407,7 +407,7 @@ def make_responses_folder(
     }
     for place, row in enumerate(summary["groups"]):
         if names == list(RESPONSES):
-            row["verdict"] = ("learned", "giveaway", "noise", "conflicting")[place]
+            row["verdict"] = ("learned", "giveaway", "looks random", "conflicting")[place]
         elif row["verdict"] == "trivial":
             row["verdict"] = "giveaway"
         length = 0.97 if row["verdict"] == "giveaway" else 0.5 + 0.06 * rng.random()

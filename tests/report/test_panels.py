@@ -65,7 +65,7 @@ def test_few_groups_are_all_coloured_and_of_many_the_telling_ones(tmp_path):
     chosen = telling(many)
     assert len(chosen) == 8
     verdicts = [many.verdicts[code] for code in chosen]
-    assert {"conflicting", "left behind", "noise", "early", "late"} <= set(verdicts)
+    assert {"conflicting", "left behind", "looks random", "early", "late"} <= set(verdicts)
     rank = many.column("predicted_rank")
     first = min((code for code in range(60) if many.verdicts[code] == "early"), key=lambda code: rank[code])
     assert chosen[0] == first

@@ -318,7 +318,7 @@ def _below_chance(run: RunCurves) -> Remark | None:
     for group in run.groups:
         cell = group.judge
         share = cell.last("reward_accuracy")
-        if largest(cell.columns["margin"]) > 1e-9 and _below(share, cell.pairs) * len(run.groups) < RULES.null_p:
+        if largest(cell.columns["margin"]) > 1e-9 and _below(share, cell.pairs) * len(run.groups) < RULES.level:
             text = f"{counted(share, cell.pairs)} {group.which} pairs, mean margin {shown(cell.last('margin'))}"
             rows.append((share, group.name, text))
     if not rows:
@@ -375,7 +375,7 @@ def _coarse(run: RunCurves) -> Remark | None:
     for group in run.groups:
         curve, pairs = group.judge.curve("reward_accuracy"), group.judge.pairs
         values = curve.values[curve.steps > 0]
-        if len(values) and pairs < RULES.few_pairs and np.isin(values, (0.0, 1.0)).all():
+        if len(values) and pairs < RULES.few_units and np.isin(values, (0.0, 1.0)).all():
             rows.append((pairs, group.name, f"{counted(float(values[-1]), pairs)} {group.which} pairs"))
     if not rows:
         return None
@@ -395,7 +395,7 @@ def _trivial(run: RunCurves) -> Remark | None:
     before: list[Row] = []
     for group in run.groups:
         cell, bound = group.judge, RULES.trivial_accuracy
-        if cell.pairs < RULES.few_pairs:
+        if cell.pairs < RULES.few_units:
             continue
         known = cell.first("policy_accuracy")
         if known >= bound:
@@ -456,7 +456,7 @@ def _memorised(run: RunCurves) -> Remark | None:
     """Training loss falls, held-out loss does not."""
     rows: list[Row] = []
     for group in run.groups:
-        if group.train is None or group.held_out is None or group.held_out.pairs < RULES.few_pairs:
+        if group.train is None or group.held_out is None or group.held_out.pairs < RULES.few_units:
             continue
         train, held = (cell.first("loss") - cell.last("loss") for cell in (group.train, group.held_out))
         if train > RULES.memorised_fall and held < RULES.memorised_share * train:
@@ -478,7 +478,7 @@ def _overfit(run: RunCurves) -> Remark | None:
     """The held-out loss has turned."""
     rows: list[Row] = []
     for group in run.groups:
-        if group.train is None or group.held_out is None or group.held_out.pairs < RULES.few_pairs:
+        if group.train is None or group.held_out is None or group.held_out.pairs < RULES.few_units:
             continue
         curve = group.held_out.curve("loss")
         if len(curve.steps) < 3:
