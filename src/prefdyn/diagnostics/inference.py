@@ -87,8 +87,8 @@ def _area_variance(area: Float[np.ndarray, " k"], counts: tuple[float, float]) -
     return area * (1 - area) * (1 + more * (1 - area) / (2 - area) + more * area / (1 + area)) / (first * second)
 
 
-def holm(p_values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-    """p-values adjusted so that any false rejection among all of them stays below the level. NaN stays NaN.
+def holm(p_values: Float[np.ndarray, "*draws m"]) -> Float[np.ndarray, "*draws m"]:
+    """p-values adjusted so that any false rejection among the m last ones stays below the level. NaN stays NaN.
 
     Valid however the tests depend on each other.
 
@@ -99,11 +99,11 @@ def holm(p_values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
         >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).round(6).tolist()
         [0.03, 0.06, nan, 0.06]
     """
-    adjusted = np.full(len(p_values), np.nan)
-    known = np.flatnonzero(~np.isnan(p_values))
-    order = known[np.argsort(p_values[known], kind="stable")]
-    factors = len(order) - np.arange(len(order))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors)) if len(order) else []
+    order = np.argsort(p_values, axis=-1, kind="stable")  # NaN last
+    rising = np.take_along_axis(p_values, order, axis=-1)
+    factors = np.sum(~np.isnan(p_values), axis=-1, keepdims=True) - np.arange(p_values.shape[-1])
+    adjusted = np.full(p_values.shape, np.nan)
+    np.put_along_axis(adjusted, order, np.minimum(1.0, np.maximum.accumulate(rising * factors, axis=-1)), axis=-1)
     return adjusted
 
 

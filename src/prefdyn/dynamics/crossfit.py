@@ -374,13 +374,29 @@ def ranks(means: Sequence[Mean], *, level: float = 0.05, seed: int = 0, limit: f
     value, error = value[known], error[known]
     limit = critical(means, level=level, seed=seed) if limit is None else limit
     rank[known] = 1 + np.searchsorted(np.sort(value), value, side="left")
-    for start in range(0, len(known), 512):
-        block = slice(start, start + 512)
-        gaps = value[block, None] - value
-        apart = np.abs(gaps) > limit * np.hypot(error[block, None], error)
-        low[known[block]] = 1 + np.sum(apart & (gaps > 0), axis=1)
-        high[known[block]] = len(known) - np.sum(apart & (gaps < 0), axis=1)
+    low[known], high[known] = open_ranks(value[None], error, limit)[:, 0]
     return Ranks(rank=rank, low=low, high=high)
+
+
+def open_ranks(
+    value: Float[np.ndarray, "draws m"], error: Float[np.ndarray, " m"], limit: float
+) -> Float[np.ndarray, "2 draws m"]:
+    """Lowest and highest rank of each of m values that a critical ratio leaves open, draw by draw.
+
+    Example:
+        >>> open_ranks(np.array([[0.3, 0.5, 0.51]]), np.full(3, 0.01), 2.0)[:, 0].tolist()
+        [[1.0, 2.0, 2.0], [1.0, 3.0, 3.0]]
+    """
+    draws, m = value.shape
+    found = np.empty((2, draws, m))
+    size = max(1, 2**22 // max(1, m * draws))
+    for start in range(0, m, size):
+        block = slice(start, start + size)
+        gaps = value[:, block, None] - value[:, None, :]
+        apart = np.abs(gaps) > limit * np.hypot(error[block, None], error)
+        found[0, :, block] = 1 + np.sum(apart & (gaps > 0), axis=-1)
+        found[1, :, block] = m - np.sum(apart & (gaps < 0), axis=-1)
+    return found
 
 
 def critical(means: Sequence[Mean], *, level: float = 0.05, seed: int = 0, draws: int = 2000) -> float:

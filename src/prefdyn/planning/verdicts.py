@@ -7,8 +7,8 @@ train on it. How often each rule speaks where nothing is there stands in docs/st
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.stats import norm
@@ -16,7 +16,7 @@ from scipy.stats import t as student
 
 from prefdyn._random import stream
 from prefdyn.diagnostics.inference import holm
-from prefdyn.dynamics.crossfit import Mean, critical, ranks
+from prefdyn.dynamics.crossfit import Mean, Ranks, critical, open_ranks, ranks
 from prefdyn.maths.objectives import LOG2
 
 Verdict = Literal[
@@ -204,212 +204,275 @@ def judge(
         'cannot tell'
     """
     limits = thresholds or Thresholds()
-    judged = _judge_all(evidence, limits, seed, None)
-    count = min(resamples, max(20, _JUDGED // max(1, len(evidence)))) if len(evidence) <= _JUDGED // 20 else 0
-    if count == 0:
-        return judged
+    if not evidence:
+        return ()
     limit = critical([item.area_under_loss for item in evidence], level=limits.level, seed=seed)
-    tallies: list[dict[Verdict, int]] = [{} for _ in evidence]
-    rng = stream(seed, "verdicts", "resamples")
-    for _ in range(count):
-        drawn = _drawn(evidence, rng)
-        for tally, item in zip(tallies, _judge_all(drawn, limits, seed, limit), strict=True):
-            tally[item.verdict] = tally.get(item.verdict, 0) + 1
-    found = []
-    for item, tally in zip(judged, tallies, strict=True):
-        others: list[Verdict] = sorted((name for name in tally if name != item.verdict), key=lambda name: -tally[name])
-        found.append(
-            replace(
-                item,
-                stability=tally.get(item.verdict, 0) / count,
-                could_be=tuple(name for name in others if tally[name] >= count / 10),
-            )
-        )
-    return tuple(found)
-
-
-_JUDGED = 10_000
-"""Groups × resamples that are judged for the stability of the verdicts, at most; beyond a twentieth, none."""
-
-
-def _drawn(evidence: Sequence[Evidence], rng: np.random.Generator) -> list[Evidence]:
-    """The same groups with their figures drawn anew within their errors."""
-    m = len(evidence)
-    noise = rng.normal(size=(5, m))
-    found = []
-    shifted = [item.null_z + noise[0, place] for place, item in enumerate(evidence)]
-    areas = [item.area + noise[1, place] * item.area_error for place, item in enumerate(evidence)]
-    p = np.array(
-        [norm.sf(shifted), [_share_p(area, item.area_null_error) for area, item in zip(areas, evidence, strict=True)]]
-    )
-    signal = np.minimum(1.0, 2 * m * np.fmin(*p))
-    for place, item in enumerate(evidence):
-        gone = noise[1, place] * item.area_error
-        found.append(
-            replace(
-                item,
-                null_z=shifted[place],
-                signal_p=float(signal[place]),
-                area=areas[place],
-                area_low=item.area_low + gone,
-                area_high=item.area_high + gone,
-                loss=_moved(item.loss, noise[2, place]),
-                alone=_moved(item.alone, noise[3, place]),
-                # the loss at the end and over the steps are of the same pairs
-                area_under_loss=_moved(item.area_under_loss, 0.8 * noise[2, place] + 0.6 * noise[4, place]),
-            )
-        )
-    return found
-
-
-def _moved(mean: Mean, by: float) -> Mean:
-    return replace(mean, value=mean.value + by * mean.error)
-
-
-def _share_p(value: float, error: float) -> float:
-    return float(norm.sf((value - 0.5) / error)) if error > 0 else math.nan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shared:
-    """What the rules need of all groups."""
-
-    median_fall: float
-    ranked: int
-    conflict_p: np.ndarray
-    behind_p: np.ndarray
-    memorised_p: np.ndarray
-    length_p: np.ndarray
-    groups: int
-
-
-def _judge_all(
-    evidence: Sequence[Evidence], limits: Thresholds, seed: int, limit: float | None
-) -> tuple[Judgement, ...]:
-    falls = sorted(item.fall for item in evidence if not math.isnan(item.fall))
-    median = math.nan if not falls else (falls[(len(falls) - 1) // 2] + falls[len(falls) // 2]) / 2
     order = ranks([item.area_under_loss for item in evidence], level=limits.level, seed=seed, limit=limit)
-    shared = _Shared(
-        median_fall=median,
-        ranked=int(np.sum(~np.isnan(order.rank))),
-        conflict_p=holm(np.array([_above(item.loss, LOG2) for item in evidence])),
-        behind_p=holm(np.array([_above(item.loss, LOG2 - limits.left_behind_share * median) for item in evidence])),
-        memorised_p=holm(
-            np.array(
-                [
-                    _above(item.loss, LOG2 - limits.memorised_share * max(0.0, LOG2 - item.train_loss))
-                    for item in evidence
-                ]
-            )
-        ),
-        length_p=holm(np.array([item.length_p for item in evidence])),
-        groups=len(evidence),
-    )
+    shared = _decided(_Figures.of(evidence, order), limits)
+    count = min(resamples, max(20, _JUDGED // len(evidence))) if len(evidence) <= _JUDGED // 20 else 0
+    drawn = None
+    if count:
+        figures = _Figures.of(evidence, order, stream(seed, "verdicts", "resamples"), count, limit)
+        drawn = _decided(figures, limits).verdict
     found = []
     for place, item in enumerate(evidence):
-        rank = tuple(float(ends[place]) for ends in (order.rank, order.low, order.high))
-        verdict, because, changes_if = _first_rule(item, place, limits, shared, rank)
+        verdict = _NAMES[int(shared.verdict[0, place])]
+        rank = float(order.rank[place]), float(order.low[place]), float(order.high[place])
+        because, changes_if = _reason(verdict, item, place, limits, shared, rank)
+        stability, others = math.nan, ()
+        if drawn is not None:
+            shares = np.bincount(drawn[:, place], minlength=len(_NAMES)) / count
+            stability = float(shares[_NAMES.index(verdict)])
+            others = tuple(
+                _NAMES[code]
+                for code in np.argsort(-shares, kind="stable")
+                if shares[code] >= 0.1 and _NAMES[code] != verdict
+            )
         found.append(
             Judgement(
                 name=item.name,
                 verdict=verdict,
                 because=because,
-                advice=_advice(verdict, item, limits, shared),
+                advice=_advice(verdict, item, limits, len(evidence)),
                 changes_if=changes_if,
                 rank=rank[0],
                 rank_low=rank[1],
                 rank_high=rank[2],
+                stability=stability,
+                could_be=others,
             )
         )
     return tuple(found)
 
 
-def _above(mean: Mean, value: float) -> float:
-    """One-sided p that the true mean is not above a value."""
-    if not (mean.error > 0 and mean.units > 1):
-        return math.nan
-    return float(student.sf((mean.value - value) / mean.error, mean.units - 1))
+_NAMES: tuple[Verdict, ...] = get_args(Verdict)
+_JUDGED = 10_000
+"""Groups × resamples that are judged for the stability of the verdicts, at most; beyond a twentieth, none."""
 
 
-def _first_rule(
-    item: Evidence, place: int, limits: Thresholds, shared: _Shared, rank: Sequence[float]
-) -> tuple[Verdict, str, str]:
-    """The verdict, why, and what would change it. Comparisons with NaN are false: such a rule never fires."""
-    units = f"{item.units} {'unit' if item.units == 1 else 'units'}"
-    if item.units < limits.few_units:
-        return (
-            "cannot tell",
-            f"only {units}, under {limits.few_units}" + (f" ({item.pairs} pairs)" if item.pairs != item.units else ""),
-            f"{limits.few_units} prompts or more",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figures:
+    """What the rules compare, one row per draw (the first and only one: as measured) and one column per group."""
+
+    evidence: Sequence[Evidence]
+    signal_p: np.ndarray
+    area_high: np.ndarray
+    loss: np.ndarray
+    alone: np.ndarray
+    low: np.ndarray
+    """Ranks that are left open."""
+    high: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        evidence: Sequence[Evidence],
+        order: Ranks,
+        rng: np.random.Generator | None = None,
+        draws: int = 1,
+        limit: float = math.inf,
+    ) -> "_Figures":
+        """As measured, or drawn anew within their errors."""
+        if rng is None:
+            return cls(
+                evidence=evidence,
+                signal_p=_column(evidence, "signal_p")[None],
+                area_high=_column(evidence, "area_high")[None],
+                loss=_values(evidence, "loss")[None],
+                alone=_values(evidence, "alone")[None],
+                low=order.low[None],
+                high=order.high[None],
+            )
+        m = len(evidence)
+        noise = rng.normal(size=(5, draws, m))
+        gone = noise[1] * _column(evidence, "area_error")
+        null_error = _column(evidence, "area_null_error")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z = np.stack(
+                [_column(evidence, "null_z") + noise[0], (_column(evidence, "area") + gone - 0.5) / null_error]
+            )
+        known = np.flatnonzero(~np.isnan(order.rank))
+        error = _errors(evidence, "area_under_loss")[known]
+        # the loss at the end and the one over the steps are of the same pairs
+        mixed = 0.8 * noise[2] + 0.6 * noise[4]
+        low, high = np.full((2, draws, m), math.nan)
+        if len(known):
+            values = _values(evidence, "area_under_loss")[known] + mixed[:, known] * error
+            low[:, known], high[:, known] = open_ranks(values, error, limit)
+        return cls(
+            evidence=evidence,
+            signal_p=np.minimum(1.0, 2 * m * norm.sf(np.fmax(*z))),
+            area_high=_column(evidence, "area_high") + gone,
+            loss=_values(evidence, "loss") + noise[2] * _errors(evidence, "loss"),
+            alone=_values(evidence, "alone") + noise[3] * _errors(evidence, "alone"),
+            low=low,
+            high=high,
         )
-    if item.one_class:
-        return "cannot tell", f"all {item.pairs} pairs choose the same answer", "pairs of the other answer"
-    by_length = shared.length_p[place] <= limits.level
-    if item.signal_p > limits.level and not by_length:
-        return _nothing_found(item, limits, shared)
-    if by_length and not item.length_behind > 0:
+
+
+def _column(evidence: Sequence[Evidence], name: str) -> np.ndarray:
+    return np.array([getattr(item, name) for item in evidence], dtype=np.float64)
+
+
+def _values(evidence: Sequence[Evidence], name: str) -> np.ndarray:
+    return np.array([getattr(item, name).value for item in evidence], dtype=np.float64)
+
+
+def _errors(evidence: Sequence[Evidence], name: str) -> np.ndarray:
+    return np.array([getattr(item, name).error for item in evidence], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decided:
+    """What the rules give, and the figures that a reason repeats; rows and columns as in `_Figures`."""
+
+    verdict: np.ndarray
+    """Place in `Verdict`."""
+    median_fall: np.ndarray
+    ranked: int
+    conflict_p: np.ndarray
+    behind_p: np.ndarray
+    memorised_p: np.ndarray
+
+
+def _decided(figures: _Figures, limits: Thresholds) -> _Decided:
+    """The first rule that holds, for every group of every draw. Comparisons with NaN are false: no such rule fires."""
+    evidence = figures.evidence
+    few = np.array([item.units < limits.few_units or item.one_class for item in evidence])
+    falls = LOG2 - figures.loss
+    known = ~np.isnan(falls)
+    median = np.full((len(falls), 1), math.nan)
+    if known.any():
+        median = np.nanmedian(falls, axis=-1, keepdims=True)
+    train_fall = LOG2 - _column(evidence, "train_loss")
+    conflict_p = _above(figures, LOG2)
+    behind_p = _above(figures, LOG2 - limits.left_behind_share * median)
+    memorised_p = _above(figures, LOG2 - limits.memorised_share * np.maximum(train_fall, 0.0))
+    by_length = holm(_column(evidence, "length_p")) <= limits.level
+    nothing = (figures.signal_p > limits.level) & ~by_length
+    alone_below = figures.alone + _ONE_SIDED * _errors(evidence, "alone") < LOG2
+    ranked = int(np.sum(~np.isnan(figures.low[0])))
+    thirds = [np.minimum(2, np.nan_to_num(3 * (ends - 1) // max(1, ranked))) for ends in (figures.low, figures.high)]
+    unordered = np.isnan(figures.low) | (ranked < limits.ranked_groups)
+    trivial = np.minimum(_column(evidence, "held_out_accuracy"), _column(evidence, "words_accuracy"))
+    rules: list[tuple[Verdict, Any]] = [
+        ("cannot tell", few),
+        ("looks random", nothing & (figures.area_high < limits.worth)),
+        ("cannot tell", nothing),
+        ("giveaway", by_length & ~(_column(evidence, "length_behind") > 0)),
+        ("trivial", trivial >= limits.trivial_accuracy),
+        ("conflicting", (conflict_p <= limits.level) & alone_below),
+        ("left behind", (median > 0) & (behind_p <= limits.level) & (LOG2 - figures.alone >= median)),
+        ("memorised", (train_fall > limits.memorised_fall) & (memorised_p <= limits.level)),
+        ("learned", unordered),
+        *((name, (thirds[0] == first) & (thirds[1] == last)) for (first, last), name in _THIRDS.items()),
+    ]
+    verdict = np.select(
+        [np.broadcast_to(holds, falls.shape) for _, holds in rules],
+        [_NAMES.index(name) for name, _ in rules],
+        _NAMES.index("learned"),
+    )
+    return _Decided(
+        verdict=verdict,
+        median_fall=median[:, 0],
+        ranked=ranked,
+        conflict_p=conflict_p,
+        behind_p=behind_p,
+        memorised_p=memorised_p,
+    )
+
+
+_ONE_SIDED = 1.645
+
+
+def _above(figures: _Figures, limit: Any) -> np.ndarray:
+    """One-sided p that the true loss is not above a limit, adjusted over the groups."""
+    error = _errors(figures.evidence, "loss")
+    units = np.array([item.loss.units for item in figures.evidence])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where((error > 0) & (units > 1), (figures.loss - limit) / error, math.nan)
+    return holm(student.sf(ratio, np.maximum(units - 1, 1)))
+
+
+def _reason(
+    verdict: Verdict, item: Evidence, place: int, limits: Thresholds, shared: _Decided, rank: Sequence[float]
+) -> tuple[str, str]:
+    """Why the verdict holds, and what would change it."""
+    if verdict in NO_EVIDENCE:
+        return _nothing_found(verdict, item, limits, len(shared.conflict_p[0]))
+    if verdict == "giveaway":
         return (
-            "giveaway",
             f"length alone tells chosen from rejected on {item.length_accuracy:.3f} of held-out pairs, "
             f"the probe of the model on {item.probe_accuracy:.3f}",
             "a probe of the model that is right more often than length, by more than the interval of the difference",
         )
-    if item.held_out_accuracy >= limits.trivial_accuracy and item.words_accuracy >= limits.trivial_accuracy:
+    if verdict == "trivial":
         return (
-            "trivial",
             f"held-out accuracy {item.held_out_accuracy:.3f}, and {item.words_accuracy:.3f} from word counts alone",
             f"an accuracy of words alone below {limits.trivial_accuracy:g}",
         )
-    if shared.conflict_p[place] <= limits.level and item.alone.value + 1.645 * item.alone.error < LOG2:
+    if verdict == "conflicting":
         return (
-            "conflicting",
             f"held-out loss ends at {_shown(item.loss)}, above log 2 = {LOG2:.4f} (adjusted p "
-            f"{shared.conflict_p[place]:.2g}), though alone it ends at {_shown(item.alone)}",
+            f"{shared.conflict_p[0, place]:.2g}), though alone it ends at {_shown(item.alone)}",
             f"a held-out loss below {LOG2:.4f}",
         )
-    median = shared.median_fall
-    if median > 0 and shared.behind_p[place] <= limits.level and LOG2 - item.alone.value >= median:
-        least = limits.left_behind_share * median
+    if verdict == "left behind":
+        median = float(shared.median_fall[0])
         return (
-            "left behind",
             f"held-out loss falls by {item.fall:.4f} ± {item.loss.error:.2g}, under {limits.left_behind_share:g} of "
-            f"the median group's {median:.4f} (adjusted p {shared.behind_p[place]:.2g}), though alone it falls by "
+            f"the median group's {median:.4f} (adjusted p {shared.behind_p[0, place]:.2g}), though alone it falls by "
             f"{LOG2 - item.alone.value:.4f}",
-            f"a fall of {least:.4f} or more",
+            f"a fall of {limits.left_behind_share * median:.4f} or more",
         )
-    train_fall = LOG2 - item.train_loss
-    if train_fall > limits.memorised_fall and shared.memorised_p[place] <= limits.level:
-        least = limits.memorised_share * train_fall
+    if verdict == "memorised":
+        train_fall = LOG2 - item.train_loss
         return (
-            "memorised",
             f"training loss falls by {train_fall:.4f}, held-out loss by {item.fall:.4f} ± {item.loss.error:.2g}, under "
-            f"{limits.memorised_share:g} of that (adjusted p {shared.memorised_p[place]:.2g})",
-            f"a fall of the held-out loss of {least:.4f} or more",
+            f"{limits.memorised_share:g} of that (adjusted p {shared.memorised_p[0, place]:.2g})",
+            f"a fall of the held-out loss of {limits.memorised_share * train_fall:.4f} or more",
         )
-    return _in_order(item, limits, shared, rank)
+    if verdict == "learned":
+        return _moves(item), f"{limits.ranked_groups} groups or more, which can be put in order"
+    middle, low, high = rank
+    between = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return (
+        f"ranks {middle:g} (95 % interval {between}) of {shared.ranked} by area under its held-out loss; "
+        f"{_moves(item)}",
+        "an interval of ranks that crosses a third of the order"
+        if verdict in ("early", "middle", "late")
+        else "more prompts",
+    )
 
 
-def _nothing_found(item: Evidence, limits: Thresholds, shared: _Shared) -> tuple[Verdict, str, str]:
+def _nothing_found(verdict: Verdict, item: Evidence, limits: Thresholds, groups: int) -> tuple[str, str]:
     """Nothing tells the two sides: because there is nothing worth having, or because there are too few units."""
+    units = f"{item.units} {'unit' if item.units == 1 else 'units'}"
+    if item.units < limits.few_units:
+        return (
+            f"only {units}, under {limits.few_units}" + (f" ({item.pairs} pairs)" if item.pairs != item.units else ""),
+            f"{limits.few_units} prompts or more",
+        )
+    if item.one_class:
+        return f"all {item.pairs} pairs choose the same answer", "pairs of the other answer"
     seen = (
         f"neither the mean gap nor a held-out probe tells the two sides (adjusted p {item.signal_p:.2g}); "
         f"the probe's area is {item.area:.2f} ({item.area_low:.2f} to {item.area_high:.2f})"
     )
-    if item.area_high < limits.worth:
+    if verdict == "looks random":
         return (
-            "looks random",
             f"{seen}, which excludes {limits.worth:g} and more",
             f"an adjusted p below {limits.level:g}, or an interval of the area that reaches {limits.worth:g}",
         )
-    least, needed = power(item, limits, shared.groups)
+    least, needed = power(item, limits, groups)
     if math.isnan(least):
-        return "cannot tell", seen, "more prompts"
+        return seen, "more prompts"
     found = (
-        f"{seen}; with {item.units} units an area of {least:.2f} would have been found in 8 of 10 such groups"
+        f"{seen}; with {units} an area of {least:.2f} would have been found in 8 of 10 such groups"
         if least < 1
-        else f"{seen}; {item.units} units are too few to find any area"
+        else f"{seen}; {units} are too few to find any area"
     )
-    return "cannot tell", found, f"about {needed:,} prompts, which find an area of {limits.worth:g} in 8 of 10 groups"
+    return found, f"about {needed:,} prompts, which find an area of {limits.worth:g} in 8 of 10 groups"
 
 
 def power(item: Evidence, limits: Thresholds, groups: int) -> tuple[float, int]:
@@ -433,21 +496,6 @@ _THIRDS: dict[tuple[int, int], Verdict] = {
     (0, 0): "early", (0, 1): "early or middle", (1, 1): "middle", (1, 2): "middle or late", (2, 2): "late",
     (0, 2): "not told apart",
 }  # fmt: skip
-
-
-def _in_order(item: Evidence, limits: Thresholds, shared: _Shared, rank: Sequence[float]) -> tuple[Verdict, str, str]:
-    place, low, high = rank
-    if shared.ranked < limits.ranked_groups or math.isnan(place):
-        return "learned", _moves(item), f"{limits.ranked_groups} groups or more, which can be put in order"
-    thirds = [min(2, int(3 * (end - 1) / shared.ranked)) for end in (low, high)]
-    between = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    verdict = _THIRDS[thirds[0], thirds[1]]
-    changes = "an interval of ranks that crosses a third of the order" if thirds[0] == thirds[1] else "more prompts"
-    return (
-        verdict,
-        f"ranks {place:g} (95 % interval {between}) of {shared.ranked} by area under its held-out loss; {_moves(item)}",
-        changes,
-    )
 
 
 _ORDERED: tuple[Verdict, ...] = (*_THIRDS.values(), "learned")
@@ -483,11 +531,11 @@ ADVICE: dict[Verdict, str] = {
 }
 
 
-def _advice(verdict: Verdict, item: Evidence, limits: Thresholds, shared: _Shared) -> str:
+def _advice(verdict: Verdict, item: Evidence, limits: Thresholds, groups: int) -> str:
     """What to do, with the amount where one is known."""
     advice = ADVICE[verdict]
     if verdict == "cannot tell" and not item.one_class:
-        _, needed = power(item, limits, shared.groups)
+        _, needed = power(item, limits, groups)
         more = max(limits.few_units, needed) - item.units
         if more > 0:
             advice = f"No claim is made; about {more:,} more prompts would tell."
