@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from prefdyn.report.folders import read_folder
 from prefdyn.report.palette import MOST_COLOURED
-from prefdyn.report.panels import Panel, panel_json, panels, similar_together, sorted_codes, telling
+from prefdyn.report.panels import panels
+from prefdyn.report.picture import Panel, panel_json
+from prefdyn.report.shown_groups import similar_together, sorted_codes, telling
 from tests.report.make_folder import HOSTILE, make_folder
 
 ALWAYS = {"loss-curves", "accuracy-curves", "margin-curves", "log-prob-curves", "chosen-falling"}

@@ -18,9 +18,12 @@ from matplotlib.colors import to_hex
 from prefdyn.report.figures import figure_bytes, figure_of
 from prefdyn.report.folders import RunFolder, read_folder
 from prefdyn.report.html import render, write_report
+from prefdyn.report.pair_lists import pair_lists
 from prefdyn.report.palette import ATTENTION, VERDICTS
-from prefdyn.report.panels import Panel, panel_json, panels, telling
-from prefdyn.report.responses import displacement_words, exact_words, pair_lists, sketch_words, trust_words
+from prefdyn.report.panels import panels
+from prefdyn.report.picture import Panel, panel_json
+from prefdyn.report.responses import displacement_words, exact_words, sketch_words, trust_words
+from prefdyn.report.shown_groups import telling
 from prefdyn.report.tables import by_attention
 from prefdyn.report.text import readable
 from tests.report.make_folder import HOSTILE, PROMPT, REPLY, make_folder, make_responses_folder

@@ -3,7 +3,8 @@
 from prefdyn.report.figures import write_figures
 from prefdyn.report.folders import RunFolder, read_folder
 from prefdyn.report.html import write_report
-from prefdyn.report.panels import Layer, Panel, panels
+from prefdyn.report.panels import panels
+from prefdyn.report.picture import Layer, Panel
 from prefdyn.report.tables import verdict_sentence, verdict_table
 
 __all__ = [

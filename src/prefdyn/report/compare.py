@@ -12,7 +12,7 @@ from prefdyn.planning.compare import Side
 from prefdyn.report.compare_figures import CurvePair, curves_figure, order_figure, separability_figure
 from prefdyn.report.drawings import Drawing, picture
 from prefdyn.report.folders import RunFolder, number, read_folder
-from prefdyn.report.tables import shown
+from prefdyn.report.tables import minus, shown
 from prefdyn.report.text import cells, padded, sentence, shorten, visible, wrapped
 
 _MOST_CURVES = 12
@@ -184,7 +184,7 @@ def _entry(row: Mapping[str, Any], key: str) -> str:
         return "–" if math.isnan(value) else f"{100 * value:.0f} %"
     if key.endswith("_place"):
         return "–" if math.isnan(value) else f"{value:.0f}"
-    return shown(row.get(key)).replace("-", "−")
+    return minus(row.get(key))
 
 
 def _percent(error: Mapping[str, Any], name: str | None) -> str:
@@ -244,7 +244,7 @@ def _setting(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return shown(value, 4).replace("-", "−") if isinstance(value, float) else visible(value)
+    return minus(value, 4) if isinstance(value, float) else visible(value)
 
 
 def _curves(run: RunFolder, part: Mapping[str, Any], quantity: str) -> Drawing | None:

@@ -26,7 +26,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from prefdyn._files import atomic_write
 from prefdyn.errors import StoreError
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, VERDICTS, look
-from prefdyn.report.panels import Layer, Panel
+from prefdyn.report.picture import Layer, Panel
 from prefdyn.report.text import shorten
 
 DPI = 110

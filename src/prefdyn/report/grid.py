@@ -11,7 +11,7 @@ import numpy as np
 from prefdyn.report.drawings import Drawing, picture
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.grid_figures import learning_order_figure, order_stability_figure, steps_figure
-from prefdyn.report.tables import shown
+from prefdyn.report.tables import minus, shown
 from prefdyn.report.text import cells, cut, padded, sentence, visible
 
 _MOST_MAPS = 8
@@ -102,7 +102,7 @@ def _entry(row: Mapping[str, Any], key: str) -> str:
         return f"diverged at {row['diverged_at']}"
     if key == "same_as":
         return "" if row.get("same_as") == row.get("cell") else f"#{row.get('same_as')}"
-    return shown(row.get(key)).replace("-", "−")
+    return minus(row.get(key))
 
 
 def _map(

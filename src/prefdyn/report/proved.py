@@ -12,7 +12,7 @@ from prefdyn.report.field_figures import field_plane, field_speeds, field_surfac
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.many import drawn
 from prefdyn.report.statements import STANDINGS, Statement, counted, statements
-from prefdyn.report.tables import shown
+from prefdyn.report.tables import minus
 from prefdyn.report.text import visible
 from prefdyn.report.theory_figures import drift_figure, fan_figure, values_figure
 from prefdyn.theory.value_scaling import ClusterModel, scaled_time
@@ -95,7 +95,7 @@ def _item(item: Statement) -> dict[str, Any]:
 
 
 def _either(value: Any) -> str:
-    return visible(value) if isinstance(value, str) else shown(value).replace("-", "−")
+    return visible(value) if isinstance(value, str) else minus(value)
 
 
 def _drift(run: RunFolder) -> Drawing | None:

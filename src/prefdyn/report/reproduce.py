@@ -42,7 +42,7 @@ from prefdyn.report.figures import (
 )
 from prefdyn.report.html import _hash, colour_rules
 from prefdyn.report.summary_shape import CLAIMS, REPRODUCED
-from prefdyn.report.tables import shown
+from prefdyn.report.tables import minus
 from prefdyn.report.text import readable, visible
 from prefdyn.store import fits
 
@@ -428,7 +428,7 @@ def _short(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, int | float):
-        return shown(value, 3).replace("-", "−")
+        return minus(value)
     if isinstance(value, list):
         return "(" + ", ".join(_short(item) for item in value) + ")"
     return readable(str(value))

@@ -25,8 +25,8 @@ _UPDATES = (
 
 
 def reading_chapter(run: RunFolder) -> dict[str, Any] | None:
-    """How to read this run's curves; None where the folder holds no run of training or simulation alone."""
-    if run.trajectory is None or run.part("command") not in ("train", "simulate") or run.part("grid") is not None:
+    """How to read this run's curves; None where the folder holds none."""
+    if run.trajectory is None:
         return None
     remarks = reading(run.summary, run.trajectory, updates=run.updates, pairs=run.pairs)
     return {
