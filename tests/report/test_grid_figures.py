@@ -15,8 +15,9 @@ from matplotlib.patches import Rectangle
 from scipy.stats import spearmanr
 
 from prefdyn.errors import DataError
+from prefdyn.picture import Picture
 from prefdyn.report import figures
-from prefdyn.report.figures import drawing_bytes
+from prefdyn.report.figures import figure_bytes
 from prefdyn.report.grid_figures import (
     learning_order_figure,
     order_stability_figure,
@@ -197,12 +198,16 @@ def test_no_words_lie_on_others_or_leave_the_picture(name):
     assert width <= 16 * figure.get_dpi()
 
 
+def drawn(draw):
+    return Picture(id="one", title="One", caption="", draw=draw)
+
+
 @pytest.mark.parametrize("name", ["steps", "stability", "order"])
 def test_files_are_readable_the_same_each_time_and_leave_nothing_behind(name):
     before, pyplot = dict(matplotlib.rcParams), "matplotlib.pyplot" in sys.modules
-    first = drawing_bytes(DRAWN[name])
+    first = figure_bytes(drawn(DRAWN[name]))
     figures._KEPT.clear()
-    assert drawing_bytes(DRAWN[name]) == first
+    assert figure_bytes(drawn(DRAWN[name])) == first
     said = "".join(ET.fromstring(first["svg"]).itertext())
     assert {"steps": "div.", "stability": "Spearman", "order": "agreeableness"}[name] in said
     assert np.ptp(imread(io.BytesIO(first["png"]))[..., :3]) > 0.5

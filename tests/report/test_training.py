@@ -16,12 +16,14 @@ import pytest
 from matplotlib.text import Text
 
 from prefdyn.errors import DataError, StoreError
-from prefdyn.report.figures import drawing_bytes
+from prefdyn.picture import Picture
+from prefdyn.report import figures
+from prefdyn.report.figures import figure_bytes, figure_of
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
 from prefdyn.report.panels import panels
 from prefdyn.report.training import _short, module_drifts, training_drawings
-from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_figure
+from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_plot
 from prefdyn.trajectory import MODULES
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
 from tests.report.test_field_figures import word_boxes
@@ -196,23 +198,32 @@ def modules(kinds, layers, *, norm=2.0, steps=(0, 1, 10, 300), loose=("wte", "ln
 KINDS = ("attn.attention.q_proj", "attn.attention.k_proj", "mlp.c_fc", "mlp.c_proj", "ln_1")
 UPDATES = np.arange(1.0, 501)
 NOISE = np.random.default_rng(1).normal(0.5, 0.1, 500)
+
+
+def updates(steps, *series):
+    plots = tuple(updates_plot(steps, label, values) for label, values in series)
+    return Picture(id="updates", title="Update by update", caption="", plots=plots, size=(2.6, 1.78), across=3)
+
+
+def drifts(*arguments, **options):
+    return Picture(id="drift", title="Drift", caption="", draw=partial(drift_figure, *arguments, **options))
+
+
 DRAWN = {
-    "full": partial(drift_figure, modules(KINDS, 4), relative=True),
-    "deep": partial(drift_figure, modules([*KINDS, "W" * 50], 80), relative=True),
-    "adapters": partial(drift_figure, modules(KINDS[:2], 3, norm=math.nan, loose=()), relative=False),
-    "head": partial(drift_figure, modules((), 0, loose=("lm_head",)), relative=True),
-    "no layers": partial(drift_figure, modules((), 0, loose=("a", "b", "c")), relative=True),
-    "long": partial(drift_figure, modules(KINDS, 2, steps=(0, 10, 1_000_000)), relative=True),
-    "updates": partial(
-        updates_figure, UPDATES, [("Loss (nats)", NOISE), ("Norm", NOISE * 1e5), ("Rate", 0 * NOISE + 3e-6)]
-    ),
-    "one update": partial(updates_figure, np.array([1.0, 2.0]), [("Loss (nats)", np.array([0.7, math.nan]))]),
+    "full": drifts(modules(KINDS, 4), relative=True),
+    "deep": drifts(modules([*KINDS, "W" * 50], 80), relative=True),
+    "adapters": drifts(modules(KINDS[:2], 3, norm=math.nan, loose=()), relative=False),
+    "head": drifts(modules((), 0, loose=("lm_head",)), relative=True),
+    "no layers": drifts(modules((), 0, loose=("a", "b", "c")), relative=True),
+    "long": drifts(modules(KINDS, 2, steps=(0, 10, 1_000_000)), relative=True),
+    "updates": updates(UPDATES, ("Loss (nats)", NOISE), ("Norm", NOISE * 1e5), ("Rate", 0 * NOISE + 3e-6)),
+    "one update": updates(np.array([1.0, 2.0]), ("Loss (nats)", np.array([0.7, math.nan]))),
 }
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_words_lie_on_others_or_leave_the_picture(name):
-    figure = DRAWN[name]()
+    figure = figure_of(DRAWN[name])
     with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
         boxes = word_boxes(figure)
     assert len(boxes) > 4
@@ -231,7 +242,7 @@ def test_no_words_lie_on_others_or_leave_the_picture(name):
 
 def test_the_map_shows_each_module_at_its_layer():
     some = modules(KINDS, 4)
-    figure = DRAWN["full"]()
+    figure = figure_of(DRAWN["full"])
     image = next(axes for axes in figure.axes if axes.get_title(loc="left") == "All, at the end").collections[0]
     shown: Any = image.get_array()
     values = np.ma.filled(shown, math.nan).reshape(7, 5)
@@ -243,7 +254,7 @@ def test_the_map_shows_each_module_at_its_layer():
 
 
 def test_running_means_are_means_of_their_window():
-    axes = DRAWN["updates"]().axes[0]
+    axes = figure_of(DRAWN["updates"]).axes[0]
     thin, thick = axes.get_lines()
     np.testing.assert_allclose(np.asarray(thin.get_ydata()), NOISE)
     np.testing.assert_allclose(np.asarray(thick.get_ydata())[0], NOISE[:10].mean())
@@ -252,8 +263,10 @@ def test_running_means_are_means_of_their_window():
 
 def test_files_are_the_same_each_time_and_nothing_is_drawn_of_nothing():
     for name in ("full", "updates"):
-        assert drawing_bytes(DRAWN[name]) == drawing_bytes(DRAWN[name])
+        first = figure_bytes(DRAWN[name])
+        figures._KEPT.clear()
+        assert figure_bytes(DRAWN[name]) == first
     with pytest.raises(DataError, match="no module is given"):
         drift_figure([], relative=True)
-    with pytest.raises(DataError, match="no series is given"):
-        updates_figure(np.arange(2.0), [])
+    with pytest.raises(DataError, match="the picture 'updates' has no plot; give at least one"):
+        updates(np.arange(2.0))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prefdyn.report.drawings import Drawing, picture
+from prefdyn.picture import Picture
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.grid_figures import learning_order_figure, order_stability_figure, steps_figure
 from prefdyn.report.tables import minus, shown
@@ -35,7 +35,6 @@ def grid_chapter(run: RunFolder) -> dict[str, Any] | None:
             for place, (name, numbers) in enumerate(told)
         ],
         "columns": [label for _, label in COLUMNS],
-        "pictures": [picture(one) for one in grid_drawings(run)],
     }
 
 
@@ -55,7 +54,7 @@ COLUMNS = (
 )
 
 
-def grid_drawings(run: RunFolder) -> list[Drawing]:
+def grid_drawings(run: RunFolder) -> list[Picture]:
     """Heat maps over beta and learning rate, and the order of learning over settings."""
     rows = _cells(run)
     if not rows:
@@ -65,9 +64,9 @@ def grid_drawings(run: RunFolder) -> list[Drawing]:
     best = run.part("grid", "best")
     for place, kind in enumerate(kinds[:_MOST_MAPS]):
         inside = [row for row in rows if tuple(str(row.get(key, "")) for key in _FIXED) == kind]
-        drawing = _map(inside, place, best, kinds, str(run.part("grid", "because") or ""))
-        if drawing is not None:
-            found.append(drawing)
+        picture = _map(inside, place, best, kinds, str(run.part("grid", "because") or ""))
+        if picture is not None:
+            found.append(picture)
     return [*found, *_orders(run, rows)]
 
 
@@ -107,7 +106,7 @@ def _entry(row: Mapping[str, Any], key: str) -> str:
 
 def _map(
     inside: Sequence[Mapping[str, Any]], place: int, best: Any, kinds: Sequence[tuple[str, ...]], because: str
-) -> Drawing | None:
+) -> Picture | None:
     betas = sorted({number(row.get("beta")) for row in inside})
     rates = sorted({number(row.get("learning_rate")) for row in inside})
     if len(betas) * len(rates) < 2 or any(map(math.isnan, [*betas, *rates])):
@@ -128,7 +127,7 @@ def _map(
     what = ", ".join(
         [str(inside[0].get("objective")), *(word for word in unlike if word != inside[0].get("objective"))]
     )
-    return Drawing(
+    return Picture(
         id=f"steps-{place}",
         title=f"Steps to the target: {visible(what)}",
         caption="Every beta and learning rate of this kind of run: how many steps until the loss on held-out pairs is "
@@ -148,7 +147,7 @@ def _map(
     )
 
 
-def _orders(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[Drawing]:
+def _orders(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[Picture]:
     ranks = np.array([[number(value) for value in row.get("ranks") or []] for row in run.groups])
     if ranks.ndim != 2 or ranks.shape[1] != len(rows) or ranks.shape[0] < 3:
         return []
@@ -161,14 +160,14 @@ def _orders(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[Drawing]:
     some = ranks[:, chosen]
     cut = f" The {len(chosen)} settings with the best held-out accuracy." if len(chosen) == _MOST_SETTINGS else ""
     return [
-        Drawing(
+        Picture(
             id="order-stability",
             title="Does the order of learning hold?",
             caption="Rank correlation of the order in which groups are learned, between every two settings that are "
             f"not the same run.{cut} Near 1 everywhere: the order is a property of the data, not of the settings.",
             draw=partial(order_stability_figure, some, names),
         ),
-        Drawing(
+        Picture(
             id="learning-order",
             title="The order of learning, setting by setting",
             caption=f"Place of each group, 1 is learned first.{cut} Lines that cross are groups whose place the "

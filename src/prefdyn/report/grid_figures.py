@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 from scipy.stats import rankdata
 
 from prefdyn.errors import DataError
-from prefdyn.report.figures import DPI, FAINT, INK, SETTINGS, SOFT, _plain, _widest, axes_at, heading
 from prefdyn.report.palette import AGAINST, GROUPS, MOST_COLOURED, TOWARDS
+from prefdyn.report.sheet import DPI, FAINT, INK, SETTINGS, SOFT, axes_at, heading, plain, widest
 
 _FEW_IS_DARK = LinearSegmentedColormap.from_list("steps", ["#2f68ad", "#8fb5e0", "#e6eef8"])
 _AGREEMENT = LinearSegmentedColormap.from_list("agreement", [AGAINST.light, "#f4f3ef", TOWARDS.light], N=41)
@@ -127,7 +127,7 @@ def order_stability_figure(ranks: Float[np.ndarray, "m s"], settings: Sequence[s
     if not named:
         caption += f" The {len(settings)} settings are in the order of the table."
     with matplotlib.rc_context(SETTINGS):
-        names = [_plain(name, _WIDEST_NAME) for name in settings] if named else []
+        names = [plain(name, _WIDEST_NAME) for name in settings] if named else []
         size = 0.4 if named and len(settings) <= 14 else max(0.1, min(0.3, 6 / len(settings)))
         side, room = size * len(settings), 0.3 + _room(names)
         figure, bottom = _sheet(
@@ -177,8 +177,8 @@ def learning_order_figure(ranks: Float[np.ndarray, "m s"], groups: Sequence[str]
     with matplotlib.rc_context(SETTINGS):
         pitch = max(0.16, min(0.9, 6 / count))
         thin = math.ceil(0.19 / pitch)
-        labels = [_plain(name, _WIDEST_NAME) for name in settings]
-        names = [_plain(groups[row], _WIDEST_NAME) for row in named]
+        labels = [plain(name, _WIDEST_NAME) for name in settings]
+        names = [plain(groups[row], _WIDEST_NAME) for row in named]
         width, height = pitch * max(count - 1, 1) + 0.4, max(1.4, min(5.0, 0.26 * len(ranks)), 0.21 * len(named))
         foot, right = 0.15 + _room(labels), _room(names)
         figure, bottom = _sheet(
@@ -328,7 +328,7 @@ def _ink(colour: Any) -> str:
 
 def _room(names: Sequence[str]) -> float:
     """Inches that the widest of the names takes."""
-    return _widest(names, 8) + 0.06
+    return widest(names, 8) + 0.06
 
 
 def _check_ranks(ranks: np.ndarray, settings: Sequence[str]) -> None:

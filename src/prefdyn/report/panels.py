@@ -3,10 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prefdyn.report import curves, diagnosis, responses
+from prefdyn.picture import Picture
+from prefdyn.report import compare, curves, diagnosis, responses
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.grid import grid_drawings
 from prefdyn.report.many import drawn
 from prefdyn.report.picture import Panel
+from prefdyn.report.proved import drawings
+from prefdyn.report.training import training_drawings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +114,25 @@ CHAPTERS: Mapping[str, Chapter] = {
         },
     ),
     "odds": Chapter(id="odds", heading="Pairs at odds", pictures={"agreement": diagnosis.agreement}),
+    "compared": Chapter(
+        id="compared",
+        heading="Two runs side by side",
+        pictures={
+            "the order of learning": compare.order_places,
+            "distinguishability": compare.distinguishability,
+            "spread": compare.spread,
+        },
+    ),
 }
-"""By the name of their section; that of the pairs has words of its own."""
+"""Charts of groups by the name of their section; the last two have words of their own."""
+
+DRAWINGS: Mapping[str, Callable[[RunFolder], list[Picture]]] = {
+    "proved": drawings,
+    "grid": grid_drawings,
+    "compared": compare.compare_drawings,
+    "weights": training_drawings,
+}
+"""Other pictures, by the name of their section."""
 
 _DIAGNOSED = ("apart", "first", "together", "head", "probabilities")
 _LAST = ("odds", "findings", "says", "settings")
@@ -156,3 +177,8 @@ def panels(run: RunFolder) -> list[Panel]:
     run = drawn(run)
     chapters = [CHAPTERS[name] for name in sections(run) if name in CHAPTERS]
     return [panel for chapter in chapters for panel in chapter.drawn(run) if panel is not None]
+
+
+def pictures(run: RunFolder) -> list[Panel | Picture]:
+    """Everything that is drawn of this folder, for its files: charts of groups, then all other pictures."""
+    return [*panels(run), *(each for name in sections(run) if name in DRAWINGS for each in DRAWINGS[name](run))]

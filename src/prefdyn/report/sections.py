@@ -1,26 +1,25 @@
 """The sections of a page: what `panels` lists for its kind of folder, with everything that their templates need."""
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prefdyn.report.compare import compare_chapter
 from prefdyn.report.facts import dataset_name, facts, files, left_out, model_name, settings_tables
-from prefdyn.report.figures import figure_bytes
+from prefdyn.report.figures import address
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.grid import grid_chapter
 from prefdyn.report.group_table import columns, group_rows, verdict_shares
 from prefdyn.report.many import drawn, drawn_words
 from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
-from prefdyn.report.panels import CHAPTERS, sections
+from prefdyn.report.panels import CHAPTERS, DRAWINGS, sections
 from prefdyn.report.picture import Panel, panel_json
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.says import says
 from prefdyn.report.tables import verdict_sentence
 from prefdyn.report.text import readable, visible
-from prefdyn.report.training import reading_chapter, training_pictures
+from prefdyn.report.training import reading_chapter
 
 _FINDINGS_SHOWN = 200
 _SEVERITIES = ("problem", "warning", "note")
@@ -126,12 +125,11 @@ def _part(sheet: Sheet, name: str) -> Part | None:
     charts, absent = _charts(sheet, name), chapter.absent(sheet.run, sheet.panels[name]) if sheet.run.groups else ""
     if not charts and not absent:
         return None
-    more = training_pictures(sheet.run) if name == "weights" else []
     return Part(
         id=chapter.id,
         heading=chapter.heading,
         template="chapter",
-        holds={"charts": charts, "pictures": more, "absent": absent},
+        holds={"charts": charts, "pictures": _pictures(sheet, name), "absent": absent},
     )
 
 
@@ -141,11 +139,14 @@ def _charts(sheet: Sheet, name: str) -> list[dict[str, Any]]:
 
 
 def _chart(panel: Panel, *, static: bool) -> dict[str, Any]:
-    still = None
-    if static:
-        raw = figure_bytes(panel, formats=("svg",))["svg"]
-        still = "data:image/svg+xml;base64," + base64.b64encode(raw).decode()
+    still = address(panel, formats=("svg",)) if static else None
     return {"id": panel.id, "title": panel.title, "caption": panel.caption, "still": still}
+
+
+def _pictures(sheet: Sheet, name: str) -> list[dict[str, Any]]:
+    """What the template of a still picture needs, for every other picture of a section."""
+    found = DRAWINGS[name](sheet.run) if name in DRAWINGS else []
+    return [{"id": each.id, "title": each.title, "caption": each.caption, "src": address(each)} for each in found]
 
 
 def _groups(sheet: Sheet) -> Part | None:
@@ -160,8 +161,10 @@ def _chapter(template: str, heading: str, make: Callable[[Sheet], Any]) -> Calla
     """A section that is left out where there is nothing to show in it; it may bring its own heading."""
 
     def part(sheet: Sheet) -> Part | None:
-        holds = make(sheet)
-        return holds and Part(id=template, heading=holds.get("heading", heading), template=template, holds=holds)
+        holds, drawn = make(sheet), {"charts": _charts(sheet, template), "pictures": _pictures(sheet, template)}
+        if holds is None:
+            return None
+        return Part(id=template, heading=holds.get("heading", heading), template=template, holds={**holds, **drawn})
 
     return part
 

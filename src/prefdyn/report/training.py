@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from prefdyn.diagnostics.many import SHOWN_GROUPS
-from prefdyn.report.drawings import Drawing, picture
+from prefdyn.picture import Picture
 from prefdyn.report.explained import explained
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.reading import reading, remark_sentence
 from prefdyn.report.text import readable, visible
-from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_figure
+from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_plot
 
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of a layer in the name of a module."""
@@ -46,15 +46,10 @@ def reading_chapter(run: RunFolder) -> dict[str, Any] | None:
     }
 
 
-def training_pictures(run: RunFolder) -> list[dict[str, Any]]:
-    """The pictures of `training_drawings`, for the page."""
-    return [picture(drawing) for drawing in training_drawings(run)]
-
-
-def training_drawings(run: RunFolder) -> list[Drawing]:
+def training_drawings(run: RunFolder) -> list[Picture]:
     """How far each module moved, and the updates one by one, where the folder has them."""
     found = (_modules(run), _updates(run))
-    return [drawing for drawing in found if drawing is not None]
+    return [picture for picture in found if picture is not None]
 
 
 def module_drifts(run: RunFolder) -> list[ModuleDrift]:
@@ -82,7 +77,7 @@ def module_drifts(run: RunFolder) -> list[ModuleDrift]:
     return sorted(found, key=lambda item: -float(item.drift[-1]))
 
 
-def _modules(run: RunFolder) -> Drawing | None:
+def _modules(run: RunFolder) -> Picture | None:
     found = module_drifts(run)
     if not found or max(len(item.steps) for item in found) < 2:
         return None
@@ -92,7 +87,7 @@ def _modules(run: RunFolder) -> Drawing | None:
         if relative
         else "in units of the weights (adapters: of the product that is added)"
     )
-    return Drawing(
+    return Picture(
         id="module-drift",
         title="How far each module moved",
         caption=f"Frobenius norm of the change of every trained module since the start, {what}. Left: along the run, "
@@ -101,25 +96,27 @@ def _modules(run: RunFolder) -> Drawing | None:
     )
 
 
-def _updates(run: RunFolder) -> Drawing | None:
+def _updates(run: RunFolder) -> Picture | None:
     if run.updates is None or "step" not in run.updates.schema.names or run.updates.num_rows < 2:
         return None
     steps = np.array([number(value) for value in run.updates["step"].to_pylist()])
-    series: list[tuple[str, np.ndarray]] = []
+    plots = []
     for key, label in _UPDATES:
         if key in run.updates.schema.names:
             values = np.array([number(value) for value in run.updates[key].to_pylist()])
             if np.isfinite(values).any():
-                series.append((label, values))
-    if not series:
+                plots.append(updates_plot(steps, label, values))
+    if not plots:
         return None
-    return Drawing(
+    return Picture(
         id="updates",
         title="Update by update",
         caption="Every update of the run: the loss of its batch before it, the norm of its gradient before "
         "clipping, and the learning rate. Thin: each update; thick: the running mean over a fiftieth of the run. A "
         "batch is a small sample, so its loss jumps; groups are measured on all of their pairs in the curves above.",
-        draw=partial(updates_figure, steps, series),
+        plots=tuple(plots),
+        size=(2.6, 1.78),
+        across=len(plots),
     )
 
 

@@ -8,14 +8,13 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from prefdyn.errors import DataError
-from prefdyn.report.figures import DPI, FAINT, INK, SETTINGS, SOFT, _plain, _widest, axes_at, heading, log_ticks
+from prefdyn.picture import Line, Plot
 from prefdyn.report.palette import GROUPS
+from prefdyn.report.sheet import DPI, FAINT, INK, SETTINGS, SOFT, axes_at, heading, log_ticks, plain, plain_log, widest
 
 _MOST_LINES = 8
 _FAR_IS_DARK = LinearSegmentedColormap.from_list("drift", ["#e6eef8", "#8fb5e0", "#2f68ad", "#173a66"])
@@ -57,12 +56,12 @@ def drift_figure(modules: Sequence[ModuleDrift], *, relative: bool) -> Figure:
     layers = sorted({item.layer for item in modules if item.layer is not None})
     unit = "Change over norm at the start" if relative else "Norm of the change"
     with matplotlib.rc_context(SETTINGS):
-        shown = [_plain(item.name, _WIDEST_NAME) for item in ranked[:_MOST_LINES]]
-        left, across, names = 0.85, 3.3, _widest(shown, 7.5) + 0.3
+        shown = [plain(item.name, _WIDEST_NAME) for item in ranked[:_MOST_LINES]]
+        left, across, names = 0.85, 3.3, widest(shown, 7.5) + 0.3
         mapped = len(modules) > 1
         columns = max(1, len(layers)) + any(item.layer is None for item in modules if layers)
         side, drop = min(0.34, 5.0 / columns), 0.24
-        rows = _widest([_plain(kind, _WIDEST_NAME) for kind in kinds], 8) + 0.2
+        rows = widest([plain(kind, _WIDEST_NAME) for kind in kinds], 8) + 0.2
         body = max(2.3, drop * len(kinds), 0.2 * len(shown))
         width = left + across + names + ((rows + side * columns + 1.15) if mapped else 0.1)
         figure = Figure(figsize=(max(width, 5.2), body + 1.35), dpi=DPI, facecolor="white")
@@ -78,54 +77,31 @@ def drift_figure(modules: Sequence[ModuleDrift], *, relative: bool) -> Figure:
         return figure
 
 
-def updates_figure(steps: Float[np.ndarray, " u"], series: Sequence[tuple[str, Float[np.ndarray, " u"]]]) -> Figure:
-    """Quantities of every update, one small panel each, with a running mean over a fiftieth of the run.
+def updates_plot(steps: Float[np.ndarray, " u"], label: str, values: Float[np.ndarray, " u"]) -> Plot:
+    """A quantity of every update, with its running mean over a fiftieth of the run.
 
     Args:
         steps: Of the updates, ascending.
-        series: Label and values; NaN where not measured.
-
-    Raises:
-        DataError: There is no series.
+        label: With the unit.
+        values: NaN where not measured.
     """
-    if not series:
-        raise DataError("no series is given; give at least one")
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(0.2 + 3.35 * len(series), 3.1), dpi=DPI, facecolor="white")
-        heading(figure, "Update by update")
-        for place, (label, values) in enumerate(series):
-            axes = axes_at(figure, 0.62 + 3.35 * place, 0.58, 2.6, 1.78)
-            known = np.isfinite(values)
-            label, values = _scaled(label, values)
-            thin = np.unique(np.linspace(0, known.sum() - 1, min(int(known.sum()), 2000)).astype(int))
-            axes.plot(steps[known][thin], values[known][thin], color=_THIN, linewidth=0.8)
-            window = max(1, int(known.sum()) // 50)
-            if window > 1:
-                mean = np.convolve(values[known], np.full(window, 1 / window), mode="valid")
-                middle = steps[known][(window - 1) // 2 : (window - 1) // 2 + len(mean)]
-                axes.plot(middle, mean, color=_THICK, linewidth=1.6)
-            else:
-                axes.plot(steps[known], values[known], color=_THICK, linewidth=1.2)
-            axes.set_title(label, fontsize=8.5)
-            axes.set_xlabel("Step")
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            if known.any() and np.ptp(values[known]) == 0:
-                axes.set_ylim(0, 1.6 * values[known][0] or 1.0)
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace("-", "−")))
-            axes.grid(True, axis="y", color=FAINT, linewidth=0.6)
-            axes.set_axisbelow(True)
-            axes.tick_params(length=0, labelsize=7.5)
-        return figure
-
-
-def plain_log(axis: Axis, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis in plain numbers, the denser the less it spans."""
-    subs = (1.0,) if high > 1000 * low else (1.0, 2.0, 5.0)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 1e-3 <= value < 1e5 else f"{value:.0e}"))
-    axis.set_minor_formatter(NullFormatter())
+    known = np.isfinite(values)
+    label, values = _scaled(label, values)
+    at, seen = steps[known], values[known]
+    thin = np.unique(np.linspace(0, len(at) - 1, min(len(at), 2000)).astype(int))
+    window = max(1, len(at) // 50)
+    mean = np.convolve(seen, np.full(window, 1 / window), mode="valid")
+    lines = [Line(label="", x=at[(window - 1) // 2 :][: len(mean)], y=mean, colour=_THICK, width=1.6)]
+    if window > 1:
+        lines.insert(0, Line(label="", x=at[thin], y=seen[thin], colour=_THIN, width=0.8))
+    level = len(seen) > 0 and np.ptp(seen) == 0
+    return Plot(
+        title=label,
+        x_label="Step",
+        x_range=(float(steps[0]), float(steps[-1])),
+        lines=tuple(lines),
+        y_range=(0, 1.6 * float(seen[0]) or 1.0) if level else (None, None),
+    )
 
 
 # pieces -------------------------------------------------------------------------------------------------------------
@@ -206,7 +182,7 @@ def _map(
         cmap=_FAR_IS_DARK, norm=norm, edgecolors="white", linewidth=0.8,
     )  # fmt: skip
     axes.set_ylim(len(kinds) - 0.5, -0.5)
-    axes.set_yticks(range(len(kinds)), [_plain(kind, _WIDEST_NAME) for kind in kinds], fontsize=8, color=INK)
+    axes.set_yticks(range(len(kinds)), [plain(kind, _WIDEST_NAME) for kind in kinds], fontsize=8, color=INK)
     step = max(1, math.ceil(0.22 * len(columns) / box[2]))
     labels = ["–" if layer is None else f"{layer}" for layer in columns]
     if layers:
