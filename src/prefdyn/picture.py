@@ -1,4 +1,4 @@
-"""A picture in numbers, drawn elsewhere: what a recipe shows, and what a page shows beside its charts of groups."""
+"""A picture in numbers, drawn elsewhere: figures of recipes, charts that a page's script draws, and all others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +10,10 @@ from prefdyn.errors import DataError
 
 Scale = Literal["linear", "log", "step"]
 """Of an axis; "step" is logarithmic in 1 + step, so that the start has a place on it."""
+Marker = Literal["dot", "ring", "tick", "cross", "diamond", "triangle", "bar", "share", "number"]
+"""How a series is drawn; "share" (a percentage) and "number" are written at the end of each group's row."""
+Kind = Literal["plots", "lines", "dots", "scatter", "heat", "points", "hist"]
+"""Plots, or a chart of groups, whose arrays the script of a page draws as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +71,39 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One thing in a chart of groups: a view of curves or of a matrix, or a series of points. Arrays go by name."""
+
+    label: str
+    values: str
+    """Name of the array: (m, s) for lines, (m,) for dots and scatter, (m, m) for heat, (bins,) for hist."""
+    axis: str = ""
+    """Axis label with unit, where it differs from the picture's."""
+    low: str | None = None
+    high: str | None = None
+    """Names of the arrays with the ends of an interval."""
+    told: bool = False
+    """The interval is told where one points at a row, and not drawn."""
+    alone: str | None = None
+    """Name of the array with the same groups' other curves, dashed: each trained by itself, unless
+    `options["dashed"]` says otherwise."""
+    marker: Marker = "dot"
+    limit: float | None = None
+    """For a heat map: the colours run from -limit to +limit."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What one sees: plots of one kind, side by side and in rows."""
+    """What one sees: a chart of groups, or plots of one kind, side by side and in rows."""
 
     id: str
     """Fixed, never from data; also the name of its files."""
     title: str
     caption: str
+    kind: Kind = "plots"
+
+    # of plots
     plots: tuple[Plot, ...] = ()
     size: tuple[float, float] = (3.6, 2.6)
     """Inches of one of its plots of lines."""
@@ -82,6 +112,26 @@ class Picture:
     draw: Callable[[], Any] | None = None
     """What draws it, where it is none of plots: a function of this package with its arguments bound."""
 
+    # of a chart of groups
+    x_label: str = ""
+    y_label: str = ""
+    groups: tuple[str, ...] = ()
+    """Names, as shown, that group codes refer to."""
+    colours: tuple[int, ...] = ()
+    """(m,) place in the palette per group, -1 for grey."""
+    verdicts: tuple[str | None, ...] = ()
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+    orders: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Ways to sort the groups: a label, and group codes from first to last."""
+    lines: tuple[tuple[str, float], ...] = ()
+    """Reference lines across the value axis: label and place."""
+    labels: tuple[str, ...] = ()
+    """Names of single points, where they have any."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
-        if not self.plots and self.draw is None:
+        if not (self.plots or self.layers or self.draw):
             raise DataError(f"the picture {self.id!r} has no plot; give at least one")
+        for values in self.arrays.values():
+            values.setflags(write=False)

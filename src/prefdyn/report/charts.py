@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from prefdyn.picture import Layer, Picture
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, VERDICTS, look
-from prefdyn.report.picture import Layer, Panel
 from prefdyn.report.sheet import (
     DIVERGING,
     DPI,
@@ -44,29 +44,29 @@ _SERIES = {
 }
 
 
-def _figure(panel: Panel, width: float, height: float) -> Figure:
+def _figure(panel: Picture, width: float, height: float) -> Figure:
     """An empty figure of that size in inches with the panel's title. Places are computed here, once, not searched."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     heading(figure, plain(panel.title))
     return figure
 
 
-def _names(panel: Panel, codes: Sequence[int], width: int = 34) -> list[str]:
+def _names(panel: Picture, codes: Sequence[int], width: int = 34) -> list[str]:
     return [plain(panel.groups[code], width) for code in codes]
 
 
-def _coloured(panel: Panel) -> list[int]:
+def _coloured(panel: Picture) -> list[int]:
     """Codes of the groups with a colour, in the order of the palette."""
     codes = [code for code, place in enumerate(panel.colours) if place >= 0]
     return sorted(codes, key=lambda code: panel.colours[code])
 
 
-def _colour(panel: Panel, code: int) -> str:
+def _colour(panel: Picture, code: int) -> str:
     place = panel.colours[code]
     return GROUPS[place].light if place >= 0 else _REST
 
 
-def _draw_lines(panel: Panel) -> Figure:
+def _draw_lines(panel: Picture) -> Figure:
     steps = panel.arrays["step"]
     drawn = np.any([np.isfinite(panel.arrays[layer.values]).any(axis=1) for layer in panel.layers], axis=0)
     coloured = [code for code in _coloured(panel) if drawn[code]]
@@ -108,7 +108,7 @@ def _draw_lines(panel: Panel) -> Figure:
     return figure
 
 
-def _draw_dots(panel: Panel) -> Figure:
+def _draw_dots(panel: Picture) -> Figure:
     codes = list(panel.orders[0][1])
     series = [layer for layer in panel.layers if layer.marker not in _WRITTEN]
     written = [_column(panel, layer, codes) for layer in panel.layers if layer.marker in _WRITTEN]
@@ -173,13 +173,13 @@ def _draw_dots(panel: Panel) -> Figure:
     return figure
 
 
-def _column(panel: Panel, layer: Layer, codes: Sequence[int]) -> list[str]:
+def _column(panel: Picture, layer: Layer, codes: Sequence[int]) -> list[str]:
     """A heading and one entry per row."""
     values, form = panel.arrays[layer.values][list(codes)], _WRITTEN[layer.marker]
     return [plain(layer.axis), *("–" if np.isnan(value) else form(value) for value in values.tolist())]
 
 
-def _draw_scatter(panel: Panel) -> Figure:
+def _draw_scatter(panel: Picture) -> Figure:
     height = panel.arrays["decrease"]
     known = [*VERDICTS, *{verdict for verdict in panel.verdicts if verdict not in VERDICTS}]
     verdicts = [verdict for verdict in known if verdict in panel.verdicts]
@@ -221,7 +221,7 @@ def _draw_scatter(panel: Panel) -> Figure:
     return figure
 
 
-def _draw_heat(panel: Panel) -> Figure:
+def _draw_heat(panel: Picture) -> Figure:
     codes = list(panel.orders[0][1])
     m, columns = len(codes), len(panel.layers)
     size = min(9.0, max(1.8, 0.13 * m))
@@ -254,7 +254,7 @@ def _draw_heat(panel: Panel) -> Figure:
     return figure
 
 
-def _draw_points(panel: Panel) -> Figure:
+def _draw_points(panel: Picture) -> Figure:
     coloured = _coloured(panel)
     rest = len(panel.groups) - len(coloured)
     names = _names(panel, coloured, 30) + ([f"{rest} other groups"] if rest else [])
@@ -287,7 +287,7 @@ def _draw_points(panel: Panel) -> Figure:
     return figure
 
 
-def _draw_hist(panel: Panel) -> Figure:
+def _draw_hist(panel: Picture) -> Figure:
     figure = _figure(panel, 7.2, 3.4)
     axes = axes_at(figure, 0.8, 0.6, 6.2, 2.3)
     edges, share = panel.arrays["edges"], panel.arrays["share"]
@@ -303,7 +303,7 @@ def _draw_hist(panel: Panel) -> Figure:
     return figure
 
 
-CHARTS: Mapping[str, Callable[[Panel], Figure]] = {
+CHARTS: Mapping[str, Callable[[Picture], Figure]] = {
     "lines": _draw_lines,
     "dots": _draw_dots,
     "scatter": _draw_scatter,

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from prefdyn.picture import Line, Picture, Plot
+from prefdyn.picture import Layer, Line, Marker, Picture, Plot
 from prefdyn.planning.compare import Side
 from prefdyn.report.folders import RunFolder, number, read_folder
-from prefdyn.report.picture import Layer, Marker, Panel
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders, sorted_codes
 from prefdyn.report.tables import minus, shown
 from prefdyn.report.text import cells, padded, sentence, shorten, visible, wrapped
@@ -338,7 +337,7 @@ def _sides(run: RunFolder, split: str, quantity: str) -> dict[tuple[str, str], t
     return {key: (np.array([at for at, _ in rows]), np.array([to for _, to in rows])) for key, rows in found.items()}
 
 
-def order_places(run: RunFolder) -> Panel | None:
+def order_places(run: RunFolder) -> Picture | None:
     """Place of each group in the order of learning of both runs."""
     places = {side: _of_rows(run, f"{side}_place") for side in ("first", "second")}
     both = np.isfinite(places["first"]) & np.isfinite(places["second"])
@@ -348,7 +347,7 @@ def order_places(run: RunFolder) -> Panel | None:
     part = run.part("comparison")
     arrays = {side: np.where(both, values, math.nan) for side, values in places.items()}
     arrays |= {"low": np.fmin(*arrays.values()), "high": np.fmax(*arrays.values())}
-    return Panel(
+    return Picture(
         id="compare-order",
         title="Order of learning",
         kind="dots",
@@ -372,7 +371,7 @@ def order_places(run: RunFolder) -> Panel | None:
     )
 
 
-def distinguishability(run: RunFolder) -> Panel | None:
+def distinguishability(run: RunFolder) -> Picture | None:
     """How far apart both runs hold the two answers of each group, before and after."""
     return _separability(
         run,
@@ -384,7 +383,7 @@ def distinguishability(run: RunFolder) -> Panel | None:
     )
 
 
-def spread(run: RunFolder) -> Panel | None:
+def spread(run: RunFolder) -> Picture | None:
     """The spread of each group before and after."""
     return _separability(
         run,
@@ -396,7 +395,7 @@ def spread(run: RunFolder) -> Panel | None:
     )
 
 
-def _separability(run: RunFolder, what: str, title: str, caption: str, axis: str) -> Panel | None:
+def _separability(run: RunFolder, what: str, title: str, caption: str, axis: str) -> Picture | None:
     keys = [f"{side}_{what}_{when}" for side in ("first", "second") for when in ("before", "after")]
     # states of training pairs where both splits were measured: there are more of them
     arrays = {key: _of_rows(run, key, split="train") for key in keys}
@@ -411,7 +410,7 @@ def _separability(run: RunFolder, what: str, title: str, caption: str, axis: str
     values = np.concatenate([arrays[key] for key in known])
     values = values[np.isfinite(values)]
     log = what == "spread" and values.min() > 0 and values.max() > 10 * values.min()
-    return Panel(
+    return Picture(
         id=f"compare-{what}",
         title=title,
         kind="dots",

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn.picture import Layer, Picture
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.palette import MOST_COLOURED
-from prefdyn.report.picture import Layer, Panel
 from prefdyn.report.shown_groups import for_groups, telling
 from prefdyn.report.tables import shown
 
@@ -16,7 +16,7 @@ _FROM_THE_FIRST_STEP = {"reward_accuracy", "chosen_falling"}
 """Shares of pairs that moved: 0 before the first step because nothing has moved, which is no point of a curve."""
 
 
-def loss_curves(run: RunFolder) -> Panel | None:
+def loss_curves(run: RunFolder) -> Picture | None:
     """Loss of every group, on held-out and on training pairs."""
     start = run.curves("loss")[:, :1]
     start = start[np.isfinite(start)]
@@ -52,7 +52,7 @@ def loss_curves(run: RunFolder) -> Panel | None:
     )
 
 
-def accuracy_curves(run: RunFolder) -> Panel | None:
+def accuracy_curves(run: RunFolder) -> Picture | None:
     """Reward and policy accuracy."""
     judged = np.isfinite(run.curves("reward_accuracy", split="held_out")).any()
     split, word = ("held_out", "held out") if judged else ("train", "training pairs")
@@ -77,7 +77,7 @@ def accuracy_curves(run: RunFolder) -> Panel | None:
     )
 
 
-def margin_curves(run: RunFolder) -> Panel | None:
+def margin_curves(run: RunFolder) -> Picture | None:
     """Mean reward margins."""
     return _lines(
         run,
@@ -91,7 +91,7 @@ def margin_curves(run: RunFolder) -> Panel | None:
     )
 
 
-def log_prob_curves(run: RunFolder) -> Panel | None:
+def log_prob_curves(run: RunFolder) -> Picture | None:
     """Change of the chosen and of the rejected log-probability."""
     return _lines(
         run,
@@ -112,7 +112,7 @@ def log_prob_curves(run: RunFolder) -> Panel | None:
     )
 
 
-def chosen_falling(run: RunFolder) -> Panel | None:
+def chosen_falling(run: RunFolder) -> Picture | None:
     """Share of pairs whose chosen side became less likely."""
     return _lines(
         run,
@@ -130,7 +130,7 @@ def chosen_falling(run: RunFolder) -> Panel | None:
     )
 
 
-def gradient_norm(run: RunFolder) -> Panel | None:
+def gradient_norm(run: RunFolder) -> Picture | None:
     """Norm of each group's gradient in the head."""
     return _lines(
         run,
@@ -149,7 +149,7 @@ def gradient_norm(run: RunFolder) -> Panel | None:
     )
 
 
-def state_curves(run: RunFolder) -> Panel | None:
+def state_curves(run: RunFolder) -> Picture | None:
     """Distinguishability and spread along the run; in a run of the head alone the states stay as they are."""
     steps, gap = run.steps().astype(np.float64), run.curves("distinguishability")
     known = np.isfinite(gap)
@@ -166,7 +166,7 @@ def state_curves(run: RunFolder) -> Panel | None:
         layers.append(Layer(label="Spread", values="spread", axis="Spread (trace / distinguishability²)"))
     else:
         del arrays["spread"]
-    return Panel(
+    return Picture(
         id="state-curves",
         title="What training makes of the states",
         kind="lines",
@@ -199,7 +199,7 @@ def _lines(
     views: Sequence[tuple[str, str, str, str]],
     lines: tuple[tuple[str, float], ...] = (),
     **options: Any,
-) -> Panel | None:
+) -> Picture | None:
     """Curves over steps; a view is (key, label, quantity, split), its axis label stands in `options["axes"]`."""
     steps = run.steps().astype(np.float64)
     if len(steps) < 2:
@@ -223,7 +223,7 @@ def _lines(
         layers.append(Layer(label=label, values=key, axis=axes[quantity], alone=alone))
     if not layers:
         return None
-    return Panel(
+    return Picture(
         id=name,
         title=title,
         kind="lines",

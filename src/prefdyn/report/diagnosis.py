@@ -6,13 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from prefdyn.dynamics.order import rank_correlation
+from prefdyn.picture import Layer, Marker, Picture
 from prefdyn.report.folders import RunFolder, number
-from prefdyn.report.picture import Layer, Marker, Panel
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders, similar_together, sorted_codes
 from prefdyn.report.text import visible
 
 
-def distinguishability(run: RunFolder) -> Panel | None:
+def distinguishability(run: RunFolder) -> Picture | None:
     """How far apart the two classes of each group are, beside its null and the untrained twin."""
     keys = {"debiased": "debiased", "low": "debiased_low", "high": "debiased_high"}
     keys |= {"raw": "raw_mean_norm" if run.responses else "distinguishability", "null": "null_rms"}
@@ -42,7 +42,7 @@ def distinguishability(run: RunFolder) -> Panel | None:
             layers.append(Layer(label=label, values=name, marker=marker))
     order = arrays["debiased"] if "debiased" in known else arrays["raw"]
     words = _swapped_words if run.responses else _distinguishability_words
-    return Panel(
+    return Picture(
         id="distinguishability",
         title="Distinguishability",
         kind="dots",
@@ -88,7 +88,7 @@ def _swapped_words(drawn: set[str], interval: bool) -> str:
     return " ".join(words)
 
 
-def probe(run: RunFolder) -> Panel | None:
+def probe(run: RunFolder) -> Picture | None:
     """What a held-out probe reaches, beside what tells the sides apart without the model."""
     keys = {"probe": "probe_accuracy", "low": "probe_low", "high": "probe_high", "chance": "probe_chance"}
     for name, key in (("untrained", "untrained_probe"), ("words", "words"), ("length", "length")):
@@ -122,7 +122,7 @@ def probe(run: RunFolder) -> Panel | None:
                 )
             )
     rest = "words, length, reference and chance" if "reference" in known else "words, length and chance"
-    return Panel(
+    return Picture(
         id="probe",
         title=f"Held-out probe against {rest}",
         kind="dots",
@@ -155,12 +155,12 @@ def _probe_words(run: RunFolder, known: set[str]) -> str:
     return " ".join(words)
 
 
-def priority(run: RunFolder) -> Panel | None:
+def priority(run: RunFolder) -> Picture | None:
     """How much of the first joint step serves each group."""
     values = run.column("priority")
     if len(values) < 2 or not np.isfinite(values).any():
         return None
-    return Panel(
+    return Picture(
         id="priority",
         title="Priority in the first joint step",
         kind="dots",
@@ -178,7 +178,7 @@ def priority(run: RunFolder) -> Panel | None:
     )
 
 
-def order(run: RunFolder) -> Panel | None:
+def order(run: RunFolder) -> Picture | None:
     """What is known before training against how far the simulated loss falls."""
     loss = run.curves("loss")
     if len(run.groups) < 3 or loss.shape[1] < 2:
@@ -197,7 +197,7 @@ def order(run: RunFolder) -> Panel | None:
         for name in ("distinguishability", "priority")
         if name in known
     ]
-    return Panel(
+    return Picture(
         id="order",
         title="Does the diagnosis predict the order?",
         kind="scatter",
@@ -213,7 +213,7 @@ def order(run: RunFolder) -> Panel | None:
     )
 
 
-def trained_order(run: RunFolder) -> Panel | None:
+def trained_order(run: RunFolder) -> Picture | None:
     """What the states were at the start against how far the loss fell."""
     loss = run.curves("loss")
     gap = run.column("distinguishability_before")
@@ -221,7 +221,7 @@ def trained_order(run: RunFolder) -> Panel | None:
         return None
     fall = loss[:, 0] - loss[:, -1]
     found = rank_correlation(gap, fall)
-    return Panel(
+    return Picture(
         id="order",
         title="Does distinguishability at the start say what is learned?",
         kind="scatter",
@@ -255,7 +255,7 @@ def _agreement_note(run: RunFolder, key: str) -> str:
     return f"Spearman {spearman:.2f}{tail}{over}."
 
 
-def cosine(run: RunFolder) -> Panel | None:
+def cosine(run: RunFolder) -> Picture | None:
     """Cosines between the groups' states."""
     raw = _matrix(run, "diagnostics", "cosine", "raw")
     centred = _matrix(run, "diagnostics", "cosine", "centred")
@@ -284,7 +284,7 @@ def cosine(run: RunFolder) -> Panel | None:
     geometry = run.part("diagnostics", "geometry") or {}
     rank = number(geometry.get("effective_rank"))
     tail = "" if math.isnan(rank) else f" All pairs' states spread over about {rank:.1f} directions (effective rank)."
-    return Panel(
+    return Picture(
         id="cosine",
         title="Which groups the model holds alike",
         kind="heat",
@@ -301,14 +301,14 @@ def cosine(run: RunFolder) -> Panel | None:
     )
 
 
-def influence(run: RunFolder) -> Panel | None:
+def influence(run: RunFolder) -> Picture | None:
     """What a step on one group does to the margin of another."""
     matrix = _matrix(run, "diagnostics", "influence", "matrix")
     if matrix is None or len(matrix) < 2:
         return None
     unit = visible(run.part("diagnostics", "influence", "unit") or "reward margin")
     centred = _matrix(run, "diagnostics", "cosine", "centred")
-    return Panel(
+    return Picture(
         id="influence",
         title="Who pushes whom",
         kind="heat",
@@ -359,7 +359,7 @@ def _heat_orders(run: RunFolder, structure: np.ndarray) -> tuple[tuple[str, tupl
     return tuple(orders)
 
 
-def embedding(run: RunFolder) -> Panel | None:
+def embedding(run: RunFolder) -> Picture | None:
     """The pairs in two dimensions."""
     part = run.part("diagnostics", "embedding")
     if not isinstance(part, Mapping) or not part.get("x"):
@@ -384,7 +384,7 @@ def embedding(run: RunFolder) -> Panel | None:
     size = f"{fine.sum():,} of {of:,} pairs" if isinstance(of, int) else f"{fine.sum():,} pairs"
     signs = np.array(sign)[fine]
     classes = bool(np.isfinite(signs).any())
-    return Panel(
+    return Picture(
         id="embedding",
         title="A picture of the pairs",
         kind="points",
@@ -412,7 +412,7 @@ def _cloud_words(run: RunFolder, *, classes: bool) -> str:
     )
 
 
-def agreement(run: RunFolder) -> Panel | None:
+def agreement(run: RunFolder) -> Picture | None:
     """How far the pairs agree with all the others."""
     if run.pairs is None or "agreement" not in run.pairs.schema.names:
         return None
@@ -428,7 +428,7 @@ def agreement(run: RunFolder) -> Panel | None:
     edges = width * np.arange(math.floor(low / width), math.ceil(high / width) + 1)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     against = float((values < 0).mean())
-    return Panel(
+    return Picture(
         id="agreement",
         title="How far the pairs agree with the rest",
         kind="hist",

@@ -20,7 +20,6 @@ from prefdyn._files import atomic_write
 from prefdyn.errors import StoreError
 from prefdyn.picture import Picture
 from prefdyn.report.charts import CHARTS
-from prefdyn.report.picture import Panel
 from prefdyn.report.plots import PLOTS
 from prefdyn.report.sheet import DPI, SETTINGS
 
@@ -28,7 +27,7 @@ Format = Literal["svg", "png", "pdf"]
 
 
 def write_figures(
-    pictures: Iterable[Panel | Picture], folder: str | Path, *, formats: Sequence[Format] = ("svg", "png")
+    pictures: Iterable[Picture], folder: str | Path, *, formats: Sequence[Format] = ("svg", "png")
 ) -> list[Path]:
     """Draw every picture into a folder, one file per format, named by the picture's id.
 
@@ -57,7 +56,7 @@ def write_figures(
     return written
 
 
-def figure_bytes(picture: Panel | Picture, *, formats: Sequence[Format] = ("svg", "png")) -> dict[Format, bytes]:
+def figure_bytes(picture: Picture, *, formats: Sequence[Format] = ("svg", "png")) -> dict[Format, bytes]:
     """One picture as the bytes of its files, by format."""
     mark, found, figure = hashlib.sha256(pickle.dumps(picture)).digest(), dict[Format, bytes](), None
     for kind in formats:
@@ -71,15 +70,15 @@ def figure_bytes(picture: Panel | Picture, *, formats: Sequence[Format] = ("svg"
     return found
 
 
-def figure_of(picture: Panel | Picture) -> Figure:
+def figure_of(picture: Picture) -> Figure:
     """One picture as a matplotlib figure."""
     with matplotlib.rc_context(SETTINGS):
-        if isinstance(picture, Panel):
-            return CHARTS[picture.kind](picture)
-        return picture.draw() if picture.draw else PLOTS[picture.plots[0].kind](picture)
+        if picture.draw:
+            return picture.draw()
+        return PLOTS[picture.plots[0].kind](picture) if picture.plots else CHARTS[picture.kind](picture)
 
 
-def address(picture: Panel | Picture, formats: Sequence[Format] = ("svg", "png")) -> str:
+def address(picture: Picture, formats: Sequence[Format] = ("svg", "png")) -> str:
     """The picture as a data address: in that of the formats which is smallest."""
     return smallest(figure_bytes(picture, formats=formats))
 

@@ -8,7 +8,6 @@ from prefdyn.report import compare, curves, diagnosis, responses
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.grid import grid_drawings
 from prefdyn.report.many import drawn
-from prefdyn.report.picture import Panel
 from prefdyn.report.proved import drawings
 from prefdyn.report.training import training_drawings
 
@@ -19,18 +18,18 @@ class Chapter:
 
     id: str
     heading: str
-    pictures: Mapping[str, Callable[[RunFolder], Panel | None]]
+    pictures: Mapping[str, Callable[[RunFolder], Picture | None]]
     """What draws each, by what it is called where it was not measured."""
     told: Callable[[RunFolder], bool] = field(default=lambda _: True)
     """Whether the page says which of them were not measured."""
     note: str = ""
     """What is said below instead."""
 
-    def drawn(self, run: RunFolder) -> list[Panel | None]:
+    def drawn(self, run: RunFolder) -> list[Picture | None]:
         """Its pictures of this folder, None for each that was not measured."""
         return [draw(run) for draw in self.pictures.values()]
 
-    def absent(self, run: RunFolder, found: Sequence[Panel | None]) -> str:
+    def absent(self, run: RunFolder, found: Sequence[Picture | None]) -> str:
         """What the page says of those that were not measured; empty where it says nothing."""
         if not run.groups or not self.told(run):
             return ""
@@ -162,7 +161,7 @@ def sections(run: RunFolder) -> tuple[str, ...]:
     return one.get(run.kind) or PAGES.get(run.kind, _OTHER)
 
 
-def panels(run: RunFolder) -> list[Panel]:
+def panels(run: RunFolder) -> list[Picture]:
     """Every panel that this folder has numbers for, in the order of the page.
 
     Args:
@@ -179,6 +178,6 @@ def panels(run: RunFolder) -> list[Panel]:
     return [panel for chapter in chapters for panel in chapter.drawn(run) if panel is not None]
 
 
-def pictures(run: RunFolder) -> list[Panel | Picture]:
+def pictures(run: RunFolder) -> list[Picture]:
     """Everything that is drawn of this folder, for its files: charts of groups, then all other pictures."""
     return [*panels(run), *(each for name in sections(run) if name in DRAWINGS for each in DRAWINGS[name](run))]

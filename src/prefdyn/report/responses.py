@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from prefdyn.picture import Layer, Marker, Picture
 from prefdyn.report.folders import RunFolder, number
-from prefdyn.report.picture import Layer, Marker, Panel
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders
 from prefdyn.report.tables import shown
 from prefdyn.report.text import readable
@@ -22,7 +22,7 @@ HOLDS, ROUGHLY = 0.1, 0.25
 # panels -------------------------------------------------------------------------------------------------------------
 
 
-def first_step(run: RunFolder) -> Panel | None:
+def first_step(run: RunFolder) -> Picture | None:
     """What the first joint step does to chosen and rejected responses."""
     keys = {"chosen": "chosen_push", "rejected": "rejected_push", "falls": "chosen_falls_first", "ches": "ches"}
     arrays = {name: run.column(key) for name, key in keys.items()}
@@ -46,7 +46,7 @@ def first_step(run: RunFolder) -> Panel | None:
             "CHES, normalised by length, compares the mean states of the two responses; the higher, the more "
             "displacement it predicts. Its unit is the states', so it compares groups of this run only."
         )
-    return Panel(
+    return Picture(
         id="first-step",
         title="First step on chosen and rejected log-probability",
         kind="dots",
@@ -66,7 +66,7 @@ def first_step(run: RunFolder) -> Panel | None:
     )
 
 
-def exact_training(run: RunFolder) -> Panel | None:
+def exact_training(run: RunFolder) -> Picture | None:
     """Loss and margin of the pairs that were trained exactly, with their first-order curves."""
     return _beside_exact(
         run,
@@ -79,7 +79,7 @@ def exact_training(run: RunFolder) -> Panel | None:
     )
 
 
-def exact_log_probs(run: RunFolder) -> Panel | None:
+def exact_log_probs(run: RunFolder) -> Picture | None:
     """Chosen and rejected log-probabilities of the pairs that were trained exactly, with their first-order curves."""
     return _beside_exact(
         run,
@@ -102,7 +102,7 @@ def _beside_exact(
     caption: str,
     views: Sequence[tuple[str, str, str]],
     lines: tuple[tuple[str, float], ...],
-) -> Panel | None:
+) -> Picture | None:
     """Exact curves with the first-order curves of the same pairs dashed; a view is (quantity, label, axis label)."""
     steps, curves = exact_curves(run)
     arrays: dict[str, np.ndarray] = {"step": steps}
@@ -115,7 +115,7 @@ def _beside_exact(
         layers.append(Layer(label=label, values=exact, axis=axis, alone=first_order))
     if not layers:
         return None
-    return Panel(
+    return Picture(
         id=name,
         title=title,
         kind="lines",

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prefdyn.picture import Picture
+from prefdyn.report.chart_json import chart_json
 from prefdyn.report.compare import compare_chapter
 from prefdyn.report.facts import dataset_name, facts, files, left_out, model_name, settings_tables
 from prefdyn.report.figures import address
@@ -14,7 +16,6 @@ from prefdyn.report.many import drawn, drawn_words
 from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.panels import CHAPTERS, DRAWINGS, sections
-from prefdyn.report.picture import Panel, panel_json
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.says import says
 from prefdyn.report.tables import verdict_sentence
@@ -45,7 +46,7 @@ class Sheet:
     whole: RunFolder
     run: RunFolder
     """Without the groups that are too many to be shown."""
-    panels: Mapping[str, Sequence[Panel | None]]
+    panels: Mapping[str, Sequence[Picture | None]]
     """By the name of their chapter."""
     static: bool
 
@@ -110,7 +111,7 @@ def _numbers(sheet: Sheet) -> dict[str, Any]:
             for label, verdict in zip(run.labels, run.verdicts, strict=True)
         ],
         "colours": list(shown[0].colours) if shown else [],
-        "panels": [panel_json(panel) for panel in shown],
+        "panels": [chart_json(panel) for panel in shown],
     }
 
 
@@ -138,7 +139,7 @@ def _charts(sheet: Sheet, name: str) -> list[dict[str, Any]]:
     return [_chart(panel, static=sheet.static) for panel in sheet.panels.get(name, []) if panel is not None]
 
 
-def _chart(panel: Panel, *, static: bool) -> dict[str, Any]:
+def _chart(panel: Picture, *, static: bool) -> dict[str, Any]:
     still = address(panel, formats=("svg",)) if static else None
     return {"id": panel.id, "title": panel.title, "caption": panel.caption, "still": still}
 
