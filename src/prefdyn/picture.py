@@ -32,6 +32,8 @@ class Line:
     """Name of a colour, where the papers have one that is not of that map."""
     style: Literal["solid", "dashed", "dotted", "points"] = "solid"
     width: float = 1.7
+    marked: bool = False
+    """A dot at every place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Plot:
     | kind | holds |
     |---|---|
     | `lines` | `lines` |
-    | `heat` | `matrix` with `names` of its rows, and of its columns the same |
+    | `heat` | `matrix` with `names` of its rows and `columns`, or of both the same; words in its `cells` |
     | `clouds` | `lines` of style "points": x and y of points |
     | `table` | `columns` and `rows` of text |
     | `texts` | `rows` of a heading and a text each |
@@ -63,6 +65,14 @@ class Plot:
     """Level lines: a name and a height."""
     matrix: np.ndarray | None = None
     names: tuple[str, ...] = ()
+    """Of the rows of a matrix; of the places 0, 1, … across, where lines go from name to name."""
+    cells: tuple[tuple[str, ...], ...] = ()
+    framed: tuple[int, int] | None = None
+    """Row and column of the cell that is framed."""
+    shades: Literal["against", "few", "far"] = "against"
+    """Colours of a matrix: below 0 against above 0, or dark where there is little, or where there is much."""
+    unit: str = ""
+    """Of a matrix, beside its colours."""
     limit: float | None = None
     """Largest size that the colours of a heat map, or the axes of clouds, show."""
     columns: tuple[str, ...] = ()

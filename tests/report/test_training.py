@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import re
-from functools import partial
 from typing import Any
 
 import matplotlib
@@ -23,7 +22,7 @@ from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
 from prefdyn.report.panels import panels
 from prefdyn.report.training import _short, module_drifts, training_drawings
-from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_plot
+from prefdyn.report.training_figures import ModuleDrift, drift_plot, modules_plot, updates_plot
 from prefdyn.trajectory import MODULES
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
 from tests.report.test_field_figures import word_boxes
@@ -119,7 +118,11 @@ def test_a_simulation_is_read_too_and_an_audit_keeps_its_verdicts(tmp_path):
 
 def test_missing_files_leave_their_pictures_out(tmp_path):
     folder = make_trained_folder(tmp_path / "run", names=3)
-    assert [drawing.id for drawing in training_drawings(read_folder(folder))] == ["module-drift", "updates"]
+    assert [drawing.id for drawing in training_drawings(read_folder(folder))] == [
+        "module-drift",
+        "module-map",
+        "updates",
+    ]
     (folder / "modules.parquet").unlink()
     (folder / "steps.csv").unlink()
     run = read_folder(folder)
@@ -205,8 +208,12 @@ def updates(steps, *series):
     return Picture(id="updates", title="Update by update", caption="", plots=plots, size=(2.6, 1.78), across=3)
 
 
-def drifts(*arguments, **options):
-    return Picture(id="drift", title="Drift", caption="", draw=partial(drift_figure, *arguments, **options))
+def drifts(modules, *, relative):
+    return Picture(id="drift", title="Drift", caption="", plots=(drift_plot(modules, relative=relative),))
+
+
+def mapped(modules):
+    return Picture(id="map", title="Drift", caption="", plots=(modules_plot(modules, relative=True),))
 
 
 DRAWN = {
@@ -216,6 +223,9 @@ DRAWN = {
     "head": drifts(modules((), 0, loose=("lm_head",)), relative=True),
     "no layers": drifts(modules((), 0, loose=("a", "b", "c")), relative=True),
     "long": drifts(modules(KINDS, 2, steps=(0, 10, 1_000_000)), relative=True),
+    "map": mapped(modules(KINDS, 4)),
+    "deep map": mapped(modules([*KINDS, "W" * 50], 80)),
+    "map without layers": mapped(modules((), 0, loose=("a", "b", "c"))),
     "updates": updates(UPDATES, ("Loss (nats)", NOISE), ("Norm", NOISE * 1e5), ("Rate", 0 * NOISE + 3e-6)),
     "one update": updates(np.array([1.0, 2.0]), ("Loss (nats)", np.array([0.7, math.nan]))),
 }
@@ -241,15 +251,13 @@ def test_no_words_lie_on_others_or_leave_the_picture(name):
 
 
 def test_the_map_shows_each_module_at_its_layer():
-    some = modules(KINDS, 4)
-    figure = figure_of(DRAWN["full"])
-    image = next(axes for axes in figure.axes if axes.get_title(loc="left") == "All, at the end").collections[0]
-    shown: Any = image.get_array()
-    values = np.ma.filled(shown, math.nan).reshape(7, 5)
-    kinds = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    some, plot = modules(KINDS, 4), modules_plot(modules(KINDS, 4), relative=True)
+    shown: Any = figure_of(DRAWN["map"]).axes[0].images[0].get_array()
+    values = np.ma.filled(shown, math.nan)
+    assert values.shape == (7, 5)
     for item in some:
         column = 4 if item.layer is None else item.layer
-        assert values[kinds.index(item.kind), column] == pytest.approx(item.drift[-1] / 2.0)
+        assert values[plot.names.index(item.kind), column] == pytest.approx(item.drift[-1] / 2.0)
     assert np.isnan(values).sum() == 7 * 5 - len(some)
 
 
@@ -262,11 +270,11 @@ def test_running_means_are_means_of_their_window():
 
 
 def test_files_are_the_same_each_time_and_nothing_is_drawn_of_nothing():
-    for name in ("full", "updates"):
+    for name in ("full", "map", "updates"):
         first = figure_bytes(DRAWN[name])
         figures._KEPT.clear()
         assert figure_bytes(DRAWN[name]) == first
     with pytest.raises(DataError, match="no module is given"):
-        drift_figure([], relative=True)
+        drift_plot([], relative=True)
     with pytest.raises(DataError, match="the picture 'updates' has no plot; give at least one"):
         updates(np.arange(2.0))

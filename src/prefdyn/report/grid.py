@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,14 @@ import numpy as np
 
 from prefdyn.picture import Picture
 from prefdyn.report.folders import RunFolder, number
-from prefdyn.report.grid_figures import learning_order_figure, order_stability_figure, steps_figure
+from prefdyn.report.grid_figures import (
+    counts_words,
+    learning_order_plot,
+    most_moving,
+    order_stability_plot,
+    stability_words,
+    steps_plot,
+)
 from prefdyn.report.tables import minus, shown
 from prefdyn.report.text import cells, cut, padded, sentence, visible
 
@@ -127,23 +133,13 @@ def _map(
     what = ", ".join(
         [str(inside[0].get("objective")), *(word for word in unlike if word != inside[0].get("objective"))]
     )
+    framed = "" if mark is None else f" Framed: the setting that is proposed, {visible(because)}."
     return Picture(
         id=f"steps-{place}",
         title=f"Steps to the target: {visible(what)}",
         caption="Every beta and learning rate of this kind of run: how many steps until the loss on held-out pairs is "
-        "at its target. Framed: the setting that is proposed. A setting that never gets there is empty; one that "
-        "diverges is marked.",
-        draw=partial(
-            steps_figure,
-            steps,
-            betas,
-            rates,
-            target=goal,
-            diverged=lost,
-            best=mark,
-            reason=visible(because) if mark is not None else "",
-            title=f"Steps to the target: {visible(what)}",
-        ),
+        f"at its target. {counts_words(steps, lost, target=goal)}{framed}",
+        plots=(steps_plot(steps, betas, rates, diverged=lost, best=mark),),
     )
 
 
@@ -159,20 +155,24 @@ def _orders(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[Picture]:
     names = [setting_name(rows[place], rows) for place in chosen]
     some = ranks[:, chosen]
     cut = f" The {len(chosen)} settings with the best held-out accuracy." if len(chosen) == _MOST_SETTINGS else ""
+    coloured = len(most_moving(some))
+    words = "" if coloured == len(some) else f" Coloured: the {coloured} of {len(some)} whose place varies most."
     return [
         Picture(
             id="order-stability",
             title="Does the order of learning hold?",
             caption="Rank correlation of the order in which groups are learned, between every two settings that are "
-            f"not the same run.{cut} Near 1 everywhere: the order is a property of the data, not of the settings.",
-            draw=partial(order_stability_figure, some, names),
+            f"not the same run.{cut} Near 1 everywhere: the order is a property of the data, not of the settings. "
+            f"{stability_words(some)}",
+            plots=(order_stability_plot(some, names),),
         ),
         Picture(
             id="learning-order",
             title="The order of learning, setting by setting",
             caption=f"Place of each group, 1 is learned first.{cut} Lines that cross are groups whose place the "
-            "settings decide.",
-            draw=partial(learning_order_figure, some, list(run.labels), names),
+            f"settings decide. A line breaks where a group is not learned.{words}",
+            plots=(learning_order_plot(some, list(run.labels), names),),
+            size=(min(6.0, max(1.4, 0.9 * (len(names) - 1))), max(1.4, min(5.0, 0.26 * len(some)))),
         ),
     ]
 

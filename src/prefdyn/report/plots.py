@@ -1,5 +1,6 @@
 """Plots of lines, points, matrices, tables and texts as matplotlib figures: figures of recipes, and of a page."""
 
+import math
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.field_figures import field_plane, field_surface
@@ -33,6 +36,10 @@ from prefdyn.report.text import readable
 _GREY = "#77756e"
 _DASHES: Mapping[str, Any] = {"solid": "-", "dashed": (0, (5, 2.5)), "dotted": (0, (1.2, 1.8))}
 _WIDE, _STRIDE, _LEFT = 3.6, 4.75, 0.92
+_CELL = (0.56, 0.34)
+"""Inches of a cell with words in it."""
+_BEST = "#d9691a"
+_DARK = LinearSegmentedColormap.from_list("dark", ["#e6eef8", "#8fb5e0", "#2f68ad", "#173a66"])
 _SMALL = 2.8
 """Inches of a plot up to which its letters are small."""
 _SMALLEST = 4.5
@@ -70,11 +77,12 @@ def _lines(picture: Picture) -> Figure:
     rows = -(-len(plots) // columns)
     high = max(high, 0.2 * len(labels) / rows)
     above = (0.45 if any(plot.title for plot in plots) else 0.15) + (0.16 if any(plot.note for plot in plots) else 0)
-    stride, tall = wide + (1.15 if wide > _SMALL else 0.8), high + above + 0.6
+    foot = 0.6 + max(widest([plain(name, 30) for name in plot.names], 8) for plot in plots)
+    stride, tall = wide + (1.15 if wide > _SMALL else 0.8), high + above + foot
     drawn = _sheet(picture, stride * columns + (_LEFT + widest(labels, 8) if labels else 0.4), tall * rows + 0.45)
     for place, plot in enumerate(plots):
         row, column = divmod(place, columns)
-        axes = axes_at(drawn, _LEFT + stride * column, tall * (rows - 1 - row) + 0.6, wide, high)
+        axes = axes_at(drawn, _LEFT + stride * column, tall * (rows - 1 - row) + foot, wide, high)
         _curves(axes, plot, wide)
     if labels:
         legend(drawn, handles, labels, 0.2 + stride * columns, tall * rows - above)
@@ -90,7 +98,8 @@ def _curves(axes: Axes, plot: Plot, wide: float) -> None:
             continue
         if line.low is not None and line.high is not None:
             axes.fill_between(x, line.low, line.high, color=colour, alpha=0.16, linewidth=0, zorder=1)
-        axes.plot(x, line.y, color=colour, linewidth=line.width, linestyle=_DASHES[line.style], zorder=3)
+        marks: dict[str, Any] = {"marker": "o", "markersize": 3.5 if line.width > 1 else 1.5} if line.marked else {}
+        axes.plot(x, line.y, color=colour, linewidth=line.width, linestyle=_DASHES[line.style], zorder=3, **marks)
     for label, height in plot.marks:
         axes.axhline(height, color=SOFT, linewidth=0.8, linestyle=":", zorder=0)
         axes.annotate(
@@ -124,6 +133,11 @@ def _curves(axes: Axes, plot: Plot, wide: float) -> None:
         axes.set_xscale("log")
         plain_log(axes.xaxis, *axes.get_xlim())
     else:
+        if plot.names:
+            thin = max(1, math.ceil(0.19 * len(plot.names) / wide))
+            names = [plain(name, 30) for name in plot.names]
+            axes.set_xticks(range(0, len(names), thin), names[::thin], rotation=90, fontsize=8)
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         if plot.x_range:
             axes.set_xlim(*plot.x_range)
         if plot.x_label == "Step":
@@ -159,31 +173,76 @@ def _clouds(picture: Picture) -> Figure:
 
 
 def _heat(picture: Picture) -> Figure:
-    many = max(len(panel.names) for panel in picture.plots)
+    first = picture.plots[0]
+    rows, columns = ([plain(name, 34) for name in names] for names in (first.names, first.columns or first.names))
+    many = max(len(rows), len(columns))
     side = min(9.0, max(2.2, 0.12 * many))
-    font = max(_SMALLEST, min(8.0, 0.8 * 72 * side / many))
-    names = [plain(name, 34) for name in picture.plots[0].names]
-    room = widest(names, font) + 0.2
-    stride = side + 1.05
-    drawn = _sheet(picture, room + stride * len(picture.plots) + 0.3, side + room + 0.95)
-    for place, panel in enumerate(picture.plots):
-        assert panel.matrix is not None
-        axes = axes_at(drawn, room + stride * place, room, side, side)
-        limit = panel.limit or float(np.nanmax(np.abs(panel.matrix)))
-        image = axes.imshow(panel.matrix, cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
-        gap = 0.05 / side * many
+    wide, high = side * len(columns) / many, side * len(rows) / many
+    if first.cells:
+        wide, high = _CELL[0] * len(columns), _CELL[1] * len(rows)
+    elif first.columns:
+        high = max(high, 0.2 * len(rows))
+    font = max(_SMALLEST, min(8.0, 0.8 * 72 * min(wide / len(columns), high / len(rows))))
+    room = widest(rows, font) + (0.5 if first.y_label else 0.2)
+    foot = widest(columns, font) + (0.5 if first.x_label else 0.2)
+    stride, above = wide + 1.05, 0.95 if any(plot.title for plot in picture.plots) else 0.6
+    drawn = _sheet(picture, room + stride * len(picture.plots) + 0.3, high + foot + above)
+    for place, plot in enumerate(picture.plots):
+        assert plot.matrix is not None
+        axes = axes_at(drawn, room + stride * place, foot, wide, high)
+        colours, norm = _shades(plot)
+        image = axes.imshow(plot.matrix, cmap=colours, norm=norm, interpolation="nearest", aspect="auto")
+        across, down = 0.05 * len(columns) / wide, 0.05 * len(rows) / high
         axes.set_axis_off()
-        axes.text(-0.5, -0.5 - 0.14 / side * many, plain(panel.title), ha="left", va="bottom", fontsize=9.5)
-        for at, name in enumerate(names):
-            if place == 0:
-                axes.text(-0.5 - gap, at, name, ha="right", va="center", fontsize=font)
-            axes.text(at, many - 0.5 + gap, name, ha="center", va="top", rotation=90, fontsize=font)
-        bar = drawn.colorbar(
-            image, cax=axes_at(drawn, room + stride * place + side + 0.14, room + 0.2 * side, 0.1, 0.6 * side)
-        )
-        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-        bar.ax.tick_params(length=0, labelsize=7.5)
+        axes.text(-0.5, -0.5 - 2.8 * down, plain(plot.title), ha="left", va="bottom", fontsize=9.5)
+        for at, name in enumerate(rows if place == 0 else []):
+            axes.text(-0.5 - across, at, name, ha="right", va="center", fontsize=font)
+        for at, name in enumerate(columns):
+            axes.text(at, len(rows) - 0.5 + down, name, ha="center", va="top", rotation=90, fontsize=font)
+        for at in np.ndindex(plot.matrix.shape) if plot.cells else ():
+            value = plot.matrix[at]
+            ink = SOFT if np.isnan(value) else _ink(colours(norm(value)))
+            axes.text(at[1], at[0], plot.cells[at[0]][at[1]], ha="center", va="center", fontsize=7.5, color=ink)
+        if plot.framed is not None:
+            corner = plot.framed[1] - 0.5, plot.framed[0] - 0.5
+            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=_BEST, linewidth=2.6, clip_on=False))
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "color": SOFT}
+        below, beside = (foot - 0.15) / 0.05 * down, (room - 0.15) / 0.05 * across
+        axes.text(0.5 * len(columns) - 0.5, len(rows) - 0.5 + below, plot.x_label, **centred)
+        turned = 90 if len(plot.y_label) > 1 else 0
+        axes.text(-0.5 - beside, 0.5 * len(rows) - 0.5, plot.y_label, rotation=turned, **centred)
+        if np.isfinite(plot.matrix).any():
+            bar = drawn.colorbar(
+                image, cax=axes_at(drawn, room + stride * place + wide + 0.14, foot + 0.2 * high, 0.1, 0.6 * high)
+            )
+            bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+            bar.ax.tick_params(length=0, labelsize=7.5)
+            if plot.unit:
+                bar.set_label(plot.unit + (" (logarithmic)" if isinstance(norm, LogNorm) else ""), fontsize=8)
+            if isinstance(norm, LogNorm):
+                bar.minorticks_off()
+                ends = float(norm.vmin or 1), float(norm.vmax or 1)
+                bar.set_ticks([ends[0], math.sqrt(ends[0] * ends[1]), ends[1]])
+                bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     return drawn
+
+
+def _shades(plot: Plot) -> tuple[Colormap, Normalize]:
+    """The colours of a matrix, and where on them a number lies: by its logarithm where numbers lie far apart."""
+    assert plot.matrix is not None
+    known = plot.matrix[np.isfinite(plot.matrix)]
+    if plot.shades == "against":
+        limit = plot.limit or float(np.abs(known).max(initial=0.0))
+        return DIVERGING, Normalize(-limit, limit)
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    norm = LogNorm(low, high) if 0 < 3 * low <= high else Normalize(min(low, high - 1e-12), high)
+    return _DARK if plot.shades == "far" else _DARK.reversed(), norm
+
+
+def _ink(colour: Any) -> str:
+    """White or dark, whichever can be read on the colour."""
+    red, green, blue = colour[:3]
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.62 else INK
 
 
 def _table(picture: Picture) -> Figure:

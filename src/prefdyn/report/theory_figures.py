@@ -103,8 +103,8 @@ def fan_plot(*, sharing: int, times: np.ndarray | None = None, margins: Mapping[
         cut = np.count_nonzero(inside) + (not inside.all())
         least, mean, largest = (margins[key][:cut] for key in ("least", "mean", "largest"))
         label = "this run: mean, and all its pairs"
-        lines.append(Line(label=label, x=times[:cut], y=mean, low=least, high=largest, colour=SEEN, width=2))
-        lines.append(Line(label="", x=times[:cut], y=mean, colour=SEEN, style="points"))
+        ends: Any = {"low": least, "high": largest}
+        lines.append(Line(label=label, x=times[:cut], y=mean, **ends, colour=SEEN, width=2, marked=True))
         low = float(min(low, np.nanmin(margins["least"][inside])))
         high = float(max(high, np.nanmax(margins["largest"][inside])))
     if last > end:

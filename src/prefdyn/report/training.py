@@ -2,7 +2,6 @@
 
 import math
 import re
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from prefdyn.report.explained import explained
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.reading import reading, remark_sentence
 from prefdyn.report.text import readable, visible
-from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_plot
+from prefdyn.report.training_figures import ModuleDrift, drift_plot, modules_plot, updates_plot
 
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of a layer in the name of a module."""
@@ -48,8 +47,7 @@ def reading_chapter(run: RunFolder) -> dict[str, Any] | None:
 
 def training_drawings(run: RunFolder) -> list[Picture]:
     """How far each module moved, and the updates one by one, where the folder has them."""
-    found = (_modules(run), _updates(run))
-    return [picture for picture in found if picture is not None]
+    return [*_modules(run), *_updates(run)]
 
 
 def module_drifts(run: RunFolder) -> list[ModuleDrift]:
@@ -77,28 +75,39 @@ def module_drifts(run: RunFolder) -> list[ModuleDrift]:
     return sorted(found, key=lambda item: -float(item.drift[-1]))
 
 
-def _modules(run: RunFolder) -> Picture | None:
+def _modules(run: RunFolder) -> list[Picture]:
     found = module_drifts(run)
     if not found or max(len(item.steps) for item in found) < 2:
-        return None
+        return []
     relative = all(item.norm > 0 for item in found)
     what = (
         "over the norm that its weights had at the start"
         if relative
         else "in units of the weights (adapters: of the product that is added)"
     )
-    return Picture(
+    along = Picture(
         id="module-drift",
         title="How far each module moved",
-        caption=f"Frobenius norm of the change of every trained module since the start, {what}. Left: along the run, "
-        "those that moved most. Right: at the end, by kind of module and layer.",
-        draw=partial(drift_figure, found, relative=relative),
+        caption=f"Frobenius norm of the change of every trained module since the start, {what}: along the run, those "
+        "that moved most.",
+        plots=(drift_plot(found, relative=relative),),
     )
+    if len(found) < 2:
+        return [along]
+    return [
+        along,
+        Picture(
+            id="module-map",
+            title="How far each module had moved at the end",
+            caption=f"The same of all of them, by kind of module and layer, {what}.",
+            plots=(modules_plot(found, relative=relative),),
+        ),
+    ]
 
 
-def _updates(run: RunFolder) -> Picture | None:
+def _updates(run: RunFolder) -> list[Picture]:
     if run.updates is None or "step" not in run.updates.schema.names or run.updates.num_rows < 2:
-        return None
+        return []
     steps = np.array([number(value) for value in run.updates["step"].to_pylist()])
     plots = []
     for key, label in _UPDATES:
@@ -107,8 +116,8 @@ def _updates(run: RunFolder) -> Picture | None:
             if np.isfinite(values).any():
                 plots.append(updates_plot(steps, label, values))
     if not plots:
-        return None
-    return Picture(
+        return []
+    picture = Picture(
         id="updates",
         title="Update by update",
         caption="Every update of the run: the loss of its batch before it, the norm of its gradient before "
@@ -118,6 +127,7 @@ def _updates(run: RunFolder) -> Picture | None:
         size=(2.6, 1.78),
         across=len(plots),
     )
+    return [picture]
 
 
 def _short(name: str) -> str:
