@@ -1,18 +1,16 @@
 """Charts of groups as matplotlib figures, by its objects alone: no pyplot, no settings left behind."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from prefdyn.picture import Layer, Picture
+from prefdyn.picture import Layer, Line, Picture, Plot
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, VERDICTS, look
+from prefdyn.report.plots import PLOTS
 from prefdyn.report.sheet import (
-    DIVERGING,
     DPI,
     FAINT,
     INK,
@@ -21,7 +19,6 @@ from prefdyn.report.sheet import (
     grid,
     heading,
     legend,
-    log_ticks,
     plain,
     plain_log,
     wide,
@@ -29,6 +26,7 @@ from prefdyn.report.sheet import (
 )
 
 _REST = "#c4c3bc"
+_NONE = np.zeros(0)
 _MARKERS = {"dot": "o", "ring": "o", "tick": "|", "cross": "x", "diamond": "D", "triangle": "^"}
 _WRITTEN = {"share": lambda value: f"{100 * value:.0f} %", "number": lambda value: f"{value:.3g}".replace("-", "−")}
 """Series that are written at the end of each row, and how."""
@@ -67,45 +65,41 @@ def _colour(panel: Picture, code: int) -> str:
 
 
 def _draw_lines(panel: Picture) -> Figure:
-    steps = panel.arrays["step"]
+    """A plot per view: the telling groups in colour, the others grey, and dashed what each has beside its curve."""
     drawn = np.any([np.isfinite(panel.arrays[layer.values]).any(axis=1) for layer in panel.layers], axis=0)
     coloured = [code for code in _coloured(panel) if drawn[code]]
     grey = [code for code in range(len(panel.groups)) if panel.colours[code] < 0 and drawn[code]]
-    names = _names(panel, coloured, 30) + ([f"{len(grey)} other groups"] if grey else [])
     dashed = panel.options.get("dashed")
     alone = (bool(dashed) or len(coloured) <= 5) and any(layer.alone for layer in panel.layers)
-    names += [plain(dashed or "trained alone")] if alone else []
-    columns, wide, height = len(panel.layers), 3.7, max(4.1, 0.9 + 0.19 * len(names))
-    figure = _figure(panel, 4.5 * columns + 0.55 + widest(names, 8), height)
-    x = np.log10(1 + steps)
-    ticks = log_ticks(float(steps[-1]))
-    axes = None
-    for place, layer in enumerate(panel.layers):
-        axes = axes_at(figure, 0.72 + 4.5 * place, 0.6, wide, height - 1.4)
-        values = panel.arrays[layer.values]
-        rest = [np.column_stack((x, values[code])) for code in grey]
-        axes.add_collection(LineCollection(rest, colors=_REST, linewidths=0.7, zorder=1))
-        for code in coloured:
-            axes.plot(x, values[code], color=_colour(panel, code), linewidth=1.7, zorder=3)
-            if alone and layer.alone:
-                other = panel.arrays[layer.alone][code]
-                axes.plot(x, other, color=_colour(panel, code), linewidth=1, dashes=(4, 2.5), zorder=2)
-        axes.autoscale_view()
-        for label, at in panel.lines:
-            axes.axhline(at, color=SOFT, linewidth=0.8, linestyle=":", zorder=0)
-            axes.annotate(
-                plain(label), (x[-1], at), (0, 2), textcoords="offset points", ha="right", fontsize=7.5, color=SOFT
+    key = [Line(label=f"{len(grey)} other groups", x=_NONE, y=_NONE, colour=_REST)] if grey else []
+    key += [Line(label=dashed or "trained alone", x=_NONE, y=_NONE, colour=SOFT, style="dashed")] if alone else []
+    plots = []
+    for layer in panel.layers:
+        x, values = panel.arrays["step"], panel.arrays[layer.values]
+        lines = [Line(label="", x=x, y=values[code], colour=_REST, width=0.7) for code in grey]
+        for code in coloured if alone and layer.alone else []:
+            other = panel.arrays[str(layer.alone)][code]
+            lines.append(Line(label="", x=x, y=other, colour=_colour(panel, code), style="dashed", width=1))
+        lines += [Line(label=panel.groups[code], x=x, y=values[code], colour=_colour(panel, code)) for code in coloured]
+        plots.append(
+            Plot(
+                title=layer.label,
+                x_label=panel.x_label,
+                y_label=layer.axis or panel.y_label,
+                x_scale="step",
+                lines=(*lines, *key),
+                marks=panel.lines,
             )
-        axes.set_xticks(np.log10(1 + np.array(ticks)), [f"{tick:,}" for tick in ticks])
-        axes.set_title(plain(layer.label))
-        axes.set_xlabel(panel.x_label)
-        axes.set_ylabel(layer.axis or panel.y_label)
-        grid(axes, "y")
-    handles: list[Any] = [Line2D([], [], color=_colour(panel, code), linewidth=2) for code in coloured]
-    handles += [Line2D([], [], color=_REST, linewidth=1)] if grey else []
-    handles += [Line2D([], [], color=SOFT, linewidth=1, dashes=(4, 2.5))] if alone else []
-    legend(figure, handles, names, 4.5 * columns, height - 0.8)
-    return figure
+        )
+    return _plotted(panel, plots)
+
+
+def _plotted(panel: Picture, plots: Sequence[Plot]) -> Figure:
+    """The chart as plots side by side."""
+    picture = Picture(
+        id=panel.id, title=panel.title, caption="", plots=tuple(plots), size=(3.7, 2.7), across=len(plots)
+    )
+    return PLOTS[plots[0].kind](picture)
 
 
 def _draw_dots(panel: Picture) -> Figure:
@@ -222,36 +216,24 @@ def _draw_scatter(panel: Picture) -> Figure:
 
 
 def _draw_heat(panel: Picture) -> Figure:
-    codes = list(panel.orders[0][1])
-    m, columns = len(codes), len(panel.layers)
-    size = min(9.0, max(1.8, 0.13 * m))
-    font = min(8.0, 0.86 * 72 * size / m)
-    names = _names(panel, codes, 30)
-    room = widest(names, font) + 0.42
-    stride = room + size + 1.15
-    height = 0.85 + size + room
-    figure = _figure(panel, stride * columns + 0.1, height)
-    for column, layer in enumerate(panel.layers):
-        axes = axes_at(figure, room + stride * column, room, size, size)
-        matrix, limit = panel.arrays[layer.values][np.ix_(codes, codes)], layer.limit or 1.0
-        image = axes.imshow(matrix, cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
-        axes.set_axis_off()
-        gap = 0.05 / size * m
-        for place, name in enumerate(names):
-            axes.text(-0.5 - gap, place, name, ha="right", va="center", fontsize=font)
-            axes.text(place, m - 0.5 + gap, name, ha="center", va="top", rotation=90, fontsize=font)
-        figure.text((room + stride * column) / figure.get_figwidth(), (room + size + 0.08) / height, plain(layer.label))
-        if panel.x_label != panel.y_label:
-            middle = 0.5 * (m - 1)
-            far = (room - 0.14) / size * m
-            axes.text(middle, m - 0.5 + far, panel.x_label, ha="center", va="center", color=SOFT)
-            axes.text(-0.5 - far, middle, panel.y_label, ha="center", va="center", rotation=90, color=SOFT)
-        side = axes_at(figure, room + stride * column + size + 0.14, room + 0.2 * size, 0.1, 0.6 * size)
-        bar = figure.colorbar(image, cax=side, extend="both")
-        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-        side.tick_params(length=0, labelsize=7.5)
-        bar.set_label(plain(str(panel.options.get("unit", ""))), fontsize=8)
-    return figure
+    """A matrix per view, in the first of the orders."""
+    codes, sides = list(panel.orders[0][1]), panel.x_label != panel.y_label
+    return _plotted(
+        panel,
+        [
+            Plot(
+                kind="heat",
+                title=layer.label,
+                matrix=panel.arrays[layer.values][np.ix_(codes, codes)],
+                names=tuple(panel.groups[code] for code in codes),
+                limit=layer.limit or 1.0,
+                unit=plain(str(panel.options.get("unit", ""))),
+                x_label=panel.x_label if sides else "",
+                y_label=panel.y_label if sides else "",
+            )
+            for layer in panel.layers
+        ],
+    )
 
 
 def _draw_points(panel: Picture) -> Figure:
