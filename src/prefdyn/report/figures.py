@@ -90,7 +90,7 @@ def smallest(raw: Mapping[Format, bytes]) -> str:
     return f"data:{media};base64,{base64.b64encode(raw[kind]).decode()}"
 
 
-_KEEP = 32
+_KEEP = 64
 _KEPT: OrderedDict[tuple[bytes, Format], bytes] = OrderedDict()
 """The last drawings by content and format: a page asks for those that were just written as files."""
 
