@@ -3,9 +3,7 @@
 import html
 import itertools
 import json
-import math
 import re
-from functools import partial
 from typing import Any
 
 import matplotlib
@@ -14,13 +12,14 @@ import pytest
 from matplotlib.text import Text
 
 from prefdyn.errors import DataError
+from prefdyn.picture import Picture
 from prefdyn.planning.compare import compare_runs
-from prefdyn.report.compare import compare_chapter, compare_drawings, compare_table, lead, side
-from prefdyn.report.compare_figures import CurvePair, curves_figure, order_figure, separability_figure
-from prefdyn.report.figures import drawing_bytes
+from prefdyn.report import figures
+from prefdyn.report.compare import compare_chapter, compare_drawings, compare_table, lead, order_places, side
+from prefdyn.report.figures import figure_bytes, figure_of
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
-from prefdyn.report.panels import panels
+from prefdyn.report.panels import panels, pictures
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
 from tests.report.test_field_figures import word_boxes
 from tests.report.test_html import CHROMIUM, browse
@@ -52,7 +51,9 @@ def test_the_page_leads_with_the_answer_and_shows_what_it_rests_on(tmp_path):
     for missing in ("What this simulation says", "Pairs most at odds", "How to read these curves"):
         assert missing not in page
     assert all(row["name"] in page for row in run.groups)
-    assert panels(run) == []
+    drawn = ["compare-order", "compare-distinguishability", "compare-spread"]
+    assert [panel.id for panel in panels(run)] == drawn
+    assert all(f'data-panel="{name}"' in page for name in drawn)
 
 
 def test_the_tables_hold_the_numbers_of_the_folder(tmp_path):
@@ -94,7 +95,7 @@ def test_a_factor_at_the_edge_is_no_estimate_and_is_not_drawn(tmp_path):
     assert "(an end of what was tried, so no estimate)" in lead(run)
     assert any("is an end of the range tried" in text for text in run.part("warnings"))
     curves = next(drawing for drawing in compare_drawings(run) if drawing.id == "compare-loss")
-    assert "steps divided by" not in words(curves.draw())
+    assert "steps divided by" not in words(figure_of(curves))
 
 
 def test_without_held_out_pairs_the_training_curves_are_shown(tmp_path):
@@ -106,35 +107,38 @@ def test_without_held_out_pairs_the_training_curves_are_shown(tmp_path):
 
 def test_curves_are_those_of_the_runs(tmp_path):
     run = compared(tmp_path)
-    drawing = next(drawing for drawing in compare_drawings(run) if drawing.id == "compare-loss")
-    (pairs, names), options = drawing.draw.args, drawing.draw.keywords  # type: ignore[attr-defined]
-    assert names == ("predicted", "trained")
+    picture = next(each for each in compare_drawings(run) if each.id == "compare-loss")
+    factor = run.part("comparison", "rescaling", "factor")
     trained, simulated = (read_folder(tmp_path / name) for name in ("train-1", "simulate-1"))
-    for pair in pairs:
-        code = trained.names.index(pair.name)
-        np.testing.assert_array_equal(pair.second_steps, trained.steps())
-        np.testing.assert_array_equal(pair.second, trained.curves("loss", split="held_out")[code])
-        np.testing.assert_array_equal(pair.first, simulated.curves("loss", split="held_out")[code])
-    axes = drawing.draw().axes[0]
-    solid, dashed = axes.get_lines()[-2], axes.get_lines()[-3]
-    np.testing.assert_allclose(np.asarray(solid.get_xdata()), np.log10(1 + pairs[0].second_steps))
-    inside = pairs[0].second_steps / options["factor"]
-    np.testing.assert_allclose(np.asarray(dashed.get_xdata()), np.log10(1 + inside[inside <= 300]))
+    for plot in picture.plots:
+        code = trained.names.index(plot.title)
+        second, dashed, first = plot.lines
+        assert (first.label, second.label) == ("predicted", "trained")
+        np.testing.assert_array_equal(second.x, trained.steps())
+        np.testing.assert_array_equal(second.y, trained.curves("loss", split="held_out")[code])
+        np.testing.assert_array_equal(first.y, simulated.curves("loss", split="held_out")[code])
+        inside = second.x / factor
+        np.testing.assert_allclose(dashed.x, inside[inside <= 300])
+    drawn = [np.asarray(line.get_xdata()) for line in figure_of(picture).axes[0].get_lines()[:3]]
+    for line, places in zip(picture.plots[0].lines, drawn, strict=True):
+        np.testing.assert_allclose(places, np.log10(1 + line.x))
 
 
 def test_of_many_groups_the_ends_and_the_worst_are_drawn(tmp_path):
     run = compared(tmp_path, names=40)
-    drawing = next(drawing for drawing in compare_drawings(run) if drawing.id == "compare-loss")
-    pairs = [pair.name for pair in drawing.draw.args[0]]  # type: ignore[attr-defined]
+    picture = next(each for each in compare_drawings(run) if each.id == "compare-loss")
+    names = [plot.title for plot in picture.plots]
     rows = sorted(
         (row for row in run.part("comparison", "rows") if row["split"] == "held_out"),
         key=lambda row: row["second_place"],
     )
     worst = max(rows, key=lambda row: row["loss_error_rescaled_relative"] or 0)
-    assert len(pairs) == 12
-    assert {rows[0]["group"], rows[-1]["group"], worst["group"]} <= set(pairs)
-    assert "12 of 40 groups, from the first learned to the last, with those whose curves fit least." in drawing.caption
-    assert len(next(d for d in compare_drawings(run) if d.id == "compare-order").draw.args[0]) == 40  # type: ignore[attr-defined]
+    assert len(names) == 12
+    assert {rows[0]["group"], rows[-1]["group"], worst["group"]} <= set(names)
+    assert "12 of 40 groups, from the first learned to the last, with those whose curves fit least." in picture.caption
+    order = order_places(run)
+    assert order is not None
+    assert np.isfinite(order.arrays["first"]).sum() == 40
 
 
 def test_hostile_names_are_text(tmp_path):
@@ -143,9 +147,9 @@ def test_hostile_names_are_text(tmp_path):
     assert "<script>alert(1)" not in page
     assert "<img src=x" not in page
     assert "\x1b" not in compare_table(run.summary)
-    for drawing in compare_drawings(run):
-        assert re.fullmatch(r"[a-z-]+", drawing.id)
-        assert b"\x1b" not in drawing_bytes(drawing.draw)["svg"]
+    for picture in pictures(run):
+        assert re.fullmatch(r"[a-z-]+", picture.id)
+        assert b"\x1b" not in figure_bytes(picture)["svg"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
@@ -168,88 +172,79 @@ def words(figure):
     return " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
 
 
-def pair(name, *, last=100, note="error 7 % rescaled", level=0.5):
-    steps = np.unique(np.geomspace(1, last + 1, 20).round()) - 1
-    other = np.unique(np.geomspace(1, 3 * last + 1, 20).round()) - 1
-    return CurvePair(
-        name=name,
-        first_steps=steps,
-        first=0.69 - level * (1 - np.exp(-steps / 20)),
-        second_steps=other,
-        second=0.69 - level * (1 - np.exp(-other / 60)),
-        note=note,
-    )
-
-
 LONG = ["agreeableness", "desire-for-no-human-monitoring", "W" * 60, "日本の価値", "x"]
-CURVES = partial(
-    curves_figure, title="Loss of both runs, held-out pairs", axis="Mean loss (nats)", names=("predicted", "trained")
-)
-SPREAD = np.abs(np.random.default_rng(0).normal(2, 1, (5, 4)))
-RUNS = ("predicted", "trained")
-DRAWN = {
-    "curves": partial(CURVES, [pair(name) for name in LONG], factor=3.0, line=("log 2", math.log(2))),
-    "one curve": partial(CURVES, [pair("all", last=10_000_000)], factor=0.001),
-    "two curves": partial(CURVES, [pair("a"), pair("b", note="")]),
-    "twelve curves": partial(CURVES, [pair(f"{name} {k}") for k, name in enumerate(LONG * 3)][:12], factor=1e6),
-    "still": partial(CURVES, [pair("flat", level=0.0)]),
-    "order": partial(
-        order_figure,
-        LONG,
-        np.array([1.0, 2, 3, 4, 5]),
-        np.array([2.0, 1, 5, 3, 4]),
-        RUNS,
-        note="Dotted: the same order. " * 6,
-    ),
-    "order, ties": partial(
-        order_figure, LONG, np.array([1.0, 1, 1, 4, 5]), np.array([1.0, 2, 2, 2, 5]), ("a" * 60, "b" * 60)
-    ),
-    "order, one": partial(order_figure, ["all"], np.ones(1), np.ones(1), ("a", "b")),
-    "order, 135": partial(
-        order_figure, [f"behaviour {k}" for k in range(135)], np.arange(1.0, 136), np.arange(135.0, 0, -1), RUNS
-    ),
-    "separability": partial(separability_figure, LONG, [("predicted", SPREAD), ("trained", SPREAD[::-1] * 30)]),
-    "separability, one": partial(separability_figure, LONG, [("predicted", SPREAD * math.nan), ("trained", SPREAD)]),
+NAMED: dict[str, Any] = {
+    "long names": LONG,
+    "one": ["all"],
+    "two": ["a", "b"],
+    "twelve": [f"{name} {k}" for k, name in enumerate(LONG * 3)][:12],
+    "135": [f"behaviour {k}" for k in range(135)],
 }
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_no_words_lie_on_others_or_leave_the_picture(name):
-    figure = DRAWN[name]()
-    with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
-        boxes = word_boxes(figure)
-    assert len(boxes) >= 4
-    width, height = figure.get_size_inches() * figure.get_dpi()
-    for text, box, _ in boxes:
-        assert box.x0 >= -1, text
-        assert box.y0 >= -1, text
-        assert box.x1 <= width + 1, text
-        assert box.y1 <= height + 1, text
-    for (one, first, _), (other, second, _) in itertools.combinations(boxes, 2):
-        across = min(first.x1, second.x1) - max(first.x0, second.x0)
-        up = min(first.y1, second.y1) - max(first.y0, second.y0)
-        assert not (across > 1.5 and up > 1.5), (one, other)
+@pytest.mark.parametrize("name", NAMED)
+def test_no_words_lie_on_others_or_leave_the_picture(name, tmp_path):
+    for picture in pictures(compared(tmp_path, NAMED[name])):
+        figure = figure_of(picture)
+        with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
+            boxes = word_boxes(figure)
+        assert len(boxes) >= 4
+        width, height = figure.get_size_inches() * figure.get_dpi()
+        for text, box, _ in boxes:
+            assert box.x0 >= -1, text
+            assert box.y0 >= -1, text
+            assert box.x1 <= width + 1, text
+            assert box.y1 <= height + 1, text
+        for (one, first, _), (other, second, _) in itertools.combinations(boxes, 2):
+            across = min(first.x1, second.x1) - max(first.x0, second.x0)
+            up = min(first.y1, second.y1) - max(first.y0, second.y0)
+            assert not (across > 1.5 and up > 1.5), (picture.id, one, other)
 
 
-def test_dots_stand_at_the_places_and_lines_reach_to_the_same_order():
-    first, second = np.array([3.0, 1, 2]), np.array([1.0, 2, 3])
-    axes = order_figure(["a", "b", "c"], first, second, ("p", "t")).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
-    dots = axes.get_lines()[-1]
-    np.testing.assert_array_equal(dots.get_xdata(), [3, 1, 2])
-    ends = [np.asarray(line.get_xdata()).tolist() for line in axes.get_lines()[1:-1]]
-    assert ends == [[1, 3], [2, 1], [3, 2]]
+def test_dots_stand_at_the_places_and_lines_reach_to_the_other_run(tmp_path):
+    run = compared(tmp_path)
+    panel = order_places(run)
+    assert panel is not None
+    rows = {row["group"]: row for row in run.part("comparison", "rows") if row["split"] == "held_out"}
+    for which in ("first", "second"):
+        places = [rows[name][f"{which}_place"] for name in run.names]
+        np.testing.assert_array_equal(panel.arrays[which], places)
+    np.testing.assert_array_equal(panel.arrays["low"], np.minimum(panel.arrays["first"], panel.arrays["second"]))
+    codes = list(panel.orders[0][1])
+    axes = figure_of(panel).axes[0]
+    dots, ticks = axes.get_lines()[:2]
+    np.testing.assert_array_equal(dots.get_xdata(), panel.arrays["first"][codes])
+    np.testing.assert_array_equal(ticks.get_xdata(), sorted(panel.arrays["second"]))
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 
-def test_the_same_pictures_are_the_same_bytes():
-    for name in ("curves", "order", "separability"):
-        assert drawing_bytes(DRAWN[name]) == drawing_bytes(DRAWN[name])
+def test_before_and_after_are_the_numbers_of_the_folder_and_far_apart_they_are_logarithmic(tmp_path):
+    run = compared(tmp_path)
+    found = {panel.id: panel for panel in panels(run)}
+    rows = {row["group"]: row for row in run.part("comparison", "rows") if row["split"] == "train"}
+    for what in ("distinguishability", "spread"):
+        panel = found[f"compare-{what}"]
+        for layer in panel.layers:
+            np.testing.assert_array_equal(panel.arrays[layer.values], [rows[name][layer.values] for name in run.names])
+        values = np.concatenate(list(panel.arrays.values()))
+        far = what == "spread" and values.max() > 10 * values.min()
+        assert (figure_of(panel).axes[0].get_xscale() == "log") == far
 
 
-def test_pictures_of_nothing_are_refused():
-    with pytest.raises(DataError, match="no group is given"):
-        CURVES([])
-    with pytest.raises(DataError, match="2 groups have 1 and 2 places"):
-        order_figure(["a", "b"], np.ones(1), np.ones(2), ("p", "t"))
-    with pytest.raises(DataError, match="no run measured distinguishability"):
-        separability_figure(["a"], [("p", np.full((1, 4), math.nan))])
+def test_the_same_pictures_are_the_same_bytes(tmp_path):
+    run = compared(tmp_path)
+    first = [figure_bytes(picture) for picture in pictures(run)]
+    figures._KEPT.clear()
+    assert [figure_bytes(picture) for picture in pictures(run)] == first
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path):
+    run = compared(tmp_path, ["all"])
+    assert order_places(run) is None
+    summary = json.loads((run.path / "summary.json").read_text())
+    for row in summary["comparison"]["rows"]:
+        row |= {key: None for key in row if "distinguishability" in key or "spread" in key}
+    (run.path / "summary.json").write_text(json.dumps(summary))
+    assert panels(read_folder(run.path)) == []
+    with pytest.raises(DataError, match="the picture 'x' has no plot; give at least one"):
+        Picture(id="x", title="", caption="")

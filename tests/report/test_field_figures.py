@@ -16,9 +16,10 @@ from matplotlib.image import imread
 from matplotlib.quiver import Quiver
 
 from prefdyn.errors import DataError
+from prefdyn.picture import Picture
 from prefdyn.report import figures
 from prefdyn.report.field_figures import field_plane, field_speeds, field_surface
-from prefdyn.report.figures import drawing_bytes
+from prefdyn.report.figures import figure_bytes
 from prefdyn.theory import gradient_field as field
 
 KNOWN: dict[str, Any] = {"ref_chosen": 0.7, "ref_rejected": 0.25}
@@ -144,17 +145,21 @@ def test_captions_say_what_is_cut_and_edges_what_they_do():
     assert "B x₂ → 0: chosen not at all, rejected 1/x₁" in words
 
 
+def drawn(draw):
+    return Picture(id="one", title="One", caption="", draw=draw)
+
+
 @pytest.mark.parametrize("draw", [partial(field_plane, **KNOWN), field_surface, partial(field_speeds, **KNOWN)])
 def test_files_are_readable_the_same_each_time_and_leave_nothing_behind(draw):
     before, pyplot = dict(matplotlib.rcParams), "matplotlib.pyplot" in sys.modules
-    first = drawing_bytes(partial(draw, beta=0.1))
+    first = figure_bytes(drawn(partial(draw, beta=0.1)))
     figures._KEPT.clear()
-    assert drawing_bytes(partial(draw, beta=0.1)) == first
+    assert figure_bytes(drawn(partial(draw, beta=0.1))) == first
     assert "x₁" in "".join(ET.fromstring(first["svg"]).itertext())
     assert np.ptp(imread(io.BytesIO(first["png"]))[..., :3]) > 0.5
     assert dict(matplotlib.rcParams) == before
     assert ("matplotlib.pyplot" in sys.modules) == pyplot
-    assert set(drawing_bytes(partial(draw, beta=0.2), formats=("png",))) == {"png"}
+    assert set(figure_bytes(drawn(partial(draw, beta=0.2)), formats=("png",))) == {"png"}
 
 
 def test_a_path_that_is_none_is_refused():

@@ -11,10 +11,11 @@ from matplotlib.image import imread
 
 from prefdyn.errors import StoreError
 from prefdyn.report import figures
-from prefdyn.report.figures import figure_bytes, figure_of, log_ticks, write_figures
+from prefdyn.report.figures import figure_bytes, figure_of, write_figures
 from prefdyn.report.folders import read_folder
 from prefdyn.report.palette import GROUPS
 from prefdyn.report.panels import panels
+from prefdyn.report.sheet import log_ticks
 from tests.report.make_folder import HOSTILE, make_folder
 
 

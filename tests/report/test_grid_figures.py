@@ -4,7 +4,6 @@ import io
 import itertools
 import sys
 import xml.etree.ElementTree as ET
-from functools import partial
 from typing import Any
 
 import matplotlib
@@ -15,13 +14,17 @@ from matplotlib.patches import Rectangle
 from scipy.stats import spearmanr
 
 from prefdyn.errors import DataError
+from prefdyn.picture import Picture
 from prefdyn.report import figures
-from prefdyn.report.figures import drawing_bytes
+from prefdyn.report.figures import figure_bytes, figure_of
 from prefdyn.report.grid_figures import (
-    learning_order_figure,
-    order_stability_figure,
+    counts_words,
+    learning_order_plot,
+    most_moving,
+    order_stability_plot,
     rank_correlations,
-    steps_figure,
+    stability_words,
+    steps_plot,
 )
 from tests.report.test_field_figures import word_boxes
 
@@ -49,66 +52,70 @@ def some_ranks(groups, settings, *, gaps=True, seed=0):
     return ranks
 
 
-STEPS = partial(
-    steps_figure,
-    grid()[0],
-    BETAS,
-    RATES,
-    target="held-out loss 0.35 nats",
-    diverged=grid()[1],
-    best=(3, 4),
-    reason="fewest steps among the settings whose held-out loss is within 1 % of the lowest",
-)
+def one(plot, **options):
+    return Picture(id="one", title="One", caption="", plots=(plot,), **options)
 
 
-def cell_words(figure):
-    return {(round(text.get_position()[1]), round(text.get_position()[0])): text for text in figure.axes[0].texts}
+STEPS = steps_plot(grid()[0], BETAS, RATES, diverged=grid()[1], best=(3, 4))
+
+
+def cell_words(plot):
+    """What is written in the cells, by row from the top and column."""
+    inside = (len(plot.names), len(plot.columns or plot.names))
+    found = {}
+    for text in figure_of(one(plot)).axes[0].texts:
+        column, row = text.get_position()
+        if 0 <= row < inside[0] and 0 <= column < inside[1] and text.get_rotation() == 0 and text.get_text():
+            found[round(row), round(column)] = text
+    return found
 
 
 def test_every_cell_says_its_steps_or_why_it_has_none():
     steps, diverged = grid()
-    words = cell_words(STEPS())
+    words = cell_words(STEPS)
     assert len(words) == steps.size
-    for place in np.ndindex(steps.shape):
-        said = words[place].get_text()
-        if diverged[place]:
+    for row, column in np.ndindex(steps.shape):
+        said = words[len(BETAS) - 1 - row, column].get_text()
+        if diverged[row, column]:
             assert said == "div."
-        elif np.isnan(steps[place]):
+        elif np.isnan(steps[row, column]):
             assert said == "–"
         else:
             value = float(said.translate(str.maketrans("", "", ",kM"))) * {"k": 1e3, "M": 1e6}.get(said[-1], 1)
-            assert value == pytest.approx(steps[place], rel=6e-3)
+            assert value == pytest.approx(steps[row, column], rel=6e-3)
 
 
-def test_diverged_cells_are_hatched_and_the_best_is_framed():
-    patches = [patch for patch in STEPS().axes[0].patches if isinstance(patch, Rectangle)]
-    hatched = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)) for p in patches if p.get_hatch()}
-    assert hatched == set(zip(*np.nonzero(grid()[1]), strict=True))
-    frames = [p for p in patches if p.get_linewidth() > 2]
-    assert [(p.get_y() + 0.5, p.get_x() + 0.5) for p in frames] == [(3, 4)]
-    plain = steps_figure(grid()[0], BETAS, RATES, target="x").axes[0]
-    assert not any(p.get_linewidth() > 2 or p.get_hatch() for p in plain.patches)
+def test_diverged_cells_have_no_colour_and_the_best_is_framed():
+    axes = figure_of(one(STEPS)).axes[0]
+    shown: Any = axes.images[0].get_array()
+    missing = np.ma.getmaskarray(np.ma.masked_invalid(shown))[::-1]
+    np.testing.assert_array_equal(missing, grid()[1] | np.isnan(grid()[0]))
+    frames = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert [(p.get_y() + 0.5, p.get_x() + 0.5) for p in frames] == [(len(BETAS) - 1 - 3, 4)]
+    assert [label for label in STEPS.names] == [f"{beta:g}" for beta in BETAS[::-1]]
+    assert not figure_of(one(steps_plot(grid()[0], BETAS, RATES))).axes[0].patches
 
 
 def test_fewer_steps_are_darker():
     steps, diverged = grid()
-    patches: list[Any] = [p for p in STEPS().axes[0].patches if not p.get_hatch() and p.get_linewidth() < 2]
-    shade = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): sum(p.get_facecolor()[:3]) for p in patches}
-    known = sorted((steps[place], shade[place]) for place in np.ndindex(steps.shape) if np.isfinite(steps[place])
-                   and not diverged[place])  # fmt: skip
+    image = figure_of(one(STEPS)).axes[0].images[0]
+    known = sorted(
+        (steps[place], sum(image.cmap(image.norm(steps[place]))[:3]))
+        for place in np.ndindex(steps.shape)
+        if np.isfinite(steps[place]) and not diverged[place]
+    )
     assert all(first[1] <= second[1] + 1e-9 for first, second in itertools.pairwise(known))
     assert known[-1][1] > known[0][1] + 0.5
 
 
-def test_captions_tell_the_target_the_counts_and_the_reason():
-    words = " ".join(" ".join(text.get_text().split()) for text in STEPS().texts)
+def test_words_tell_the_target_and_the_counts():
+    words = counts_words(*grid(), target="held-out loss 0.35 nats")
     assert "Until held-out loss 0.35 nats" in words
     assert "diverged (2 of 30)" in words
     assert f"not reached within the run ({int(np.isnan(grid()[0]).sum())})" in words
-    assert "the predicted best, β = 0.3, learning rate 12.5: fewest steps" in words
-    nothing = steps_figure(np.full((1, 2), np.nan), [0.1], [1.0, 2.0], target="accuracy 0.9")
-    assert "No setting reaches accuracy 0.9." in " ".join(text.get_text() for text in nothing.texts)
-    assert len(nothing.axes) == 1  # no colour bar without a number
+    nothing = np.full((1, 2), np.nan)
+    assert "No setting reaches accuracy 0.9." in counts_words(nothing, np.zeros((1, 2), bool), target="accuracy 0.9")
+    assert len(figure_of(one(steps_plot(nothing, [0.1], [1.0, 2.0]))).axes) == 1  # no colour bar without a number
 
 
 def test_rank_correlations_are_spearmans_over_shared_groups():
@@ -124,19 +131,18 @@ def test_rank_correlations_are_spearmans_over_shared_groups():
 def test_stability_shows_each_correlation_and_sums_them_up():
     ranks = some_ranks(9, 6)
     found = rank_correlations(ranks)
-    figure = order_stability_figure(ranks, SETTINGS[:6])
-    for (row, column), text in cell_words(figure).items():
+    words = cell_words(order_stability_plot(ranks, SETTINGS[:6]))
+    assert len(words) == 36
+    for (row, column), text in words.items():
         assert text.get_text() == f"{found[row, column]:.2f}".replace("-", "−")
     off = found[~np.eye(6, dtype=bool)]
-    caption = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
-    assert f"median {np.median(off):.2f}, lowest {off.min():.2f}" in caption.replace("−", "-")
-    two = " ".join(order_stability_figure(np.array([[1.0, 2.0], [2.0, 1.0]]), ["a", "b"]).texts[1].get_text().split())
-    assert "Empty: 1 pair of settings" in two
+    assert f"median {np.median(off):.2f}, lowest {off.min():.2f}" in stability_words(ranks).replace("−", "-")
+    assert "Empty: 1 pair of settings" in stability_words(np.array([[1.0, 2.0], [2.0, 1.0]]))
 
 
 def test_lines_of_groups_pass_through_their_places_and_break_where_unlearned():
     ranks = some_ranks(8, 5)
-    axes = learning_order_figure(ranks, GROUPS, SETTINGS[:5]).axes[0]
+    axes = figure_of(one(learning_order_plot(ranks, GROUPS, SETTINGS[:5]))).axes[0]
     drawn = [line.get_ydata() for line in axes.get_lines() if line.get_marker() == "o"]
     for row in ranks:
         assert any(np.array_equal(row, line, equal_nan=True) for line in drawn)
@@ -146,41 +152,40 @@ def test_lines_of_groups_pass_through_their_places_and_break_where_unlearned():
 def test_with_many_groups_the_most_moving_are_named():
     ranks = some_ranks(40, 6, gaps=False)
     names = [f"group-{row}" for row in range(40)]
-    figure = learning_order_figure(ranks, names, SETTINGS[:6])
-    named = {text.get_text() for text in figure.axes[0].texts}
+    named = {line.label for line in learning_order_plot(ranks, names, SETTINGS[:6]).lines if line.label}
     spread = np.ptp(ranks, axis=1)
+    assert named == {names[row] for row in most_moving(ranks)}
     assert len(named) == 12
     least = min(spread[int(name.removeprefix("group-"))] for name in named)
     assert all(spread[row] <= least for row, name in enumerate(names) if name not in named)
-    assert "the 12 of 40 groups whose place varies most" in " ".join(figure.texts[1].get_text().split())
 
 
 ALL = [f"{setting} {row}" for row in range(4) for setting in SETTINGS][:64]
 DRAWN = {
-    "steps": STEPS,
-    "one cell": partial(steps_figure, np.array([[5.0]]), [0.1], [1.0], target="accuracy 0.9", best=(0, 0)),
-    "none": partial(steps_figure, np.full((2, 3), np.nan), [0.1, 0.2], [1.0, 2.0, 3.0], target="accuracy 0.9"),
-    "near": partial(steps_figure, np.array([[5.0, 6.0], [7.0, 7.5]]), [0.1, 0.2], [1.0, 2e-5], target="x"),
-    "wide": partial(
-        steps_figure,
-        np.geomspace(1, 1e6, 400).reshape(20, 20),
-        np.geomspace(1e-3, 9, 20).tolist(),
-        np.geomspace(1.11e-5, 1, 20).tolist(),
-        target="x",
+    "steps": one(STEPS),
+    "one cell": one(steps_plot(np.array([[5.0]]), [0.1], [1.0], best=(0, 0))),
+    "none": one(steps_plot(np.full((2, 3), np.nan), [0.1, 0.2], [1.0, 2.0, 3.0])),
+    "near": one(steps_plot(np.array([[5.0, 6.0], [7.0, 7.5]]), [0.1, 0.2], [1.0, 2e-5])),
+    "wide": one(
+        steps_plot(
+            np.geomspace(1, 1e6, 400).reshape(20, 20),
+            np.geomspace(1e-3, 9, 20).tolist(),
+            np.geomspace(1.11e-5, 1, 20).tolist(),
+        )
     ),
-    "stability": partial(order_stability_figure, some_ranks(9, 12), SETTINGS[:12]),
-    "stability, 2": partial(order_stability_figure, some_ranks(2, 2, gaps=False), SETTINGS[:2]),
-    "stability, 20": partial(order_stability_figure, some_ranks(20, 20), SETTINGS),
-    "stability, 64": partial(order_stability_figure, some_ranks(20, 64), ALL),
-    "order": partial(learning_order_figure, some_ranks(8, 12), GROUPS, SETTINGS[:12]),
-    "order, 1": partial(learning_order_figure, some_ranks(2, 1, gaps=False), GROUPS[:2], SETTINGS[:1]),
-    "order, many": partial(learning_order_figure, some_ranks(60, 64), [f"group {i}" for i in range(60)], ALL),
+    "stability": one(order_stability_plot(some_ranks(9, 12), SETTINGS[:12])),
+    "stability, 2": one(order_stability_plot(some_ranks(2, 2, gaps=False), SETTINGS[:2])),
+    "stability, 20": one(order_stability_plot(some_ranks(20, 20), SETTINGS)),
+    "stability, 64": one(order_stability_plot(some_ranks(20, 64), ALL)),
+    "order": one(learning_order_plot(some_ranks(8, 12), GROUPS, SETTINGS[:12])),
+    "order, 1": one(learning_order_plot(some_ranks(2, 1, gaps=False), GROUPS[:2], SETTINGS[:1])),
+    "order, many": one(learning_order_plot(some_ranks(60, 64), [f"group {i}" for i in range(60)], ALL)),
 }
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_words_lie_on_others_or_leave_the_picture(name):
-    figure = DRAWN[name]()
+    figure = figure_of(DRAWN[name])
     with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
         boxes = word_boxes(figure)
     assert len(boxes) > 4
@@ -200,11 +205,11 @@ def test_no_words_lie_on_others_or_leave_the_picture(name):
 @pytest.mark.parametrize("name", ["steps", "stability", "order"])
 def test_files_are_readable_the_same_each_time_and_leave_nothing_behind(name):
     before, pyplot = dict(matplotlib.rcParams), "matplotlib.pyplot" in sys.modules
-    first = drawing_bytes(DRAWN[name])
+    first = figure_bytes(DRAWN[name])
     figures._KEPT.clear()
-    assert drawing_bytes(DRAWN[name]) == first
+    assert figure_bytes(DRAWN[name]) == first
     said = "".join(ET.fromstring(first["svg"]).itertext())
-    assert {"steps": "div.", "stability": "Spearman", "order": "agreeableness"}[name] in said
+    assert {"steps": "div.", "stability": "rank correlation", "order": "agreeableness"}[name] in said
     assert np.ptp(imread(io.BytesIO(first["png"]))[..., :3]) > 0.5
     assert dict(matplotlib.rcParams) == before
     assert ("matplotlib.pyplot" in sys.modules) == pyplot
@@ -212,12 +217,12 @@ def test_files_are_readable_the_same_each_time_and_leave_nothing_behind(name):
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(DataError, match=r"steps has shape \(1, 2\), diverged \(1, 1\)"):
-        steps_figure(np.ones((1, 2)), [0.1], [1.0], target="x")
+        steps_plot(np.ones((1, 2)), [0.1], [1.0])
     with pytest.raises(DataError, match="steps holds 0, but a target is reached after more than 0"):
-        steps_figure(np.zeros((1, 1)), [0.1], [1.0], target="x")
+        steps_plot(np.zeros((1, 1)), [0.1], [1.0])
     with pytest.raises(DataError, match=r"best is \(1, 0\), outside a grid of 1 betas and 1 learning rates"):
-        steps_figure(np.ones((1, 1)), [0.1], [1.0], target="x", best=(1, 0))
+        steps_plot(np.ones((1, 1)), [0.1], [1.0], best=(1, 0))
     with pytest.raises(DataError, match=r"ranks has shape \(3, 2\) for 1 settings"):
-        order_stability_figure(np.ones((3, 2)), ["a"])
+        order_stability_plot(np.ones((3, 2)), ["a"])
     with pytest.raises(DataError, match="groups has 1 names for 3 rows of ranks"):
-        learning_order_figure(np.ones((3, 2)), ["a"], ["b", "c"])
+        learning_order_plot(np.ones((3, 2)), ["a"], ["b", "c"])

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefdyn.picture import Picture
+from prefdyn.report.chart_json import chart_json
 from prefdyn.report.folders import read_folder
 from prefdyn.report.palette import MOST_COLOURED
-from prefdyn.report.panels import Panel, panel_json, panels, similar_together, sorted_codes, telling
+from prefdyn.report.panels import panels
+from prefdyn.report.shown_groups import similar_together, sorted_codes, telling
 from tests.report.make_folder import HOSTILE, make_folder
 
 ALWAYS = {"loss-curves", "accuracy-curves", "margin-curves", "log-prob-curves", "chosen-falling"}
@@ -18,7 +21,7 @@ AUDIT = ALWAYS | {"distinguishability", "probe", "embedding", "agreement"}
 SEVERAL = AUDIT | {"priority", "cosine", "influence"}
 
 
-def found(folder) -> dict[str, Panel]:
+def found(folder) -> dict[str, Picture]:
     return {panel.id: panel for panel in panels(read_folder(folder))}
 
 
@@ -90,7 +93,7 @@ def test_similar_groups_stand_together():
 
 def test_json_of_a_panel_has_no_nan_and_knows_every_array(tmp_path):
     for panel in found(make_folder(tmp_path / "run", names=5, missing=True)).values():
-        text = json.dumps(panel_json(panel), allow_nan=False)
+        text = json.dumps(chart_json(panel), allow_nan=False)
         arrays = json.loads(text)["arrays"]
         for layer in panel.layers:
             for name in (layer.values, layer.low, layer.high, layer.alone):

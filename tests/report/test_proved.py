@@ -8,13 +8,14 @@ import pytest
 
 from prefdyn.dynamics.descent import descent, recorded_steps
 from prefdyn.maths.objectives import DPO
+from prefdyn.picture import Picture
 from prefdyn.planning.bounds import check_bounds
 from prefdyn.planning.field import field_study
-from prefdyn.report.drawings import write_drawings
+from prefdyn.report.figures import figure_of, write_figures
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
 from prefdyn.report.proved import drawings, proved_chapter
-from prefdyn.report.theory_figures import drift_figure, fan_figure, values_figure
+from prefdyn.report.theory_figures import drift_plots, fan_plot, values_plot
 from prefdyn.synthetic import gaussian_groups
 from prefdyn.theory.value_scaling import ClusterModel, horizon, sharp_margin_lines
 from tests.report.make_folder import HOSTILE, make_folder
@@ -57,7 +58,7 @@ def test_every_picture_is_there_and_the_statements_lead_the_page(checked):
 
 
 def test_pictures_are_files_of_fixed_names(checked, tmp_path):
-    written = write_drawings(drawings(read_folder(checked))[:2], tmp_path / "figures")
+    written = write_figures(drawings(read_folder(checked))[:2], tmp_path / "figures")
     assert [path.name for path in written] == ["drift.svg", "drift.png", "margin-fan.svg", "margin-fan.png"]
     assert all(path.stat().st_size > 5000 for path in written)
 
@@ -106,40 +107,46 @@ def test_the_field_page_shows_the_plane_alone(tmp_path):
         assert absent not in page
 
 
-def lines_of(axes):
-    return {line.get_label(): np.array(line.get_data()) for line in axes.get_lines()}
+def axes_of(*plots):
+    return figure_of(Picture(id="one", title="One", caption="", plots=plots)).axes
+
+
+def lines_of(plot, axes):
+    """What is drawn, by the label of its line."""
+    drawn = [np.array(line.get_data()) for line in axes.get_lines()]
+    return {line.label: data for line, data in zip(plot.lines, drawn, strict=False) if line.label}
 
 
 def test_the_drift_picture_shows_the_bound_over_the_drift():
     steps = np.array([0, 1, 10, 100])
     drifts = np.array([[0, 1.0, 8.0, 40.0], [0, 2.0, 15.0, 60.0], [0, math.nan, math.nan, math.nan]])
     bounds = {"repaired": np.array([100.0, 200.0, math.nan]), "published": np.array([1700.0, 3400.0, math.nan])}
-    left, right = drift_figure(steps, drifts, bounds, joint=np.array([0, 1.0, 9.0, 50.0, 110.0])).axes
-    ratio = lines_of(right)["Theorem 4.1 repaired"]
+    plots = drift_plots(steps, drifts, bounds, joint=np.array([0, 1.0, 9.0, 50.0, 110.0]))
+    left, right = map(lines_of, plots, axes_of(*plots))
+    ratio = right["Theorem 4.1 repaired"]
     np.testing.assert_allclose(ratio[1], np.median([[1, 1.25, 2.5], [1, 20 / 15, 200 / 60]], axis=0))
-    joint = lines_of(left)
-    np.testing.assert_allclose(joint["measured"][1], [1, 9, 50])
-    np.testing.assert_allclose(joint["Theorem 4.1 repaired"][1], [1.1, 11, 110])
+    np.testing.assert_allclose(left["measured"][1], [1, 9, 50])
+    np.testing.assert_allclose(left["Theorem 4.1 repaired"][1], [1.1, 11, 110])
 
 
 def test_the_fan_holds_both_pairs_of_lines_and_the_run():
     times = np.linspace(0, 1.2, 13)
     seen = {"least": 0.4 * times, "mean": 0.7 * times, "largest": times}
-    axes = fan_figure(sharing=1, times=times, margins=seen).axes[0]
-    drawn = lines_of(axes)
+    plot = fan_plot(sharing=1, times=times, margins=seen)
+    drawn = lines_of(plot, *axes_of(plot))
     published = drawn["published lines, to τ₁"]
     assert published[0, -1] == pytest.approx(horizon(1, beta=1.0, learning_rate=1.0))
     sharp = drawn["sharper lines (Z = 1)"]
     np.testing.assert_allclose(sharp[1], sharp_margin_lines(sharp[0], sharing=1)[0])
     run = drawn["this run: mean, and all its pairs"]
     np.testing.assert_allclose(run[1], 0.7 * run[0])
-    short = fan_figure(sharing=1, times=times / 100, margins=seen).axes[0]
+    (short,) = axes_of(fan_plot(sharing=1, times=times / 100, margins=seen))
     assert short.get_xlim()[1] < 0.02
 
 
 def test_the_need_for_data_grows_slowly_and_the_users_point_is_marked():
-    axes = values_figure(model=ClusterModel.at_the_limits(10, 880)).axes[0]
-    drawn = lines_of(axes)
+    plot = values_plot(model=ClusterModel.at_the_limits(10, 880))
+    drawn = lines_of(plot, *axes_of(plot))
     values, needed = drawn["error bound below 5 %"]
     assert needed[values == 1] == 764
     assert drawn["your data"][:, 0].tolist() == [10, 880]

@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
+from prefdyn.picture import Picture
+from prefdyn.report.chart_json import chart_json
 from prefdyn.report.figures import figure_bytes, figure_of
 from prefdyn.report.folders import RunFolder, read_folder
 from prefdyn.report.html import render, write_report
+from prefdyn.report.pair_lists import pair_lists
 from prefdyn.report.palette import ATTENTION, VERDICTS
-from prefdyn.report.panels import Panel, panel_json, panels, telling
-from prefdyn.report.responses import displacement_words, exact_words, pair_lists, sketch_words, trust_words
+from prefdyn.report.panels import panels
+from prefdyn.report.responses import displacement_words, exact_words, sketch_words, trust_words
+from prefdyn.report.shown_groups import telling
 from prefdyn.report.tables import by_attention
 from prefdyn.report.text import readable
 from tests.report.make_folder import HOSTILE, PROMPT, REPLY, make_folder, make_responses_folder
@@ -30,7 +34,7 @@ from tests.report.test_panels import SEVERAL
 NEW = {"first-step", "exact-curves", "exact-log-probs"}
 
 
-def found(folder) -> dict[str, Panel]:
+def found(folder) -> dict[str, Picture]:
     return {panel.id: panel for panel in panels(read_folder(folder))}
 
 
@@ -163,7 +167,7 @@ def test_the_probe_panel_shows_every_giveaway_and_draws_one_interval(tmp_path):
     (axes,) = figure_of(panel).axes
     drawn = [len(lines.get_segments()) for lines in axes.collections if isinstance(lines, LineCollection)]
     assert drawn == [30, 30], "the probe's intervals, and one thin line per row"
-    told = {layer["values"] for layer in panel_json(panel)["layers"] if layer["told"]}
+    told = {layer["values"] for layer in chart_json(panel)["layers"] if layer["told"]}
     assert told == {"untrained", "words", "length", "reference"}
     assert "untrained twin" not in found(make_responses_folder(tmp_path / "plain", twin=False))["probe"].caption
 

@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import re
-from functools import partial
 from typing import Any
 
 import matplotlib
@@ -16,12 +15,14 @@ import pytest
 from matplotlib.text import Text
 
 from prefdyn.errors import DataError, StoreError
-from prefdyn.report.figures import drawing_bytes
+from prefdyn.picture import Picture
+from prefdyn.report import figures
+from prefdyn.report.figures import figure_bytes, figure_of
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
 from prefdyn.report.panels import panels
 from prefdyn.report.training import _short, module_drifts, training_drawings
-from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_figure
+from prefdyn.report.training_figures import ModuleDrift, drift_plot, modules_plot, updates_plot
 from prefdyn.trajectory import MODULES
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
 from tests.report.test_field_figures import word_boxes
@@ -117,7 +118,11 @@ def test_a_simulation_is_read_too_and_an_audit_keeps_its_verdicts(tmp_path):
 
 def test_missing_files_leave_their_pictures_out(tmp_path):
     folder = make_trained_folder(tmp_path / "run", names=3)
-    assert [drawing.id for drawing in training_drawings(read_folder(folder))] == ["module-drift", "updates"]
+    assert [drawing.id for drawing in training_drawings(read_folder(folder))] == [
+        "module-drift",
+        "module-map",
+        "updates",
+    ]
     (folder / "modules.parquet").unlink()
     (folder / "steps.csv").unlink()
     run = read_folder(folder)
@@ -196,23 +201,39 @@ def modules(kinds, layers, *, norm=2.0, steps=(0, 1, 10, 300), loose=("wte", "ln
 KINDS = ("attn.attention.q_proj", "attn.attention.k_proj", "mlp.c_fc", "mlp.c_proj", "ln_1")
 UPDATES = np.arange(1.0, 501)
 NOISE = np.random.default_rng(1).normal(0.5, 0.1, 500)
+
+
+def updates(steps, *series):
+    plots = tuple(updates_plot(steps, label, values) for label, values in series)
+    return Picture(id="updates", title="Update by update", caption="", plots=plots, size=(2.6, 1.78), across=3)
+
+
+def drifts(modules, *, relative):
+    return Picture(id="drift", title="Drift", caption="", plots=(drift_plot(modules, relative=relative),))
+
+
+def mapped(modules):
+    return Picture(id="map", title="Drift", caption="", plots=(modules_plot(modules, relative=True),))
+
+
 DRAWN = {
-    "full": partial(drift_figure, modules(KINDS, 4), relative=True),
-    "deep": partial(drift_figure, modules([*KINDS, "W" * 50], 80), relative=True),
-    "adapters": partial(drift_figure, modules(KINDS[:2], 3, norm=math.nan, loose=()), relative=False),
-    "head": partial(drift_figure, modules((), 0, loose=("lm_head",)), relative=True),
-    "no layers": partial(drift_figure, modules((), 0, loose=("a", "b", "c")), relative=True),
-    "long": partial(drift_figure, modules(KINDS, 2, steps=(0, 10, 1_000_000)), relative=True),
-    "updates": partial(
-        updates_figure, UPDATES, [("Loss (nats)", NOISE), ("Norm", NOISE * 1e5), ("Rate", 0 * NOISE + 3e-6)]
-    ),
-    "one update": partial(updates_figure, np.array([1.0, 2.0]), [("Loss (nats)", np.array([0.7, math.nan]))]),
+    "full": drifts(modules(KINDS, 4), relative=True),
+    "deep": drifts(modules([*KINDS, "W" * 50], 80), relative=True),
+    "adapters": drifts(modules(KINDS[:2], 3, norm=math.nan, loose=()), relative=False),
+    "head": drifts(modules((), 0, loose=("lm_head",)), relative=True),
+    "no layers": drifts(modules((), 0, loose=("a", "b", "c")), relative=True),
+    "long": drifts(modules(KINDS, 2, steps=(0, 10, 1_000_000)), relative=True),
+    "map": mapped(modules(KINDS, 4)),
+    "deep map": mapped(modules([*KINDS, "W" * 50], 80)),
+    "map without layers": mapped(modules((), 0, loose=("a", "b", "c"))),
+    "updates": updates(UPDATES, ("Loss (nats)", NOISE), ("Norm", NOISE * 1e5), ("Rate", 0 * NOISE + 3e-6)),
+    "one update": updates(np.array([1.0, 2.0]), ("Loss (nats)", np.array([0.7, math.nan]))),
 }
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_words_lie_on_others_or_leave_the_picture(name):
-    figure = DRAWN[name]()
+    figure = figure_of(DRAWN[name])
     with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
         boxes = word_boxes(figure)
     assert len(boxes) > 4
@@ -230,20 +251,18 @@ def test_no_words_lie_on_others_or_leave_the_picture(name):
 
 
 def test_the_map_shows_each_module_at_its_layer():
-    some = modules(KINDS, 4)
-    figure = DRAWN["full"]()
-    image = next(axes for axes in figure.axes if axes.get_title(loc="left") == "All, at the end").collections[0]
-    shown: Any = image.get_array()
-    values = np.ma.filled(shown, math.nan).reshape(7, 5)
-    kinds = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    some, plot = modules(KINDS, 4), modules_plot(modules(KINDS, 4), relative=True)
+    shown: Any = figure_of(DRAWN["map"]).axes[0].images[0].get_array()
+    values = np.ma.filled(shown, math.nan)
+    assert values.shape == (7, 5)
     for item in some:
         column = 4 if item.layer is None else item.layer
-        assert values[kinds.index(item.kind), column] == pytest.approx(item.drift[-1] / 2.0)
+        assert values[plot.names.index(item.kind), column] == pytest.approx(item.drift[-1] / 2.0)
     assert np.isnan(values).sum() == 7 * 5 - len(some)
 
 
 def test_running_means_are_means_of_their_window():
-    axes = DRAWN["updates"]().axes[0]
+    axes = figure_of(DRAWN["updates"]).axes[0]
     thin, thick = axes.get_lines()
     np.testing.assert_allclose(np.asarray(thin.get_ydata()), NOISE)
     np.testing.assert_allclose(np.asarray(thick.get_ydata())[0], NOISE[:10].mean())
@@ -251,9 +270,11 @@ def test_running_means_are_means_of_their_window():
 
 
 def test_files_are_the_same_each_time_and_nothing_is_drawn_of_nothing():
-    for name in ("full", "updates"):
-        assert drawing_bytes(DRAWN[name]) == drawing_bytes(DRAWN[name])
+    for name in ("full", "map", "updates"):
+        first = figure_bytes(DRAWN[name])
+        figures._KEPT.clear()
+        assert figure_bytes(DRAWN[name]) == first
     with pytest.raises(DataError, match="no module is given"):
-        drift_figure([], relative=True)
-    with pytest.raises(DataError, match="no series is given"):
-        updates_figure(np.arange(2.0), [])
+        drift_plot([], relative=True)
+    with pytest.raises(DataError, match="the picture 'updates' has no plot; give at least one"):
+        updates(np.arange(2.0))

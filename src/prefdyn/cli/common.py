@@ -124,20 +124,12 @@ def group_names(text: str, known: Sequence[str]) -> list[str]:
 
 def write_pictures(folder: Path) -> None:
     """Figures and report of a folder that holds a run's other files."""
-    from prefdyn.report.compare import compare_drawings
-    from prefdyn.report.drawings import write_drawings
     from prefdyn.report.figures import write_figures
     from prefdyn.report.folders import read_folder
-    from prefdyn.report.grid import grid_drawings
     from prefdyn.report.html import write_report
-    from prefdyn.report.panels import panels
-    from prefdyn.report.proved import drawings
-    from prefdyn.report.training import training_drawings
+    from prefdyn.report.panels import pictures
 
-    run = read_folder(folder)
-    write_figures(panels(run), folder / "figures")
-    drawn = [*drawings(run), *grid_drawings(run), *compare_drawings(run), *training_drawings(run)]
-    write_drawings(drawn, folder / "figures")
+    write_figures(pictures(read_folder(folder)), folder / "figures")
     write_report(folder, folder / "report.html")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from prefdyn.experiments.context import Context
 from prefdyn.experiments.run import Run
 from prefdyn.experiments.statistics import Estimate
 from prefdyn.experiments.work import Outcome
+from prefdyn.picture import Line, Picture, Plot
 
 # claims --------------------------------------------------------------------------------------------------------------
 
@@ -97,50 +98,8 @@ def untestable(because: str, *, measured: str = "not measured", **evidence: Any)
 # figures -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One curve of a panel, with the range of its seeds."""
-
-    label: str
-    x: np.ndarray
-    y: np.ndarray
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
-    shade: float | None = None
-    """Place in the papers' colour map plasma, 0 to 1; None: grey."""
-    colour: str | None = None
-    """Name of a colour, where the papers have one that is not of that map."""
-    style: Literal["solid", "dashed", "dotted", "points"] = "solid"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """One part of a figure.
-
-    | kind | holds |
-    |---|---|
-    | `lines` | `lines` |
-    | `heat` | `matrix` with `names` of its rows, and of its columns the same |
-    | `clouds` | `lines` of style "points": x and y of points |
-    | `table` | `columns` and `rows` of text |
-    | `texts` | `rows` of a heading and a text each |
-    | `surface`, `plane` | `options["beta"]`; a plane may have one of `lines` for a path |
-    """
-
-    kind: Literal["lines", "heat", "clouds", "table", "texts", "surface", "plane"]
-    title: str = ""
-    x_label: str = ""
-    y_label: str = ""
-    lines: tuple[Line, ...] = ()
-    marks: tuple[tuple[str, float], ...] = ()
-    """Level lines: a name and a height."""
-    matrix: np.ndarray | None = None
-    names: tuple[str, ...] = ()
-    limit: float | None = None
-    """Largest size that the colours of a heat map, or the axes of clouds, show."""
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    options: Mapping[str, float] = field(default_factory=dict)
+Panel = Plot
+"""One part of a figure, as the papers have it: (a), (b)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +116,12 @@ class Figure:
     def id(self) -> str:
         """Name of its files."""
         return self.spec.id + self.part
+
+    @property
+    def picture(self) -> Picture:
+        """The same as a picture, named by paper and place."""
+        title = f"{self.spec.paper}, {self.spec.where}: {self.spec.title}"
+        return Picture(id=self.id, title=title, caption=self.caption, plots=self.panels)
 
     def table(self) -> pa.Table:
         """The numbers behind it, one row each.

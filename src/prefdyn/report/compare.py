@@ -2,19 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prefdyn.picture import Layer, Line, Marker, Picture, Plot
 from prefdyn.planning.compare import Side
-from prefdyn.report.compare_figures import CurvePair, curves_figure, order_figure, separability_figure
-from prefdyn.report.drawings import Drawing, picture
 from prefdyn.report.folders import RunFolder, number, read_folder
-from prefdyn.report.tables import shown
+from prefdyn.report.shown_groups import for_groups, measured, rank_orders, sorted_codes
+from prefdyn.report.tables import minus, shown
 from prefdyn.report.text import cells, padded, sentence, shorten, visible, wrapped
 
+FIRST, SECOND = "#2a78d6", "#d9691a"
+"""Colours of the two runs."""
+_MARKERS: tuple[Marker, ...] = ("ring", "dot", "diamond", "triangle")
+"""Before and after, of the first run that was measured and of the other."""
+_ACROSS = 4
+_TITLES = {"loss": "Loss", "margin": "Reward margin"}
+_AXES = {"loss": "Mean loss (nats)", "margin": "Mean margin (beta × nats)"}
 _MOST_CURVES = 12
 """So many groups' curves are drawn; with more, some from the first learned to the last, and those that fit least."""
 _WORST = 4
@@ -63,7 +69,6 @@ def compare_chapter(run: RunFolder) -> dict[str, Any] | None:
         "heading": _heading(part),
         "lead": lead(run),
         "intro": _intro(part, names),
-        "pictures": [picture(one) for one in compare_drawings(run)],
         "columns": [label for _, label in columns],
         "rows": [(visible(row.get("group", "")), [_entries(row, keys) for keys, _ in columns]) for row in rows],
         "errors": _errors(part),
@@ -100,13 +105,12 @@ def lead(run: RunFolder) -> str:
     return " ".join(said)
 
 
-def compare_drawings(run: RunFolder) -> list[Drawing]:
-    """Curves of both runs, order against order, and separability where it was measured."""
-    part = run.part("comparison")
-    if not isinstance(part, Mapping) or run.trajectory is None or "side" not in run.trajectory.schema.names:
+def compare_drawings(run: RunFolder) -> list[Picture]:
+    """Curves of both runs, group by group."""
+    if run.trajectory is None or "side" not in run.trajectory.schema.names:
         return []
-    found = [_curves(run, part, quantity) for quantity in ("loss", "margin")]
-    return [each for each in (*found, _order(run, part), _separability(run)) if each is not None]
+    found = [_curves(run, run.part("comparison"), quantity) for quantity in ("loss", "margin")]
+    return [picture for picture in found if picture is not None]
 
 
 def compare_table(summary: Mapping[str, Any], *, most: int = 40, width: int = 110) -> str:
@@ -184,7 +188,7 @@ def _entry(row: Mapping[str, Any], key: str) -> str:
         return "–" if math.isnan(value) else f"{100 * value:.0f} %"
     if key.endswith("_place"):
         return "–" if math.isnan(value) else f"{value:.0f}"
-    return shown(row.get(key)).replace("-", "−")
+    return minus(row.get(key))
 
 
 def _percent(error: Mapping[str, Any], name: str | None) -> str:
@@ -244,61 +248,64 @@ def _setting(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return shown(value, 4).replace("-", "−") if isinstance(value, float) else visible(value)
+    return minus(value, 4) if isinstance(value, float) else visible(value)
 
 
-def _curves(run: RunFolder, part: Mapping[str, Any], quantity: str) -> Drawing | None:
-    rows = _rows(run)
+def _curves(run: RunFolder, part: Mapping[str, Any], quantity: str) -> Picture | None:
+    rows, (one, two) = _rows(run), _names(run)
     chosen, words = _selected(rows)
     table = _sides(run, str(part.get("split")), quantity)
-    pairs = []
-    for row in chosen:
-        name = str(row.get("group"))
-        if (name, "first") not in table or (name, "second") not in table:
-            continue
-        first, second = table[name, "first"], table[name, "second"]
-        error = number(row.get(f"{quantity}_error_rescaled_relative"))
-        pairs.append(
-            CurvePair(
-                name=visible(name),
-                first_steps=first[0],
-                first=first[1],
-                second_steps=second[0],
-                second=second[1],
-                note="" if math.isnan(error) else f"error {100 * error:.0f} % rescaled",
-            )
-        )
-    if not pairs:
+    chosen = [row for row in chosen if all((str(row.get("group")), side) in table for side in ("first", "second"))]
+    if not chosen:
         return None
     factor = number(part.get("rescaling", {}).get("factor"))
-    edge = bool(part.get("rescaling", {}).get("at_edge"))
-    what = {"loss": "Mean loss (nats)", "margin": "Mean margin (beta × nats)"}[quantity]
-    starts = [pair.first[0] for pair in pairs if len(pair.first)]
-    line = None
-    if quantity == "margin":
-        line = ("", 0.0)
-    elif starts and max(abs(start - math.log(2)) for start in starts) < 1e-6:
-        line = ("log 2", math.log(2))
-    title = (
-        f"{'Loss' if quantity == 'loss' else 'Reward margin'} of both runs, {_SPLITS.get(str(part.get('split')), '')}"
-    )
-    one, two = _names(run)
-    return Drawing(
+    rescaled = None if math.isnan(factor) or part.get("rescaling", {}).get("at_edge") else factor
+    pairs = [tuple(table[str(row.get("group")), side] for side in ("first", "second")) for row in chosen]
+    last = max(float(steps.max()) for pair in pairs for steps, _ in pair)
+    marks = _level(quantity, [float(first[1][0]) for first, _ in pairs])
+    values = [*(values for pair in pairs for _, values in pair), np.array([height for _, height in marks])]
+    low, high = (float(limit(np.concatenate(values))) for limit in (np.min, np.max))
+    room = 0.06 * (high - low or abs(high) or 1.0)
+    plots = []
+    for place, (row, (first, second)) in enumerate(zip(chosen, pairs, strict=True)):
+        error = number(row.get(f"{quantity}_error_rescaled_relative"))
+        lines = [Line(label=two, x=second[0], y=second[1], colour=SECOND, width=1.6)]
+        if rescaled:
+            inside = second[0] / rescaled <= last
+            label = f"{two}, steps divided by {rescaled:.3g}"
+            x, y = second[0][inside] / rescaled, second[1][inside]
+            lines.append(Line(label=label, x=x, y=y, colour=SECOND, style="dashed", width=1.3))
+        lines.append(Line(label=one, x=first[0], y=first[1], colour=FIRST, width=1.9))
+        plots.append(
+            Plot(
+                title=visible(row.get("group", "")),
+                note="" if math.isnan(error) else f"error {100 * error:.0f} % rescaled",
+                x_label="Step (logarithmic)",
+                y_label="" if place % _ACROSS else _AXES[quantity],
+                x_scale="step",
+                x_range=(0, last),
+                y_range=(low - room, high + room),
+                lines=tuple(lines),
+                marks=marks,
+            )
+        )
+    return Picture(
         id=f"compare-{quantity}",
-        title=title,
+        title=f"{_TITLES[quantity]} of both runs, {_SPLITS.get(str(part.get('split')), '')}",
         caption=f"{words} Solid: {one} and {two}, each at its own steps. Dashed: {two} with its steps divided by the "
         "one factor that brings all groups' losses closest. Below each name: what is then left, over how far the "
         f"curve of {one} moves.",
-        draw=partial(
-            curves_figure,
-            pairs,
-            (one, two),
-            title=title,
-            axis=what,
-            line=line,
-            factor=None if math.isnan(factor) or edge else factor,
-        ),
+        plots=tuple(plots),
+        size=(2.15, 1.5),
+        across=_ACROSS,
     )
+
+
+def _level(quantity: str, starts: Sequence[float]) -> tuple[tuple[str, float], ...]:
+    """A level to mark: 0 for margins, and for losses log 2 where all start there."""
+    if quantity == "margin":
+        return (("", 0.0),)
+    return (("log 2", math.log(2)),) if max(abs(start - math.log(2)) for start in starts) < 1e-6 else ()
 
 
 def _selected(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str]:
@@ -330,51 +337,97 @@ def _sides(run: RunFolder, split: str, quantity: str) -> dict[tuple[str, str], t
     return {key: (np.array([at for at, _ in rows]), np.array([to for _, to in rows])) for key, rows in found.items()}
 
 
-def _order(run: RunFolder, part: Mapping[str, Any]) -> Drawing | None:
-    rows = [
-        row
-        for row in _rows(run)
-        if not any(math.isnan(number(row.get(f"{side}_place"))) for side in ("first", "second"))
-    ]
-    if len(rows) < 2:
+def order_places(run: RunFolder) -> Picture | None:
+    """Place of each group in the order of learning of both runs."""
+    places = {side: _of_rows(run, f"{side}_place") for side in ("first", "second")}
+    both = np.isfinite(places["first"]) & np.isfinite(places["second"])
+    if both.sum() < 2:
         return None
     one, two = _names(run)
-    order, size = part.get("order") or {}, part.get("order_by_size") or {}
-    note = (
-        f"Dotted: the same order. A line shows how far a group is from it. {sentence(_correlation(order))} By the "
-        f"number of pairs alone: {_correlation(size)}"
-    )
-    return Drawing(
+    part = run.part("comparison")
+    arrays = {side: np.where(both, values, math.nan) for side, values in places.items()}
+    arrays |= {"low": np.fmin(*arrays.values()), "high": np.fmax(*arrays.values())}
+    return Picture(
         id="compare-order",
         title="Order of learning",
-        caption=f"Each row is a group, in the order in which {two} learned them; its dot is its place in {one}.",
-        draw=partial(
-            order_figure,
-            [visible(row.get("group", "")) for row in rows],
-            np.array([number(row.get("first_place")) for row in rows]),
-            np.array([number(row.get("second_place")) for row in rows]),
-            (one, two),
-            note=note,
+        kind="dots",
+        caption=f"Each row is a group, first learned by {two} on top; a line shows how far the two runs' places of it "
+        f"are apart. {sentence(_correlation(part.get('order') or {}))} By the number of pairs alone: "
+        f"{_correlation(part.get('order_by_size') or {})}",
+        x_label="Place in the order of learning (1 is learned first)",
+        y_label="",
+        arrays=arrays,
+        layers=(
+            Layer(label=one, values="first", low="low", high="high"),
+            Layer(label=two, values="second", marker="tick"),
         ),
+        orders=(
+            (f"as in {two}", sorted_codes(arrays["second"], falling=False)),
+            (f"as in {one}", sorted_codes(arrays["first"], falling=False)),
+            ("as in the data", tuple(range(len(run.groups)))),
+        ),
+        options={"whole": True},
+        **for_groups(run),
     )
 
 
-def _separability(run: RunFolder) -> Drawing | None:
-    rows, (one, two) = _rows(run), _names(run)
+def distinguishability(run: RunFolder) -> Picture | None:
+    """How far apart both runs hold the two answers of each group, before and after."""
+    return _separability(
+        run,
+        "distinguishability",
+        "Distinguishability before and after",
+        "How far apart the model holds the two answers of each group, on the states of its training pairs, before the "
+        "first step and after the last.",
+        "Distinguishability (feature units)",
+    )
+
+
+def spread(run: RunFolder) -> Picture | None:
+    """The spread of each group before and after."""
+    return _separability(
+        run,
+        "spread",
+        "Spread before and after",
+        "The variance of a class over the squared distance of the two answers: where it falls, training has pulled "
+        "them apart.",
+        "Spread (trace / distinguishability²)",
+    )
+
+
+def _separability(run: RunFolder, what: str, title: str, caption: str, axis: str) -> Picture | None:
+    keys = [f"{side}_{what}_{when}" for side in ("first", "second") for when in ("before", "after")]
     # states of training pairs where both splits were measured: there are more of them
-    trained = {row.get("group"): row for row in run.part("comparison", "rows") or [] if row.get("split") == "train"}
-    rows = [trained.get(row.get("group"), row) for row in rows]
-    sides = []
-    for side, name in (("first", one), ("second", two)):
-        keys = [f"{side}_{what}_{when}" for what in ("distinguishability", "spread") for when in ("before", "after")]
-        sides.append((name, np.array([[number(row.get(key)) for key in keys] for row in rows]).reshape(-1, 4)))
-    if not any(np.isfinite(values).any() for _, values in sides):
+    arrays = {key: _of_rows(run, key, split="train") for key in keys}
+    known = measured(arrays, keys)
+    if not known:
         return None
-    return Drawing(
-        id="compare-separability",
-        title="Separability before and after",
-        caption="How far apart the model holds the two answers of each group, on the states of its training pairs, "
-        "before the first step and after the last. Spread is the variance of a class over the squared distance: "
-        "where it falls, training has pulled the two apart.",
-        draw=partial(separability_figure, [visible(row.get("group", "")) for row in rows], sides),
+    labels = {f"{side}_{what}": name for side, name in zip(("first", "second"), _names(run), strict=True)}
+    layers = [
+        Layer(label=f"{labels[key.rpartition('_')[0]]}, {key.rpartition('_')[2]}", values=key, marker=marker)
+        for key, marker in zip(known, _MARKERS, strict=False)
+    ]
+    values = np.concatenate([arrays[key] for key in known])
+    values = values[np.isfinite(values)]
+    log = what == "spread" and values.min() > 0 and values.max() > 10 * values.min()
+    return Picture(
+        id=f"compare-{what}",
+        title=title,
+        kind="dots",
+        caption=caption,
+        x_label=f"{axis.removesuffix(')')}, logarithmic)" if log else axis,
+        y_label="",
+        arrays={key: arrays[key] for key in known},
+        layers=tuple(layers),
+        orders=rank_orders(run, "largest at the end first", arrays[known[-1]]),
+        options={"log": True} if log else {"low": 0.0},
+        **for_groups(run),
     )
+
+
+def _of_rows(run: RunFolder, key: str, *, split: str | None = None) -> np.ndarray:
+    """(m,) one number of every group, of these pairs where they were measured, else of those that are judged."""
+    found = {row.get("group"): row for row in _rows(run)}
+    rows = run.part("comparison", "rows") or []
+    found |= {row.get("group"): row for row in rows if split is not None and row.get("split") == split}
+    return np.array([number(found.get(name, {}).get(key)) for name in run.names])

@@ -1,6 +1,6 @@
 """Pictures of 2404.04626's plane: the loss over both probability ratios, its pulls, its flow lines, and other flows.
 
-Every function gives a matplotlib figure; `figures.drawing_bytes` makes files of it, the same bytes each time.
+Every function gives a matplotlib figure, the same each time.
 """
 
 import math
@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from prefdyn.errors import DataError
-from prefdyn.report.figures import DPI, FAINT, INK, SETTINGS, SOFT, axes_at, heading, legend
 from prefdyn.report.palette import AGAINST, GROUPS
+from prefdyn.report.sheet import DPI, FAINT, INK, SETTINGS, SOFT, axes_at, heading, legend
 from prefdyn.theory import gradient_field as field
 
 _LOSS = LinearSegmentedColormap.from_list("loss", ["#f7f9fc", "#cfdff1", "#86afdd"])

@@ -61,6 +61,11 @@ class RunFolder:
         )
 
     @property
+    def kind(self) -> str:
+        """What the folder is about: `grid` or `comparison` where it holds several runs, else the command's name."""
+        return next((key for key in _SEVERAL if self.part(key) is not None), str(self.part("command") or "run"))
+
+    @property
     def said(self) -> str:
         """What to call one side of a pair, as `side_of` has it."""
         return side_of(self.summary)

@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prefdyn.report.drawings import Drawing, picture
+from prefdyn.picture import Picture
 from prefdyn.report.folders import RunFolder, number
-from prefdyn.report.grid_figures import learning_order_figure, order_stability_figure, steps_figure
-from prefdyn.report.tables import shown
+from prefdyn.report.grid_figures import (
+    counts_words,
+    learning_order_plot,
+    most_moving,
+    order_stability_plot,
+    stability_words,
+    steps_plot,
+)
+from prefdyn.report.tables import minus, shown
 from prefdyn.report.text import cells, cut, padded, sentence, visible
 
 _MOST_MAPS = 8
@@ -35,7 +41,6 @@ def grid_chapter(run: RunFolder) -> dict[str, Any] | None:
             for place, (name, numbers) in enumerate(told)
         ],
         "columns": [label for _, label in COLUMNS],
-        "pictures": [picture(one) for one in grid_drawings(run)],
     }
 
 
@@ -55,7 +60,7 @@ COLUMNS = (
 )
 
 
-def grid_drawings(run: RunFolder) -> list[Drawing]:
+def grid_drawings(run: RunFolder) -> list[Picture]:
     """Heat maps over beta and learning rate, and the order of learning over settings."""
     rows = _cells(run)
     if not rows:
@@ -65,9 +70,9 @@ def grid_drawings(run: RunFolder) -> list[Drawing]:
     best = run.part("grid", "best")
     for place, kind in enumerate(kinds[:_MOST_MAPS]):
         inside = [row for row in rows if tuple(str(row.get(key, "")) for key in _FIXED) == kind]
-        drawing = _map(inside, place, best, kinds, str(run.part("grid", "because") or ""))
-        if drawing is not None:
-            found.append(drawing)
+        picture = _map(inside, place, best, kinds, str(run.part("grid", "because") or ""))
+        if picture is not None:
+            found.append(picture)
     return [*found, *_orders(run, rows)]
 
 
@@ -102,12 +107,12 @@ def _entry(row: Mapping[str, Any], key: str) -> str:
         return f"diverged at {row['diverged_at']}"
     if key == "same_as":
         return "" if row.get("same_as") == row.get("cell") else f"#{row.get('same_as')}"
-    return shown(row.get(key)).replace("-", "−")
+    return minus(row.get(key))
 
 
 def _map(
     inside: Sequence[Mapping[str, Any]], place: int, best: Any, kinds: Sequence[tuple[str, ...]], because: str
-) -> Drawing | None:
+) -> Picture | None:
     betas = sorted({number(row.get("beta")) for row in inside})
     rates = sorted({number(row.get("learning_rate")) for row in inside})
     if len(betas) * len(rates) < 2 or any(map(math.isnan, [*betas, *rates])):
@@ -128,27 +133,17 @@ def _map(
     what = ", ".join(
         [str(inside[0].get("objective")), *(word for word in unlike if word != inside[0].get("objective"))]
     )
-    return Drawing(
+    framed = "" if mark is None else f" Framed: the setting that is proposed, {visible(because)}."
+    return Picture(
         id=f"steps-{place}",
         title=f"Steps to the target: {visible(what)}",
         caption="Every beta and learning rate of this kind of run: how many steps until the loss on held-out pairs is "
-        "at its target. Framed: the setting that is proposed. A setting that never gets there is empty; one that "
-        "diverges is marked.",
-        draw=partial(
-            steps_figure,
-            steps,
-            betas,
-            rates,
-            target=goal,
-            diverged=lost,
-            best=mark,
-            reason=visible(because) if mark is not None else "",
-            title=f"Steps to the target: {visible(what)}",
-        ),
+        f"at its target. {counts_words(steps, lost, target=goal)}{framed}",
+        plots=(steps_plot(steps, betas, rates, diverged=lost, best=mark),),
     )
 
 
-def _orders(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[Drawing]:
+def _orders(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[Picture]:
     ranks = np.array([[number(value) for value in row.get("ranks") or []] for row in run.groups])
     if ranks.ndim != 2 or ranks.shape[1] != len(rows) or ranks.shape[0] < 3:
         return []
@@ -160,20 +155,24 @@ def _orders(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[Drawing]:
     names = [setting_name(rows[place], rows) for place in chosen]
     some = ranks[:, chosen]
     cut = f" The {len(chosen)} settings with the best held-out accuracy." if len(chosen) == _MOST_SETTINGS else ""
+    coloured = len(most_moving(some))
+    words = "" if coloured == len(some) else f" Coloured: the {coloured} of {len(some)} whose place varies most."
     return [
-        Drawing(
+        Picture(
             id="order-stability",
             title="Does the order of learning hold?",
             caption="Rank correlation of the order in which groups are learned, between every two settings that are "
-            f"not the same run.{cut} Near 1 everywhere: the order is a property of the data, not of the settings.",
-            draw=partial(order_stability_figure, some, names),
+            f"not the same run.{cut} Near 1 everywhere: the order is a property of the data, not of the settings. "
+            f"{stability_words(some)}",
+            plots=(order_stability_plot(some, names),),
         ),
-        Drawing(
+        Picture(
             id="learning-order",
             title="The order of learning, setting by setting",
             caption=f"Place of each group, 1 is learned first.{cut} Lines that cross are groups whose place the "
-            "settings decide.",
-            draw=partial(learning_order_figure, some, list(run.labels), names),
+            f"settings decide. A line breaks where a group is not learned.{words}",
+            plots=(learning_order_plot(some, list(run.labels), names),),
+            size=(min(6.0, max(1.4, 0.9 * (len(names) - 1))), max(1.4, min(5.0, 0.26 * len(some)))),
         ),
     ]
 

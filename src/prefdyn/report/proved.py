@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from prefdyn.report.drawings import Drawing, picture
+from prefdyn.picture import Picture
 from prefdyn.report.field_figures import field_plane, field_speeds, field_surface
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.many import drawn
 from prefdyn.report.statements import STANDINGS, Statement, counted, statements
-from prefdyn.report.tables import shown
+from prefdyn.report.tables import minus
 from prefdyn.report.text import visible
-from prefdyn.report.theory_figures import drift_figure, fan_figure, values_figure
+from prefdyn.report.theory_figures import drift_plots, fan_plot, values_plot
 from prefdyn.theory.value_scaling import ClusterModel, scaled_time
 
+_LARGE = (5.0, 3.3)
+"""Inches of a plot that stands alone."""
 LETTERS = (
     ("n, n_+, n_-", "training pairs of the group, and those in which its first or its second answer is chosen"),
     ("d", "width of the features"),
@@ -41,24 +43,22 @@ LETTERS = (
 
 def proved_chapter(run: RunFolder) -> dict[str, Any] | None:
     """What the page shows of the theorems; None where the folder holds nothing about them."""
-    drawn = drawings(run)
     found = statements(run.part("bounds") or [])
-    if not found and not drawn:
+    if not found and not drawings(run):
         return None
     return {
         "heading": "What is proved about this run" if found else "The plane of two probability ratios",
         "intro": _intro(found),
         "letters": LETTERS,
         "statements": [_item(item) for item in found],
-        "pictures": [picture(one) for one in drawn],
     }
 
 
-def drawings(run: RunFolder) -> list[Drawing]:
+def drawings(run: RunFolder) -> list[Picture]:
     """Every picture of the theory that this folder has numbers for."""
     run = drawn(run)
     found = (_drift(run), _fan(run), _values(run), *_field(run))
-    return [drawing for drawing in found if drawing is not None]
+    return [picture for picture in found if picture is not None]
 
 
 def _intro(found: Sequence[Statement]) -> str:
@@ -95,10 +95,10 @@ def _item(item: Statement) -> dict[str, Any]:
 
 
 def _either(value: Any) -> str:
-    return visible(value) if isinstance(value, str) else shown(value).replace("-", "−")
+    return visible(value) if isinstance(value, str) else minus(value)
 
 
-def _drift(run: RunFolder) -> Drawing | None:
+def _drift(run: RunFolder) -> Picture | None:
     steps, alone = run.steps(), run.curves("drift", run="alone")
     names = {name: code for code, name in enumerate(run.names)}
     limits = {key: np.full(len(names), np.nan) for key in ("published", "repaired", "nothing")}
@@ -118,17 +118,18 @@ def _drift(run: RunFolder) -> Drawing | None:
     both = None
     if joint is not None and np.isfinite(together).all():
         both = np.append(together[0], joint)
-    return Drawing(
+    return Picture(
         id="drift",
         title="Drift of the head against its bounds",
         caption="Left: how far the head has moved after each step of one run, and how far it may. Right: the bound "
         "divided by what was measured, for each group trained alone (line: the middle group; shade: all groups). The "
         "repaired bound is exact at the first step and loosens as pulls fade; the published one is loose at once.",
-        draw=partial(drift_figure, steps, alone, limits, joint=both),
+        plots=drift_plots(steps, alone, limits, joint=both),
+        size=(3.6, 3.0),
     )
 
 
-def _fan(run: RunFolder) -> Drawing | None:
+def _fan(run: RunFolder) -> Picture | None:
     model, half_gap = _model(run), number(run.part("theory", "values", "half_gap"))
     beta, rate = number(run.part("settings", "beta")), number(run.part("settings", "learning_rate"))
     steps = _numbers(run, "margins", "step")
@@ -139,29 +140,31 @@ def _fan(run: RunFolder) -> Drawing | None:
     if not (beta > 0 and rate > 0 and half_gap > 0):
         return None
     times = scaled_time(model.values, beta=beta, learning_rate=rate, steps=steps, half_gap=half_gap)
-    return Drawing(
+    return Picture(
         id="margin-fan",
         title="Margins against the lines of Theorem 4.2",
         caption=f"{_standing(run)} Between the orange lines every pair's margin must lie until τ₁ where the conditions "
         "hold; between the blue ones with sharper constants, and longer. Dotted: the exact course without noise. "
         "Black: the margins of this run's training pairs, their mean and their range. Where the run ends long before "
         "τ₁, only the time that it covers is drawn.",
-        draw=partial(fan_figure, sharing=model.sharing, times=times, margins=margins),
+        plots=(fan_plot(sharing=model.sharing, times=times, margins=margins),),
+        size=_LARGE,
     )
 
 
-def _values(run: RunFolder) -> Drawing | None:
+def _values(run: RunFolder) -> Picture | None:
     model = _model(run)
     if model is None:
         return None
-    return Drawing(
+    return Picture(
         id="values-needed",
         title="Pairs per cluster that the bound asks for",
         caption=f"{_standing(run)} The error bound of Theorem 4.3 asks for a number of pairs that grows slowly with "
         "the number of values. The probability with which it is stated to hold asks for far more, and beyond the "
         "dotted line its own conditions leave no room for more values. It is about the theorem, no advice on data "
         "that fail its conditions.",
-        draw=partial(values_figure, model=model),
+        plots=(values_plot(model=model),),
+        size=_LARGE,
     )
 
 
@@ -201,7 +204,7 @@ def _numbers(run: RunFolder, *keys: str) -> np.ndarray | None:
     return values if len(values) and np.isfinite(values).all() else None
 
 
-def _field(run: RunFolder) -> list[Drawing]:
+def _field(run: RunFolder) -> list[Picture]:
     if run.responses:  # ratios of whole responses go beyond any plane, and are first order only
         return []
     beta = number(run.part("settings", "beta"))
@@ -217,7 +220,7 @@ def _field(run: RunFolder) -> list[Drawing]:
     possible = min(refs) > 0 and sum(refs) <= 1
     known: dict[str, Any] = {"ref_chosen": refs[0], "ref_rejected": refs[1]} if possible else {}
     found = [
-        Drawing(
+        Picture(
             id="field-plane",
             title="The plane of probability ratios",
             caption="Across: how much more likely the chosen answer has become; up: the rejected one. Shade: the loss. "
@@ -227,7 +230,7 @@ def _field(run: RunFolder) -> list[Drawing]:
             + ("Where it is hatched the two probabilities would exceed 1 together." if known else ""),
             draw=partial(field_plane, beta=beta, path=points, **known),
         ),
-        Drawing(
+        Picture(
             id="field-surface",
             title="The loss over the plane",
             caption="The same loss as a surface; "
@@ -237,7 +240,7 @@ def _field(run: RunFolder) -> list[Drawing]:
     ]
     if run.part("command") == "field":
         found.append(
-            Drawing(
+            Picture(
                 id="field-speeds",
                 title="The same flow in four coordinate systems",
                 caption="All start at (1, 1). Which of the two probabilities moves faster depends on what training "

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from prefdyn.report.remarks import RULES_OF_CURVES, SEVERITIES, Remark
 from prefdyn.report.run_curves import RunCurves
-from prefdyn.report.stuck import some_stuck, stuck
+from prefdyn.report.stuck import stuck
 
 
 def reading(
@@ -26,7 +26,7 @@ def reading(
         pairs: pairs.parquet, for the lengths of responses.
     """
     run = RunCurves.of(summary, trajectory, updates, pairs)
-    found = [remark for rule in (stuck, some_stuck, *RULES_OF_CURVES) if (remark := rule(run)) is not None]
+    found = [remark for rule in (stuck, *RULES_OF_CURVES) if (remark := rule(run)) is not None]
     return sorted(found, key=lambda remark: SEVERITIES.index(remark.severity))
 
 

@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from prefdyn.picture import Layer, Marker, Picture
 from prefdyn.report.folders import RunFolder, number
-from prefdyn.report.panels import Layer, Marker, Panel, for_groups, measured, rank_orders
+from prefdyn.report.shown_groups import for_groups, measured, rank_orders
 from prefdyn.report.tables import shown
-from prefdyn.report.text import cut, readable, visible
+from prefdyn.report.text import readable
 
 EXACT = ("loss", "margin", "chosen_change", "rejected_change")
 """What is known of exact training and of the first-order curve of the same pairs."""
 HOLDS, ROUGHLY = 0.1, 0.25
 """Up to this share of exact training's own movement a first-order curve holds up, or does so roughly."""
-_EXCERPT = 150
 
 
 # panels -------------------------------------------------------------------------------------------------------------
 
 
-def first_step_panel(run: RunFolder) -> Panel | None:
+def first_step(run: RunFolder) -> Picture | None:
     """What the first joint step does to chosen and rejected responses."""
     keys = {"chosen": "chosen_push", "rejected": "rejected_push", "falls": "chosen_falls_first", "ches": "ches"}
     arrays = {name: run.column(key) for name, key in keys.items()}
@@ -46,7 +46,7 @@ def first_step_panel(run: RunFolder) -> Panel | None:
             "CHES, normalised by length, compares the mean states of the two responses; the higher, the more "
             "displacement it predicts. Its unit is the states', so it compares groups of this run only."
         )
-    return Panel(
+    return Picture(
         id="first-step",
         title="First step on chosen and rejected log-probability",
         kind="dots",
@@ -66,7 +66,7 @@ def first_step_panel(run: RunFolder) -> Panel | None:
     )
 
 
-def exact_panel(run: RunFolder) -> Panel | None:
+def exact_training(run: RunFolder) -> Picture | None:
     """Loss and margin of the pairs that were trained exactly, with their first-order curves."""
     return _beside_exact(
         run,
@@ -79,7 +79,7 @@ def exact_panel(run: RunFolder) -> Panel | None:
     )
 
 
-def log_probs_panel(run: RunFolder) -> Panel | None:
+def exact_log_probs(run: RunFolder) -> Picture | None:
     """Chosen and rejected log-probabilities of the pairs that were trained exactly, with their first-order curves."""
     return _beside_exact(
         run,
@@ -102,7 +102,7 @@ def _beside_exact(
     caption: str,
     views: Sequence[tuple[str, str, str]],
     lines: tuple[tuple[str, float], ...],
-) -> Panel | None:
+) -> Picture | None:
     """Exact curves with the first-order curves of the same pairs dashed; a view is (quantity, label, axis label)."""
     steps, curves = exact_curves(run)
     arrays: dict[str, np.ndarray] = {"step": steps}
@@ -115,7 +115,7 @@ def _beside_exact(
         layers.append(Layer(label=label, values=exact, axis=axis, alone=first_order))
     if not layers:
         return None
-    return Panel(
+    return Picture(
         id=name,
         title=title,
         kind="lines",
@@ -215,8 +215,8 @@ def displacement_words(run: RunFolder) -> str:
     for key, label in (("first_step", "first step"), ("ches", "CHES")):
         value, low, high, p = (number(run.part("displacement", key, name)) for name in ("spearman", "low", "high", "p"))
         if not math.isnan(value):
-            interval = "" if math.isnan(low) or math.isnan(high) else f" [{_signed(low)}, {_signed(high)}]"
-            told.append(f"{label} {_signed(value)}{interval}" + ("" if math.isnan(p) else f" (p {p:.2g})"))
+            interval = "" if math.isnan(low) or math.isnan(high) else f" [{two_digits(low)}, {two_digits(high)}]"
+            told.append(f"{label} {two_digits(value)}{interval}" + ("" if math.isnan(p) else f" (p {p:.2g})"))
     if not told:
         return ""
     against = readable(str(run.part("displacement", "against") or "exact training"))
@@ -228,7 +228,8 @@ def displacement_words(run: RunFolder) -> str:
     return f"Rank correlation with {against}: {', '.join(told)}{where}.{turned}"
 
 
-def _signed(value: float) -> str:
+def two_digits(value: float) -> str:
+    """The number with a true minus sign."""
     return f"{value:.2f}".replace("-", "−")
 
 
@@ -279,121 +280,3 @@ def sketch_words(run: RunFolder) -> str:
         f"{words}. Kernel entries between different pairs, in units of both pairs' own lengths, are off by "
         f"{shown(rms, 2)} (root mean square{where}){more}."
     )
-
-
-# pairs to look at ---------------------------------------------------------------------------------------------------
-
-
-def pair_lists(run: RunFolder) -> list[dict[str, Any]]:
-    """The lists of pairs to look at, for the page; empty where the folder is no audit on long responses."""
-    if not run.responses or run.part("command") != "audit":
-        return []
-    return [
-        {
-            "id": "against",
-            "heading": "Against the rest",
-            "says": "The first step of all the other pairs pushes these margins down most. Look for wrong labels, for "
-            "two rules that contradict each other, and for pairs that belong to another group.",
-            "empty": "No pair is pushed the wrong way by the first step of the others.",
-            "filter": _below_zero(run, "agreement"),
-            "entries": _single(run, "at_odds", "agreement", "margin {}"),
-        },
-        {
-            "id": "falling",
-            "heading": "Chosen pushed down",
-            "says": "The whole first step lowers the log-probability of these chosen responses most. A margin can "
-            "grow all the same, as long as the rejected response falls faster.",
-            "empty": "No chosen response starts by falling.",
-            "filter": _below_zero(run, "chosen_push"),
-            "entries": _single(run, "chosen_falls", "chosen_push", "chosen {} nats"),
-        },
-        {
-            "id": "opposites",
-            "heading": "Near duplicates with opposite labels",
-            "says": "What one of these pairs asks of the model, the other takes back: their gradients point nearly "
-            f"against each other. {_looked_at(run)}",
-            "empty": f"None was found. {_looked_at(run)}",
-            "filter": _OPPOSITE if run.pairs is not None else None,
-            "entries": _opposites(run),
-        },
-    ]
-
-
-_OPPOSITE = (
-    'import pyarrow.parquet as pq; [row["id"] for row in pq.read_table("pairs.parquet").to_pylist() '
-    'if "opposite" in row["findings"]]'
-)
-
-
-def _below_zero(run: RunFolder, name: str) -> str | None:
-    """A line of Python that gives the ids of all pairs with a number below 0, where the folder has that column."""
-    if run.pairs is None or name not in run.pairs.schema.names:
-        return None
-    return (
-        f'import pyarrow.parquet as pq; pq.read_table("pairs.parquet", filters=[("{name}", "<", 0)])["id"].to_pylist()'
-    )
-
-
-def _single(run: RunFolder, key: str, sorted_by: str, form: str) -> list[dict[str, Any]] | None:
-    """One entry per pair of a list, with the number that it is sorted by; None where the run made no such list."""
-    rows = run.part("examples", key)
-    if not isinstance(rows, list):
-        return None
-    return [{"key": form.format(_three_digits(number(row.get(sorted_by)))), "pairs": [_pair(row)]} for row in rows]
-
-
-def _three_digits(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:#.3g}".removesuffix(".").replace("-", "−")
-
-
-def _opposites(run: RunFolder) -> list[dict[str, Any]] | None:
-    rows = run.part("examples", "opposites")
-    if not isinstance(rows, list):
-        return None
-    return [
-        {
-            "key": f"cosine {_signed(number(row.get('cosine')))}",
-            "pairs": [_pair(row.get(side) or {}) for side in ("first", "second")],
-        }
-        for row in rows
-    ]
-
-
-def _looked_at(run: RunFolder) -> str:
-    looked, of, found = (run.part("examples", "looked_at", key) for key in ("opposites", "of", "found"))
-    if not isinstance(looked, int) or not isinstance(of, int):
-        return ""
-    listed = len(run.part("examples", "opposites") or [])
-    more = (
-        f" {found:,} were found; those most opposite are listed." if isinstance(found, int) and found > listed else ""
-    )
-    where = f"All {of:,} pairs were" if looked >= of else f"A sample of {looked:,} of {of:,} pairs was"
-    return f"{where} looked at.{more}"
-
-
-def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
-    texts = [(label, row.get(label.lower())) for label in ("Prompt", "Chosen", "Rejected")]
-    known = [(label, readable(str(text))) for label, text in texts if text is not None]
-    start = next((text for _, text in known if text.strip()), "")
-    return {
-        "id": visible(row.get("id", "")),
-        "group": visible(row.get("group", "")),
-        "excerpt": cut(" ".join(start[: 4 * _EXCERPT].split()), _EXCERPT),
-        "texts": known,
-        "cut": bool(row.get("cut")),
-        "numbers": _numbers(row),
-    }
-
-
-def _numbers(row: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
-    """Labels and values of what is known of a pair."""
-    named = (
-        ("Push by all others", "agreement"),
-        ("By its own group", "group_agreement"),
-        ("Push on chosen", "chosen_push"),
-        ("Push on rejected", "rejected_push"),
-        ("Final margin", "margin"),
-        ("Chosen tokens", "chosen_tokens"),
-        ("Rejected tokens", "rejected_tokens"),
-    )
-    return [(label, row[key]) for label, key in named if not math.isnan(number(row.get(key)))]

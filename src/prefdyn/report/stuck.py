@@ -7,7 +7,7 @@ import numpy as np
 
 from prefdyn.report.folders import number
 from prefdyn.report.remarks import LIMITS, Remark
-from prefdyn.report.run_curves import RunCurves, largest, names, told
+from prefdyn.report.run_curves import RunCurves, largest
 from prefdyn.report.tables import shown
 
 
@@ -99,23 +99,3 @@ def _noise(run: RunCurves) -> str:
 
 
 _CAUSES: tuple[Callable[[RunCurves], str], ...] = (_gradient, _weights, _too_small_beta, _rate, _noise)
-
-
-def some_stuck(run: RunCurves) -> Remark | None:
-    """Some groups' losses do not move though the run's do."""
-    moved = {each.name: far for each in run.groups if not math.isnan(far := each.distance("loss"))}
-    if len(moved) < 2 or float(np.median(list(moved.values()))) < LIMITS.moving:
-        return None
-    still = [(value, name, f"{value:.2g}") for name, value in moved.items() if value < LIMITS.still]
-    if not still:
-        return None
-    return Remark(
-        severity="warning",
-        code="some-stuck",
-        title="Some groups do not move",
-        groups=names(still),
-        says=f"The middle group's training loss moves by {float(np.median(list(moved.values()))):.2f} nats, these by "
-        f"less than {LIMITS.still:g}: {told(still)}.",
-        advice="Their labels look random to the model, or the other groups pull against them. `prefdyn audit` tells "
-        "the two apart; trained alone, a crowded-out group moves.",
-    )

@@ -1,6 +1,7 @@
 """The verdict per group as text: the table for the terminal and the sentence of counts."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from prefdyn.report.folders import number, side_of
 from prefdyn.report.palette import ATTENTION, VERDICTS
 from prefdyn.report.text import cells, cut, padded, shorten, visible, wrapped
 
+_MINUS = re.compile(r"(?<![\w.)\]-])-(?=\d)")
 _WRAP_UP_TO = 30
 _LISTED = 200
 """Groups that a table for the terminal lists."""
@@ -62,6 +64,21 @@ def shown(value: Any, digits: int = 3) -> str:
     if 10**digits <= abs(value) < 1e7:
         return f"{value:.0f}"
     return f"{value:.{digits}g}"
+
+
+def minus(value: Any, digits: int = 3) -> str:
+    """As `shown`, with a true minus sign."""
+    return shown(value, digits).replace("-", "−")
+
+
+def minus_signs(text: str) -> str:
+    """The text with a true minus sign for every hyphen that stands for one.
+
+    Example:
+        >>> minus_signs("held-out loss -0.3, from 2-3")
+        'held-out loss −0.3, from 2-3'
+    """
+    return _MINUS.sub("−", text)
 
 
 def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:

@@ -2,18 +2,17 @@
 
 import math
 import re
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from prefdyn.diagnostics.many import SHOWN_GROUPS
-from prefdyn.report.drawings import Drawing, picture
+from prefdyn.picture import Picture
 from prefdyn.report.explained import explained
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.reading import reading, remark_sentence
 from prefdyn.report.text import readable, visible
-from prefdyn.report.training_figures import ModuleDrift, drift_figure, updates_figure
+from prefdyn.report.training_figures import ModuleDrift, drift_plot, modules_plot, updates_plot
 
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of a layer in the name of a module."""
@@ -25,8 +24,8 @@ _UPDATES = (
 
 
 def reading_chapter(run: RunFolder) -> dict[str, Any] | None:
-    """How to read this run's curves; None where the folder holds no run of training or simulation alone."""
-    if run.trajectory is None or run.part("command") not in ("train", "simulate") or run.part("grid") is not None:
+    """How to read this run's curves; None where the folder holds none."""
+    if run.trajectory is None:
         return None
     remarks = reading(run.summary, run.trajectory, updates=run.updates, pairs=run.pairs)
     return {
@@ -46,15 +45,9 @@ def reading_chapter(run: RunFolder) -> dict[str, Any] | None:
     }
 
 
-def training_pictures(run: RunFolder) -> list[dict[str, Any]]:
-    """The pictures of `training_drawings`, for the page."""
-    return [picture(drawing) for drawing in training_drawings(run)]
-
-
-def training_drawings(run: RunFolder) -> list[Drawing]:
+def training_drawings(run: RunFolder) -> list[Picture]:
     """How far each module moved, and the updates one by one, where the folder has them."""
-    found = (_modules(run), _updates(run))
-    return [drawing for drawing in found if drawing is not None]
+    return [*_modules(run), *_updates(run)]
 
 
 def module_drifts(run: RunFolder) -> list[ModuleDrift]:
@@ -82,45 +75,59 @@ def module_drifts(run: RunFolder) -> list[ModuleDrift]:
     return sorted(found, key=lambda item: -float(item.drift[-1]))
 
 
-def _modules(run: RunFolder) -> Drawing | None:
+def _modules(run: RunFolder) -> list[Picture]:
     found = module_drifts(run)
     if not found or max(len(item.steps) for item in found) < 2:
-        return None
+        return []
     relative = all(item.norm > 0 for item in found)
     what = (
         "over the norm that its weights had at the start"
         if relative
         else "in units of the weights (adapters: of the product that is added)"
     )
-    return Drawing(
+    along = Picture(
         id="module-drift",
         title="How far each module moved",
-        caption=f"Frobenius norm of the change of every trained module since the start, {what}. Left: along the run, "
-        "those that moved most. Right: at the end, by kind of module and layer.",
-        draw=partial(drift_figure, found, relative=relative),
+        caption=f"Frobenius norm of the change of every trained module since the start, {what}: along the run, those "
+        "that moved most.",
+        plots=(drift_plot(found, relative=relative),),
     )
+    if len(found) < 2:
+        return [along]
+    return [
+        along,
+        Picture(
+            id="module-map",
+            title="How far each module had moved at the end",
+            caption=f"The same of all of them, by kind of module and layer, {what}.",
+            plots=(modules_plot(found, relative=relative),),
+        ),
+    ]
 
 
-def _updates(run: RunFolder) -> Drawing | None:
+def _updates(run: RunFolder) -> list[Picture]:
     if run.updates is None or "step" not in run.updates.schema.names or run.updates.num_rows < 2:
-        return None
+        return []
     steps = np.array([number(value) for value in run.updates["step"].to_pylist()])
-    series: list[tuple[str, np.ndarray]] = []
+    plots = []
     for key, label in _UPDATES:
         if key in run.updates.schema.names:
             values = np.array([number(value) for value in run.updates[key].to_pylist()])
             if np.isfinite(values).any():
-                series.append((label, values))
-    if not series:
-        return None
-    return Drawing(
+                plots.append(updates_plot(steps, label, values))
+    if not plots:
+        return []
+    picture = Picture(
         id="updates",
         title="Update by update",
         caption="Every update of the run: the loss of its batch before it, the norm of its gradient before "
         "clipping, and the learning rate. Thin: each update; thick: the running mean over a fiftieth of the run. A "
         "batch is a small sample, so its loss jumps; groups are measured on all of their pairs in the curves above.",
-        draw=partial(updates_figure, steps, series),
+        plots=tuple(plots),
+        size=(2.6, 1.78),
+        across=len(plots),
     )
+    return [picture]
 
 
 def _short(name: str) -> str:

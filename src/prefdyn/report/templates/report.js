@@ -78,11 +78,11 @@
     return shape(low);
   }
 
-  function ticks(low, high, count) {
+  function ticks(low, high, count, whole = false) {
     const span = high - low || 1;
-    const raw = span / Math.max(1, count);
+    const raw = Math.max(span / Math.max(1, count), whole ? 1 : 0);
     const power = 10 ** Math.floor(Math.log10(raw));
-    const step = [1, 2, 2.5, 5, 10].map((scale) => scale * power).find((size) => size >= raw * 0.999);
+    const step = [1, 2, 2.5, 5, 10].map((scale) => scale * power).find((size) => size >= raw * 0.999 && (!whole || size % 1 === 0));
     const found = [];
     for (let place = Math.ceil(low / step - 1e-9); place * step <= high + step * 1e-9; place += 1) found.push(place * step);
     const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (String(step / power).startsWith("2.5") ? 1 : 0));
@@ -90,6 +90,13 @@
       value,
       text: (step < 1e-4 ? format(value) : value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits })).replace("-", "−").replace(/^−(0(\.0+)?)$/, "$1"),
     }));
+  }
+  function logTicks(low, high) {
+    const every = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+      for (const scale of high > 1000 * low ? [1] : [1, 2, 5]) every.push(scale * 10 ** power);
+    }
+    return every.filter((value) => value >= low && value <= high).map((value) => ({ value, text: format(value) }));
   }
   function stepTicks(last, room) {
     const every = [0];
@@ -491,14 +498,16 @@
       let [low, high] = extent(every);
       if (!Number.isFinite(low)) [low, high] = [0, 1];
       if (panel.options.zero || panel.options.low === 0) [low, high] = [Math.min(0, low), Math.max(0, high)];
-      const pad = (high - low || 1) * 0.03;
+      const across = panel.options.log ? Math.log10 : Number;
+      const pad = panel.options.log ? 0 : (high - low || 1) * 0.03;
       if (low !== panel.options.low && low !== 0) low -= pad;
       if (high !== panel.options.high && high !== 0) high += pad;
-      const x = scale(low, high, left + (wide ? 6 : 0), right);
+      const along = scale(across(low), across(high), left + (wide ? 6 : 0), right);
+      const x = (value) => along(across(value));
       const root = canvas(chart, height);
       const highlight = svg("rect", { class: "row-hot", x: 0, width, y: 0, height: pitch, rx: 4, visibility: "hidden" }, root);
       const end = top + pitch * rows.length;
-      const marks = ticks(low, high, clamp(Math.floor((right - left) / 80), 4, 8));
+      const marks = panel.options.log ? logTicks(low, high) : ticks(low, high, clamp(Math.floor((right - left) / 80), 4, 8), panel.options.whole);
       for (const mark of marks) {
         svg("line", { class: "grid", x1: x(mark.value), x2: x(mark.value), y1: top, y2: end + 4 }, root);
         svg("text", { x: x(mark.value), y: end + 18, "text-anchor": "middle" }, root, mark.text);

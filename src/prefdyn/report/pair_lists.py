@@ -1,0 +1,151 @@
+"""Pairs to look at on a page: single ones, and pairs of pairs, with their texts and numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.responses import two_digits
+from prefdyn.report.text import cut, readable, visible
+
+_EXCERPT = 150
+
+
+def at_odds(run: RunFolder) -> list[dict[str, Any]]:
+    """Pairs whose margin the first step of all the others pushes down most, for the page."""
+    return [_example(row) for row in run.part("examples", "at_odds") or []]
+
+
+def pair_lists(run: RunFolder) -> list[dict[str, Any]]:
+    """The lists of pairs to look at, for the page; empty where the folder is no audit on long responses."""
+    if not run.responses or run.kind != "audit":
+        return []
+    return [
+        {
+            "id": "against",
+            "heading": "Against the rest",
+            "says": "The first step of all the other pairs pushes these margins down most. Look for wrong labels, for "
+            "two rules that contradict each other, and for pairs that belong to another group.",
+            "empty": "No pair is pushed the wrong way by the first step of the others.",
+            "filter": _below_zero(run, "agreement"),
+            "entries": _single(run, "at_odds", "agreement", "margin {}"),
+        },
+        {
+            "id": "falling",
+            "heading": "Chosen pushed down",
+            "says": "The whole first step lowers the log-probability of these chosen responses most. A margin can "
+            "grow all the same, as long as the rejected response falls faster.",
+            "empty": "No chosen response starts by falling.",
+            "filter": _below_zero(run, "chosen_push"),
+            "entries": _single(run, "chosen_falls", "chosen_push", "chosen {} nats"),
+        },
+        {
+            "id": "opposites",
+            "heading": "Near duplicates with opposite labels",
+            "says": "What one of these pairs asks of the model, the other takes back: their gradients point nearly "
+            f"against each other. {_looked_at(run)}",
+            "empty": f"None was found. {_looked_at(run)}",
+            "filter": _OPPOSITE if run.pairs is not None else None,
+            "entries": _opposites(run),
+        },
+    ]
+
+
+_OPPOSITE = (
+    'import pyarrow.parquet as pq; [row["id"] for row in pq.read_table("pairs.parquet").to_pylist() '
+    'if "opposite" in row["findings"]]'
+)
+
+
+def _below_zero(run: RunFolder, name: str) -> str | None:
+    """A line of Python that gives the ids of all pairs with a number below 0, where the folder has that column."""
+    if run.pairs is None or name not in run.pairs.schema.names:
+        return None
+    return (
+        f'import pyarrow.parquet as pq; pq.read_table("pairs.parquet", filters=[("{name}", "<", 0)])["id"].to_pylist()'
+    )
+
+
+def _single(run: RunFolder, key: str, sorted_by: str, form: str) -> list[dict[str, Any]] | None:
+    """One entry per pair of a list, with the number that it is sorted by; None where the run made no such list."""
+    rows = run.part("examples", key)
+    if not isinstance(rows, list):
+        return None
+    return [{"key": form.format(_three_digits(number(row.get(sorted_by)))), "pairs": [_pair(row)]} for row in rows]
+
+
+def _three_digits(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:#.3g}".removesuffix(".").replace("-", "−")
+
+
+def _opposites(run: RunFolder) -> list[dict[str, Any]] | None:
+    rows = run.part("examples", "opposites")
+    if not isinstance(rows, list):
+        return None
+    return [
+        {
+            "key": f"cosine {two_digits(number(row.get('cosine')))}",
+            "pairs": [_pair(row.get(side) or {}) for side in ("first", "second")],
+        }
+        for row in rows
+    ]
+
+
+def _looked_at(run: RunFolder) -> str:
+    looked, of, found = (run.part("examples", "looked_at", key) for key in ("opposites", "of", "found"))
+    if not isinstance(looked, int) or not isinstance(of, int):
+        return ""
+    listed = len(run.part("examples", "opposites") or [])
+    more = (
+        f" {found:,} were found; those most opposite are listed." if isinstance(found, int) and found > listed else ""
+    )
+    where = f"All {of:,} pairs were" if looked >= of else f"A sample of {looked:,} of {of:,} pairs was"
+    return f"{where} looked at.{more}"
+
+
+def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    texts = [(label, row.get(label.lower())) for label in ("Prompt", "Chosen", "Rejected")]
+    known = [(label, readable(str(text))) for label, text in texts if text is not None]
+    start = next((text for _, text in known if text.strip()), "")
+    return {
+        "id": visible(row.get("id", "")),
+        "group": visible(row.get("group", "")),
+        "excerpt": cut(" ".join(start[: 4 * _EXCERPT].split()), _EXCERPT),
+        "texts": known,
+        "cut": bool(row.get("cut")),
+        "numbers": _numbers(row),
+    }
+
+
+def _numbers(row: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
+    """Labels and values of what is known of a pair."""
+    named = (
+        ("Push by all others", "agreement"),
+        ("By its own group", "group_agreement"),
+        ("Push on chosen", "chosen_push"),
+        ("Push on rejected", "rejected_push"),
+        ("Final margin", "margin"),
+        ("Chosen tokens", "chosen_tokens"),
+        ("Rejected tokens", "rejected_tokens"),
+    )
+    return [(label, row[key]) for label, key in named if not math.isnan(number(row.get(key)))]
+
+
+def _example(row: Mapping[str, Any]) -> dict[str, Any]:
+    def text(key: str) -> str | None:
+        value = row.get(key)
+        return None if value is None else readable(str(value))
+
+    return {
+        "id": visible(row.get("id", "")),
+        "group": visible(row.get("group", "")),
+        "prompt": text("prompt"),
+        "chosen": text("chosen"),
+        "rejected": text("rejected"),
+        "numbers": [
+            ("Push by all others", row.get("agreement")),
+            ("By its own group", row.get("group_agreement")),
+            ("Push on chosen", row.get("chosen_push")),
+            ("Final margin", row.get("margin")),
+        ],
+    }
