@@ -55,7 +55,7 @@ VERDICTS: dict[str, Look] = {
     ),
     "early or middle": Look(
         key="earlymid",
-        shade=Shade(light="#174f99", dark="#a9ccf7"),
+        shade=Shade(light="#223664", dark="#d0e2f3"),
         means="before the last third; where is open",
         filled=False,
     ),
@@ -63,13 +63,14 @@ VERDICTS: dict[str, Look] = {
     "late": Look(key="late", shade=Shade(light="#8dbaf0", dark="#2d6cbd"), means="in the last third of the learned"),
     "middle or late": Look(
         key="midlate",
-        shade=Shade(light="#62a0ee", dark="#3a7ad0"),
+        shade=Shade(light="#0362da", dark="#7bb7fa"),
         means="after the first third; where is open",
+        shape="square",
         filled=False,
     ),
     "not told apart": Look(
         key="apart",
-        shade=Shade(light="#5b7fae", dark="#7d9cc8"),
+        shade=Shade(light="#16a7dc", dark="#7379f3"),
         means="its place in the order is open",
         shape="up",
         filled=False,
