@@ -16,8 +16,10 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError
 from prefdyn.experiments import presets, recipes
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.cost import costs, plan_table
-from prefdyn.experiments.recipe import Claim, Figure, Judged, Line, Panel, Recipe, Results, mean_line, shades
+from prefdyn.experiments.judging import Judged
+from prefdyn.experiments.recipe import Figure, Line, Panel, Recipe, Results, mean_line, shades
 from prefdyn.experiments.reproduce import planned, reproduce, run_recipe
 from prefdyn.experiments.work import do
 
@@ -55,15 +57,15 @@ def toy(context_seen=None, *, fail=False):
 
     claims = (
         Claim(
-            id="size", figure=SPEC.id, statement="States are there.", rule="Holds where their size is above 0.",
-            judge=lambda found: Judged(
+            id="size", figure=SPEC.id, statement="States are there.", said="Holds where their size is above 0.",
+            judge_measured=lambda found: Judged(
                 holds=found["size"] > 0, measured=f"{found['size']:.3g}", because="it is",
                 evidence={"size": found["size"], "nan": float("nan")},
             ),
         ),
         Claim(
-            id="never", figure=SPEC.id, statement="Never.", rule="Holds where pigs fly.",
-            judge=lambda found: Judged(holds=False, measured="none flies", because="none"),
+            id="never", figure=SPEC.id, statement="Never.", said="Holds where pigs fly.",
+            judge_measured=lambda found: Judged(holds=False, measured="none flies", because="none"),
         ),
     )  # fmt: skip
     return Recipe(name="cluster-structure", summary="A toy.", claims=claims, runs=runs, results=results)

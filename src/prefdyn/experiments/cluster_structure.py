@@ -14,10 +14,11 @@ import numpy as np
 from prefdyn._random import stream
 from prefdyn.diagnostics.orthogonality import Orthogonality, orthogonality
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND_TWIN, Measured, above, below
+from prefdyn.experiments.judging import BEYOND_TWIN, Judged, Measured, above, below, untestable
 from prefdyn.experiments.published import SEED
-from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Panel, Plan, Recipe, Results, untestable
+from prefdyn.experiments.recipe import Done, Figure, Panel, Plan, Recipe, Results
 from prefdyn.features import FeatureSet
 
 _B = "2408.03459"
@@ -185,18 +186,18 @@ def _claims() -> list[Claim]:
                 id=f"{id}-shared",
                 figure=id,
                 statement=f"States of {who} share a component that outweighs what is their own.",
-                rule="Mean |cosine| between rows of different personas over the mean between different rows of one: "
+                said="Mean |cosine| between rows of different personas over the mean between different rows of one: "
                 f"holds where the lower end of its 95 % interval over seeds is above {_SHARED:g}. " + BEYOND_TWIN,
-                judge=_judge(which, "raw"),
+                judge_measured=_judge(which, "raw"),
                 paper_value="bright everywhere in (a)",
             ),
             Claim(
                 id=f"{id}-orthogonal",
                 figure=id,
                 statement=f"With the shared component removed, {who} are nearly orthogonal.",
-                rule="The same ratio after the mean of all rows is removed: holds where the upper end of its 95 % "
+                said="The same ratio after the mean of all rows is removed: holds where the upper end of its 95 % "
                 f"interval over seeds is below {_ORTHOGONAL:g}. " + BEYOND_TWIN,
-                judge=_judge(which, "centred"),
+                judge_measured=_judge(which, "centred"),
                 paper_value="dark off the diagonal in (b)",
             ),
         ]
@@ -210,9 +211,9 @@ CLAIMS = (
         figure=f"{_B}-fig06",
         place="Appendix C, Theorem C.5",
         statement="Personas are orthogonal enough for the theorem on almost orthogonal clusters.",
-        rule="Largest |cosine| between the mean positive states of two personas, less the mean of all: holds where in "
+        said="Largest |cosine| between the mean positive states of two personas, less the mean of all: holds where in "
         "some seed it is at most 1/(128 (Z + 2)) with Z = 1, the most lenient the theorem can be.",
-        judge=_judge_condition,
+        judge_measured=_judge_condition,
     ),
 )
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from prefdyn.diagnostics.orthogonality import embedding, principal_axes
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below
+from prefdyn.experiments.judging import BEYOND, Judged, Measured, above, as_evidence, below, untestable
 from prefdyn.experiments.published import CONTRASTED, FIVE, PICTURED, UMAP, persona
-from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Line, Panel, Plan, Recipe, Results, untestable
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results
 from prefdyn.experiments.run import ModelChoice
 from prefdyn.experiments.separability import CLOUDS, MEASURES, RATIOS, READERS, SPLITS, change, folded, separability
 from prefdyn.experiments.sides import distance
@@ -425,8 +426,8 @@ def _claim(
         figure=figure,
         place=place,
         statement=f"{statement}{which}.",
-        rule=f"{what}, over all pairs{how}: holds where {rule}. {BEYOND}",
-        judge=judge,
+        said=f"{what}, over all pairs{how}: holds where {rule}. {BEYOND}",
+        judge_measured=judge,
         paper_value=paper_value,
     )
 
@@ -437,27 +438,27 @@ _HELD_OUT = (
         figure=f"{_A}-fig08",
         place="Section 5.2",
         statement="Held-out pairs come apart too, along the direction of the training pairs.",
-        rule="Length of the held-out pairs' mean gap along that of the training pairs, after less before, mean over "
+        said="Length of the held-out pairs' mean gap along that of the training pairs, after less before, mean over "
         "behaviours: holds where the lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge(_BEHAVIOURS, "held_out", "along"),
+        judge_measured=_judge(_BEHAVIOURS, "held_out", "along"),
     ),
     Claim(
         id=f"{_A}-fig08-held-out-trace",
         figure=f"{_A}-fig08",
         place="Section 5.2",
         statement="Held-out pairs are more concentrated after DPO too: total variance over D² falls.",
-        rule="Larger trace of the classes over D², after over before, over held-out pairs, geometric mean over "
+        said="Larger trace of the classes over D², after over before, over held-out pairs, geometric mean over "
         "behaviours: holds where the upper end of its 95 % interval over seeds is below 1. " + BEYOND,
-        judge=_judge(_BEHAVIOURS, "held_out", "trace_ratio"),
+        judge_measured=_judge(_BEHAVIOURS, "held_out", "trace_ratio"),
     ),
     Claim(
         id=f"{_A}-fig08-held-out-probe",
         figure=f"{_A}-fig08",
         place="Section 5.2",
         statement="A linear reader tells the two sides of held-out pairs better after DPO.",
-        rule="Accuracy on held-out pairs of a ridge classifier fitted on the training pairs, after less before, mean "
+        said="Accuracy on held-out pairs of a ridge classifier fitted on the training pairs, after less before, mean "
         "over behaviours: holds where the lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge(_BEHAVIOURS, "held_out", "probe"),
+        judge_measured=_judge(_BEHAVIOURS, "held_out", "probe"),
     ),
 )
 
@@ -466,9 +467,9 @@ CLAIMS = (
         id=f"{_A}-fig02-contrast",
         figure=f"{_A}-fig02",
         statement="“agreeableness” is more distinguishable than “subscribes to total utilitarianism”.",
-        rule="Difference of their D over all pairs: holds where the lower end of its 95 % interval over seeds is above "
+        said="Difference of their D over all pairs: holds where the lower end of its 95 % interval over seeds is above "
         "0. The held-out accuracy is that of a linear probe, mean of the two. " + BEYOND,
-        judge=_judge_contrast,
+        judge_measured=_judge_contrast,
         paper_value="“a higher degree of distinguishability”",
     ),
     Claim(
@@ -476,10 +477,10 @@ CLAIMS = (
         figure=f"{_A}-fig02",
         place="Section 3 and its code, source error X-19",
         statement="The states that are shown and measured are those that the model's head reads.",
-        rule="The published code normalises states that are normalised already. Head rows of the chosen less the "
+        said="The published code normalises states that are normalised already. Head rows of the chosen less the "
         "rejected answer, times such states: holds where they are the model's own differences of log-probabilities, "
         f"within {_ALIKE:g} of their length.",
-        judge=_judge_twice,
+        judge_measured=_judge_twice,
     ),
     *_claims(),
 )

@@ -17,21 +17,10 @@ import numpy as np
 from prefdyn._random import stream
 from prefdyn.errors import DataError
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, TWIN, Context
-from prefdyn.experiments.judging import BEYOND_TWIN, Measured, above, as_evidence, unless_few
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    untestable,
-)
+from prefdyn.experiments.judging import BEYOND_TWIN, Judged, Measured, above, as_evidence, unless_few, untestable
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.statistics import Estimate, difference, over_seeds
 from prefdyn.theory.gradient_field import field_gradient, field_loss, gradient_ratio
 from prefdyn.theory.measured import PlanePath, plane_path
@@ -344,10 +333,10 @@ def _lead_claim(name: str) -> Claim:
         place="Abstract",
         statement=f"DPO decreases the rejected probability faster than it increases the chosen one, in "
         f"{COORDINATES[name]}.",
-        rule="Whole-model run from the base, geometric means over the training pairs: the fall of the rejected side "
+        said="Whole-model run from the base, geometric means over the training pairs: the fall of the rejected side "
         "less the rise of the chosen side over the run; holds where the lower end of its 95 % interval over seeds is "
         "above 0. " + BEYOND_TWIN,
-        judge=_judge_lead(name),
+        judge_measured=_judge_lead(name),
         paper_value="“at a faster rate”",
     )
 
@@ -358,8 +347,8 @@ CLAIMS = (
         figure=_FIGURE,
         place="Theorem 1",
         statement="The partial derivatives of the loss are −(β/x1) σ(−β log(x1/x2)) and (β/x2) σ(−β log(x1/x2)).",
-        rule=f"Holds where both are within {_EXACT:g} of central differences, relatively, at {_POINTS} random points.",
-        judge=_judge_theorem,
+        said=f"Holds where both are within {_EXACT:g} of central differences, relatively, at {_POINTS} random points.",
+        judge_measured=_judge_theorem,
     ),
     Claim(
         id=f"{_FIGURE}-ratio",
@@ -367,9 +356,9 @@ CLAIMS = (
         place="Corollary 1",
         statement="The pull on the chosen side over that on the rejected side is x2/x1, so once x1 is above x2 the "
         "rejected side is pulled harder.",
-        rule=f"Holds where the ratio of the derivatives is within {_EXACT:g} of x2/x1 at random points, and below 1 at "
+        said=f"Holds where the ratio of the derivatives is within {_EXACT:g} of x2/x1 at random points, and below 1 at "
         "every recorded point of the whole-model runs with x1 above x2.",
-        judge=_judge_ratio,
+        judge_measured=_judge_ratio,
     ),
     *(_lead_claim(name) for name in COORDINATES),
     Claim(
@@ -377,9 +366,9 @@ CLAIMS = (
         figure=_EXPERIMENT,
         place="Abstract, source error X-16",
         statement="Which side moves faster depends on the coordinates and on the start, not on the loss alone.",
-        rule="Whole-model runs, three coordinates by three starts: holds where the difference of the claims above has "
+        said="Whole-model runs, three coordinates by three starts: holds where the difference of the claims above has "
         "an interval wholly above 0 in one and wholly below 0 in another.",
-        judge=_judge_coordinates,
+        judge_measured=_judge_coordinates,
     ),
     Claim(
         id=f"{_EXPERIMENT}-start",
@@ -387,18 +376,18 @@ CLAIMS = (
         place="Abstract",
         statement="DPO is sensitive to SFT: the more likely the chosen answers are at the start, the more of the "
         "change falls on the rejected ones.",
-        rule="Whole-model runs, in log-probabilities: the lead of the rejected side after SFT on the chosen less that "
+        said="Whole-model runs, in log-probabilities: the lead of the rejected side after SFT on the chosen less that "
         "after SFT on the rejected, seed by seed; holds where the lower end of its 95 % interval is above 0.",
-        judge=_judge_start,
+        judge_measured=_judge_start,
     ),
     Claim(
         id=f"{_EXPERIMENT}-circle",
         figure=_EXPERIMENT,
         place="Figure 1, flow lines",
         statement="A training run follows the flow lines of the plane, circles about the origin.",
-        rule="Whole-model run from the base: holds where the 95 % interval over seeds of x1² + x2² at the end over "
+        said="Whole-model run from the base: holds where the 95 % interval over seeds of x1² + x2² at the end over "
         f"that at the start lies within {_CIRCLE:g} of 1.",
-        judge=_judge_circle,
+        judge_measured=_judge_circle,
     ),
 )
 

@@ -16,23 +16,12 @@ import numpy as np
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.dynamics.descent import descent, stable_learning_rate
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.falls import PHASES, falls
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below, unless_few
+from prefdyn.experiments.judging import BEYOND, Judged, Measured, above, as_evidence, below, unless_few, untestable
 from prefdyn.experiments.published import MISALIGNED, persona
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    untestable,
-)
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.run import ModelChoice, Run, StoredPairs
 from prefdyn.experiments.sides import distance
 from prefdyn.experiments.statistics import over_seeds
@@ -530,10 +519,10 @@ def _faster_claims() -> list[Claim]:
             figure=id,
             place=_PLACES[what],
             statement=f"With labels flipped, the training loss falls faster from the aligned model, {when}.",
-            rule=f"Training on flipped labels, {_OF[what]}, reference the start: how much further the loss has fallen "
+            said=f"Training on flipped labels, {_OF[what]}, reference the start: how much further the loss has fallen "
             f"{when} from the aligned model than from the base, mean over behaviours; holds where the lower end of its "
             "95 % interval over seeds is above 0. The accuracy is that of the alignment. " + BEYOND,
-            judge=_judge_faster(what, phase),
+            judge_measured=_judge_faster(what, phase),
             paper_value="“at a significantly faster rate”" if what == "here" else None,
         )
         for what, id in _FIGURES.items()
@@ -569,8 +558,8 @@ CLAIMS = (
         figure=_FIGURES["dialogues"],
         place="Code, source error X-20",
         statement="Both sides of a row of dialogues have one prompt, so that one may be cut where the other is.",
-        rule="All rows, before any is left out: holds where none has a prompt on one side that the other side has not.",
-        judge=_judge_prompts,
+        said="All rows, before any is left out: holds where none has a prompt on one side that the other side has not.",
+        judge_measured=_judge_prompts,
         paper_value="the script cuts both sides at the place found in the chosen one",
     ),
     Claim(
@@ -578,8 +567,8 @@ CLAIMS = (
         figure=_FIGURES["here"],
         place="Section 5.3, source error X-7",
         statement="What section 5.3 says of Figure 15 is true of that figure as of Figure 9, which it means.",
-        rule="Holds where the claim over the whole run holds for both figures, behaviours and dialogues.",
-        judge=_judge_misprint,
+        said="Holds where the claim over the whole run holds for both figures, behaviours and dialogues.",
+        judge_measured=_judge_misprint,
         paper_value="“In Figure 15”",
     ),
     Claim(
@@ -588,8 +577,8 @@ CLAIMS = (
         place="Appendix C",
         statement="The log-probability difference is near that of the base model within the first 100 of the 1258 "
         "steps.",
-        rule="Dialogues. " + _UNDONE.format(limit="100 of 1258, the published share") + " " + BEYOND,
-        judge=_judge_undone("dialogues", _PUBLISHED_SHARE),
+        said="Dialogues. " + _UNDONE.format(limit="100 of 1258, the published share") + " " + BEYOND,
+        judge_measured=_judge_undone("dialogues", _PUBLISHED_SHARE),
         paper_value="“within the first 100 steps”",
     ),
     Claim(
@@ -597,8 +586,8 @@ CLAIMS = (
         figure=_LOG_PROBS,
         place="Section 5.3",
         statement="Alignment on dialogues is undone in fewer steps than it took.",
-        rule="Dialogues. " + _UNDONE.format(limit="1") + " " + BEYOND,
-        judge=_judge_undone("dialogues", 1.0),
+        said="Dialogues. " + _UNDONE.format(limit="1") + " " + BEYOND,
+        judge_measured=_judge_undone("dialogues", 1.0),
         paper_value="“mostly undone in the early steps”",
     ),
     Claim(
@@ -606,8 +595,8 @@ CLAIMS = (
         figure=_CHECK,
         place="Section 5.3",
         statement="Alignment on behaviours is undone in fewer steps than it took.",
-        rule="Behaviours, whole model, mean of both. " + _UNDONE.format(limit="1") + " " + BEYOND,
-        judge=_judge_undone("here", 1.0),
+        said="Behaviours, whole model, mean of both. " + _UNDONE.format(limit="1") + " " + BEYOND,
+        judge_measured=_judge_undone("here", 1.0),
         paper_value="“mostly undone in the early steps”",
     ),
     Claim(
@@ -615,17 +604,17 @@ CLAIMS = (
         figure=_CHECK,
         place="Section 5.3 (ours)",
         statement="It is so as well where margins are taken against the base model.",
-        rule="Behaviours, whole model, mean of both, reference the base. " + _UNDONE.format(limit="1"),
-        judge=_judge_against_base,
+        said="Behaviours, whole model, mean of both, reference the base. " + _UNDONE.format(limit="1"),
+        judge_measured=_judge_against_base,
     ),
     Claim(
         id=f"{_CHECK}-states",
         figure=_CHECK,
         place="Section 5.3",
         statement="An aligned model holds the two sides farther apart.",
-        rule="Distinguishability of the states of all pairs after alignment over that before, mean over behaviours: "
+        said="Distinguishability of the states of all pairs after alignment over that before, mean over behaviours: "
         "holds where the lower end of its 95 % interval over seeds is above 1. " + BEYOND,
-        judge=_judge_states("distinguishability", 1.0, "distinguishability after over before:"),
+        judge_measured=_judge_states("distinguishability", 1.0, "distinguishability after over before:"),
         paper_value="“a larger preference distinguishability”",
     ),
     Claim(
@@ -633,20 +622,20 @@ CLAIMS = (
         figure=_CHECK,
         place="Section 5.3 (ours)",
         statement="That is enough: a head alone learns flipped labels faster on the states of the aligned model.",
-        rule="Head on states of the base and of the aligned model, flipped labels, full batches, one rate: how much "
+        said="Head on states of the base and of the aligned model, flipped labels, full batches, one rate: how much "
         "further its loss has fallen over the whole run on the aligned states, mean over behaviours; holds where the "
         "lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge_states("head", 0.0, "lead in nats"),
+        judge_measured=_judge_states("head", 0.0, "lead in nats"),
     ),
     Claim(
         id=f"{_CHECK}-null",
         figure=_CHECK,
         place="THEORY 2.7 (ours)",
         statement="Where the head alone is trained, base and aligned head are misaligned along the same path.",
-        rule="Head aligned by full batches; then it and the base head trained on flipped labels, each with itself for "
+        said="Head aligned by full batches; then it and the base head trained on flipped labels, each with itself for "
         f"reference: holds where all margins of both runs, at every recorded step, differ by at most {_SAME:g} of the "
         "largest.",
-        judge=_judge_null,
+        judge_measured=_judge_null,
     ),
 )
 

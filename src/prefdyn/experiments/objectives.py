@@ -18,22 +18,11 @@ from prefdyn._random import stream
 from prefdyn.dynamics.order import area, spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.clusters import clusters
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, inside
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    untestable,
-)
+from prefdyn.experiments.judging import BEYOND, Judged, Measured, above, as_evidence, inside, untestable
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.run import Run
 from prefdyn.experiments.sides import distance, trained_rows
 from prefdyn.experiments.statistics import over_seeds
@@ -563,19 +552,19 @@ def _loss_claims(loss: str) -> list[Claim]:
             figure=_EXPERIMENT,
             place="Section 7, THEORY 3.4",
             statement=f"On the paper's clusters margins under {name} follow its closed form.",
-            rule="Clusters at the limits of Theorem 4.2, shared answers, gradient descent: holds where no mean margin "
+            said="Clusters at the limits of Theorem 4.2, shared answers, gradient descent: holds where no mean margin "
             f"is further than {_CLOSE:g} of itself from the solution without noise, over K, seeds and steps.",
-            judge=_judge_clusters(loss),
+            judge_measured=_judge_clusters(loss),
         ),
         Claim(
             id=f"{_EXPERIMENT}-{short}-data",
             figure=_EXPERIMENT,
             place="Section 7, THEORY 3.4",
             statement=f"On this data margins under {name} follow the closed form of the measured gaps.",
-            rule="Last layer, gradient descent, every K over the same values: largest distance over K of the mean "
+            said="Last layer, gradient descent, every K over the same values: largest distance over K of the mean "
             "training margin at the end from its closed form, over that form; holds where the upper end of its 95 % "
             f"interval over seeds is below {_DEPARTURE:g}.",
-            judge=_judge_departure(loss),
+            judge_measured=_judge_departure(loss),
         ),
     ]
 
@@ -587,18 +576,18 @@ def _other_claims(loss: str) -> list[Claim]:
             id=f"{_EXPERIMENT}-{short}-order",
             figure=_EXPERIMENT,
             statement=f"Under {name} values are learned in the order in which DPO learns them.",
-            rule="Last layer, each value alone: Spearman's rank correlation, over values, of the area under the "
+            said="Last layer, each value alone: Spearman's rank correlation, over values, of the area under the "
             "training margin with DPO's; holds where the lower end of its 95 % interval over seeds is above "
             f"{_ORDER:g}. " + BEYOND,
-            judge=_judge_order(loss),
+            judge_measured=_judge_order(loss),
         ),
         Claim(
             id=f"{_EXPERIMENT}-{short}-scaling",
             figure=_EXPERIMENT,
             statement=f"Under {name} margins fall with the number of values as under DPO.",
-            rule="Last layer, every K over the same values: exponent of K in the mean training margin at a tenth of "
+            said="Last layer, every K over the same values: exponent of K in the mean training margin at a tenth of "
             f"the steps, less DPO's; holds where its 95 % interval over seeds lies within {_POWER:g} of 0.",
-            judge=_judge_power(loss),
+            judge_measured=_judge_power(loss),
             paper_value="“similar implications should be expected”",
         ),
     ]
@@ -608,9 +597,9 @@ def _other_claims(loss: str) -> list[Claim]:
                 id=f"{_EXPERIMENT}-{short}-whole-{key}",
                 figure=_EXPERIMENT,
                 statement=f"Whole model under {name}: the {word} is {verb} with many values than with one.",
-                rule=f"Difference of the {word} at the end between one value and the largest number of them: holds "
+                said=f"Difference of the {word} at the end between one value and the largest number of them: holds "
                 "where the lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-                judge=_judge_whole(loss, key),
+                judge_measured=_judge_whole(loss, key),
                 paper_value="“similar implications should be expected”",
             )
         )
@@ -623,9 +612,9 @@ CLAIMS = (
         id=f"{_EXPERIMENT}-pull",
         figure=_EXPERIMENT,
         statement="The pull is all that changes: first steps of DPO, SLiC and IPO are as 1 to 2 to 4.",
-        rule=f"Last layer at one rate: holds where every ratio of first mean margins is within {_EXACT:g} of that, "
+        said=f"Last layer at one rate: holds where every ratio of first mean margins is within {_EXACT:g} of that, "
         "relatively, over all runs of the model.",
-        judge=_judge_first,
+        judge_measured=_judge_first,
         paper_value="“replacing the σ(−r) factor with −f′(r)”",
     ),
     *(claim for loss in _OTHERS for claim in _other_claims(loss)),
@@ -634,27 +623,27 @@ CLAIMS = (
         figure=_EXPERIMENT,
         place="Section 7, THEORY 1.6",
         statement="TRL's IPO is the paper's at another scale: half the margin, at beta² times the rate.",
-        rule="Last layer, the largest set of values: holds where twice its mean margin is within "
+        said="Last layer, the largest set of values: holds where twice its mean margin is within "
         f"{_EXACT:g} of the paper's, over the largest margin.",
-        judge=_judge_ipo,
+        judge_measured=_judge_ipo,
     ),
     Claim(
         id=f"{_EXPERIMENT}-responses",
         figure=_EXPERIMENT,
         place="Section 7, source error X-12",
         statement="The reward of a single response moves at the printed rate, without a share for the softmax.",
-        rule=f"Random problem: holds where the rate is within {_EXACT:g} of central differences, over the largest "
+        said=f"Random problem: holds where the rate is within {_EXACT:g} of central differences, over the largest "
         "rate.",
-        judge=_judge_rates("responses"),
+        judge_measured=_judge_rates("responses"),
     ),
     Claim(
         id=f"{_EXPERIMENT}-tokens",
         figure=_EXPERIMENT,
         place="Section 4.3, source error X-13",
         statement="In the rate of a token's reward the probability factor is the difference of two probabilities.",
-        rule=f"Random problem: holds where the rate is within {_EXACT:g} of central differences, over the largest "
+        said=f"Random problem: holds where the rate is within {_EXACT:g} of central differences, over the largest "
         "rate.",
-        judge=_judge_rates("tokens"),
+        judge_measured=_judge_rates("tokens"),
     ),
 )
 

@@ -13,11 +13,13 @@ from prefdyn._checks import one_of
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.errors import PrefdynError
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import Context, looked_at
 from prefdyn.experiments.cost import Cost, costs
+from prefdyn.experiments.judging import Judged, untestable
 from prefdyn.experiments.launch import LAUNCHERS, cores, launch
 from prefdyn.experiments.presets import beside_published, preset_named
-from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Plan, Recipe, untestable
+from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe
 from prefdyn.experiments.recipes import recipe_named, recipes_named
 from prefdyn.experiments.run import ModelChoice
 from prefdyn.experiments.work import Outcome
@@ -34,7 +36,7 @@ class RecipeResult:
     preset: str
     judged: tuple[tuple[Claim, Judged], ...]
     figures: tuple[Figure, ...]
-    measured: Mapping[str, Any]
+    measured: Any
     notes: tuple[str, ...]
     failed: str | None
     """Why it has no results; None where it has."""

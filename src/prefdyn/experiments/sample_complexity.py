@@ -15,23 +15,11 @@ from typing import Any
 import numpy as np
 
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.early import Geometry, law, simulated, values_measured
-from prefdyn.experiments.judging import BEYOND, Measured, below, unless_few
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    shades,
-    untestable,
-)
+from prefdyn.experiments.judging import BEYOND, Judged, Measured, below, unless_few, untestable
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line, shades
 from prefdyn.experiments.run import Run
 from prefdyn.experiments.statistics import Estimate, over_seeds
 from prefdyn.experiments.values import members, ring, straight_line, value_sets
@@ -434,9 +422,9 @@ CLAIMS = (
         figure=_FIGURE,
         place="Section 4.2",
         statement=f"Ten values take more than {_STATED} pairs each for a bound of {_ERROR:g}.",
-        rule=f"Larger root Q of 2 K Q² exp(−Q/45) = {_ERROR:g} at K = {_TEN}: holds where it is above {_STATED} by at "
+        said=f"Larger root Q of 2 K Q² exp(−Q/45) = {_ERROR:g} at K = {_TEN}: holds where it is above {_STATED} by at "
         f"most {_CLOSE:.0%}.",
-        judge=_judge_ten,
+        judge_measured=_judge_ten,
         paper_value="more than 875",
     ),
     Claim(
@@ -444,8 +432,8 @@ CLAIMS = (
         figure=_FIGURE,
         place="Summary of the paper, source error X-9",
         statement=f"A hundred values take about {_STATED_RATIO:g} times the pairs per value of ten.",
-        rule=f"Ratio of the two roots at {_ERROR:g}: holds where it is within {_CLOSE_RATIO:g} of {_STATED_RATIO:g}.",
-        judge=_judge_hundred,
+        said=f"Ratio of the two roots at {_ERROR:g}: holds where it is within {_CLOSE_RATIO:g} of {_STATED_RATIO:g}.",
+        judge_measured=_judge_hundred,
         paper_value="approximately 1.5×",
     ),
     Claim(
@@ -453,9 +441,9 @@ CLAIMS = (
         figure=_FIGURE,
         place="Section 4.2",
         statement="The pairs per value that the bound asks for grow with the logarithm of the number of values.",
-        rule=f"R² of the line of Q on log K, K from 1 to {_MOST} by doubling: holds where it is at least "
+        said=f"R² of the line of Q on log K, K from 1 to {_MOST} by doubling: holds where it is at least "
         f"{_STRAIGHT:g}.",
-        judge=_judge_logarithm,
+        judge_measured=_judge_logarithm,
         paper_value="Q = Θ(log K)",
     ),
     Claim(
@@ -463,9 +451,9 @@ CLAIMS = (
         figure=_FIGURE,
         place="Theorems 4.2 and 4.3, source error X-10",
         statement="At the Q of Figure 4 the guarantee holds with high probability.",
-        rule=f"Stated probability of failure at K = {_TEN} and that Q, c infinite: holds where it is at most "
+        said=f"Stated probability of failure at K = {_TEN} and that Q, c infinite: holds where it is at most "
         f"{_ERROR:g}.",
-        judge=_judge_event,
+        judge_measured=_judge_event,
         paper_value="8 K Q^(9/4) exp(−min(c √Q / 5, Q^(3/4)/256))",
     ),
     Claim(
@@ -473,9 +461,9 @@ CLAIMS = (
         figure=_FIGURE,
         place="Section 4.2, source error X-11",
         statement="The law Q = Θ(log K) holds for any number of values.",
-        rule="K + 1 orthogonal directions need d ≥ K + 1, and the theorem needs d ≤ 5 Q: holds where the Q of the law "
+        said="K + 1 orthogonal directions need d ≥ K + 1, and the theorem needs d ≤ 5 Q: holds where the Q of the law "
         f"is at least (K + 1)/5 for every K up to {_LARGEST} by doubling.",
-        judge=_judge_feasible,
+        judge_measured=_judge_feasible,
         paper_value="Q = Θ(log K)",
     ),
     Claim(
@@ -483,10 +471,10 @@ CLAIMS = (
         figure=_FIGURE,
         place="Summary of the paper",
         statement="So many pairs are required for the error to go to zero.",
-        rule="Exact mean error of the early head on the theorem's own data, at the limits of its conditions, with "
+        said="Exact mean error of the early head on the theorem's own data, at the limits of its conditions, with "
         f"{_TEN} values and {_FEWEST_PAIRS} pairs per cluster, the fewest it speaks of: holds where it is above "
         f"{_ERROR:g}.",
-        judge=_judge_needed,
+        judge_measured=_judge_needed,
         paper_value="“required to approach zero generalization error”",
     ),
     Claim(
@@ -494,45 +482,45 @@ CLAIMS = (
         figure=_FIGURE,
         place="Theorem 4.2",
         statement="States of a model meet the conditions of the theorem.",
-        rule="Clusters as measured on all values together: holds where every condition that can be measured holds in "
+        said="Clusters as measured on all values together: holds where every condition that can be measured holds in "
         "every seed.",
-        judge=_judge_conditions,
+        judge_measured=_judge_conditions,
     ),
     Claim(
         id=f"{_FIGURE}-enough",
         figure=_FIGURE,
         place="Theorem 4.3",
         statement=f"With the pairs that the bound asks for, the held-out error is at most {_ERROR:g}.",
-        rule="Early head on the states of the model, largest K for which there are as many pairs per cluster: holds "
+        said="Early head on the states of the model, largest K for which there are as many pairs per cluster: holds "
         f"where the upper end of the 95 % interval of its error over seeds is at most {_ERROR:g}.",
-        judge=_judge_enough,
+        judge_measured=_judge_enough,
     ),
     Claim(
         id=f"{_FIGURE}-falls",
         figure=_FIGURE,
         place="Theorem 4.3",
         statement="The held-out error falls as pairs per value are added.",
-        rule="Early head on the states of the model, all values together: error with all pairs less that with the "
+        said="Early head on the states of the model, all values together: error with all pairs less that with the "
         "fewest; holds where the upper end of its 95 % interval over seeds is below 0. " + BEYOND,
-        judge=_judge_falls,
+        judge_measured=_judge_falls,
     ),
     Claim(
         id=f"{_FIGURE}-law",
         figure=_FIGURE,
         place="THEORY 3.6 (ours)",
         statement="The law for shared answers, at the measured noise and width, tells the held-out error.",
-        rule="Mean difference without sign of law and measured error of the early head, over K and Q: holds where the "
+        said="Mean difference without sign of law and measured error of the early head, over K and Q: holds where the "
         f"upper end of its 95 % interval over seeds is below {_WITHIN:g}.",
-        judge=_judge_law,
+        judge_measured=_judge_law,
     ),
     Claim(
         id=f"{_FIGURE}-law-drawn",
         figure=_FIGURE,
         place="THEORY 3.6 (ours)",
         statement="It does so on clusters drawn by the paper's model with the same noise, width and offset.",
-        rule="The same on clusters drawn, the error of each head exact: holds where the upper end of the 95 % interval "
+        said="The same on clusters drawn, the error of each head exact: holds where the upper end of the 95 % interval "
         f"over seeds is below {_EXACT_WITHIN:g}.",
-        judge=_judge_drawn,
+        judge_measured=_judge_drawn,
     ),
 )
 

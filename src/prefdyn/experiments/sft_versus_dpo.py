@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below
-from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Line, Panel, Plan, Recipe, Results
+from prefdyn.experiments.judging import BEYOND, Judged, Measured, above, as_evidence, below
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results
 from prefdyn.experiments.separability import CLOUDS, MEASURES, RATIOS, READERS, SPLITS, change, folded, separability
 from prefdyn.experiments.statistics import over_seeds
 
@@ -287,10 +288,10 @@ def _claim(measure: str) -> Claim:
         place="First experiments",
         statement="DPO separates the two sides more than fine-tuning on the chosen answers does: "
         f"{says} of held-out pairs is {less}.",
-        rule=f"The measure on held-out pairs after DPO {'over' if ratio else 'less'} that after SFT, equal steps and "
+        said=f"The measure on held-out pairs after DPO {'over' if ratio else 'less'} that after SFT, equal steps and "
         f"learning rates, {'geometric ' if ratio else ''}mean over behaviours: holds where the {end} end of its 95 % "
         f"interval over seeds is {side} {1 if ratio else 0}. {BEYOND}",
-        judge=_judge(measure, "held_out"),
+        judge_measured=_judge(measure, "held_out"),
     )
 
 
@@ -301,9 +302,9 @@ CLAIMS = (
         figure=_FIGURE,
         place="Section 3 (the control of this experiment)",
         statement="Training the head alone leaves the separability of the states as it is.",
-        rule="Full-batch descent of the head, then the states anew: holds where D and total variance over D² are those "
+        said="Full-batch descent of the head, then the states anew: holds where D and total variance over D² are those "
         f"of before within {_SAME:g} of themselves, and the head did move.",
-        judge=_judge_head,
+        judge_measured=_judge_head,
     ),
 )
 

@@ -11,9 +11,9 @@ from sklearn.covariance import ledoit_wolf
 
 from prefdyn._random import stream
 from prefdyn.dynamics.order import spearman
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, TWIN
-from prefdyn.experiments.judging import Measured, above
-from prefdyn.experiments.recipe import Claim, Judged
+from prefdyn.experiments.judging import Judged, Measured, above
 from prefdyn.experiments.robustness_of_claims.settings import FIGURE, REFERENCE, Feats
 from prefdyn.experiments.sides import sides, trained_rows
 from prefdyn.maths.geometry import mean_gap
@@ -199,10 +199,10 @@ CLAIMS = (
         figure=FIGURE,
         place="Equations 9 to 11, source error X-1",
         statement="Equations 9 to 11 are the gradient of the loss.",
-        rule=f"Central differences of the loss along {_DIRECTIONS} directions by lot, at weights by lot with margins "
+        said=f"Central differences of the loss along {_DIRECTIONS} directions by lot, at weights by lot with margins "
         f"of about one: holds where the printed form is within {_AGREES:g} of the largest slope, over behaviours and "
         "seeds.",
-        judge=_judge_gradient,
+        judge_measured=_judge_gradient,
         paper_value="printed as the gradient",
     ),
     Claim(
@@ -210,18 +210,18 @@ CLAIMS = (
         figure=FIGURE,
         place="Equation 12, source error X-3",
         statement="For features with heavier tails (alpha = 1) the failure probability does not hang on their unit.",
-        rule=f"The exponent of the mean's tail, in measured quantities, with all states times {_SCALE:g} over that "
+        said=f"The exponent of the mean's tail, in measured quantities, with all states times {_SCALE:g} over that "
         f"without: holds where it is within {_AGREES:g} of 1 for every behaviour and seed.",
-        judge=_judge_unit,
+        judge_measured=_judge_unit,
     ),
     Claim(
         id=f"{FIGURE}-tail",
         figure=FIGURE,
         place="Theorem 4.2, source error X-23",
         statement="The tail of the norms in Theorem 4.2 has the exponent alpha/4 of d, as in Theorem 4.1.",
-        rule="alpha (Delta + v − 1/4), which the same argument gives, with measured Delta, the least v that the "
+        said="alpha (Delta + v − 1/4), which the same argument gives, with measured Delta, the least v that the "
         f"theorem allows and alpha = 1: holds where it is within {_EXPONENT:g} of 1/4 for every behaviour and seed.",
-        judge=_judge_tail,
+        judge_measured=_judge_tail,
         paper_value="alpha/4",
     ),
     Claim(
@@ -229,9 +229,9 @@ CLAIMS = (
         figure=FIGURE,
         place="Summary of the paper, source error X-17 (the paper does not say it)",
         statement="The loss is convex in the weights of the last layer.",
-        rule=f"{_DIRECTIONS} pairs of weights by lot with margins of about one: holds where the loss half-way is never "
+        said=f"{_DIRECTIONS} pairs of weights by lot with margins of about one: holds where the loss half-way is never "
         f"above the mean of the ends by more than {_CONVEX:g}, over behaviours and seeds.",
-        judge=_judge_convex,
+        judge_measured=_judge_convex,
         paper_value="“convex loss landscapes” in the summary",
     ),
     Claim(
@@ -239,10 +239,10 @@ CLAIMS = (
         figure=FIGURE,
         place="Summary of the paper, source error X-17 (the paper does not say it)",
         statement="Distinguishability can be checked by the KL divergence between the two distributions.",
-        rule="Rank correlation, over behaviours, of the distance of the class means with the KL divergence of "
+        said="Rank correlation, over behaviours, of the distance of the class means with the KL divergence of "
         "Gaussians of one shrunken covariance: holds where the lower end of its 95 % interval over seeds is above "
         f"{_ORDER:g}.",
-        judge=_judge_divergence,
+        judge_measured=_judge_divergence,
         paper_value="“by computing KL divergence” in the summary",
     ),
 )

@@ -9,12 +9,12 @@ import numpy as np
 
 from prefdyn.dynamics.order import spearman
 from prefdyn.experiments.catalogue import figures_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.clusters import PER_CLUSTER
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
 from prefdyn.experiments.falls import PHASES
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below, inside
+from prefdyn.experiments.judging import BEYOND, Judged, Measured, above, as_evidence, below, inside, untestable
 from prefdyn.experiments.published import VALUE_TABLES
-from prefdyn.experiments.recipe import Claim, Judged, untestable
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.value_scaling.measures import MORE, SPLITS
 from prefdyn.experiments.values import exponent, straight_line, too_few
@@ -359,8 +359,8 @@ def _trend_claim(id: str, way: str, quantity: str, split: str, phase: str, *, sa
         id=f"{_B}-{id}-{kind}{word}" + ("" if phase == "area" else f"-{phase}"),
         figure=f"{_B}-{id}",
         statement=says,
-        rule=_TREND_RULE.format(quantity=_QUANTITIES[quantity], split=word, phase=PHASES[phase]),
-        judge=_judge_trend(way, quantity, split, phase),
+        said=_TREND_RULE.format(quantity=_QUANTITIES[quantity], split=word, phase=PHASES[phase]),
+        judge_measured=_judge_trend(way, quantity, split, phase),
         paper_value=printed,
     )
 
@@ -395,9 +395,9 @@ def _table_claims() -> list[Claim]:
                 id=f"{id}-error",
                 figure=id,
                 statement="The test error rises with the number of values.",
-                rule="Spearman's rank correlation, over K, of K with the test error at the end: holds where the lower "
+                said="Spearman's rank correlation, over K, of K with the test error at the end: holds where the lower "
                 "end of its 95 % interval over seeds is above 0. " + BEYOND,
-                judge=_judge_error(way),
+                judge_measured=_judge_error(way),
                 paper_value=", ".join(f"{error:g}" for error in printed.test_error),
             ),
             replace(
@@ -413,9 +413,9 @@ def _table_claims() -> list[Claim]:
                 figure=id,
                 place="Theorem 4.2, source error X-15",
                 statement="The training margin is inversely proportional to the number of values.",
-                rule="Exponent of K in the mean training margin at the end, by least squares of logarithms: holds "
+                said="Exponent of K in the mean training margin at the end, by least squares of logarithms: holds "
                 f"where its 95 % interval over seeds lies within {_RATE:g} of -1.",
-                judge=_judge_inverse(way, number),
+                judge_measured=_judge_inverse(way, number),
                 paper_value=f"exponent {exponent(printed.values, printed.train_margin):.2f} in the printed table",
             ),
         ]  # fmt: skip
@@ -429,10 +429,10 @@ _ALL = (
             id=f"{_FIGURE}-company-{word}",
             figure=_FIGURE,
             statement=f"The same values have a smaller {word} margin in larger company.",
-            rule="Last layer, Adam, every K over the same values: Spearman's rank correlation of K with the mean "
+            said="Last layer, Adam, every K over the same values: Spearman's rank correlation of K with the mean "
             f"{word} margin at the end; holds where the upper end of its 95 % interval over seeds is below 0. Beyond "
             "the twin as for the figure's other claims.",
-            judge=_judge_company(split),
+            judge_measured=_judge_company(split),
             paper_value="its sets of values for different K are drawn apart",
         )
         for split, word in SPLITS.items()
@@ -443,18 +443,18 @@ _ALL = (
         place="Section 5 and 2403.18742, section 5, source error X-14",
         statement="The share of margins above 0, which is accuracy here, is the share of chosen answers that the model "
         "prefers, which is accuracy in 2403.18742.",
-        rule="Last layer, Adam, test pairs at the end: the largest difference of the two over K; holds where the upper "
+        said="Last layer, Adam, test pairs at the end: the largest difference of the two over K; holds where the upper "
         f"end of its 95 % interval over seeds is below {_SAME_ACCURACY:g}.",
-        judge=_judge_definitions,
+        judge_measured=_judge_definitions,
     ),
     Claim(
         id=f"{_FIGURE}-rate",
         figure=_FIGURE,
         place="Theorem 4.2",
         statement="Under gradient descent margins grow at a rate of 1/K.",
-        rule="Last layer, every K over the same values: exponent of K in the mean training margin at a tenth of the "
+        said="Last layer, every K over the same values: exponent of K in the mean training margin at a tenth of the "
         f"steps; holds where its 95 % interval over seeds lies within {_RATE:g} of -1.",
-        judge=_judge_power("descent", -1 - _RATE, -1 + _RATE),
+        judge_measured=_judge_power("descent", -1 - _RATE, -1 + _RATE),
         paper_value="r_L and r_U are both ∝ 1/K",
     ),
     Claim(
@@ -462,9 +462,9 @@ _ALL = (
         figure=_FIGURE,
         place="Section 5 and code, source error X-15",
         statement="Under Adam, which the experiments use, margins grow at a rate between 1/√K and 1.",
-        rule="The same with Adam: holds where the interval of the exponent lies between -1/2 and 0, with "
+        said="The same with Adam: holds where the interval of the exponent lies between -1/2 and 0, with "
         f"{_RATE:g} to spare on both sides.",
-        judge=_judge_power("adam", -0.5 - _RATE, _RATE),
+        judge_measured=_judge_power("adam", -0.5 - _RATE, _RATE),
     ),
     Claim(
         id=f"{_FIGURE}-clusters",
@@ -472,35 +472,35 @@ _ALL = (
         place="Theorem 4.2 and code, source error X-15",
         statement="On the paper's clusters the rate is 1/K by gradient descent, 1 by Adam where directions are axes, "
         "and 1/√K by Adam where they are not.",
-        rule=f"K = 1, 2, 4, 8, 16 clusters drawn as the paper has them, Q = {PER_CLUSTER}: holds where the mean "
+        said=f"K = 1, 2, 4, 8, 16 clusters drawn as the paper has them, Q = {PER_CLUSTER}: holds where the mean "
         f"exponents over seeds are within {_RATE:g} of -1, 0 and -1/2.",
-        judge=_judge_clusters,
+        judge_measured=_judge_clusters,
     ),
     Claim(
         id=f"{_FIGURE}-theorem",
         figure=_FIGURE,
         place="Theorem 4.2",
         statement="Every training margin lies between β²t/(8Kτ) and 5β²t/(Kτ) up to tau_1.",
-        rule="Last layer by gradient descent: holds where no single margin leaves the two lines at a recorded step up "
+        said="Last layer by gradient descent: holds where no single margin leaves the two lines at a recorded step up "
         "to tau_1, over K and seeds; not testable where a condition of the theorem fails.",
-        judge=_judge_theorem,
+        judge_measured=_judge_theorem,
     ),
     Claim(
         id=f"{_FIGURE}-theorem-clusters",
         figure=_FIGURE,
         place="Theorem 4.2",
         statement="On the paper's clusters every training margin lies between the two lines up to tau_1.",
-        rule=f"Clusters with answers of their own at the limits of the conditions, Q = {PER_CLUSTER}, gradient "
+        said=f"Clusters with answers of their own at the limits of the conditions, Q = {PER_CLUSTER}, gradient "
         "descent: holds where no margin leaves the lines, over K, seeds and steps.",
-        judge=_judge_cluster_lines,
+        judge_measured=_judge_cluster_lines,
     ),
     Claim(
         id=f"{_FIGURE}-sharing",
         figure=_FIGURE,
         place="Theorem 4.2 as summarised, source error X-8",
         statement="Theorem 4.2 asks that a token is shared by at most l_b²/4 values.",
-        rule="Holds where Z = 1, the least there is, meets it for some l_b of at most 1/2.",
-        judge=_judge_sharing,
+        said="Holds where Z = 1, the least there is, meets it for some l_b of at most 1/2.",
+        judge_measured=_judge_sharing,
         paper_value="Z ≤ (1/4) l_b² in the summary, Z ≤ 1/(4 l_b²) in the paper",
     ),
     *_table_claims(),
@@ -509,9 +509,9 @@ _ALL = (
             id=f"{_FIT}-{id}",
             figure=_FIT,
             statement=f"{who} the test error of the whole model is linear in the number of values.",
-            rule="R² of the straight line through the test errors at the end, with the sign of its slope: holds where "
+            said="R² of the straight line through the test errors at the end, with the sign of its slope: holds where "
             f"the lower end of its 95 % interval over seeds is above {_LINEAR:g}. " + BEYOND,
-            judge=_judge_line(way),
+            judge_measured=_judge_line(way),
             paper_value=printed,
         )
         for id, way, who, printed in (
@@ -523,17 +523,17 @@ _ALL = (
         id=f"{_FIT}-not-log",
         figure=_FIT,
         statement="A line in K fits the test error better than one in log K.",
-        rule="R² in K less R² in log K, each with the sign of its slope: holds where the lower end of its 95 % "
+        said="R² in K less R² in log K, each with the sign of its slope: holds where the lower end of its 95 % "
         "interval over seeds is above 0. " + BEYOND,
-        judge=_judge_not_log,
+        judge_measured=_judge_not_log,
     ),
     Claim(
         id=f"{_FIT}-printed",
         figure=_FIT,
         place="Tables 1 and 2",
         statement="The printed tables give the printed R².",
-        rule="Least squares on the printed test errors: holds where R² agrees to two digits in both tables.",
-        judge=_judge_printed,
+        said="Least squares on the printed test errors: holds where R² agrees to two digits in both tables.",
+        judge_measured=_judge_printed,
         paper_value="0.95 and 0.99",
     ),
     Claim(
@@ -541,8 +541,8 @@ _ALL = (
         figure=_FIT,
         place="Tables 1 and 2",
         statement="In the printed tables the test error goes with K rather than with log K.",
-        rule="Holds where the line in K has a larger R² than the line in log K in both tables.",
-        judge=_judge_printed_log,
+        said="Holds where the line in K has a larger R² than the line in log K in both tables.",
+        judge_measured=_judge_printed_log,
         paper_value="a linear fit is all that is reported",
     ),
     Claim(
@@ -550,29 +550,29 @@ _ALL = (
         figure=_FIT,
         place="Section 5, THEORY 3.6",
         statement="Part of the test error of many values comes from sharing one Yes and one No.",
-        rule="Last layer by gradient descent, the same values: test error of all together at the end, less that of "
+        said="Last layer by gradient descent, the same values: test error of all together at the end, less that of "
         "each with answers of its own at the same scaled time (which is that of each alone, K times earlier); holds "
         "where the lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge_shared,
+        judge_measured=_judge_shared,
     ),
     Claim(
         id=f"{_FIT}-law",
         figure=_FIT,
         place="Section 5, THEORY 3.6",
         statement="The error law of the paper's clusters with shared answers gives the test error of these values.",
-        rule="Law at the measured gap, spread, width and pairs, against the test error at a tenth of the steps by "
+        said="Law at the measured gap, spread, width and pairs, against the test error at a tenth of the steps by "
         "gradient descent, mean distance over K: holds where the upper end of its 95 % interval over seeds is below "
         f"{_LAW:g}.",
-        judge=_judge_law,
+        judge_measured=_judge_law,
     ),
     Claim(
         id=f"{_FIT}-more-pairs",
         figure=_FIT,
         place="Theorem 4.3, THEORY 3.6",
         statement="More pairs per value bring the test error of values with shared answers down to nothing.",
-        rule=f"Error law at the measured geometry of the largest K: error with {MORE} times the pairs over that with "
+        said=f"Error law at the measured geometry of the largest K: error with {MORE} times the pairs over that with "
         "the present ones; holds where the upper end of its 95 % interval over seeds is below 1/2.",
-        judge=_judge_more_pairs,
+        judge_measured=_judge_more_pairs,
         paper_value="2KQ²exp(-Q/45) goes to 0",
     ),
 )

@@ -1,0 +1,451 @@
+"""Claims as data: what recipes measure is tidy rows, and a claim is a row that says what is made of them.
+
+A claim selects rows, makes one number of each seed of them by a statistic, and puts those numbers to a test against a
+threshold, beside the untrained twin or not. Its rule in words, its verdict and its place on the pages are all made from
+these fields, so that words and deeds cannot differ. What does not fit has `code`, with words of its own.
+
+| field | says |
+|---|---|
+| `select` | which rows: figure, split, step, group |
+| `statistic` | what is made of the rows of one seed: a number of the units |
+| `less` | the same on other rows, or another statistic, taken off |
+| `test`, `threshold` | what the numbers of all seeds must do |
+| `twin` | what the untrained twin is held against |
+| `kind`, `unit` | whose claim it is, and what its statistic is taken over |
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from prefdyn.dynamics.order import spearman
+from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.context import MODEL, SOURCES, TWIN
+from prefdyn.experiments.falls import PHASES
+from prefdyn.experiments.judging import (
+    BEYOND,
+    BEYOND_TWIN,
+    Judged,
+    Measured,
+    above,
+    as_evidence,
+    below,
+    inside,
+    untestable,
+)
+from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.statistics import over_seeds
+
+# statistics ----------------------------------------------------------------------------------------------------------
+
+QUANTITIES: dict[str, str] = {
+    "accuracy": "the held-out accuracy",
+    "distinguishability": "distinguishability",
+    "drift": "the norm of the weight change at the end",
+    "equation 24": "difference of the change of the log-ratio from this, as a share of the largest value",
+    "fall": "the fall of the {split} loss {step}",
+    "gap": "distinguishability (of the pairs trained on)",
+    "first step": "difference of the margins after the first step, or of the log-ratios, from these, as a share of "
+    "the largest",
+    "first step gap": "the gap of the margins after the first step",
+    "identity": "difference over couples of equal size, as a share of the largest gap",
+    "lead": "the lead of the higher priority {step}",
+    "level gap": "the gap of the two priority levels without sign",
+    "priority gap": "the priority gap",
+    "similarity": "distance of the two areas above the loss curves over their mean",
+    "straightness": "growth of the weight change per step over the whole run, over that of its first tenth",
+    "update": "the first full-batch update",
+    "z": "the z of distinguishability among random relabellings",
+}
+"""Quantity → what it is called in a rule. Recipes that measure others pass `words` to their statistics."""
+SPLIT_WORDS = {"train": "training", "held_out": "test"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """What is made of the rows of one seed."""
+
+    says: str
+    """In a rule; {0} and {1} stand for its quantities, {units} for what it is taken over."""
+    short: str
+    """In what was measured."""
+    quantities: tuple[str, ...]
+    of: Callable[..., float]
+    """From one list per quantity, over the units that have all of them."""
+    least: float = -math.inf
+    """Smallest value that it can have."""
+    most: float = math.inf
+    order: bool = False
+    """Whether it takes as many units as an order or a trend does."""
+
+    def __call__(self, rows: Rows, select: Mapping[str, str], source: str) -> list[float]:
+        """One number per seed."""
+        picked = [rows.pick(quantity, select, source) for quantity in self.quantities]
+        found = []
+        for seed in picked[0]:
+            groups = [group for group in picked[0][seed] if all(group in one.get(seed, {}) for one in picked)]
+            found.append(float(self.of(*([one[seed][group] for group in groups] for one in picked))))
+        return found
+
+    def words(self, select: Mapping[str, str], units: str) -> str:
+        """As a rule says it of some rows."""
+        split, step = select.get("split", ""), select.get("step", "")
+        filled = {"split": SPLIT_WORDS.get(split, split), "step": PHASES.get(step, step)}
+        told = [QUANTITIES[quantity].format(**filled) for quantity in self.quantities]
+        return self.says.format(*told, units=units) + (f", {select['group']}" if "group" in select else "")
+
+
+def rank(first: str, second: str) -> Statistic:
+    """How one quantity follows another, over the units.
+
+    Example:
+        >>> rank("distinguishability", "fall").of([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
+        0.5
+    """
+    says = "Spearman's rank correlation, over {units}, of {0} with {1}"
+    return Statistic(
+        says=says, short="rank correlation", quantities=(first, second), of=spearman, least=-1, most=1, order=True
+    )
+
+
+def mean(quantity: str, *, short: str = "", least: float = -math.inf, most: float = math.inf) -> Statistic:
+    """Mean over the units; NaN where one of them is.
+
+    Example:
+        >>> mean("fall").of([1.0, 2.0])
+        1.5
+    """
+    return Statistic(
+        says="{0}, mean over {units}", short=short or quantity, quantities=(quantity,), of=_mean, least=least, most=most
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def value(quantity: str, *, short: str = "", least: float = -math.inf, most: float = math.inf) -> Statistic:
+    """The one number that a seed has."""
+    return replace(mean(quantity, short=short, least=least, most=most), says="{0}")
+
+
+def greatest(quantity: str, *, short: str = "") -> Statistic:
+    """The largest of the units; NaN where one of them is.
+
+    Example:
+        >>> greatest("fall").of([1.0, 2.0])
+        2.0
+    """
+    return Statistic(
+        says="the largest {0}, over {units}",
+        short=short or quantity,
+        quantities=(quantity,),
+        of=lambda values: float(np.max(values)),
+    )
+
+
+def multiple(first: str, second: str) -> Statistic:
+    """R² of the best multiple of the first quantity for the second; below 0 where the mean of it does better.
+
+    Example:
+        >>> multiple("distinguishability", "drift").of([1.0, 2.0], [2.0, 4.0])
+        1.0
+    """
+    return Statistic(
+        says="R² of the best multiple of {0} for {1}, over {units}",
+        short="R²",
+        quantities=(first, second),
+        of=_explained,
+        most=1,
+    )
+
+
+def _explained(first: Sequence[float], second: Sequence[float]) -> float:
+    y = np.array(second)
+    return 1 - float(np.sum((y - slope(first, second) * np.array(first)) ** 2) / np.sum((y - y.mean()) ** 2))
+
+
+def slope(first: Sequence[float], second: Sequence[float]) -> float:
+    """Of the straight line through the origin that is nearest to a second quantity.
+
+    Example:
+        >>> slope([1.0, 2.0], [2.0, 4.0])
+        2.0
+    """
+    x, y = np.array(first), np.array(second)
+    return float(x @ y / (x @ x))
+
+
+def through_origin(first: str, second: str) -> Statistic:
+    """Slope of the best multiple, as in `multiple`."""
+    return replace(multiple(first, second), says="slope of {1} on {0}", short="slope", of=slope, most=math.inf)
+
+
+def share_above(quantity: str) -> Statistic:
+    """Share of the units whose number is above 0.
+
+    Example:
+        >>> share_above("lead").of([1.0, -1.0, 2.0, 0.0])
+        0.5
+    """
+    return Statistic(
+        says="share of {units} with {0} above 0",
+        short="share of {units}",
+        quantities=(quantity,),
+        of=lambda values: float(np.mean([value > 0 for value in values])),
+        least=0,
+        most=1,
+        order=True,
+    )
+
+
+# claims --------------------------------------------------------------------------------------------------------------
+
+Kind = Literal["algebra", "replication", "ours"]
+"""No model or data can change it; a finding of the papers; a finding that the papers do not tell of."""
+Unit = Literal["behaviour", "couple", "value", "number of values", "setting", "model", "run"]
+
+
+class UnitWords(NamedTuple):
+    """How a unit is spoken of."""
+
+    many: str
+    fewest: int
+    """Under which no order or trend is judged."""
+    few: str
+
+
+UNITS: Mapping[str, UnitWords] = {
+    "behaviour": UnitWords("behaviours", 3, "an order takes 3 behaviours, and there are {}"),
+    "couple": UnitWords("couples", 10, "an order over couples takes 10, and the data has {}"),
+    "value": UnitWords("values", 3, "an order takes 3 values, and there are {}"),
+    "number of values": UnitWords("K", 3, "a trend takes 3 numbers of values, and the data has groups for {}"),
+    "setting": UnitWords("settings", 0, ""),
+    "model": UnitWords("models", 0, ""),
+    "run": UnitWords("runs", 0, ""),
+}
+
+Test = Literal["above", "below", "inside", "at most"]
+TEST_WORDS: Mapping[str, str] = {
+    "above": "holds where the lower end of its 95 % interval over seeds is above {0:g}",
+    "below": "holds where the upper end of its 95 % interval over seeds is below {0:g}",
+    "inside": "holds where its 95 % interval over seeds lies between {0:g} and {1:g}",
+    "at most": "holds where it is at most {0:g} in every seed",
+}
+Twin = Literal["", "statistic", "learned"]
+"""Whether the untrained twin is held against: not, by the statistic alone, or by what was learned as well."""
+TWIN_WORDS: Mapping[str, str] = {"": "", "statistic": f" {BEYOND_TWIN}", "learned": f" {BEYOND}"}
+Code = Callable[["Claim", Any], Judged]
+"""From a claim and what its recipe measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One thing that is said, with the rule by which it is judged. The rule knows no preset, model or data."""
+
+    id: str
+    figure: str
+    """Id of the figure under which it stands; its paper and place are those of the figure unless told."""
+    statement: str
+    paper_value: str | None = None
+    """The paper's number, as printed; None where it has none."""
+    place: str = ""
+    """Where the paper says it, where that is not the figure."""
+    kind: Kind = "replication"
+    unit: Unit = "behaviour"
+    """What its statistic is taken over."""
+
+    statistic: Statistic | None = None
+    select: Mapping[str, str] = field(default_factory=dict)
+    """Columns of the rows; the figure is the claim's own unless told."""
+    less: Mapping[str, Any] = field(default_factory=dict)
+    """Columns, or `statistic`, that differ in what is taken off."""
+    test: Test = "above"
+    threshold: float | tuple[float, float] = 0.0
+    twin: Twin = "learned"
+    setting: str = ""
+    """What was run, where the rule has to say so."""
+    note: str = ""
+    """What the rule says besides."""
+    short: str = ""
+    """Its statistic in what was measured, where that has a name of its own."""
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Evidence: label → columns, `source` or `statistic` that differ; what has no rows is left out."""
+    each: str | None = None
+    """Evidence: the statistic of each unit by itself, under this name of it."""
+    facts: tuple[str, ...] = ()
+    """Evidence: facts of the rows."""
+
+    told: str = ""
+    """What was measured, in words with a place for the number, where it is not an estimate over seeds."""
+    because: str = ""
+    """Over what that number is."""
+    unknown: str = ""
+    """Why there may be no such number."""
+    sources: tuple[str, ...] = (MODEL,)
+    """Whose numbers must be at most a threshold."""
+
+    said: str = ""
+    """The rule in words, of a claim without a statistic; {0} stands for the threshold."""
+    code: Code | None = None
+    """What judges it, where its fields do not say it all."""
+    judge_measured: Callable[[Any], Judged] | None = None
+
+    @property
+    def paper(self) -> str:
+        """Its number on arXiv."""
+        return spec_of(self.figure).paper
+
+    @property
+    def where(self) -> str:
+        """Place in the paper."""
+        return self.place or spec_of(self.figure).where
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Which rows it takes."""
+        return {"figure": self.figure, **self.select}
+
+    @property
+    def rule(self) -> str:
+        """In words."""
+        ends = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
+        if self.statistic is None:
+            return self.said.format(*ends) + TWIN_WORDS[self.twin if self.code else ""]
+        what = self.statistic.words(self.chosen, UNITS[self.unit].many) + self._less_words()
+        what = f"{self.setting}: {what}; " if self.setting else f"{what[:1].upper()}{what[1:]}: "
+        note = f" {self.note}" if self.note else ""
+        return f"{what}{TEST_WORDS[self.test].format(*ends)}.{note}{TWIN_WORDS[self.twin]}"
+
+    def _less_words(self) -> str:
+        if not self.less:
+            return ""
+        assert self.statistic is not None
+        other = self.less.get("statistic", self.statistic)
+        changed = {name: word for name, word in self.less.items() if name != "statistic"}
+        if changed.keys() == {"step"}:
+            return f", less that {PHASES[changed['step']]}"
+        if changed.keys() == {"group"}:
+            return f", less the same, {changed['group']}"
+        return f", less {other.words({**self.chosen, **changed}, UNITS[self.unit].many)}"
+
+    def judge(self, rows: Any) -> Judged:
+        """What came of it, from what its recipe measured; pure."""
+        if self.judge_measured is not None:
+            return self.judge_measured(rows)
+        return judged(self, rows) if self.code is None else self.code(self, rows)
+
+
+def judged(claim: Claim, rows: Rows) -> Judged:
+    """A claim that is judged by its fields."""
+    statistic = claim.statistic
+    assert statistic is not None
+    if (why := untold(claim, rows)) is not None:
+        return untestable(why)
+    reach = statistic.most - statistic.least
+    limits = {"least": -reach, "most": reach} if claim.less else {"least": statistic.least, "most": statistic.most}
+    if claim.test == "at most":
+        return _at_most(claim, rows)
+    found = measured(claim, rows)
+    what = claim.short or statistic.short.format(units=UNITS[claim.unit].many)
+    match claim.test:
+        case "inside":
+            assert isinstance(claim.threshold, tuple)
+            came = inside(found, *claim.threshold, what=what)
+        case "below":
+            assert isinstance(claim.threshold, float | int)
+            came = below(found, claim.threshold, what=what, **limits)
+        case _:
+            assert isinstance(claim.threshold, float | int)
+            came = above(found, claim.threshold, what=what, **limits)
+    return replace(came, evidence={**came.evidence, **beside(claim, rows)})
+
+
+def _at_most(claim: Claim, rows: Rows) -> Judged:
+    assert isinstance(claim.threshold, float | int)
+    found = [number for source in claim.sources for number in numbers(claim, rows, source)]
+    if not found:
+        return untestable(claim.unknown)
+    worst = float(np.max(found))
+    told = claim.told.format(worst)
+    if math.isnan(worst):
+        return untestable(claim.unknown, measured=told)
+    return Judged(
+        holds=worst <= claim.threshold,
+        measured=told,
+        because=claim.because.format(claim.threshold, **rows.facts.get(claim.chosen["figure"], {})),
+        evidence={"largest_difference": worst, **beside(claim, rows)},
+    )
+
+
+def untold(claim: Claim, rows: Rows) -> str | None:
+    """Why nothing can be said of a claim here; None where it can."""
+    assert claim.statistic is not None
+    if (why := rows.lacking.get(claim.chosen["figure"])) is not None:
+        return why
+    words = UNITS[claim.unit]
+    if claim.statistic.order and words.fewest:
+        picked = rows.pick(claim.statistic.quantities[-1], claim.chosen)
+        fewest = min((len(groups) for groups in picked.values()), default=0)
+        if fewest < words.fewest:
+            return words.few.format(fewest)
+    return None
+
+
+def measured(claim: Claim, rows: Rows) -> Measured:
+    """The statistic of each seed, on the model and on its twin, and what was learned."""
+    accuracy = {source: [] if claim.twin != "learned" else learned(claim, rows, source) for source in SOURCES}
+    return Measured(
+        model=numbers(claim, rows, MODEL),
+        twin=numbers(claim, rows, TWIN),
+        accuracy=accuracy[MODEL] or None,
+        twin_accuracy=accuracy[TWIN] or None,
+    )
+
+
+def learned(claim: Claim, rows: Rows, source: str) -> list[float]:
+    """Held-out accuracy of each seed, over the units of a claim."""
+    return mean("accuracy")(rows, {"figure": claim.chosen["figure"]}, source)
+
+
+def numbers(claim: Claim, rows: Rows, source: str, changes: Mapping[str, Any] = MappingProxyType({})) -> list[float]:
+    """The statistic of each seed, less what is taken off.
+
+    Args:
+        claim: Says which.
+        rows: As they were measured.
+        source: The model, or its twin.
+        changes: Columns, `source` or `statistic` in place of the claim's; another statistic has nothing taken off.
+    """
+    chosen: dict[str, Any] = {"statistic": claim.statistic, "source": source, **claim.chosen, **changes}
+    found = _numbers(rows, chosen)
+    if not claim.less or "statistic" in changes:
+        return found
+    return np.subtract(found, _numbers(rows, {**chosen, **claim.less})).tolist()
+
+
+def _numbers(rows: Rows, chosen: Mapping[str, Any]) -> list[float]:
+    columns = {name: value for name, value in chosen.items() if name not in ("statistic", "source")}
+    return chosen["statistic"](rows, columns, chosen["source"])
+
+
+def beside(claim: Claim, rows: Rows) -> dict[str, Any]:
+    """Evidence besides the statistic."""
+    assert claim.statistic is not None
+    found: dict[str, Any] = {}
+    for label, changes in claim.beside.items():
+        statistic: Statistic = changes.get("statistic", claim.statistic)
+        values = numbers(claim, rows, MODEL, changes)
+        if values:
+            found[label] = over_seeds(values, least=statistic.least, most=statistic.most)
+    if claim.each is not None:
+        picked = rows.pick(claim.statistic.quantities[-1], claim.chosen)
+        for group in dict.fromkeys(group for groups in picked.values() for group in groups if group):
+            values = numbers(claim, rows, MODEL, {"group": group})
+            found[claim.each.format(group)] = over_seeds(values)
+    facts = rows.facts.get(claim.chosen["figure"], {})
+    return {**as_evidence(found), **{name: facts[name] for name in claim.facts if name in facts}}
