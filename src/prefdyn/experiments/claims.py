@@ -44,6 +44,9 @@ from prefdyn.experiments.statistics import over_seeds
 
 QUANTITIES: dict[str, str] = {
     "accuracy": "the held-out accuracy",
+    "ahead": "how much further the loss has fallen {step} from the aligned model than from the base",
+    "ahead on states": "how much further its loss has fallen over the whole run on the aligned states",
+    "distance ratio": "distinguishability of the states of all pairs after alignment over that before",
     "distinguishability": "distinguishability",
     "drift": "the norm of the weight change at the end",
     "equation 24": "difference of the change of the log-ratio from this, as a share of the largest value",
@@ -58,11 +61,15 @@ QUANTITIES: dict[str, str] = {
     "priority gap": "the priority gap",
     "similarity": "distance of the two areas above the loss curves over their mean",
     "straightness": "growth of the weight change per step over the whole run, over that of its first tenth",
+    "undone": "steps until the difference of the log-probabilities of truly chosen and truly rejected answers, over "
+    "the training pairs, is down to the base model's and a tenth of what alignment added, over the steps of the "
+    "alignment",
     "update": "the first full-batch update",
     "z": "the z of distinguishability among random relabellings",
 }
-"""Quantity → what it is called in a rule. Recipes that measure others pass `words` to their statistics."""
+"""Quantity → what it is called in a rule, where its name does not say it."""
 SPLIT_WORDS = {"train": "training", "held_out": "test"}
+PAIR_WORDS = {"all": "all pairs", "train": "the pairs trained on", "held_out": "held-out pairs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +77,7 @@ class Statistic:
     """What is made of the rows of one seed."""
 
     says: str
-    """In a rule; {0} and {1} stand for its quantities, {units} for what it is taken over."""
+    """In a rule; {0} and {1} stand for its quantities, {units} and {pairs} for what it is taken over."""
     short: str
     """In what was measured."""
     quantities: tuple[str, ...]
@@ -95,8 +102,9 @@ class Statistic:
         """As a rule says it of some rows."""
         split, step = select.get("split", ""), select.get("step", "")
         filled = {"split": SPLIT_WORDS.get(split, split), "step": PHASES.get(step, step)}
-        told = [QUANTITIES[quantity].format(**filled) for quantity in self.quantities]
-        return self.says.format(*told, units=units) + (f", {select['group']}" if "group" in select else "")
+        told = [QUANTITIES.get(quantity, quantity).format(**filled) for quantity in self.quantities]
+        pairs = PAIR_WORDS.get(split, split)
+        return self.says.format(*told, units=units, pairs=pairs) + (f", {select['group']}" if "group" in select else "")
 
 
 def rank(first: str, second: str) -> Statistic:
@@ -128,7 +136,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
-def value(quantity: str, *, short: str = "", least: float = -math.inf, most: float = math.inf) -> Statistic:
+def single(quantity: str, *, short: str = "", least: float = -math.inf, most: float = math.inf) -> Statistic:
     """The one number that a seed has."""
     return replace(mean(quantity, short=short, least=least, most=most), says="{0}")
 

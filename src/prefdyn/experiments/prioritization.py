@@ -21,7 +21,7 @@ import numpy as np
 
 from prefdyn.errors import DataError
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.claims import Claim, greatest, judged, mean, rank, share_above, value
+from prefdyn.experiments.claims import Claim, greatest, judged, mean, rank, share_above, single
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
 from prefdyn.experiments.couples import (
     Couple,
@@ -399,7 +399,7 @@ CLAIMS = (
                         figure=figure,
                         statement=f"A larger priority gap gives a larger gap of the training losses, {when}.",
                         setting=_NAMED[key],
-                        statistic=value("lead", short="lead in nats"),
+                        statistic=single("lead", short="lead in nats"),
                         select={"step": phase, "group": _LARGER},
                         less={"group": _SMALLER},
                         note="The larger gap is that measured on this model.",
@@ -417,7 +417,7 @@ CLAIMS = (
                         figure=figure,
                         statement="Where the priority gap is small, the two losses follow similar paths.",
                         setting="Couple of the smaller gap",
-                        statistic=value("similarity", short="loss gap over the mean fall", least=0),
+                        statistic=single("similarity", short="loss gap over the mean fall", least=0),
                         test="below",
                         threshold=_SIMILAR,
                         twin="statistic",
@@ -435,7 +435,7 @@ CLAIMS = (
         figure=_FIVE,
         statement="The priority gap of the couple in (a) is larger than that in (b).",
         setting="Published pairs alone",
-        statistic=value("level gap", short="gap of (a) less gap of (b)", least=0, most=2),
+        statistic=single("level gap", short="gap of (a) less gap of (b)", least=0, most=2),
         select={"group": "(a)"},
         less={"group": "(b)"},
         code=_judge_published,
