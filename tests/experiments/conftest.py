@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,12 @@ def twin_of(judged: Judged) -> Control:
 
 
 def measured(
-    quantity: str, values: Sequence[float | Mapping[str, float]], *, figure: str = "", source: str = MODEL, **rest: str
+    quantity: str,
+    values: Sequence[float] | Sequence[Mapping[Any, float]],
+    *,
+    figure: str = "",
+    source: str = MODEL,
+    **rest: str,
 ) -> list[Row]:
     """Rows of one quantity: one number per seed, or one per seed and group."""
     return [

@@ -28,6 +28,7 @@ from prefdyn.experiments.context import MODEL, SOURCES, TWIN
 from prefdyn.experiments.falls import PHASES
 from prefdyn.experiments.judging import (
     BEYOND,
+    BEYOND_BELOW,
     BEYOND_TWIN,
     Judged,
     Measured,
@@ -38,18 +39,24 @@ from prefdyn.experiments.judging import (
     untestable,
 )
 from prefdyn.experiments.rows import Rows
-from prefdyn.experiments.statistics import over_seeds
+from prefdyn.experiments.statistics import exponent, over_seeds, straight_line
 
 # statistics ----------------------------------------------------------------------------------------------------------
 
 QUANTITIES: dict[str, str] = {
+    "K": "K",
+    "DPO's area": "that under DPO",
+    "area": "the area under the training margin",
     "accuracy": "the held-out accuracy",
     "ahead": "how much further the loss has fallen {step} from the aligned model than from the base",
     "ahead on states": "how much further its loss has fallen over the whole run on the aligned states",
     "distance ratio": "distinguishability of the states of all pairs after alignment over that before",
     "distinguishability": "distinguishability",
     "drift": "the norm of the weight change at the end",
+    "end error": "the test error at the end",
+    "end margin": "the training margin at the end",
     "equation 24": "difference of the change of the log-ratio from this, as a share of the largest value",
+    "error": "the test error at the end",
     "fall": "the fall of the {split} loss {step}",
     "gap": "distinguishability (of the pairs trained on)",
     "first step": "difference of the margins after the first step, or of the log-ratios, from these, as a share of "
@@ -59,6 +66,18 @@ QUANTITIES: dict[str, str] = {
     "lead": "the lead of the higher priority {step}",
     "level gap": "the gap of the two priority levels without sign",
     "priority gap": "the priority gap",
+    "left": "what is left of the error",
+    "likeness": "mean |cosine| between rows of different personas over the mean between different rows of one",
+    "likeness, centred": "after the mean of all rows is removed, mean |cosine| between rows of different personas over "
+    "the mean between different rows of one",
+    "margin": "the mean {split} margin {step}",
+    "off": "distance of the mean margin from the solution without noise, over itself",
+    "own": "that of each with answers of its own at the same scaled time",
+    "policy accuracy": "the share of chosen answers that the model prefers, {split} pairs {step}",
+    "reward accuracy": "the reward accuracy of the {split} pairs {step}",
+    "measured": "the error measured",
+    "shared": "the test error with shared answers",
+    "scale": "difference of twice its mean margin from the paper's, over the largest margin",
     "similarity": "distance of the two areas above the loss curves over their mean",
     "straightness": "growth of the weight change per step over the whole run, over that of its first tenth",
     "undone": "steps until the difference of the log-probabilities of truly chosen and truly rejected answers, over "
@@ -95,7 +114,8 @@ class Statistic:
         found = []
         for seed in picked[0]:
             groups = [group for group in picked[0][seed] if all(group in one.get(seed, {}) for one in picked)]
-            found.append(float(self.of(*([one[seed][group] for group in groups] for one in picked))))
+            if groups:
+                found.append(float(self.of(*([one[seed][group] for group in groups] for one in picked))))
         return found
 
     def words(self, select: Mapping[str, str], units: str) -> str:
@@ -188,9 +208,65 @@ def slope(first: Sequence[float], second: Sequence[float]) -> float:
     return float(x @ y / (x @ x))
 
 
+def power(first: str, second: str) -> Statistic:
+    """Exponent of the first quantity in the second.
+
+    Example:
+        >>> round(power("K", "margin").of([1.0, 2.0, 4.0], [8.0, 4.0, 2.0]), 12)
+        -1.0
+    """
+    says = "exponent of {0} in {1}, by least squares of logarithms"
+    return Statistic(says=says, short="exponent of {units}", quantities=(first, second), of=exponent, order=True)
+
+
+def line(first: str, second: str, *, log: bool = False) -> Statistic:
+    """R² of the straight line of the second quantity on the first, or on its logarithm, with the sign of its slope.
+
+    Example:
+        >>> round(line("K", "error").of([1.0, 2.0, 3.0], [0.3, 0.2, 0.1]), 12)
+        -1.0
+    """
+
+    def of(x: Sequence[float], y: Sequence[float]) -> float:
+        slope, _, share = straight_line(np.log(x).tolist() if log else x, y)
+        return math.copysign(share, slope)
+
+    return Statistic(
+        says=f"R² of the straight line of {{1}} on {'log ' if log else ''}{{0}}, with the sign of its slope",
+        short="R² with the sign of the slope",
+        quantities=(first, second),
+        of=of,
+        least=-1,
+        most=1,
+        order=True,
+    )
+
+
+def distance(first: str, second: str, *, largest: bool = False, short: str = "") -> Statistic:
+    """Difference of two quantities without sign: its mean over the units, or the largest.
+
+    Example:
+        >>> distance("a", "b").of([1.0, 2.0], [1.0, 4.0]), distance("a", "b", largest=True).of([1.0, 2.0], [1.0, 4.0])
+        (1.0, 2.0)
+    """
+    merge, word = (np.max, "largest") if largest else (np.mean, "mean")
+    return Statistic(
+        says=f"{word} difference without sign, over {{units}}, of {{0}} and {{1}}",
+        short=short or f"{word} difference",
+        quantities=(first, second),
+        of=lambda one, other: float(merge(np.abs(np.array(one) - np.array(other)))),
+        least=0,
+    )
+
+
 def through_origin(first: str, second: str) -> Statistic:
     """Slope of the best multiple, as in `multiple`."""
     return replace(multiple(first, second), says="slope of {1} on {0}", short="slope", of=slope, most=math.inf)
+
+
+def unbounded(statistic: Statistic) -> Statistic:
+    """The same, its interval not cut off."""
+    return replace(statistic, least=-math.inf, most=math.inf)
 
 
 def share_above(quantity: str) -> Statistic:
@@ -215,6 +291,11 @@ def share_above(quantity: str) -> Statistic:
 
 Kind = Literal["algebra", "replication", "ours"]
 """No model or data can change it; a finding of the papers; a finding that the papers do not tell of."""
+KINDS: Mapping[str, str] = {
+    "replication": "what the papers find",
+    "ours": "what they do not tell of",
+    "algebra": "what no model or data can change",
+}
 Unit = Literal["behaviour", "couple", "value", "number of values", "setting", "model", "run"]
 
 
@@ -237,8 +318,10 @@ UNITS: Mapping[str, UnitWords] = {
     "run": UnitWords("runs", 0, ""),
 }
 
-Test = Literal["above", "below", "inside", "at most"]
+Test = Literal["above", "below", "under", "inside", "at most"]
+"""The last two have no twin; "under" is "below" for a distance, which has none either."""
 TEST_WORDS: Mapping[str, str] = {
+    "under": "holds where the upper end of its 95 % interval over seeds is below {0:g}",
     "above": "holds where the lower end of its 95 % interval over seeds is above {0:g}",
     "below": "holds where the upper end of its 95 % interval over seeds is below {0:g}",
     "inside": "holds where its 95 % interval over seeds lies between {0:g} and {1:g}",
@@ -246,8 +329,12 @@ TEST_WORDS: Mapping[str, str] = {
 }
 Twin = Literal["", "statistic", "learned"]
 """Whether the untrained twin is held against: not, by the statistic alone, or by what was learned as well."""
-TWIN_WORDS: Mapping[str, str] = {"": "", "statistic": f" {BEYOND_TWIN}", "learned": f" {BEYOND}"}
-Code = Callable[["Claim", Any], Judged]
+TWIN_WORDS: Mapping[tuple[str, bool], str] = {
+    ("statistic", False): f" {BEYOND_TWIN}", ("statistic", True): f" {BEYOND_TWIN}",
+    ("learned", False): f" {BEYOND}", ("learned", True): f" {BEYOND_BELOW}",
+}  # fmt: skip
+"""By what the twin is held against, and whether the statistic must be smaller than the twin's."""
+Code = Callable[["Claim", Rows], Judged]
 """From a claim and what its recipe measured."""
 
 
@@ -271,7 +358,7 @@ class Claim:
     select: Mapping[str, str] = field(default_factory=dict)
     """Columns of the rows; the figure is the claim's own unless told."""
     less: Mapping[str, Any] = field(default_factory=dict)
-    """Columns, or `statistic`, that differ in what is taken off."""
+    """Columns, or `statistic`, that differ in what is taken off; what it `says` in a rule, where they do not tell."""
     test: Test = "above"
     threshold: float | tuple[float, float] = 0.0
     twin: Twin = "learned"
@@ -287,11 +374,15 @@ class Claim:
     """Evidence: the statistic of each unit by itself, under this name of it."""
     facts: tuple[str, ...] = ()
     """Evidence: facts of the rows."""
+    printed: Mapping[str, Any] = field(default_factory=dict)
+    """Evidence: what follows from what is printed."""
 
     told: str = ""
-    """What was measured, in words with a place for the number, where it is not an estimate over seeds."""
+    """What was measured, in words with a place for the number or estimate, where its name does not say it."""
     because: str = ""
     """Over what that number is."""
+    evidence: str = "largest_difference"
+    """What the evidence calls it."""
     unknown: str = ""
     """Why there may be no such number."""
     sources: tuple[str, ...] = (MODEL,)
@@ -301,7 +392,6 @@ class Claim:
     """The rule in words, of a claim without a statistic; {0} stands for the threshold."""
     code: Code | None = None
     """What judges it, where its fields do not say it all."""
-    judge_measured: Callable[[Any], Judged] | None = None
 
     @property
     def paper(self) -> str:
@@ -323,11 +413,13 @@ class Claim:
         """In words."""
         ends = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
         if self.statistic is None:
-            return self.said.format(*ends) + TWIN_WORDS[self.twin if self.code else ""]
+            return self.said.format(*ends)
         what = self.statistic.words(self.chosen, UNITS[self.unit].many) + self._less_words()
         what = f"{self.setting}: {what}; " if self.setting else f"{what[:1].upper()}{what[1:]}: "
         note = f" {self.note}" if self.note else ""
-        return f"{what}{TEST_WORDS[self.test].format(*ends)}.{note}{TWIN_WORDS[self.twin]}"
+        return (
+            f"{what}{TEST_WORDS[self.test].format(*ends)}.{note}{TWIN_WORDS.get((self.twin, self.test == 'below'), '')}"
+        )
 
     def _less_words(self) -> str:
         if not self.less:
@@ -335,16 +427,16 @@ class Claim:
         assert self.statistic is not None
         other = self.less.get("statistic", self.statistic)
         changed = {name: word for name, word in self.less.items() if name != "statistic"}
+        if "says" in changed:
+            return f", less {changed['says']}"
         if changed.keys() == {"step"}:
             return f", less that {PHASES[changed['step']]}"
         if changed.keys() == {"group"}:
             return f", less the same, {changed['group']}"
         return f", less {other.words({**self.chosen, **changed}, UNITS[self.unit].many)}"
 
-    def judge(self, rows: Any) -> Judged:
+    def judge(self, rows: Rows) -> Judged:
         """What came of it, from what its recipe measured; pure."""
-        if self.judge_measured is not None:
-            return self.judge_measured(rows)
         return judged(self, rows) if self.code is None else self.code(self, rows)
 
 
@@ -353,7 +445,7 @@ def judged(claim: Claim, rows: Rows) -> Judged:
     statistic = claim.statistic
     assert statistic is not None
     if (why := untold(claim, rows)) is not None:
-        return untestable(why)
+        return untestable(why, **claim.printed)
     reach = statistic.most - statistic.least
     limits = {"least": -reach, "most": reach} if claim.less else {"least": statistic.least, "most": statistic.most}
     if claim.test == "at most":
@@ -364,12 +456,18 @@ def judged(claim: Claim, rows: Rows) -> Judged:
         case "inside":
             assert isinstance(claim.threshold, tuple)
             came = inside(found, *claim.threshold, what=what)
+        case "under":
+            assert isinstance(claim.threshold, float | int)
+            came = inside(replace(found, twin=[]), -1.0, claim.threshold, what=what)
         case "below":
             assert isinstance(claim.threshold, float | int)
             came = below(found, claim.threshold, what=what, **limits)
         case _:
             assert isinstance(claim.threshold, float | int)
             came = above(found, claim.threshold, what=what, **limits)
+    if claim.told:
+        facts = rows.facts.get(claim.chosen["figure"], {})
+        came = replace(came, measured=claim.told.format(over_seeds(found.model, **limits), **facts))
     return replace(came, evidence={**came.evidence, **beside(claim, rows)})
 
 
@@ -386,7 +484,7 @@ def _at_most(claim: Claim, rows: Rows) -> Judged:
         holds=worst <= claim.threshold,
         measured=told,
         because=claim.because.format(claim.threshold, **rows.facts.get(claim.chosen["figure"], {})),
-        evidence={"largest_difference": worst, **beside(claim, rows)},
+        evidence={claim.evidence: worst, **beside(claim, rows)},
     )
 
 
@@ -437,7 +535,7 @@ def numbers(claim: Claim, rows: Rows, source: str, changes: Mapping[str, Any] = 
 
 
 def _numbers(rows: Rows, chosen: Mapping[str, Any]) -> list[float]:
-    columns = {name: value for name, value in chosen.items() if name not in ("statistic", "source")}
+    columns = {name: value for name, value in chosen.items() if name not in ("statistic", "source", "says")}
     return chosen["statistic"](rows, columns, chosen["source"])
 
 
@@ -456,4 +554,4 @@ def beside(claim: Claim, rows: Rows) -> dict[str, Any]:
             values = numbers(claim, rows, MODEL, {"group": group})
             found[claim.each.format(group)] = over_seeds(values)
     facts = rows.facts.get(claim.chosen["figure"], {})
-    return {**as_evidence(found), **{name: facts[name] for name in claim.facts if name in facts}}
+    return {**as_evidence(found), **claim.printed, **{name: facts[name] for name in claim.facts if name in facts}}

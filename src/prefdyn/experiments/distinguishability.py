@@ -431,7 +431,7 @@ def _null_figure(measured: Rows, names: Sequence[str]) -> Figure:
 def _update_figure(measured: Rows) -> Figure:
     lines = []
     for source, label, shade in ((MODEL, "model", 0.1), (TWIN, "untrained twin", 0.7)):
-        x, y = (np.array(measured.over_seeds(quantity, {"figure": _UPDATE}, source)) for quantity in ("gap", "update"))
+        x, y = (np.array(measured.values(quantity, {"figure": _UPDATE}, source)) for quantity in ("gap", "update"))
         order = np.argsort(x, kind="stable")
         lines.append(Line(label=label, x=x[order], y=y[order], shade=shade, style="points"))
     far = max(float(line.x.max()) for line in lines)
@@ -611,6 +611,7 @@ CLAIMS = (
     ),
     Claim(
         id=f"{_NULL}-null",
+        kind="ours",
         figure=_NULL,
         statement="Aligned labels are more distinguishable than random ones.",
         statistic=mean("z", short="mean z of distinguishability under random labels"),
@@ -621,6 +622,7 @@ CLAIMS = (
     ),
     Claim(
         id=f"{_UPDATE}-proportional",
+        kind="ours",
         figure=_UPDATE,
         statement="The size of the weight update is proportional to distinguishability.",
         statistic=multiple("gap", "update"),

@@ -16,7 +16,7 @@ import numpy as np
 
 from prefdyn.diagnostics.orthogonality import embedding, principal_axes
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.claims import Claim, single
+from prefdyn.experiments.claims import Claim, single, unbounded
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.judging import Judged, untestable
 from prefdyn.experiments.published import CONTRASTED, FIVE, PICTURED, UMAP, persona
@@ -32,7 +32,6 @@ from prefdyn.experiments.separability import (
     farther,
     moved,
     separability,
-    unbounded,
 )
 from prefdyn.experiments.sides import distance
 from prefdyn.features import FeatureSet

@@ -86,6 +86,10 @@ BEYOND = (
     "Beyond the twin: the paired difference of the statistic, the held-out accuracy less one half, and the paired "
     "difference of the held-out accuracies all have the lower end of their 95 % interval over seeds above 0."
 )
+BEYOND_BELOW = (
+    "Beyond the twin: the twin's statistic less this one, seed by seed, the held-out accuracy less one half, and the "
+    "paired difference of the held-out accuracies all have the lower end of their 95 % interval over seeds above 0."
+)
 
 
 def above(

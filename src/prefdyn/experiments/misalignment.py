@@ -451,7 +451,7 @@ def _judge_misprint(_: Claim, rows: Rows) -> Judged:
 
 
 def _judge_null(claim: Claim, rows: Rows) -> Judged:
-    apart = rows.over_seeds("apart", claim.chosen)
+    apart = rows.values("apart", claim.chosen)
     worst = float(np.max(apart))
     return Judged(
         holds=worst <= _SAME,

@@ -324,7 +324,7 @@ def _many_figure(measured: Rows) -> Figure:
     for place, (quantity, label) in enumerate(labels.items()):
         lines = []
         for source, name, shade in ((TWIN, "untrained twin", 0.7), (MODEL, "model", 0.1)):
-            x, y = (np.array(measured.over_seeds(each, there, source)) for each in (quantity, "lead"))
+            x, y = (np.array(measured.values(each, there, source)) for each in (quantity, "lead"))
             order = np.argsort(x, kind="stable")
             lines.append(Line(label=name, x=x[order], y=y[order], shade=shade, style="points"))
         panels.append(

@@ -11,6 +11,7 @@ from prefdyn.errors import DataError
 from prefdyn.experiments.catalogue import FigureSpec, figures_of
 from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import Context
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import Run
 from prefdyn.experiments.work import Outcome
 
@@ -174,7 +175,7 @@ Done = Mapping[Any, Outcome]
 class Results:
     """What a recipe found."""
 
-    measured: Any
+    measured: Rows
     """What its claims are judged by."""
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
@@ -225,6 +226,7 @@ class Recipe:
                 {
                     "id": claim.id, "paper": claim.paper, "where": claim.where, "statement": claim.statement,
                     "rule": claim.rule, "figure": claim.figure, "paper_value": claim.paper_value,
+                    "kind": claim.kind, "unit": claim.unit,
                 }
                 for claim in self.claims
             ],

@@ -21,6 +21,7 @@ class Row(NamedTuple):
     quantity: str
     value: float
     figure: str = ""
+    """Id of the figure that shows it; a name of the runs, where several figures do."""
     source: str = MODEL
     seed: int = 0
     split: str = ""
@@ -80,9 +81,13 @@ class Rows:
             mine[row.group] = row.value
         return found
 
-    def over_seeds(self, quantity: str, select: Mapping[str, str], source: str = MODEL) -> list[float]:
+    def by_seed(self, quantity: str, select: Mapping[str, str], source: str = MODEL) -> list[list[float]]:
+        """Values of all groups, seed by seed."""
+        return [list(groups.values()) for groups in self.pick(quantity, select, source).values()]
+
+    def values(self, quantity: str, select: Mapping[str, str], source: str = MODEL) -> list[float]:
         """Values of all seeds and groups in a row."""
-        return [value for groups in self.pick(quantity, select, source).values() for value in groups.values()]
+        return [value for row in self.by_seed(quantity, select, source) for value in row]
 
     def table(self) -> list[dict[str, Any]]:
         """One dictionary per row."""

@@ -6,7 +6,6 @@ split, and two readers are fitted on the training pairs and asked about held-out
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,11 +142,6 @@ def moved(measure: str, *, after: str = "after", before: str = "before", fold: s
         of=of,
         least=0.0 if ratio else -math.inf,
     )
-
-
-def unbounded(statistic: Statistic) -> Statistic:
-    """The same, its interval not cut off."""
-    return replace(statistic, least=-math.inf)
 
 
 FALLING = ("trace_ratio", "concentration_ratio")

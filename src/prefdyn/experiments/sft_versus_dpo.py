@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.claims import Claim, mean
+from prefdyn.experiments.claims import Claim, mean, unbounded
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.judging import Judged
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results
@@ -31,7 +31,6 @@ from prefdyn.experiments.separability import (
     farther,
     moved,
     separability,
-    unbounded,
 )
 
 _FIGURE = "2403.18742-experiment03"
