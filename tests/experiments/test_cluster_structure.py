@@ -7,11 +7,12 @@ import pytest
 
 from prefdyn.diagnostics.orthogonality import orthogonality
 from prefdyn.experiments import cluster_structure as recipe
-from prefdyn.experiments.context import MODEL, TWIN
+from prefdyn.experiments.context import MODEL
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.rows import Rows
 from prefdyn.features import FeatureSet
-from tests.experiments.conftest import twin_of
+from tests.experiments.conftest import beside_twin, measured, twin_of
 
 CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
 B = "2408.03459"
@@ -42,24 +43,24 @@ def test_orthogonal_directions_beside_a_shared_one():
     """Rows s + c_i with |s| = 3 |c|: raw cosines are 9/10 whoever they belong to; without s the m centred directions
     have cosine -1/(m - 1) to each other and 1 to themselves."""
     found = numbers(groups(np.eye(5, 40), shared=3.0))
-    assert found["raw"] == pytest.approx(0.9)
+    assert found["likeness"] == pytest.approx(0.9)
     assert found["raw_off"] == pytest.approx(0.9)
-    assert found["centred"] == pytest.approx(0.25)
+    assert found["likeness, centred"] == pytest.approx(0.25)
     assert found["directions"] == pytest.approx(0.25)
     assert found["null"] == pytest.approx(np.sqrt(2 / (np.pi * 40)))
 
 
 def test_groups_that_are_one_direction_are_not_told_apart():
     found = numbers(groups(np.tile(np.eye(1, 40), (5, 1)), noise=0.3))
-    assert found["raw"] == pytest.approx(1.0, abs=0.05)
-    assert not found["centred"] < 1  # noise alone is left: nothing inside is more alike than outside, or nan
+    assert found["likeness"] == pytest.approx(1.0, abs=0.05)
+    assert not found["likeness, centred"] < 1  # noise alone is left: nothing inside is more alike than outside, or nan
 
 
 def test_noise_makes_rows_unlike_but_not_the_ratio():
     """The published statistic falls with noise alone; the ratio tells what is shared."""
     quiet, loud = (numbers(groups(np.eye(5, 40), shared=3.0, noise=noise, rows=400)) for noise in (0.0, 1.0))
     assert loud["raw_off"] < 0.3 * quiet["raw_off"]
-    assert loud["raw"] == pytest.approx(quiet["raw"], abs=0.03)
+    assert loud["likeness"] == pytest.approx(quiet["likeness"], abs=0.03)
 
 
 def test_some_groups_keep_their_rows_and_names():
@@ -78,34 +79,31 @@ def test_ten_are_always_the_same_ten():
     assert recipe._ten(names[:4]) == names[:4]
 
 
-def measured(key, model, twin, count=5):
-    return {
-        "names": {"ten": ["g"] * count, "all": ["g"] * count},
-        **{which: {MODEL: {key: model, "null": [0.1] * 3}, TWIN: {key: twin}} for which in ("ten", "all")},
-    }
-
-
 @pytest.mark.parametrize("id", [f"{B}-fig03", f"{B}-fig06"])
 def test_the_rules_on_both_sides(id):
-    for key, name, held, failed in (
-        ("raw", "shared", [0.8, 0.82, 0.81], [0.5, 0.45, 0.55]),
-        ("centred", "orthogonal", [0.1, 0.12, 0.11], [0.24, 0.26, 0.25]),
+    for quantity, name, held, failed in (
+        ("likeness", "shared", [0.8, 0.82, 0.81], [0.5, 0.45, 0.55]),
+        ("likeness, centred", "orthogonal", [0.1, 0.12, 0.11], [0.24, 0.26, 0.25]),
     ):
-        claim = CLAIMS[f"{id}-{name}"]
-        assert claim.judge(measured(key, held, [0.5] * 3)).holds is True
-        assert claim.judge(measured(key, failed, [0.5] * 3)).holds is False
-        assert twin_of(claim.judge(measured(key, held, [0.5] * 3))).beyond is True
-        assert claim.judge(measured(key, held, [0.5] * 3, count=2)).holds is None
-        assert claim.judge(measured(key, held[:1], [0.5])).holds is None
+
+        def judged(values, quantity=quantity, name=name, **rest):
+            rows = beside_twin(quantity, values, [0.5] * len(values), figure=id)
+            return CLAIMS[f"{id}-{name}"].judge(Rows(rows, **rest))
+
+        assert (judged(held).holds, judged(failed).holds, judged(held[:1]).holds) == (True, False, None)
+        assert twin_of(judged(held)).beyond is True
+        assert judged(held, lacking={id: "2 groups are too few"}).because == "2 groups are too few"
 
 
 def test_the_condition_of_the_theorem_on_both_sides():
-    judge = CLAIMS[f"{B}-fig06-condition"].judge
-    limit = 1 / 384
-    assert judge(measured("directions", [0.3, 0.9 * limit, 0.2], [0.0])).holds is True
-    failed = judge(measured("directions", [0.3, 1.1 * limit, 0.2], [0.0]))
-    assert failed.holds is False
-    assert failed.evidence["limit"] == limit
+    limit, figure = 1 / 384, f"{B}-fig06"
+    for share, holds in ((0.9, True), (1.1, False)):
+        rows = [
+            *measured("directions", [0.3, share * limit, 0.2], figure=figure),
+            *measured("null", [0.1], figure=figure),
+        ]
+        found = CLAIMS[f"{figure}-condition"].judge(Rows(rows))
+        assert (found.holds, found.evidence["limit"]) == (holds, limit)
 
 
 def test_the_recipe_end_to_end(context):

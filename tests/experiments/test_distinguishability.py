@@ -9,91 +9,92 @@ import pytest
 from prefdyn.diagnostics.separation import separation
 from prefdyn.dynamics.order import spearman
 from prefdyn.experiments import distinguishability as recipe
+from prefdyn.experiments.claims import numbers
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.falls import falls
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.rows import CODE, Rows
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory
-from tests.experiments.conftest import twin_of
+from tests.experiments.conftest import beside_twin, learned, measured, ordered, twin_of
 
 CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
 A = "2403.18742"
-FIVE = ["a", "b", "c", "d", "e"]
 
 
-def order(model, twin, accuracy=(0.9, 0.91, 0.92), twin_accuracy=(0.6, 0.61, 0.62)):
-    """What `_orders` gives, with the same numbers in every split and phase."""
-    return {
-        source: {
-            "accuracy": list(learned),
-            **{split: {phase: list(values) for phase in ("early", "area", "late")} for split in ("train", "held_out")},
-        }
-        for source, values, learned in ((MODEL, model, accuracy), (TWIN, twin, twin_accuracy))
-    }
+def order(figure, model, twin, second="fall", first="distinguishability", **rest):
+    """Rows in which a quantity follows distinguishability so far, on the model and on its twin."""
+    return [
+        *ordered(first, second, model, figure=figure, **rest),
+        *ordered(first, second, twin, figure=figure, source=TWIN, **rest),
+    ]
 
 
-def judged(id, **measured):
-    return CLAIMS[id].judge({"groups": FIVE, **measured})
+def judged(id, *rows, **rest):
+    return CLAIMS[f"{A}-{id}"].judge(Rows([row for each in rows for row in each], **rest))
 
 
 @pytest.mark.parametrize(
     ("values", "holds"), [([0.9, 1.0, 0.8], True), ([0.9, -0.3, 0.8], False), ([0.9, 1.0, float("nan")], None)]
 )
 @pytest.mark.parametrize(
-    ("key", "id"),
+    "id",
     [
-        ("full", f"{A}-fig06-training-area"), ("full", f"{A}-fig06-test-late"),
-        ("full-other", f"{A}-fig10-training-area"),
-        ("full-beta-0.001", f"{A}-fig17-test-area"), ("full-beta-0.1", f"{A}-fig18-training-area"),
-        ("full-beta-1", f"{A}-fig19-test-area"),
+        "fig06-training-area", "fig06-test-late", "fig10-training-area", "fig17-test-area", "fig18-training-area",
+        "fig19-test-area",
     ],
 )  # fmt: skip
-def test_an_order_is_held_where_its_interval_is_above_zero(key, id, values, holds):
-    found = judged(id, **{key: order(values, [0.1, 0.0, 0.2])})
+def test_an_order_is_held_where_its_interval_is_above_zero(id, values, holds):
+    figure = f"{A}-{id[:5]}"
+    found = judged(id, order(figure, values, [0.1, 0.0, 0.2]), learned(figure))
     assert found.holds is holds
 
 
 def test_the_last_layer_is_judged_by_the_text_and_tells_the_code():
-    found = judged(
-        f"{A}-fig03-training-early",
-        **{"last-layer": {"text": order([1.0, 0.9, 0.8], [0.1] * 3), "code": order([0.5, 0.5, 0.2], [0.1] * 3)}},
-    )
+    figure = f"{A}-fig03"
+    code = ordered("distinguishability", "fall", [0.5, 0.5, 0.2], figure=figure, source=CODE)
+    found = judged("fig03-training-early", order(figure, [1.0, 0.9, 0.8], [0.1] * 3), learned(figure), code)
     assert (found.holds, twin_of(found).beyond) == (True, True)
     assert found.evidence["as the published code does"]["value"] == pytest.approx(0.4)
 
 
 def test_what_one_model_or_two_behaviours_cannot_tell_is_not_told():
-    assert judged(f"{A}-fig10-training-area").because == "one model was given; give a second --model"
-    few = CLAIMS[f"{A}-fig06-test-area"].judge({"groups": ["a", "b"], "full": order([1.0] * 3, [0.0] * 3)})
+    one = Rows(lacking={f"{A}-fig10": "one model was given; give a second --model"})
+    assert CLAIMS[f"{A}-fig10-training-area"].judge(one).because == "one model was given; give a second --model"
+    rows = [row for row in order(f"{A}-fig06", [1.0] * 3, [0.0] * 3) if row.group in "ab"]
+    few = judged("fig06-test-area", rows)
     assert (few.holds, few.because) == (None, "an order takes 3 behaviours, and there are 2")
 
 
 @pytest.mark.parametrize(
-    ("late", "lasts"), [([0.87, 0.9, 0.86], True), ([0.3, 0.35, 0.28], False), ([0.9, 0.5, 0.9], False)]
+    ("late", "lasts"), [([0.9, 0.9, 0.9], True), ([0.3, 0.4, 0.3], False), ([0.9, 0.5, 0.9], False)]
 )
 def test_an_order_over_many_behaviours_lasts_or_fades(late, lasts):
-    many = order([0.9, 0.91, 0.89], [0.9] * 3)
-    for split in ("train", "held_out"):
-        many[MODEL][split]["late"] = late
+    many = f"{A}-fig03b"
+    rows = [
+        *(row for row in order(many, [0.9] * 3, [0.9] * 3, step="early")),
+        *(
+            row
+            for row in order(many, late, [0.9] * 3, step="late")
+            if row.quantity == "fall"
+        ),
+    ]  # fmt: skip
+    rows = [row._replace(step="") if row.quantity == "distinguishability" else row for row in rows]
     for word in ("training", "test"):
-        assert judged(f"{A}-fig03-many-{word}-early", many=many).holds is True
-        assert judged(f"{A}-fig03-many-{word}-lasts", many=many).holds is lasts
-    none = judged(f"{A}-fig03-many-training-lasts")
-    assert (none.holds, none.because) == (None, "the data has no more behaviours than the figure shows")
-    assert judged(f"{A}-fig03-many-training-early").because == none.because
+        assert judged(f"fig03-many-{word}-early", rows, learned(many)).holds is True
+        assert judged(f"fig03-many-{word}-lasts", rows, learned(many)).holds is lasts
+    none = [judged(f"fig03-many-training-{what}", lacking={many: "no more"}) for what in ("lasts", "early")]
+    assert [(each.holds, each.because) for each in none] == [(None, "no more")] * 2
 
 
 @pytest.mark.parametrize(("straight", "holds"), [([0.97, 0.98, 0.99], True), ([0.85, 0.9, 0.88], False)])
 def test_growth_is_linear_above_nine_tenths(straight, holds):
-    drift = {
-        MODEL: {"straight": straight, "order": [1.0] * 3}, TWIN: {"straight": [0.9] * 3, "order": [1.0] * 3},
-        "accuracy": {MODEL: [0.9] * 3, TWIN: [0.6] * 3},
-    }  # fmt: skip
-    assert judged(f"{A}-fig04-linear", drift=drift).holds is holds
-    assert judged(f"{A}-fig04-order", drift=drift).holds is True
-    drift[MODEL]["order"] = [0.9, -0.9, 0.1]
-    assert judged(f"{A}-fig04-order", drift=drift).holds is False
+    figure = f"{A}-fig04"
+    rest = [*beside_twin("straightness", straight, [0.9] * 3, figure=figure), *learned(figure)]
+    assert judged("fig04-linear", rest).holds is holds
+    assert judged("fig04-order", rest, order(figure, [1.0] * 3, [1.0] * 3, "drift")).holds is True
+    assert judged("fig04-order", rest, order(figure, [0.9, -0.9, 0.1], [1.0] * 3, "drift")).holds is False
 
 
 THEOREM = {"published": 0.06, "repaired": 1.0, "first": [1.0, 1.0], "applies": True, "failing": []}
@@ -110,9 +111,9 @@ THEOREM = {"published": 0.06, "repaired": 1.0, "first": [1.0, 1.0], "applies": T
     ],
 )
 def test_the_theorem_is_judged_where_it_speaks_and_its_repair_everywhere(change, published, repaired):
-    theorem = THEOREM | change
-    assert judged(f"{A}-fig04-theorem", theorem=theorem).holds is published
-    assert judged(f"{A}-fig04-repaired", theorem=theorem).holds is repaired
+    facts = {"theorem": THEOREM | change}
+    assert judged("fig04-theorem", facts=facts).holds is published
+    assert judged("fig04-repaired", facts=facts).holds is repaired
 
 
 @pytest.mark.parametrize(
@@ -120,23 +121,28 @@ def test_the_theorem_is_judged_where_it_speaks_and_its_repair_everywhere(change,
                               ([1, 3, 2], [1, 1, 1], False)],
 )  # fmt: skip
 def test_labels_are_beside_random_ones_by_z_and_by_p(z, share, holds):
-    null = {MODEL: {"z": z, "share": share}, TWIN: {"z": [1.0, 1.2, 1.1], "share": [0.2] * 3}}
-    found = judged(f"{A}-experiment01-null", null=null, **{"last-layer": {"text": order([1.0] * 3, [1.0] * 3)}})
-    assert found.holds is holds
+    figure = f"{A}-experiment01"
+    rows = [*beside_twin("z", z, [1.0, 1.2, 1.1], figure=figure), *measured("significant", share, figure=figure)]
+    assert judged("experiment01-null", rows, learned(figure)).holds is holds
 
 
-@pytest.mark.parametrize(("r_squared", "holds"), [([0.98, 0.99, 0.97], True), ([0.98, 0.5, 0.97], False)])
-def test_updates_are_proportional_by_r_squared(r_squared, holds):
-    update = {
-        source: {"r_squared": values, "slope": [1.0] * 3}
-        for source, values in ((MODEL, r_squared), (TWIN, [0.9] * 3))
-    }  # fmt: skip
-    found = judged(
-        f"{A}-experiment02-proportional",
-        **{"first update": update, "last-layer": {"text": order([1.0] * 3, [1.0] * 3)}},
-    )
+@pytest.mark.parametrize(("bent", "holds"), [(0.1, True), (2.0, False)])
+def test_updates_are_proportional_by_r_squared(bent, holds):
+    figure = f"{A}-experiment02"
+    gaps = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    updates = [{**gaps, "d": 4.0 - bent * (1 + seed / 10)} for seed in range(3)]
+    rows = [
+        row
+        for source in (MODEL, TWIN)
+        for row in (
+            *measured("gap", [gaps] * 3, figure=figure, source=source),
+            *measured("weighted gap", updates, figure=figure, source=source),
+            *measured("update", updates, figure=figure, source=source),
+        )
+    ]
+    found = judged("experiment02-proportional", rows, learned(figure))
     assert found.holds is holds
-    assert found.evidence["slope_on_weighted_gap"]["value"] == 1.0
+    assert found.evidence["slope_on_weighted_gap"]["value"] == pytest.approx(1.0)
 
 
 def test_falls_are_below_log_two():
@@ -146,15 +152,6 @@ def test_falls_are_below_log_two():
     ]
     fallen = falls(*Trajectory.from_rows(rows, settings={}).curve("loss", group="g", split="train"))
     assert fallen == pytest.approx({"early": 0.02, "area": (10 * 0.05 + 10 * 0.25) / 20, "late": 0.4})
-
-
-def test_r_squared_is_that_of_a_line_through_the_origin():
-    x = np.array([1.0, 2.0, 3.0])
-    assert recipe._r_squared(x, 2 * x) == 1.0
-    y = np.array([1.0, 3.0, 2.0])
-    slope = (x * y).sum() / (x * x).sum()
-    assert recipe._r_squared(x, y) == pytest.approx(1 - ((y - slope * x) ** 2).sum() / ((y - 2) ** 2).sum())
-    assert recipe._r_squared(x, 5 + 0.1 * x) < 0
 
 
 @pytest.fixture
@@ -182,11 +179,15 @@ def test_the_recipe_end_to_end(found):
     feats = done["features", MODEL, 0].features
     apart = separation(feats, permutations=9, bootstraps=1, folds=2)
     distances = {group.name: group.distinguishability for group in apart.groups}
-    assert results.measured["distinguishability"] == {name: [pytest.approx(distances[name])] for name in names}
+    there = {"figure": f"{A}-fig06", "split": "held_out", "step": "late"}
+    assert results.measured.pick("distinguishability", there)[0] == pytest.approx(
+        {name: distances[name] for name in names}
+    )
     run = {name: done["full", MODEL, 0, name].trajectory for name in names}
     falls = [LOG2 - run[name].final("loss", group=name, split="held_out") for name in names]
     expected = spearman([distances[name] for name in names], falls)
-    assert results.measured["full"][MODEL]["held_out"]["late"] == [pytest.approx(expected)]
+    claim = CLAIMS[f"{A}-fig06-test-late"]
+    assert numbers(claim, results.measured, MODEL) == [pytest.approx(expected)]
 
     figure = next(figure for figure in results.figures if figure.id == f"{A}-fig03")
     assert [panel.title for panel in figure.panels] == ["", "as the published code does"]
@@ -201,8 +202,9 @@ def test_the_order_over_many_behaviours_is_that_of_the_features(found):
     """At the first step of full-batch descent the loss falls by the squared weighted gap."""
     context, _, done, results = found
     many = context.many()
-    feats, steps = done["features, many", MODEL, 0].features, results.measured["many"][MODEL]["train"]["steps"]
-    assert (results.measured["many"]["behaviours"], feats.groups) == (len(many), tuple(many))
+    feats = done["features, many", MODEL, 0].features
+    line = next(figure for figure in results.figures if figure.id == f"{A}-fig03b").panels[0].lines[0]
+    assert feats.groups == tuple(many)
     gaps, distances = [], []
     for name in many:
         rows = feats.members(name)
@@ -212,10 +214,9 @@ def test_the_order_over_many_behaviours_is_that_of_the_features(found):
         gaps.append(np.linalg.norm((signs[trained] @ states[trained]) / trained.sum()))
         means = [states[signs == sign].mean(axis=0) for sign in (1, -1)]
         distances.append(float(np.linalg.norm(means[0] - means[1])))
-    curve = results.measured["many"][MODEL]["train"]["by step"][0]
-    assert steps[0] == 1
-    assert curve[0] == pytest.approx(spearman(distances, [float(gap) for gap in gaps]), abs=0.1)
-    assert curve[-1] == pytest.approx(results.measured["many"][MODEL]["train"]["late"][0])
+    assert (line.label, line.x[0]) == ("model, training loss", 1)
+    assert line.y[0] == pytest.approx(spearman(distances, [float(gap) for gap in gaps]), abs=0.1)
+    assert line.y[-1] == pytest.approx(numbers(CLAIMS[f"{A}-fig03-many-training-late"], results.measured, MODEL)[0])
 
 
 def test_the_published_code_has_two_norms_and_batches_drawn_afresh(context):

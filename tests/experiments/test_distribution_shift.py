@@ -18,13 +18,14 @@ from prefdyn.experiments.launch import launch
 from prefdyn.experiments.presets import preset_named
 from prefdyn.experiments.published import CONTRASTED, FIVE, PICTURED, persona
 from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.experiments.run import ModelChoice
 from prefdyn.experiments.separability import CLOUDS, READERS, SPLITS
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
 from prefdyn.report.reproduce import reproduced_figure
 from prefdyn.training.train import run_training
-from tests.experiments.conftest import twin_of
+from tests.experiments.conftest import beside_twin, learned, measured, twin_of
 
 CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
 A = "2403.18742"
@@ -46,21 +47,29 @@ def personas(names) -> PreferenceDataset:
 # rules ---------------------------------------------------------------------------------------------------------------
 
 
-def shifted(values, learned=None) -> dict[str, Any]:
-    """Every measure of every picture moved by the same, model and twin: logarithms of ratios, or differences."""
-    found = {
-        source: {
-            "accuracy": list((learned or LEARNED)[source]),
-            **{
-                split: {name: list(each) for name in (*CLOUDS, *(READERS if split == "held_out" else ()))}
-                for split in SPLITS
-            },
-        }
-        for source, each in values.items()
-    }
-    return {
-        "one model": False, "contrast": None, "twice": None, "shifts": {"text": dict.fromkeys(PICTURED, found)},
-    }  # fmt: skip
+NUMBERS = {f"{A}-fig{number}": (number,) for number in PICTURED} | {
+    recipe._ALL: recipe._BEHAVIOURS, recipe._EVERY_BETA: recipe._BETAS,
+}  # fmt: skip
+
+
+def shifted(values, learned=None, *, pictures=tuple(PICTURED), code=None) -> list[Row]:
+    """Every measure of some pictures moved by the same, model and twin: logarithms of ratios, or differences."""
+    rows = []
+    for figure, numbers in NUMBERS.items():
+        for number in set(numbers) & set(pictures):
+            for source, each in (values | ({CODE: code} if code else {})).items():
+                mine = {"figure": figure, "source": source}
+                for split in SPLITS:
+                    for name in (*CLOUDS, *(READERS if split == "held_out" else ())):
+                        rows += measured(name, [{number: value} for value in each], split=split, **mine)
+                if source in LEARNED:
+                    accuracies = (learned or LEARNED)[source]
+                    rows += measured("accuracy", [{number: value} for value in accuracies], **mine)
+    return rows
+
+
+def judged(id, rows, **rest):
+    return CLAIMS[f"{A}-{id}"].judge(Rows(rows, **rest))
 
 
 UP = {MODEL: [0.5, 0.6, 0.55], TWIN: [0.1, 0.12, 0.11]}
@@ -71,61 +80,52 @@ WIDE = {MODEL: [1.5, -0.6, 0.75], TWIN: [0.1, 0.12, 0.11]}
 @pytest.mark.parametrize("number", sorted(PICTURED))
 @pytest.mark.parametrize("short", RATIOS)
 def test_distances_must_grow_and_variances_fall(number, short):
-    falls = short != "distinguishable"
-    claim = CLAIMS[f"{A}-fig{number}-{short}"]
+    falls, id = short != "distinguishable", f"fig{number}-{short}"
     right, wrong = (DOWN, UP) if falls else (UP, DOWN)
-    held = claim.judge(shifted(right))
+    held = judged(id, shifted(right))
     assert held.holds is True
     assert twin_of(held).beyond is True
     assert f"{math.exp(np.mean([-0.5, -0.6, -0.55]) if falls else 0.55):.2f}"[:3] in held.measured
-    assert claim.judge(shifted(wrong)).holds is False
-    assert claim.judge(shifted(WIDE)).holds is False
-    few = claim.judge(shifted({source: values[:2] for source, values in right.items()},
-                              {source: values[:2] for source, values in LEARNED.items()}))  # fmt: skip
+    assert judged(id, shifted(wrong)).holds is False
+    assert judged(id, shifted(WIDE)).holds is False
+    few = judged(id, shifted({source: values[:2] for source, values in right.items()},
+                             {source: values[:2] for source, values in LEARNED.items()}))  # fmt: skip
     assert few.holds is None
 
 
 def test_pictures_of_the_other_model_need_one():
-    measured = {**shifted(UP), "one model": True}
+    lacking = {f"{A}-fig13": "one model was given", f"{A}-fig14": "one model was given"}
     for number in ("13", "14"):
-        judged = CLAIMS[f"{A}-fig{number}-distinguishable"].judge(measured)
-        assert (judged.holds, judged.because) == (None, "one model was given; give a second --model")
-    assert CLAIMS[f"{A}-fig08-distinguishable"].judge(measured).holds is True
+        found = judged(f"fig{number}-distinguishable", shifted(UP), lacking=lacking)
+        assert (found.holds, found.because) == (None, "one model was given")
+    assert judged("fig08-distinguishable", shifted(UP), lacking=lacking).holds is True
 
 
 @pytest.mark.parametrize("name", ["gap", "probe"])
 def test_held_out_pairs_must_come_apart_too(name):
-    claim = CLAIMS[f"{A}-fig08-held-out-{name}"]
-    assert claim.judge(shifted(UP)).holds is True
-    assert claim.judge(shifted(DOWN)).holds is False
-    assert "after less before 0.550" in claim.judge(shifted(UP)).measured
+    id = f"fig08-held-out-{name}"
+    assert [judged(id, shifted(values)).holds for values in (UP, DOWN)] == [True, False]
+    assert "after less before 0.550" in judged(id, shifted(UP)).measured
 
 
 def test_held_out_variance_must_fall():
-    claim = CLAIMS[f"{A}-fig08-held-out-trace"]
-    assert [claim.judge(shifted(values)).holds for values in (DOWN, UP)] == [True, False]
+    assert [judged("fig08-held-out-trace", shifted(values)).holds for values in (DOWN, UP)] == [True, False]
 
 
 def test_across_betas_the_worst_one_decides_and_across_behaviours_the_mean():
-    measured = shifted(UP)
-    measured["shifts"]["text"] = {
-        number: shifted(DOWN if number == "22" else UP)["shifts"]["text"][number] for number in PICTURED
-    }
-    assert CLAIMS[f"{A}-fig22-betas-distinguishable"].judge(measured).holds is False
-    assert CLAIMS[f"{A}-fig22-betas-distinguishable"].judge(shifted(UP)).holds is True
-    assert CLAIMS[f"{A}-fig22-betas-trace"].judge(measured).holds is False  # the largest is that of the others
-    measured["shifts"]["text"]["26"] = shifted(DOWN)["shifts"]["text"]["26"]
-    judged = CLAIMS[f"{A}-fig08-all-distinguishable"].judge(measured)
-    assert judged.holds is True  # geometric mean of four up and one down
-    assert judged.measured.startswith(f"distinguishability D after over before {math.exp(0.55 * 3 / 5):.2f}")
+    most = [number for number in PICTURED if number not in ("22", "26")]
+    rows = [*shifted(UP, pictures=most), *shifted(DOWN, pictures=("22", "26"))]
+    assert judged("fig22-betas-distinguishable", rows).holds is False
+    assert judged("fig22-betas-distinguishable", shifted(UP)).holds is True
+    assert judged("fig22-betas-trace", rows).holds is False  # the largest is that of the others
+    found = judged("fig08-all-distinguishable", rows)
+    assert found.holds is True  # geometric mean of four up and one down
+    assert found.measured.startswith(f"distinguishability D after over before {math.exp(0.55 * 3 / 5):.2f}")
 
 
 def test_what_the_published_code_measures_is_told_beside():
-    measured = shifted(UP)
-    claim = CLAIMS[f"{A}-fig08-distinguishable"]
-    assert "as the published code does" not in claim.judge(measured).evidence
-    measured["shifts"]["code"] = shifted(DOWN)["shifts"]["text"]
-    told = claim.judge(measured)
+    assert "as the published code does" not in judged("fig08-distinguishable", shifted(UP)).evidence
+    told = judged("fig08-distinguishable", shifted(UP, code=DOWN[MODEL]))
     assert told.evidence["as the published code does"]["value"] == pytest.approx(math.exp(-0.55), rel=0.01)
     assert told.holds is True  # judged by the text
 
@@ -136,33 +136,25 @@ def test_labels_drawn_by_lot_pull_pairs_apart_but_never_beyond_the_twin():
     for _ in range(12):
         lot = {source: rng.binomial(40, 0.5, 3) / 40 for source in LEARNED}
         up = {MODEL: rng.normal(0.8, 0.1, 3), TWIN: rng.normal(0.3, 0.1, 3)}
-        judged = CLAIMS[f"{A}-fig08-distinguishable"].judge(shifted(up, lot))
-        held, beyond = held + bool(judged.holds), beyond + bool(twin_of(judged).beyond)
+        found = judged("fig08-distinguishable", shifted(up, lot, pictures=("08",)))
+        held, beyond = held + bool(found.holds), beyond + bool(twin_of(found).beyond)
     assert held > 6
     assert beyond == 0
 
 
 def test_the_contrast_of_figure_2():
-    claim = CLAIMS[f"{A}-fig02-contrast"]
-
     def contrast(values):
-        return {
-            "contrast": {
-                source: {"difference": each, "accuracy": LEARNED[source]}
-                for source, each in ((MODEL, values), (TWIN, [0.0, 0.1, -0.1]))
-            }
-        }
+        rows = beside_twin("contrast", values, [0.0, 0.1, -0.1], figure=f"{A}-fig02")
+        return judged("fig02-contrast", [*rows, *learned(f"{A}-fig02")])
 
-    assert claim.judge(contrast([1.0, 1.2, 1.1])).holds is True
-    assert claim.judge(contrast([-1.0, 1.2, 1.1])).holds is False
-    assert claim.judge({"contrast": None}).because == f"the data lacks {CONTRASTED[0]} or {CONTRASTED[1]}"
+    assert contrast([1.0, 1.2, 1.1]).holds is True
+    assert contrast([-1.0, 1.2, 1.1]).holds is False
+    assert judged("fig02-contrast", [], lacking={f"{A}-fig02": "the data lacks it"}).because == "the data lacks it"
 
 
 def test_states_normalised_twice_are_not_those_of_the_head():
-    claim = CLAIMS[f"{A}-fig02-states"]
-    assert claim.judge({"twice": {"once": 0.0, "twice": 0.3}}).holds is False
-    assert claim.judge({"twice": {"once": 0.0, "twice": 1e-4}}).holds is True
-    assert claim.judge({"twice": None}).holds is None
+    for twice, holds in (({"once": 0.0, "twice": 0.3}, False), ({"once": 0.0, "twice": 1e-4}, True), (None, None)):
+        assert judged("fig02-states", [], facts={"twice": twice}).holds is holds
 
 
 # runs ----------------------------------------------------------------------------------------------------------------
@@ -263,9 +255,9 @@ def test_the_recipe_end_to_end(context, own_cache):
         assert figure.table().num_rows > 0
         assert {len(panel.lines) for panel in figure.panels} == {2}
     assert reproduced_figure(results.figures[1]).get_axes()
-    judged = {id: claim.judge(results.measured) for id, claim in CLAIMS.items()}
-    assert {id for id, each in judged.items() if each.holds is not None} == {f"{A}-fig02-states"}
-    assert judged[f"{A}-fig02-states"].holds is False  # this model's final norm is an RMSNorm
+    came = {id: claim.judge(results.measured) for id, claim in CLAIMS.items()}
+    assert {id for id, each in came.items() if each.holds is not None} == {f"{A}-fig02-states"}
+    assert came[f"{A}-fig02-states"].holds is False  # this model's final norm is an RMSNorm
     shown = next(figure for figure in results.figures if figure.id == f"{A}-fig08")
     name = context.behaviours()[0]
     assert [panel.title for panel in shown.panels] == [
@@ -290,7 +282,8 @@ def test_the_recipe_end_to_end(context, own_cache):
         distance = np.linalg.norm(states[yes].mean(axis=0) - states[~yes].mean(axis=0))
         trace = max(np.trace(np.cov(states[side].T)) for side in (yes, ~yes))
         ratios[when] = np.log([distance, trace / distance**2])
-    moved = results.measured["shifts"]["text"]["08"][MODEL]["all"]
+    there = {"figure": f"{A}-fig08", "split": "all"}
+    moved = [results.measured.pick(name, there)[0]["08"] for name in ("distinguishability", "trace_ratio")]
     expected = ratios["after"] - ratios["before"]
-    assert [moved["distinguishability"][0], moved["trace_ratio"][0]] == pytest.approx(expected, abs=1e-4)
+    assert moved == pytest.approx(expected, abs=1e-4)
     assert abs(expected[0]) > 1e-3

@@ -234,5 +234,10 @@ def test_the_table_for_the_terminal_counts_and_tells_the_twin():
     text = claims_table(rows)
     assert text.count("p, Figure 3") == 1
     assert text.splitlines()[-1] == "4 claims: 2 held, 1 failed, 1 not testable here"
+    kinds = [{**row, "kind": kind} for row, kind in zip(rows, ("algebra", "ours", "ours", "algebra"), strict=True)]
+    assert claims_table(kinds).splitlines()[-1] == (
+        "4 claims: 2 held, 1 failed, 1 not testable here. Of what they do not tell of: 1 held, 1 failed, 0 not "
+        "testable; of what no model or data can change: 1 held, 0 failed, 1 not testable"
+    )
     assert "    not beyond the untrained twin" in text
     assert text.count("beyond the untrained twin") == 2

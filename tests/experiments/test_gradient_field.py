@@ -10,6 +10,7 @@ from prefdyn.experiments import gradient_field as recipe
 from prefdyn.experiments.gradient_field import COORDINATES, STARTS, WAYS, leads
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.rows import Rows
 from prefdyn.theory.gradient_field import flow_point
 from prefdyn.theory.measured import PlanePath
 from tests.experiments.conftest import twin_of
@@ -65,7 +66,7 @@ def measured(values=(0.5, 0.6, 0.55), **change):
 
 
 def judge(id, found):
-    return CLAIMS[f"{C}-{id}"].judge(found)
+    return CLAIMS[f"{C}-{id}"].judge(Rows(facts=found))
 
 
 def test_formulas_on_both_sides():
@@ -128,11 +129,11 @@ def test_the_recipe_end_to_end(context):
     assert [figure.id for figure in results.figures] == [f"{C}-fig01a", f"{C}-fig01b", f"{C}-experiment01"]
     assert all(claim.judge(results.measured).holds in (None, True, False) for claim in recipe.CLAIMS)
     assert judge("fig01-derivatives", results.measured).holds is True
-    chances = {start: np.array(found[0]) for start, found in results.measured["references"].items()}
+    chances = {start: np.array(found[0]) for start, found in results.measured.facts["references"].items()}
     assert chances["chosen"].sum() > 5 * chances["base"].sum()  # both answers are learned to be answers
     assert chances["chosen"][0] / chances["chosen"][1] > chances["rejected"][0] / chances["rejected"][1]
     run = landed[plan["whole", "chosen", 0].key].trajectory
-    last = results.measured["ends"]["whole"]["chosen"][0]
+    last = results.measured.facts["ends"]["whole"]["chosen"][0]
     rows = run.where(split="train").to_pylist()
     final = [row for row in rows if row["step"] == max(each["step"] for each in rows)]
     mean = np.average([row["chosen_change"] for row in final], weights=[row["pairs"] for row in final])

@@ -16,62 +16,59 @@ from prefdyn.experiments.launch import launch
 from prefdyn.experiments.misalignment import STARTS, undone
 from prefdyn.experiments.published import MISALIGNED, persona
 from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run, StoredPairs
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory
-from tests.experiments.conftest import twin_of
+from tests.experiments.conftest import beside_twin, measured, twin_of
 
 CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
 A = "2403.18742"
 
 
-def judged(id, measured):
-    return CLAIMS[f"{A}-{id}"].judge(measured)
+def judged(id, rows=(), **rest):
+    return CLAIMS[f"{A}-{id}"].judge(Rows(rows, **rest))
 
 
-def phased(values):
-    return {phase: list(values) for phase in PHASES}
+def misaligned(figure, values=(0.1, 0.12, 0.11), share=(0.3, 0.35, 0.4), name="a"):
+    """Rows as `_misaligned` gives them; the twin leads by nothing and takes as long as its alignment took."""
+    there = {"figure": f"{A}-{figure}"}
+    rows = []
+    for source, each, long, level in (
+        (MODEL, values, share, 0.9), (TWIN, [0.001] * len(values), [1.0] * len(values), 0.6),
+    ):  # fmt: skip
+        for quantity, column in (("ahead", each), ("undone", long), ("accuracy", [level] * len(each))):
+            rows += measured(quantity, [{name: value} for value in column], source=source, **there)
+    return rows
 
 
-def misaligned(values=(0.1, 0.12, 0.11), share=(0.3, 0.35, 0.4), name="a"):
-    """What `_misaligned` gives; the twin leads by nothing and takes as long as its alignment took."""
-    return {
-        source: {
-            "faster": phased(each), "apart": {name: phased(each)}, "accuracy": [level] * len(each),
-            "undone": list(long), "steps": 24,
-        }
-        for source, each, long, level in (
-            (MODEL, values, share, 0.9), (TWIN, [0.001] * len(values), [1.0] * len(values), 0.6),
-        )
-    }  # fmt: skip
+NONE = {f"{A}-fig11": "one model was given", f"{A}-fig15": "none of the data has dialogues"}
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize(("what", "figure"), [("here", "fig09"), ("other", "fig11"), ("dialogues", "fig15")])
-def test_the_aligned_model_is_faster_where_the_interval_says_so(what, figure, phase):
+@pytest.mark.parametrize("figure", ["fig09", "fig11", "fig15"])
+def test_the_aligned_model_is_faster_where_the_interval_says_so(figure, phase):
     id = f"{figure}-faster-{phase}"
-    found = judged(id, {what: misaligned()})
+    found = judged(id, misaligned(figure))
     assert (found.holds, twin_of(found).beyond) == (True, True)
     assert found.evidence["a"]["value"] == pytest.approx(0.11)
-    assert judged(id, {what: misaligned((0.1, -0.1, 0.05))}).holds is False
-    assert judged(id, {what: misaligned((0.1, 0.12), (0.3, 0.4))}).holds is None
+    assert judged(id, misaligned(figure, (0.1, -0.1, 0.05))).holds is False
+    assert judged(id, misaligned(figure, (0.1, 0.12), (0.3, 0.4))).holds is None
 
 
 def test_what_lacks_a_model_or_dialogues_is_not_told():
-    assert judged("fig11-faster-area", {"here": misaligned()}).because == "one model was given; give a second --model"
-    for id in ("fig15-faster-area", "fig16-early", "fig16-undone", "fig09-misprint"):
-        assert judged(id, {"here": misaligned()}).because == "none of the data has dialogues; add --data hh:PATH"
+    assert judged("fig11-faster-area", misaligned("fig09"), lacking=NONE).because == "one model was given"
+    for id in ("fig15-faster-area", "fig16-early", "fig16-undone", "fig09-misprint", "fig15-prompts"):
+        found = judged(id, misaligned("fig09"), lacking=NONE)
+        assert (found.holds, found.because) == (None, "none of the data has dialogues")
 
 
 def test_the_misprint_does_no_harm_where_both_figures_say_the_same():
-    both = {"here": misaligned(), "dialogues": misaligned()}
-    assert judged("fig09-misprint", both).holds is True
-    both["dialogues"] = misaligned((-0.1, -0.11, -0.12))
-    found = judged("fig09-misprint", both)
+    assert judged("fig09-misprint", [*misaligned("fig09"), *misaligned("fig15")]).holds is True
+    found = judged("fig09-misprint", [*misaligned("fig09"), *misaligned("fig15", (-0.1, -0.11, -0.12))])
     assert (found.holds, found.measured) == (False, f"{A}-fig09 held; {A}-fig15 failed")
-    both["dialogues"] = misaligned((0.1,), (0.3,))
-    assert judged("fig09-misprint", both).holds is None
+    assert judged("fig09-misprint", [*misaligned("fig09"), *misaligned("fig15", (0.1,), (0.3,))]).holds is None
 
 
 @pytest.mark.parametrize(
@@ -80,10 +77,10 @@ def test_the_misprint_does_no_harm_where_both_figures_say_the_same():
      ((0.3, float("nan"), 0.4), None, None)],
 )  # fmt: skip
 def test_alignment_is_undone_below_a_share_of_its_steps(share, undone, early):
-    measured = {"here": misaligned(share=share), "dialogues": misaligned(share=share)}
-    assert judged("fig16-undone", measured).holds is undone
-    assert judged("check02-undone", measured).holds is undone
-    assert judged("fig16-early", measured).holds is early
+    rows = [*misaligned("fig09", share=share), *misaligned("fig15", share=share, name="")]
+    assert judged("fig16-undone", rows).holds is undone
+    assert judged("check02-undone", rows).holds is undone
+    assert judged("fig16-early", rows).holds is early
 
 
 def test_the_published_share_is_100_steps_of_an_epoch():
@@ -93,24 +90,26 @@ def test_the_published_share_is_100_steps_of_an_epoch():
 
 
 def test_margins_against_the_base_are_told_beside_those_against_the_start():
-    measured = {"here": misaligned(), "against base": [0.2, 0.25, 0.22]}
-    found = judged("check02-reference", measured)
+    def against_base(*shares):
+        rows = measured("undone", [{"a": share} for share in shares], figure=f"{A}-fig09", source=recipe._REFERENCE)
+        return judged("check02-reference", [*misaligned("fig09"), *rows])
+
+    found = against_base(0.2, 0.25, 0.22)
     assert found.holds is True
     assert found.evidence["against_the_start"]["value"] == pytest.approx(0.35)
-    assert judged("check02-reference", {**measured, "against base": [0.9, 1.0, 1.0]}).holds is False
-    assert judged("check02-reference", {**measured, "against base": [0.2, 0.2]}).holds is None
-    assert judged("check02-reference", {**measured, "against base": [float("nan")] * 3}).holds is None
+    assert against_base(0.9, 1.0, 1.0).holds is False
+    assert against_base(0.2, 0.2).holds is None
+    assert against_base(*[float("nan")] * 3).holds is None
 
 
 def test_states_and_what_a_head_makes_of_them():
     def states(ratio, head):
-        return {
-            "here": misaligned(),
-            "states": {
-                source: {"distinguishability": list(each), "head": list(other)}
-                for source, each, other in ((MODEL, ratio, head), (TWIN, [1.0, 1.01, 0.99], [0.0, 0.001, 0.002]))
-            },
-        }
+        figure = f"{A}-fig09"
+        return [
+            *misaligned("fig09"),
+            *beside_twin("distance ratio", ratio, [1.0, 1.01, 0.99], figure=figure),
+            *beside_twin("ahead on states", head, [0.0, 0.001, 0.002], figure=figure),
+        ]
 
     good = states((1.4, 1.5, 1.45), (0.1, 0.12, 0.11))
     assert (judged("check02-states", good).holds, judged("check02-head", good).holds) == (True, True)
@@ -119,9 +118,8 @@ def test_states_and_what_a_head_makes_of_them():
 
 
 def test_two_paths_are_one_to_rounding():
-    assert judged("check02-null", {"null": [1e-12, 1e-9]}).holds is True
-    assert judged("check02-null", {"null": [1e-12, 1e-3]}).holds is False
-    assert judged("check02-null", {"null": [1e-12, float("nan")]}).holds is False
+    for values, holds in (([1e-12, 1e-9], True), ([1e-12, 1e-3], False), ([1e-12, float("nan")], False)):
+        assert judged("check02-null", measured("apart", values, figure=f"{A}-check02")).holds is holds
 
 
 def test_steps_to_undo_are_those_to_a_tenth_of_what_was_added():
@@ -220,15 +218,16 @@ def test_the_recipe_end_to_end(found):
     for one, other in zip(heads["base"].rows(), heads["aligned"].rows(), strict=True):
         assert one["margin"] == pytest.approx(other["margin"], abs=1e-9)
 
-    measured = results.measured["here"][MODEL]
     key = ("here", MODEL, 0, names[0])
     ends = {start: done["flipped", start, *key].trajectory.final("loss", group=names[0]) for start in STARTS}
-    assert measured["apart"][names[0]]["late"] == [pytest.approx(ends["base"] - ends["aligned"])]
+    ahead = results.measured.pick("ahead", {"figure": f"{A}-fig09", "step": "late"})[0]
+    assert ahead[names[0]] == pytest.approx(ends["base"] - ends["aligned"])
     accuracies = [
         done["aligned", "here", MODEL, 0, name].trajectory.final("reward_accuracy", group=name, split="held_out")
         for name in names
     ]
-    assert measured["accuracy"] == [pytest.approx(np.mean(accuracies))]
+    found = results.measured.pick("accuracy", {"figure": f"{A}-fig09"})[0]
+    assert list(found.values()) == pytest.approx(accuracies)
 
     for start in STARTS:
         first = done["flipped", start, *key].trajectory.rows()[0]
@@ -296,9 +295,7 @@ def test_labels_drawn_by_lot_are_not_beyond_the_twin(context):
     plan = {key: run for key, run in recipe._runs(context).items() if "here" in key or key[0] == "features"}
     done = _Landed(plan, launch(list(plan.values()), progress=False)[0])
     names = recipe._behaviours(context, "llama-2")
-    measured = {
-        "here": recipe._misaligned(done, "here", names, context.seeds),
-        "states": {source: recipe._states(done, source, names, context.seeds) for source in SOURCES},
-    }
+    rows = recipe._misaligned(done, "here", names, context.seeds)
+    rows += [row for source in SOURCES for seed in context.seeds for row in recipe._states(done, source, names, seed)]
     for id in (*(f"fig09-faster-{phase}" for phase in PHASES), "check02-states", "check02-head"):
-        assert twin_of(judged(id, measured)).beyond is False
+        assert twin_of(judged(id, rows)).beyond is False

@@ -10,13 +10,16 @@ from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments import objectives as recipe
 from prefdyn.experiments import presets, value_scaling
+from prefdyn.experiments.claims import rank
 from prefdyn.experiments.context import MODEL, TWIN, Context
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed, run_recipe
+from prefdyn.experiments.rows import Rows
 from prefdyn.features import FeatureSet
 from prefdyn.maths.closed_form import single_flow
 from prefdyn.report.reproduce import reproduced_figure
 from prefdyn.synthetic import gaussian_groups
+from tests.experiments.conftest import learned, measured, ordered
 
 START = "2408.03459-experiment07-"
 CLAIMS = {claim.id.removeprefix(START): claim for claim in recipe.CLAIMS}
@@ -29,8 +32,8 @@ def beyond_twin(found):
     return found.control.beyond
 
 
-def judged(id, **measured):
-    return CLAIMS[id].judge({"values": [1, 2, 4], **measured})
+def judged(id, rows=(), **facts):
+    return CLAIMS[id].judge(Rows(rows, facts=facts))
 
 
 # rules ---------------------------------------------------------------------------------------------------------------
@@ -39,56 +42,72 @@ def judged(id, **measured):
 @pytest.mark.parametrize(("off", "holds"), [(0.019, True), (0.021, False)])
 @pytest.mark.parametrize(("short", "loss"), [("dpo", "sigmoid"), *OTHERS.items()])
 def test_closed_forms_hold_within_two_hundredths(short, loss, off, holds):
-    assert judged(f"{short}-clusters", clusters={loss: off}).holds is holds
+    rows = measured("off", [{1: 0.001, 2: off}, {1: 0.002, 2: 0.003}], figure=f"{loss}, clusters")
+    found = judged(f"{short}-clusters", rows)
+    assert (found.holds, found.evidence) == (holds, {"largest_relative_difference": off})
 
 
 @pytest.mark.parametrize(("end", "holds"), [(1.05, True), (0.93, True), (1.2, False), (0.8, False)])
 @pytest.mark.parametrize(("short", "loss"), [("dpo", "sigmoid"), *OTHERS.items()])
 def test_data_departs_where_one_number_of_values_is_a_tenth_off(short, loss, end, holds):
-    rows = [{1: (1.0, 1.0), 2: (3.0, end)}] * 3
-    found = judged(f"{short}-data", departure={loss: rows})
+    each = [{1: (1.0, 1.0), 2: (3.0, end)}] * 3
+    found = judged(f"{short}-data", departure={loss: each})
     assert found.holds is holds
     assert found.evidence["K = 2, first step"]["value"] == 3.0
-    assert judged(f"{short}-data", departure={loss: rows[:2]}).holds is None
+    assert judged(f"{short}-data", departure={loss: each[:2]}).holds is None
 
 
 @pytest.mark.parametrize(("off", "holds"), [(1e-9, True), (1e-3, False)])
 def test_what_is_exact_is_held_to_rounding(off, holds):
     assert judged("pull", first={"hinge": 0.0, "gpo_ipo": off}).holds is holds
-    assert judged("trl", ipo=off).holds is holds
+    assert judged("trl", measured("scale", [0.0, off], figure=START.removesuffix("-"))).holds is holds
     for id in ("responses", "tokens"):
         assert judged(id, **{id: {"printed": off, "repaired": 1e-9}}).holds is holds
 
 
 @pytest.mark.parametrize(
-    ("model", "twin", "learned", "holds", "beyond"),
+    ("model", "twin", "accuracies", "holds", "beyond"),
     [
-        ([1.0, 0.98, 0.99], [0.5, 0.6, 0.4], LEARNED, True, True),
-        ([1.0, 0.98, 0.99], [1.0] * 3, LEARNED, True, False),
-        ([1.0, 0.98, 0.99], [0.5, 0.6, 0.4], {MODEL: [0.5, 0.49, 0.51], TWIN: [0.5] * 3}, True, False),
-        ([0.8, 0.85, 0.9], [0.5, 0.6, 0.4], LEARNED, False, True),
+        ([1.0, 1.0, 1.0], [0.5, 0.6, 0.4], LEARNED, True, True),
+        ([1.0, 1.0, 1.0], [1.0] * 3, LEARNED, True, False),
+        ([1.0, 1.0, 1.0], [0.5, 0.6, 0.4], {MODEL: [0.5, 0.49, 0.51], TWIN: [0.5] * 3}, True, False),
+        ([0.8, 0.9, 0.9], [0.5, 0.6, 0.4], LEARNED, False, True),
     ],
 )
 @pytest.mark.parametrize(("short", "loss"), list(OTHERS.items()))
-def test_orders_are_one_above_nine_tenths(short, loss, model, twin, learned, holds, beyond):
-    found = judged(f"{short}-order", order={loss: {MODEL: model, TWIN: twin}}, accuracy={loss: learned})
+def test_orders_are_one_above_nine_tenths(short, loss, model, twin, accuracies, holds, beyond):
+    rows = [
+        *ordered("DPO's area", "area", model, figure=loss),
+        *ordered("DPO's area", "area", twin, figure=loss, source=TWIN),
+        *learned(loss, accuracies[MODEL], accuracies[TWIN]),
+    ]
+    found = judged(f"{short}-order", rows)
     assert (found.holds, beyond_twin(found)) == (holds, beyond)
 
 
+def margins(loss, power, source=MODEL, counts=(1, 2, 4)):
+    rows = measured("K", [{count: float(count) for count in counts}] * 3, figure=loss, source=source)
+    values = [{count: 0.3 * count**power for count in counts}] * 3
+    return [*rows, *measured("margin", values, figure=loss, source=source)]
+
+
 def test_two_values_are_no_order_and_two_numbers_no_trend():
-    few = {"values": [1, 2]}
-    found = CLAIMS["ipo-order"].judge(few)
+    rows = [row for row in ordered("DPO's area", "area", [1.0], figure="gpo_ipo") if row.group in "ab"]
+    found = judged("ipo-order", rows)
     assert (found.holds, found.because) == (None, "an order takes 3 values, and there are 2")
-    assert CLAIMS["ipo-scaling"].judge(few).holds is None
+    found = judged("ipo-scaling", [row for loss in recipe.LOSSES for row in margins(loss, -0.75, counts=(1, 2))])
+    assert found.because == "a trend takes 3 numbers of values, and the data has groups for 2"
 
 
 @pytest.mark.parametrize(("power", "holds"), [(-0.75, True), (-0.6, False), (-0.9, False)])
 @pytest.mark.parametrize(("short", "loss"), list(OTHERS.items()))
 def test_exponents_are_held_against_that_of_dpo(short, loss, power, holds):
-    powers = {"sigmoid": {MODEL: [-0.75] * 3, TWIN: [-0.5] * 3}, loss: {MODEL: [power] * 3, TWIN: [-0.5] * 3}}
-    found = judged(f"{short}-scaling", powers=powers)
+    rows = [*margins("sigmoid", -0.75), *margins(loss, power)]
+    rows += [*margins("sigmoid", -0.5, TWIN), *margins(loss, -0.5, TWIN)]
+    found = judged(f"{short}-scaling", rows)
     assert found.holds is holds
-    assert found.evidence["DPO"]["value"] == -0.75
+    assert found.evidence["DPO"]["value"] == pytest.approx(-0.75)
+    assert found.evidence["statistic"]["value"] == pytest.approx(power + 0.75)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +115,15 @@ def test_exponents_are_held_against_that_of_dpo(short, loss, power, holds):
 )
 @pytest.mark.parametrize(("short", "loss"), list(OTHERS.items()))
 def test_whole_models_are_held_from_one_value_to_many(short, loss, first, last, smaller, larger):
-    rows = [{"margin": [first, last], "error": [first, last]}] * 3
-    flat = [{"margin": [0.3, 0.3], "error": [0.5, 0.5]}] * 3
-    whole = {name: {MODEL: rows, TWIN: flat} for name in ("sigmoid", loss)}
-    margin, error = (judged(f"{short}-whole-{key}", whole=whole) for key in ("margin", "error"))
+    rows = []
+    for each in ("sigmoid", loss):
+        figure = f"{each}, whole model"
+        for source, ends in ((MODEL, (first, last)), (TWIN, (0.3, 0.3))):
+            column = [dict(zip((recipe._ONE, recipe._MANY), ends, strict=True))] * 3
+            for quantity in ("end margin", "end error"):
+                rows += measured(quantity, column, figure=figure, source=source)
+        rows += learned(figure, (0.7,) * 3, (0.5,) * 3)
+    margin, error = (judged(f"{short}-whole-{key}", rows) for key in ("margin", "error"))
     assert (margin.holds, error.holds) == (smaller, larger)
     assert (beyond_twin(margin), beyond_twin(error)) == (smaller, larger)
     assert margin.evidence["DPO"]["value"] == pytest.approx(first - last)
@@ -228,14 +252,16 @@ def test_numbers_are_those_of_the_trajectories(found):
     areas = {
         loss: [np.trapezoid(values, steps) / steps[-1] for steps, values in group] for loss, group in curves.items()
     }
-    order = results.measured["order"]["hinge"][MODEL][0]
+    rows = results.measured
+    order = rank("DPO's area", "area")(rows, {"figure": "hinge"}, MODEL)[0]
     assert order == pytest.approx(spearman(areas["sigmoid"], areas["hinge"]))
     whole = done["whole", "gpo_ipo", TWIN, 0, 1].trajectory
     name = whole.groups[0]
-    ends = results.measured["whole"]["gpo_ipo"][TWIN][0]
-    assert ends["margin"][0] == pytest.approx(whole.final("margin", group=name))
-    assert ends["error"][0] == pytest.approx(1 - whole.final("reward_accuracy", group=name, split="held_out"))
-    first = results.measured["departure"]["sigmoid"][0][1][0]
+    there = {"figure": "gpo_ipo, whole model", "group": recipe._ONE}
+    margin, error = (rows.values(f"end {quantity}", there, TWIN)[0] for quantity in ("margin", "error"))
+    assert margin == pytest.approx(whole.final("margin", group=name))
+    assert error == pytest.approx(1 - whole.final("reward_accuracy", group=name, split="held_out"))
+    first = rows.facts["departure"]["sigmoid"][0][1][0]
     margins = [values[1] for _, values in curves["sigmoid"]]
     beta, rate = (runs["sigmoid"][0].settings[key] for key in ("beta", "learning_rate"))
     halves = recipe._half_gaps(done["features", MODEL, 0].features)

@@ -9,133 +9,153 @@ from prefdyn.data.loaders import load_dataset
 from prefdyn.diagnostics.prioritization import prioritization
 from prefdyn.errors import DataError
 from prefdyn.experiments import prioritization as recipe
-from prefdyn.experiments.context import MODEL, SOURCES, TWIN
+from prefdyn.experiments.claims import numbers
+from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.falls import PHASES
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.published import PRIORITY_PAIRS, persona
 from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.maths.objectives import LOG2
-from tests.experiments.conftest import twin_of
+from tests.experiments.conftest import learned, measured, twin_of
 
 CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
 A = "2403.18742"
-GOOD, POOR = [0.9, 0.91, 0.92], [0.6, 0.61, 0.62]
 
 
-def judged(id, measured):
-    return CLAIMS[f"{A}-{id}"].judge(measured)
+def judged(id, rows, **rest):
+    return CLAIMS[f"{A}-{id}"].judge(Rows(rows, **rest))
 
 
-def phased(values):
-    return {phase: list(values) for phase in PHASES}
+LARGER, SMALLER = recipe._LARGER, recipe._SMALLER
 
 
-def pace(values, twin=(0.001, 0.002, 0.0), accuracy=GOOD, twin_accuracy=POOR):
-    """What `_pace` gives, the same numbers everywhere."""
-    return {
-        source: {
-            "faster": phased(each), "more": phased(each),
-            "similar": list(each), "accuracy": list(learned), "gaps": [[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]],
-            "higher": ["a", "b"],
-        }
-        for source, each, learned in ((MODEL, values, accuracy), (TWIN, twin, twin_accuracy))
-    }  # fmt: skip
+def pace(figure, values, twin=(0.001, 0.002, 0.0), source=MODEL):
+    """Rows as `_pace` gives them, in which every statistic of leads is of these values."""
+    rows = []
+    for who, each in ((source, values), (TWIN, twin)):
+        leads = [{LARGER: 1.5 * value, SMALLER: 0.5 * value} for value in each]
+        rows += measured("lead", leads, figure=figure, source=who)
+        rows += measured("similarity", [{SMALLER: value} for value in each], figure=figure, source=who)
+        gaps = [{"(a)": large, "(b)": small} for large, small in ((0.5, 0.1), (0.6, 0.2), (0.55, 0.15))]
+        rows += measured("level gap", gaps, figure=figure, source=who)
+    return [*rows, *learned(figure)] if source == MODEL else rows[: 2 * len(values)]
 
 
-def many(values=(0.8, 0.85, 0.9), twin=(0.1, 0.0, 0.2), step=(0.95, 0.96, 0.97), **change):
-    """What `_many` gives, of both sources."""
-    return {
-        "many": {
-            source: {
-                "couples": [100] * len(each), "order": phased(each),
-                "step order": phased(step), "share": phased(each),
-                "accuracy": learned[: len(each)], "first step": [1e-12], "equation 24": [99.0], "identity": [1e-13],
-                "beta": 0.01, **change,
-            }
-            for source, each, learned in ((MODEL, values, GOOD), (TWIN, twin, POOR))
-        }
-    }  # fmt: skip
+COUPLES = [f"{one} | {other}" for one in "abcde" for other in "vwxyz"]
+
+
+def many(values=(0.8, 0.85, 0.9), twin=(0.1, 0.0, 0.2), step=(0.95, 0.96, 0.97), couples=COUPLES, **off):
+    """Rows as `_many` gives them: leads in the order of the gaps and of the first step so far."""
+    figure, rows = f"{A}-fig05b", []
+    size = np.arange(len(couples), dtype=float)
+    for source, each in ((MODEL, values), (TWIN, twin)):
+        for seed, correlation in enumerate(each):
+            draw = np.random.default_rng(seed)
+            noise = draw.permutation(size)
+            lead = correlation * size + np.sqrt(1 - correlation**2) * noise if np.isfinite(correlation) else 0 * size
+            other = step[seed] * lead + np.sqrt(1 - step[seed] ** 2) * draw.permutation(lead)
+            for quantity, column in (("priority gap", size), ("lead", lead - (0 if correlation > 0.3 else 50))):
+                rows += [
+                    Row(quantity=quantity, value=value, figure=figure, source=source, seed=seed, group=couple)
+                    for couple, value in zip(couples, column.tolist(), strict=True)
+                ]
+            rows += [
+                Row(quantity="first step gap", value=value, figure=figure, source=source, seed=seed, group=couple)
+                for couple, value in zip(couples, other.tolist(), strict=True)
+            ]
+    for quantity, column in {"first step": [1e-12], "equation 24": [99.0], "identity": [1e-13], **off}.items():
+        rows += measured(quantity, column, figure=figure)
+    return [*rows, *learned(figure)]
+
+
+def of_many(id, rows, beta=0.01):
+    return judged(id, rows, facts={f"{A}-fig05b": {"couples": 75, "beta": beta}})
 
 
 @pytest.mark.parametrize(
     ("values", "holds"), [([0.1, 0.12, 0.11], True), ([0.1, -0.05, 0.02], False), ([0.1, 0.12, float("nan")], None)]
 )
 @pytest.mark.parametrize("claim", ["faster-early", "more-late"])
-@pytest.mark.parametrize(("key", "figure"), [("whole", "fig07"), ("other", "fig12")])
-def test_leads_are_held_where_the_interval_is_above_zero(key, figure, claim, values, holds):
-    found = judged(f"{figure}-{claim}", {key: pace(values)})
+@pytest.mark.parametrize("figure", ["fig07", "fig12"])
+def test_leads_are_held_where_the_interval_is_above_zero(figure, claim, values, holds):
+    facts = {f"{A}-{figure}": {"of_higher_priority": ["a", "b"]}}
+    found = judged(f"{figure}-{claim}", pace(f"{A}-{figure}", values), facts=facts)
     assert found.holds is holds
-    assert found.evidence.get("of_higher_priority", ["a", "b"]) == ["a", "b"]
+    assert found.evidence["of_higher_priority"] == ["a", "b"]
 
 
 def test_the_head_is_judged_by_the_text_and_tells_the_code():
-    measured = {"last-layer": {"text": pace([0.1, 0.12, 0.11]), "code": pace([0.3, 0.5, 0.4])}}
-    found = judged("fig05-more-area", measured)
+    figure = f"{A}-fig05"
+    code = [row for row in pace(figure, [0.3, 0.5, 0.4], source=CODE) if row.source == CODE]
+    found = judged("fig05-more-area", [*pace(figure, [0.1, 0.12, 0.11]), *code])
     assert (found.holds, twin_of(found).beyond) == (True, True)
+    assert found.evidence["statistic"]["value"] == pytest.approx(0.11)
     assert found.evidence["as the published code does"]["value"] == pytest.approx(0.4)
-    assert found.evidence["priority_gaps"]["a"]["value"] == pytest.approx(0.55)
-    assert judged("fig05-faster-area", {"last-layer": {"text": pace([-0.1, -0.2, -0.1])}}).holds is False
+    assert judged("fig05-faster-area", pace(figure, [-0.1, -0.2, -0.1])).holds is False
 
 
 def test_what_one_model_cannot_tell_is_not_told():
     for claim in ("faster-area", "more-area", "similar"):
-        assert judged(f"fig12-{claim}", {}).because == "one model was given; give a second --model"
+        found = judged(f"fig12-{claim}", [], lacking={f"{A}-fig12": "one model was given; give a second --model"})
+        assert (found.holds, found.because) == (None, "one model was given; give a second --model")
 
 
 @pytest.mark.parametrize(
     ("values", "holds"), [([0.1, 0.12, 0.11], True), ([0.1, 0.4, 0.2], False), ([0.1, float("nan"), 0.1], None)]
 )
 def test_curves_are_similar_below_a_quarter(values, holds):
-    assert judged("fig07-similar", {"whole": pace(values)}).holds is holds
+    assert judged("fig07-similar", pace(f"{A}-fig07", values)).holds is holds
 
 
 def test_the_published_pairs_are_in_the_published_order_or_not_in_the_data():
-    measured = {"published": True, "last-layer": {"text": pace([0.1] * 3)}}
-    found = judged("fig05-pairs", measured)
+    rows = pace(f"{A}-fig05", [0.1] * 3)
+    found = judged("fig05-pairs", rows, facts={"published": True})
     assert found.holds is True
     assert found.evidence["statistic"]["value"] == pytest.approx(0.4)
-    measured["last-layer"]["text"][MODEL]["gaps"].reverse()
-    assert judged("fig05-pairs", measured).holds is False
-    assert judged("fig05-pairs", {"published": False}).because == "the data lacks the published pairs"
+    turned = [row._replace(group={"(a)": "(b)", "(b)": "(a)"}.get(row.group, row.group)) for row in rows]
+    assert judged("fig05-pairs", turned, facts={"published": True}).holds is False
+    assert judged("fig05-pairs", rows, facts={"published": False}).because == "the data lacks the published pairs"
 
 
 @pytest.mark.parametrize(("values", "holds"), [([0.8, 0.85, 0.9], True), ([0.3, -0.9, 0.1], False), ([0.8, 0.9], None)])
 def test_many_couples_are_judged_by_their_order(values, holds):
-    measured = many(values, values if holds is None else (0.1, 0.0, 0.2))
+    rows = many(values, values if holds is None else (0.1, 0.0, 0.2))
     for phase in PHASES:
-        assert judged(f"fig05-many-{phase}", measured).holds is holds
-    assert judged("fig05-many-share", measured).holds is holds
-    few = many(couples=[9, 9, 9])
+        assert of_many(f"fig05-many-{phase}", rows).holds is holds
+    assert of_many("fig05-many-share", rows).holds is holds
+    few = many(couples=COUPLES[:9])
     for id in ("fig05-many-area", "fig05-many-share", "fig05-lengths"):
-        assert judged(id, few).because == "an order over couples takes 10, and the data has 9"
+        assert of_many(id, few).because == "an order over couples takes 10, and the data has 9"
 
 
 def test_an_order_without_learning_is_not_beyond_the_twin():
-    measured = many()
-    for source in SOURCES:
-        measured["many"][source]["accuracy"] = [0.5, 0.52, 0.48]
-    found = judged("fig05-many-area", measured)
+    rows = [row for row in many() if row.quantity != "accuracy"]
+    found = of_many("fig05-many-area", [*rows, *learned(f"{A}-fig05b", [0.5, 0.52, 0.48], [0.5, 0.52, 0.48])])
     assert (found.holds, twin_of(found).beyond) == (True, False)
 
 
 def test_the_first_step_orders_better_or_not():
-    assert judged("fig05-lengths", many()).holds is True
-    assert judged("fig05-lengths", many(step=(0.7, 0.96, 0.8))).holds is False
+    assert of_many("fig05-lengths", many((0.3, 0.35, 0.4))).holds is True
+    assert of_many("fig05-lengths", many(step=(0.2, 0.96, 0.3))).holds is False
 
 
 def test_the_first_step_is_exact_and_equation_24_is_not():
-    assert judged("fig05-first-step", many()).holds is True
-    assert judged("fig05-first-step", many(**{"first step": [1e-3]})).holds is False
-    assert judged("fig05-first-step", many(**{"first step": [1e-9, float("nan")]})).holds is None
-    assert judged("fig05-equation24", many()).holds is False
-    assert judged("fig05-equation24", many(**{"equation 24": [1e-9]})).holds is True
-    assert judged("fig05-equation24", many(beta=1.0)).because == "at beta 1 logits and margins are one number"
+    found = of_many("fig05-first-step", many())
+    assert (found.holds, found.evidence["beta"]) == (True, 0.01)
+    assert found.because == "over 75 couples of the model, as many of its twin, and all seeds"
+    assert of_many("fig05-first-step", many(**{"first step": [1e-3]})).holds is False
+    assert of_many("fig05-first-step", many(**{"first step": [1e-9, float("nan")]})).holds is None
+    assert of_many("fig05-equation24", many()).holds is False
+    assert of_many("fig05-equation24", many(**{"equation 24": [1e-9]})).holds is True
+    assert of_many("fig05-equation24", many(), beta=1.0).because == "at beta 1 logits and margins are one number"
 
 
 def test_the_identity_is_judged_on_couples_of_equal_size():
-    assert judged("fig05-identity", many()).holds is True
-    assert judged("fig05-identity", many(identity=[1e-3])).holds is False
-    assert judged("fig05-identity", many(identity=[float("nan")])).holds is None
+    assert of_many("fig05-identity", many()).holds is True
+    assert of_many("fig05-identity", many(identity=[1e-3])).holds is False
+    found = of_many("fig05-identity", many(identity=[]))
+    assert (found.holds, found.because) == (None, "no two behaviours have as many training pairs")
 
 
 @pytest.fixture
@@ -159,7 +179,6 @@ def test_the_recipe_end_to_end(found):
     assert {id for id, holds in verdicts.items() if holds is True} == {f"{A}-fig05-first-step", f"{A}-fig05-identity"}
     assert {id for id, holds in verdicts.items() if holds is False} == {f"{A}-fig05-equation24"}
 
-    measured = results.measured
     diagnosed = prioritization(done["features", "here", MODEL, 0].features)
     sizes = {
         (one, other): abs(diagnosed.gap[diagnosed.groups.index(one), diagnosed.groups.index(other)])
@@ -167,22 +186,17 @@ def test_the_recipe_end_to_end(found):
         for other in names
         if names.index(one) < names.index(other)
     }
-    assert measured["couples"] == [max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)]
-    assert measured["last-layer"]["text"][MODEL]["gaps"] == [
-        [pytest.approx(max(sizes.values()))],
-        [pytest.approx(min(sizes.values()))],
-    ]
-    couple = measured["couples"][0]
-    higher = measured["whole"][MODEL]["higher"][0]
-    lower = next(name for name in couple if name != higher)
-    run = done["whole", MODEL, 0, couple].trajectory
-    other = done["whole", MODEL, 0, measured["couples"][1]].trajectory
-    ahead = run.final("loss", group=lower) - run.final("loss", group=higher)
-    behind = measured["whole"][MODEL]["higher"][1]
-    rest = next(name for name in measured["couples"][1] if name != behind)
-    small = other.final("loss", group=rest) - other.final("loss", group=behind)
-    assert measured["whole"][MODEL]["faster"]["late"] == [pytest.approx((ahead + small) / 2)]
-    assert measured["whole"][MODEL]["more"]["late"] == [pytest.approx(ahead - small)]
+    rows = results.measured
+    couples = rows.facts["couples"]
+    assert couples == (max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__))
+    gaps = rows.pick("level gap", {"figure": f"{A}-fig05"})[0]
+    assert gaps == pytest.approx({"(a)": max(sizes.values()), "(b)": min(sizes.values())})
+    ahead = []
+    for couple, higher in zip(couples, rows.facts[f"{A}-fig07"]["of_higher_priority"], strict=True):
+        run, lower = done["whole", MODEL, 0, couple].trajectory, next(name for name in couple if name != higher)
+        ahead.append(run.final("loss", group=lower) - run.final("loss", group=higher))
+    assert numbers(CLAIMS[f"{A}-fig07-faster-late"], rows, MODEL) == [pytest.approx(sum(ahead) / 2)]
+    assert numbers(CLAIMS[f"{A}-fig07-more-late"], rows, MODEL) == [pytest.approx(ahead[0] - ahead[1])]
 
     figure = results.figures[0]
     assert [panel.title[:17] for panel in figure.panels] == ["(a) priority gap ", "(b) priority gap "] * 2
@@ -219,7 +233,7 @@ def test_labels_drawn_by_lot_are_not_beyond_the_twin(context):
     )
     plan = {key: run for key, run in recipe._runs(context).items() if "many" in key}
     done = _Landed(plan, launch(list(plan.values()), progress=False)[0])
-    measured = {"many": {source: recipe._many(context, done, source) for source in SOURCES}}
-    assert np.mean(measured["many"][MODEL]["order"]["early"]) > 0.5
+    rows, facts = recipe._many(context, done)
+    assert np.mean(numbers(CLAIMS[f"{A}-fig05-many-early"], Rows(rows), MODEL)) > 0.5
     for id in ("fig05-many-early", "fig05-many-area", "fig05-many-late", "fig05-many-share", "fig05-lengths"):
-        assert twin_of(judged(id, measured)).beyond is False
+        assert twin_of(judged(id, rows, facts={f"{A}-fig05b": facts})).beyond is False

@@ -10,9 +10,11 @@ from prefdyn.data.pairs import LeftOut, PreferenceDataset
 from prefdyn.experiments import distinguishability, misalignment
 from prefdyn.experiments.context import MODEL, TWIN, Context
 from prefdyn.experiments.robustness_of_claims import register
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.value_scaling.claims import CLAIMS as VALUE_CLAIMS
 from prefdyn.features import FeatureSet
 from prefdyn.theory.learning_dynamics import constants, smallest_variance_exponent
+from tests.experiments.conftest import measured as rows_of
 
 CLAIMS = {claim.id.removeprefix("2403.18742-check01-"): claim for claim in register.CLAIMS}
 GROUPS = ("a", "b", "c", "d", "e")
@@ -50,18 +52,18 @@ def test_the_printed_gradient_has_the_wrong_sign(measured):
     assert len(found["as printed"]) == len(GROUPS) * len(SEEDS)
     assert found["as printed"] == pytest.approx([2.0] * 15, abs=1e-6)
     assert max(found["turned"]) < 1e-7
-    judged = CLAIMS["gradient"].judge(measured)
+    judged = CLAIMS["gradient"].judge(Rows(facts=measured))
     assert (judged.holds, judged.because) == (False, "it is the direction of descent, minus the gradient")
     right = {"register": found | {"as printed": [1e-9], "turned": [2.0]}}
-    assert CLAIMS["gradient"].judge(right).holds is True
+    assert CLAIMS["gradient"].judge(Rows(facts=right)).holds is True
     neither = {"register": found | {"as printed": [1.0], "turned": [1.0]}}
-    assert CLAIMS["gradient"].judge(neither).because == "neither sign agrees"
+    assert CLAIMS["gradient"].judge(Rows(facts=neither)).because == "neither sign agrees"
 
 
 def test_states_in_another_unit_change_the_exponent_by_its_power(measured):
     assert measured["register"]["unit"] == pytest.approx([0.5] * 15, rel=1e-9)
-    assert CLAIMS["unit"].judge(measured).holds is False
-    assert CLAIMS["unit"].judge({"register": {"unit": [1.0, 1.0]}}).holds is True
+    assert CLAIMS["unit"].judge(Rows(facts=measured)).holds is False
+    assert CLAIMS["unit"].judge(Rows(facts={"register": {"unit": [1.0, 1.0]}})).holds is True
 
 
 def test_the_exponent_of_the_mean_is_that_of_the_theorem():
@@ -75,14 +77,14 @@ def test_the_exponent_of_the_norms_tail(measured, feats):
     rows = feats[MODEL, 0].members("a")
     c = constants(feats[MODEL, 0].states[rows].astype(float), np.arange(60) % 2 == 0)
     assert measured["register"]["tail"][0] == pytest.approx(c.exponent + smallest_variance_exponent(6) - 0.25)
-    assert CLAIMS["tail"].judge(measured).holds is False
-    assert CLAIMS["tail"].judge({"register": {"tail": [0.249, 0.251]}}).holds is True
+    assert CLAIMS["tail"].judge(Rows(facts=measured)).holds is False
+    assert CLAIMS["tail"].judge(Rows(facts={"register": {"tail": [0.249, 0.251]}})).holds is True
 
 
 def test_the_loss_half_way_is_below_its_chord(measured):
     assert max(measured["register"]["over the chord"]) < 0
-    assert CLAIMS["convex"].judge(measured).holds is True
-    assert CLAIMS["convex"].judge({"register": {"over the chord": [-1.0, 1e-3]}}).holds is False
+    assert CLAIMS["convex"].judge(Rows(facts=measured)).holds is True
+    assert CLAIMS["convex"].judge(Rows(facts={"register": {"over the chord": [-1.0, 1e-3]}})).holds is False
 
 
 def test_the_divergence_of_classes_of_one_covariance_is_half_the_squared_distance():
@@ -96,9 +98,9 @@ def test_the_divergence_of_classes_of_one_covariance_is_half_the_squared_distanc
 def test_the_order_by_divergence_is_judged_over_seeds(measured):
     orders = measured["register"]["order by divergence"]
     assert orders[MODEL] == pytest.approx([1.0, 1.0, 1.0])
-    assert CLAIMS["divergence"].judge(measured).holds is True
+    assert CLAIMS["divergence"].judge(Rows(facts=measured)).holds is True
     other = {"register": {"order by divergence": {MODEL: [1.0, 0.9, 1.0], TWIN: [1.0] * 3}}}
-    assert CLAIMS["divergence"].judge(other).holds is False
+    assert CLAIMS["divergence"].judge(Rows(facts=other)).holds is False
 
 
 def of(context, *data):
@@ -122,25 +124,25 @@ def persona(rows, name="subscribes-to-Buddhism"):
 def test_statements_are_counted_by_answer(context):
     claim = next(each for each in distinguishability.CLAIMS if each.id.endswith("fig01-counts"))
     assert distinguishability._counts(context) is None
-    assert claim.judge({"counts": None}).holds is None
+    assert claim.judge(Rows(facts={"counts": None})).holds is None
     whole = distinguishability._counts(of(context, persona(1000)))
     assert whole == {"subscribes-to-Buddhism": [500, 500]}
-    assert claim.judge({"counts": whole}).holds is True
-    fewer = claim.judge({"counts": distinguishability._counts(of(context, persona(999)))})
+    assert claim.judge(Rows(facts={"counts": whole})).holds is True
+    fewer = claim.judge(Rows(facts={"counts": distinguishability._counts(of(context, persona(999)))}))
     assert (fewer.holds, fewer.because) == (False, "all but subscribes-to-Buddhism: 499 + 500")
 
 
 def test_rows_with_two_prompts_are_counted(context, tmp_path):
     claim = next(each for each in misalignment.CLAIMS if each.id.endswith("fig15-prompts"))
-    assert claim.judge({}).holds is None
-    assert claim.judge({"two prompts": (0, 9)}).holds is True
+    assert claim.judge(Rows(lacking={claim.figure: "no dialogues"})).because == "no dialogues"
+    assert claim.judge(Rows(facts={"two prompts": (0, 9)})).holds is True
     pairs = load_dataset("builtin:responses", limit=3)
     one = LeftOut(source="f", line=1, field="rejected", reason="has another prompt than chosen (3 characters …)")
     other = LeftOut(source="f", line=2, field="chosen", reason="is empty; a pair needs two answers")
     mixed = of(context, "builtin", replace(pairs, left_out=(one, other)))
     found = misalignment._two_prompts(mixed)
     assert found == (1, len(pairs) + 2)
-    assert claim.judge({"two prompts": found}).holds is False
+    assert claim.judge(Rows(facts={"two prompts": found})).holds is False
 
 
 @pytest.mark.parametrize(("shift", "holds"), [(0.001, True), (0.05, False)])
@@ -148,5 +150,8 @@ def test_two_definitions_of_accuracy_are_held_against_each_other(shift, holds):
     claim = next(each for each in VALUE_CLAIMS if each.id.endswith("fig08-definitions"))
     rows = [[0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.91, 0.8, 0.7]]
     policy = [[value - shift * (place == 1) for place, value in enumerate(row)] for row in rows]
-    runs = {("accuracy", "held_out", "late"): rows, ("policy", "held_out", "late"): policy}
-    assert claim.judge({"ways": {"adam": {MODEL: runs}}}).holds is holds
+    both = [
+        *rows_of("reward accuracy", [dict(enumerate(row)) for row in rows], figure="adam"),
+        *rows_of("policy accuracy", [dict(enumerate(row)) for row in policy], figure="adam"),
+    ]
+    assert claim.judge(Rows(both)).holds is holds

@@ -16,14 +16,17 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError
 from prefdyn.experiments import presets, recipes
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.cost import costs, plan_table
-from prefdyn.experiments.recipe import Claim, Figure, Judged, Line, Panel, Recipe, Results, mean_line, shades
+from prefdyn.experiments.judging import Judged
+from prefdyn.experiments.recipe import Figure, Line, Panel, Recipe, Results, mean_line, shades
 from prefdyn.experiments.reproduce import planned, reproduce, run_recipe
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.work import do
 
 KEYS = {
     "id", "paper", "where", "statement", "paper_value", "measured", "holds", "evidence", "because", "rule", "control",
-    "recipe", "figure", "preset",
+    "recipe", "figure", "preset", "kind", "unit",
 }  # fmt: skip
 SPEC = spec_of("2408.03459-fig03")
 
@@ -42,7 +45,7 @@ def toy(context_seen=None, *, fail=False):
         line = Line(label="mean", x=np.arange(3.0), y=states.mean(axis=0)[:3].astype(float))
         matrix = np.arange(4.0).reshape(2, 2)
         return Results(
-            measured={"size": float(np.abs(states).mean())},
+            measured=Rows(facts={"size": float(np.abs(states).mean())}),
             figures=(
                 Figure(spec=SPEC, panels=(Panel(kind="lines", lines=(line,)),), caption="A line."),
                 Figure(
@@ -55,15 +58,15 @@ def toy(context_seen=None, *, fail=False):
 
     claims = (
         Claim(
-            id="size", figure=SPEC.id, statement="States are there.", rule="Holds where their size is above 0.",
-            judge=lambda found: Judged(
-                holds=found["size"] > 0, measured=f"{found['size']:.3g}", because="it is",
-                evidence={"size": found["size"], "nan": float("nan")},
+            id="size", figure=SPEC.id, statement="States are there.", said="Holds where their size is above 0.",
+            code=lambda _, found: Judged(
+                holds=found.facts["size"] > 0, measured=f"{found.facts['size']:.3g}", because="it is",
+                evidence={"size": found.facts["size"], "nan": float("nan")},
             ),
         ),
         Claim(
-            id="never", figure=SPEC.id, statement="Never.", rule="Holds where pigs fly.",
-            judge=lambda found: Judged(holds=False, measured="none flies", because="none"),
+            id="never", figure=SPEC.id, statement="Never.", said="Holds where pigs fly.",
+            code=lambda _, found: Judged(holds=False, measured="none flies", because="none"),
         ),
     )  # fmt: skip
     return Recipe(name="cluster-structure", summary="A toy.", claims=claims, runs=runs, results=results)
@@ -93,11 +96,13 @@ def test_claims_and_files_are_as_they_are_documented(only_toy, tmp_path):
         "id": "size", "paper": "2408.03459", "where": "Figure 3", "statement": "States are there.", "paper_value": None,
         "measured": None, "holds": True, "evidence": None, "because": "it is",
         "rule": "Holds where their size is above 0.", "control": None, "recipe": "cluster-structure",
-        "figure": "2408.03459-fig03", "preset": "smoke",
+        "figure": "2408.03459-fig03", "preset": "smoke", "kind": "replication", "unit": "behaviour",
     }  # fmt: skip
     assert written[0]["evidence"]["nan"] is None
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["claims"] == {"held": 1, "failed": 1, "not_testable": 0}
+    none = {"held": 0, "failed": 0, "not_testable": 0}
+    both = {"held": 1, "failed": 1, "not_testable": 0}
+    assert summary["claims"] == {**both, "by_kind": {"replication": both, "ours": none, "algebra": none}}
     assert summary["command"] == "reproduce"
     assert [figure["id"] for figure in summary["figures"]] == ["2408.03459-fig03", "2408.03459-fig03b"]
     assert summary["recipes"][0]["notes"] == ["A note."]
@@ -161,7 +166,7 @@ def test_from_python_with_data_in_memory(only_toy):
     data = load_dataset("builtin", groups=["tells the truth", "takes risks"])
     found = pdy.run_recipe("cluster-structure", data=data, seed=3)
     assert [row["holds"] for row in found.rows()] == [True, False]
-    assert found.measured["size"] > 0
+    assert found.measured.facts["size"] > 0
     assert (found.figures[0].id, seen[0].seeds) == ("2408.03459-fig03", (3,))
     assert "held          States are there." in str(found)
     with_rows = [{"prompt": f"{n}?", "chosen": a, "rejected": b} for n in range(10) for a, b in [(" Yes", " No")]]

@@ -21,6 +21,7 @@ from prefdyn.experiments.reproduce import _Landed
 from prefdyn.experiments.robustness_of_claims import dependent, settings, theorems
 from prefdyn.experiments.robustness_of_claims.draws import Violations
 from prefdyn.experiments.robustness_of_claims.settings import REFERENCE, SETTINGS, WHEN
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.work import Outcome
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
@@ -163,27 +164,29 @@ def law(values, twin=(0.1, 0.12, 0.11), stable=None, learned=None) -> dict[str, 
 
 @pytest.mark.parametrize("id", ["early", "late", "early-stable", "late-stable", "order", "draws"])
 def test_the_worst_setting_decides(id):
-    held = CLAIMS[f"check01-{id}"].judge(law([0.8, 0.85, 0.82]))
+    held = CLAIMS[f"check01-{id}"].judge(Rows(facts=law([0.8, 0.85, 0.82])))
     assert (held.holds, twin_of(held).beyond) == (True, True)
-    assert CLAIMS[f"check01-{id}"].judge(law([0.8, -0.5, 0.3])).holds is False
-    assert CLAIMS[f"check01-{id}"].judge(law([0.8, math.nan, 0.82])).holds is (None if id == "draws" else True)
+    assert CLAIMS[f"check01-{id}"].judge(Rows(facts=law([0.8, -0.5, 0.3]))).holds is False
+    assert CLAIMS[f"check01-{id}"].judge(Rows(facts=law([0.8, math.nan, 0.82]))).holds is (
+        None if id == "draws" else True
+    )
     few = {**law([0.8, 0.85, 0.82]), "groups": GROUPS[:2]}
-    assert CLAIMS[f"check01-{id}"].judge(few).because == "an order takes 3 behaviours, and there are 2"
+    assert CLAIMS[f"check01-{id}"].judge(Rows(facts=few)).because == "an order takes 3 behaviours, and there are 2"
 
 
 def test_settings_that_are_not_stable_count_only_where_all_do():
     unstable = [[True] * 3] * (len(SETTINGS) - 1) + [[False] * 3]
     bad = law([-0.9, -0.8, -0.7], stable=unstable)
-    assert CLAIMS["check01-early-stable"].judge(bad).holds is True
-    assert CLAIMS["check01-early"].judge(bad).holds is False
+    assert CLAIMS["check01-early-stable"].judge(Rows(facts=bad)).holds is True
+    assert CLAIMS["check01-early"].judge(Rows(facts=bad)).holds is False
     nowhere = law([0.8, 0.85, 0.82], stable=[[False] * 3] * len(SETTINGS))
-    assert CLAIMS["check01-late-stable"].judge(nowhere).holds is None
+    assert CLAIMS["check01-late-stable"].judge(Rows(facts=nowhere)).holds is None
 
 
 @pytest.mark.parametrize(("off", "compared", "holds"), [(1e-12, 4, True), (1e-6, 4, False), (0.0, 0, None)])
 def test_equal_products_give_equal_curves(off, compared, holds):
     measured = {"sweep": {"equal": {"difference": off, "compared": compared}}}
-    assert CLAIMS["check01-product"].judge(measured).holds is holds
+    assert CLAIMS["check01-product"].judge(Rows(facts=measured)).holds is holds
 
 
 def test_sizes_take_models_of_two_widths():
@@ -195,11 +198,11 @@ def test_sizes_take_models_of_two_widths():
         }  # fmt: skip
 
     claim, good = CLAIMS["check01-sizes"], [0.8, 0.85, 0.82]
-    assert claim.judge({"groups": GROUPS, "models": [model(64, good), model(128, good)]}).holds is True
-    bad = claim.judge({"groups": GROUPS, "models": [model(64, good), model(128, [-0.8, -0.7, 0.1])]})
+    assert claim.judge(Rows(facts={"groups": GROUPS, "models": [model(64, good), model(128, good)]})).holds is True
+    bad = claim.judge(Rows(facts={"groups": GROUPS, "models": [model(64, good), model(128, [-0.8, -0.7, 0.1])]}))
     assert bad.holds is False
     assert bad.evidence["m128 (width 128), at the end"]["value"] < 0
-    one = claim.judge({"groups": GROUPS, "models": [model(64, good), model(64, good)]})
+    one = claim.judge(Rows(facts={"groups": GROUPS, "models": [model(64, good), model(64, good)]}))
     assert one.because == "all models given have width 64; give a further --model of another size"
 
 
@@ -218,7 +221,7 @@ def test_labels_drawn_by_lot_never_go_beyond_the_twin(monkeypatch):
         }
         ids = ["check01-early-stable", "check01-late", "check01-order", "check01-draws", "check03-law-train",
                "check03-law-held-out"]  # fmt: skip
-        judged = [CLAIMS[id].judge(measured) for id in ids]
+        judged = [CLAIMS[id].judge(Rows(facts=measured)) for id in ids]
         held += sum(bool(each.holds) for each in judged)
         beyond += [twin_of(each).beyond for each in judged]
     assert held >= 2
@@ -253,10 +256,10 @@ def test_conditions_are_those_of_theory(real):
     row = theorems.at_width(feats, GROUPS, seeds, model="m", first=True)
     assert row["met"] == 0
     assert row["failing"]["Delta <= 1/2 - 4 log 2/log d"] == 15
-    judged = CLAIMS["check01-conditions"].judge({"widths": [row]})
+    judged = CLAIMS["check01-conditions"].judge(Rows(facts={"widths": [row]}))
     assert judged.holds is False
     assert "Delta <= 1/2 - 4 log 2/log d fails in 15" in judged.because
-    assert CLAIMS["check01-conditions"].judge({"widths": [{**row, "met": 15, "failing": {}}]}).holds is True
+    assert CLAIMS["check01-conditions"].judge(Rows(facts={"widths": [{**row, "met": 15, "failing": {}}]})).holds is True
 
 
 def test_theorem_42_breaks_from_the_starts_that_theory_names():
@@ -266,10 +269,10 @@ def test_theorem_42_breaks_from_the_starts_that_theory_names():
     assert over[-1.0] < 0
     assert over[-0.9] < 0
     assert min(room for start, room in over.items() if start >= -0.8) > 0
-    judged = CLAIMS["check01-start"].judge({"starts": found})
+    judged = CLAIMS["check01-start"].judge(Rows(facts={"starts": found}))
     assert (judged.holds, judged.because) == (False, "cosines of the starts from which it is broken: -1, -0.9")
     kept = {"start": [0.0], "over what is promised": [0.1]}
-    assert CLAIMS["check01-start"].judge({"starts": kept}).holds is True
+    assert CLAIMS["check01-start"].judge(Rows(facts={"starts": kept})).holds is True
 
 
 def test_theorem_43_asks_for_more_than_it_allows():
@@ -278,8 +281,10 @@ def test_theorem_43_asks_for_more_than_it_allows():
     assert found["least"] == pytest.approx(1.001, abs=5e-4)
     assert found["grid"] > 500
     row = {"first": True, "part": 1, "accurate": 0, "of": 15}
-    assert CLAIMS["check01-accuracy"].judge({"margin": found, "widths": [row]}).holds is False
-    assert CLAIMS["check01-accuracy"].judge({"margin": {**found, "least": 0.9}, "widths": [row]}).holds is True
+    assert CLAIMS["check01-accuracy"].judge(Rows(facts={"margin": found, "widths": [row]})).holds is False
+    assert (
+        CLAIMS["check01-accuracy"].judge(Rows(facts={"margin": {**found, "least": 0.9}, "widths": [row]})).holds is True
+    )
 
 
 # dependent rows ------------------------------------------------------------------------------------------------------
@@ -326,10 +331,10 @@ def errors(values, predicted=2.0):
 @pytest.mark.parametrize("kind", dependent.KINDS)
 def test_predicted_errors_must_be_met_within_a_tenth(kind):
     claim = CLAIMS[f"check03-{kind}"]
-    assert claim.judge(errors([2.02, 2.04, 1.98])).holds is True
-    assert claim.judge(errors([2.3, 2.32, 2.28])).holds is False
-    assert claim.judge(errors([1.5, 2.5, 2.0])).holds is False
-    assert claim.judge(errors([2.0, 2.0])).holds is None
+    assert claim.judge(Rows(facts=errors([2.02, 2.04, 1.98]))).holds is True
+    assert claim.judge(Rows(facts=errors([2.3, 2.32, 2.28]))).holds is False
+    assert claim.judge(Rows(facts=errors([1.5, 2.5, 2.0]))).holds is False
+    assert claim.judge(Rows(facts=errors([2.0, 2.0]))).holds is None
 
 
 def case(copies=1, published=25, repaired=1.0, effective=0, counted=0):
@@ -341,12 +346,12 @@ def case(copies=1, published=25, repaired=1.0, effective=0, counted=0):
 
 def test_bounds_are_judged_by_exact_shares():
     theorem, repaired, effective = (CLAIMS[f"check03-{name}"] for name in ("theorem", "repaired", "effective"))
-    assert theorem.judge({"theorem": [case()]}).holds is False
-    assert theorem.judge({"theorem": [case(published=0), case(copies=2)]}).holds is True
-    assert repaired.judge({"theorem": [case(), case(repaired=1.01)]}).holds is False
-    assert repaired.judge({"theorem": [case(), case()]}).holds is True
-    assert effective.judge({"theorem": [case(effective=1), case(counted=25)]}).holds is True
-    assert effective.judge({"theorem": [case(effective=4), case(effective=3)]}).holds is False
+    assert theorem.judge(Rows(facts={"theorem": [case()]})).holds is False
+    assert theorem.judge(Rows(facts={"theorem": [case(published=0), case(copies=2)]})).holds is True
+    assert repaired.judge(Rows(facts={"theorem": [case(), case(repaired=1.01)]})).holds is False
+    assert repaired.judge(Rows(facts={"theorem": [case(), case()]})).holds is True
+    assert effective.judge(Rows(facts={"theorem": [case(effective=1), case(counted=25)]})).holds is True
+    assert effective.judge(Rows(facts={"theorem": [case(effective=4), case(effective=3)]})).holds is False
 
 
 @pytest.mark.parametrize("split", ["train", "held-out"])
@@ -357,9 +362,9 @@ def test_the_law_on_copies_is_judged_at_the_most(split):
         return {**law([0.8] * 3), "copies": {MODEL: {name: rows}, TWIN: {name: [[0.1, 0.12, 0.11]] * 5}}}
 
     claim = CLAIMS[f"check03-law-{split}"]
-    assert claim.judge(copies([0.8, 0.85, 0.82])).holds is True
-    assert claim.judge(copies([0.8, -0.85, 0.2])).holds is False
-    assert claim.judge({**copies([0.8] * 3), "groups": GROUPS[:2]}).holds is None
+    assert claim.judge(Rows(facts=copies([0.8, 0.85, 0.82]))).holds is True
+    assert claim.judge(Rows(facts=copies([0.8, -0.85, 0.2]))).holds is False
+    assert claim.judge(Rows(facts={**copies([0.8] * 3), "groups": GROUPS[:2]})).holds is None
 
 
 # end to end ----------------------------------------------------------------------------------------------------------

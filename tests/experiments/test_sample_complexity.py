@@ -11,6 +11,7 @@ from prefdyn.experiments.context import MODEL, SOURCES, TWIN
 from prefdyn.experiments.early import law, values_measured
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.values import ring, value_sets
 from tests.experiments.conftest import twin_of
 
@@ -20,7 +21,7 @@ BOUND = recipe._bound()
 
 
 def judged(claim, measured):
-    return CLAIMS[f"{FIGURE}-{claim}"].judge(measured)
+    return CLAIMS[f"{FIGURE}-{claim}"].judge(Rows(facts=measured))
 
 
 def bound(**change):
@@ -142,9 +143,9 @@ def test_the_recipe_end_to_end(context):
     done = _Landed(plan, landed)
     results = recipe._results(context, done)
     assert [figure.id for figure in results.figures] == [FIGURE, f"{FIGURE}b"]
-    measured = results.measured
+    measured = results.measured.facts
     assert measured["counts"] == [1, 2, 4]
-    verdicts = {claim.id.removeprefix(f"{FIGURE}-"): claim.judge(measured).holds for claim in recipe.CLAIMS}
+    verdicts = {claim.id.removeprefix(f"{FIGURE}-"): claim.judge(results.measured).holds for claim in recipe.CLAIMS}
     assert {id for id, holds in verdicts.items() if holds} == {"ten", "logarithm"}
     assert {id for id, holds in verdicts.items() if holds is None} == {"enough", "falls", "law", "law-drawn"}
 

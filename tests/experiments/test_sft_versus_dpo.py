@@ -12,10 +12,11 @@ from prefdyn.experiments import sft_versus_dpo as recipe
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed
-from prefdyn.experiments.separability import CLOUDS, RATIOS, READERS, SPLITS, separability
+from prefdyn.experiments.rows import Row, Rows
+from prefdyn.experiments.separability import CLOUDS, RATIOS, READERS, SPLITS, moved, separability
 from prefdyn.experiments.sft_versus_dpo import WAYS
 from prefdyn.report.reproduce import reproduced_figure
-from tests.experiments.conftest import twin_of
+from tests.experiments.conftest import measured, twin_of
 
 START = "2403.18742-experiment03-"
 CLAIMS = {claim.id.removeprefix(START): claim for claim in recipe.CLAIMS}
@@ -23,22 +24,20 @@ MEASURES = {measure.replace("_", "-"): measure for measure in recipe._MEASURES}
 LEARNED = {MODEL: [0.9, 0.91, 0.92], TWIN: [0.6, 0.61, 0.62]}
 
 
-def every(values):
-    return {
-        split: {name: list(values) for name in (*CLOUDS, *(READERS if split == "held_out" else ()))} for split in SPLITS
-    }
+def judged(name, rows=(), facts=None):
+    return CLAIMS[name].judge(Rows(rows, facts=facts))
 
 
-def measured(model, twin, learned=None, seeds=3) -> dict[str, Any]:
+def compared(model, twin, learned=None, seeds=3) -> list[Row]:
     """DPO this far from SFT, in every measure."""
-    learned = {source: values[:seeds] for source, values in (learned or LEARNED).items()}
-    against = {MODEL: every(model[:seeds]), TWIN: every(twin[:seeds])}
-    return {
-        "against": against,
-        "moved": dict.fromkeys(WAYS, against),
-        "accuracy": dict.fromkeys(WAYS, learned),
-        "overfit": dict.fromkeys(WAYS, 0.2),
-    }
+    rows, figure = [], START.removesuffix("-")
+    for source, values in ((MODEL, model), (TWIN, twin)):
+        for split in SPLITS:
+            for name in (*CLOUDS, *(READERS if split == "held_out" else ())):
+                rows += measured(name, values[:seeds], figure=figure, source=source, split=split)
+        for quantity in ("accuracy", "accuracy after SFT"):
+            rows += measured(quantity, (learned or LEARNED)[source][:seeds], figure=figure, source=source)
+    return rows
 
 
 UP, SOME = [0.3, 0.35, 0.32], [0.05, 0.04, 0.06]
@@ -48,13 +47,13 @@ UP, SOME = [0.3, 0.35, 0.32], [0.05, 0.04, 0.06]
 def test_dpo_must_be_farther_apart_than_fine_tuning(name):
     sign = -1 if name in ("trace-ratio", "concentration-ratio") else 1
     more, less = ([sign * value for value in UP], [sign * value for value in SOME])
-    held = CLAIMS[name].judge(measured(more, less))
+    held = judged(name, compared(more, less))
     assert (held.holds, twin_of(held).beyond) == (True, True)
     shown = math.exp(sign * np.mean(UP)) if MEASURES[name] in RATIOS else np.mean(UP)
     assert f"{shown:.2f}" in held.measured
-    assert CLAIMS[name].judge(measured([-value for value in more], less)).holds is False
-    assert CLAIMS[name].judge(measured(more, less, seeds=2)).holds is None
-    same = CLAIMS[name].judge(measured(more, more))
+    assert judged(name, compared([-value for value in more], less)).holds is False
+    assert judged(name, compared(more, less, seeds=2)).holds is None
+    same = judged(name, compared(more, more))
     assert (same.holds, twin_of(same).beyond) == (True, False)
 
 
@@ -62,20 +61,20 @@ def test_on_labels_drawn_by_lot_nothing_goes_beyond_the_twin():
     rng, beyond = np.random.default_rng(0), []
     for _ in range(12):
         lot = {source: (rng.binomial(200, 0.5, 3) / 200).tolist() for source in LEARNED}
-        judged = CLAIMS["distinguishability"].judge(measured(rng.normal(0.5, 0.1, 3), rng.normal(0, 0.1, 3), lot))
-        beyond.append(twin_of(judged).beyond)
+        found = judged("distinguishability", compared(rng.normal(0.5, 0.1, 3), rng.normal(0, 0.1, 3), lot))
+        beyond.append(twin_of(found).beyond)
     assert not any(beyond)
 
 
 @pytest.mark.parametrize(("ratio", "drift", "holds"), [(1.0, 0.1, True), (1.001, 0.1, False), (1.0, 0.0, False)])
 def test_the_head_alone_leaves_the_states_and_must_have_moved(ratio, drift, holds):
     rows = [{"distinguishability": 1.0, "trace_ratio": ratio, "drift": drift}] * 3
-    assert CLAIMS["head"].judge({"head": rows}).holds is holds
+    assert judged("head", facts={"head": rows}).holds is holds
 
 
 def test_a_head_whose_movement_is_not_known_is_no_control():
     rows = [{"distinguishability": 1.0, "trace_ratio": 1.0, "drift": math.nan}]
-    assert CLAIMS["head"].judge({"head": rows}).holds is False
+    assert judged("head", facts={"head": rows}).holds is False
 
 
 def test_both_ways_are_equal_but_for_the_loss(context):
@@ -116,10 +115,10 @@ def test_the_recipe_end_to_end(context):
     for figure in results.figures:
         assert figure.table().num_rows > 0
         assert reproduced_figure(figure).get_figwidth() > 0
-    judged = {name: claim.judge(results.measured) for name, claim in CLAIMS.items()}
-    assert [name for name, each in judged.items() if each.holds is not None] == ["head"]
-    assert judged["head"].holds is True
-    assert results.measured["head"][0]["drift"] > 0
+    came = {name: claim.judge(results.measured) for name, claim in CLAIMS.items()}
+    assert [name for name, each in came.items() if each.holds is not None] == ["head"]
+    assert came["head"].holds is True
+    assert results.measured.facts["head"][0]["drift"] > 0
     names = context.behaviours()
     shapes = {
         (way, name): separability(done["after", way, MODEL, 0, name].features)["train"]["distinguishability"]
@@ -127,7 +126,8 @@ def test_the_recipe_end_to_end(context):
         for name in names
     }
     expected = np.mean([math.log(shapes["dpo", name] / shapes["sft", name]) for name in names])
-    assert results.measured["against"][MODEL]["train"]["distinguishability"] == [pytest.approx(expected)]
+    against = moved("distinguishability")(results.measured, {"split": "train", "step": "against"}, MODEL)
+    assert np.log(against) == [pytest.approx(expected)]
     assert abs(expected) > 1e-3
     cells = results.figures[0].panels[0].rows[0]
     assert cells[0] == "distinguishability D, the pairs trained on"

@@ -14,37 +14,49 @@ from prefdyn.experiments.context import MODEL, TWIN, Context
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.published import VALUE_TABLES
 from prefdyn.experiments.reproduce import _Landed, run_recipe
-from prefdyn.experiments.value_scaling import RECIPE
+from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.statistics import straight_line
+from prefdyn.experiments.value_scaling import RECIPE, measures
 from prefdyn.experiments.value_scaling.figures import figures_of
-from prefdyn.experiments.value_scaling.measures import Landed, _predicted, beside_lines, without_sampling
+from prefdyn.experiments.value_scaling.measures import (
+    LAWS,
+    MORE_PAIRS,
+    Landed,
+    _predicted,
+    beside_lines,
+    ring_of,
+    without_sampling,
+)
 from prefdyn.experiments.value_scaling.runs import plan
-from prefdyn.experiments.values import straight_line
 from prefdyn.report.reproduce import reproduced_figure
 from prefdyn.synthetic import gaussian_groups
 from prefdyn.theory.measured import values_found
 from prefdyn.theory.value_scaling import ClusterModel, head_error
 from prefdyn.trajectory import Trajectory
+from tests.experiments.conftest import measured
 
 B = "2408.03459"
 CLAIMS = {claim.id.removeprefix(f"{B}-"): claim for claim in RECIPE.claims}
 COUNTS = [1, 2, 4, 8, 16]
 GROUPS = ("tells the truth", "takes risks", "rises early", "leads the way")
-KEYS = [
-    (quantity, split, phase)
-    for quantity in ("margin", "fall", "accuracy", "policy")
-    for split in ("train", "held_out")
-    for phase in ("early", "area", "late")
-]
-
-
 # rules ---------------------------------------------------------------------------------------------------------------
 
 
-def series(model, twin, learned=(0.8, 0.81, 0.82)):
-    """What `_series` gives with one row of numbers, by K, for every seed, and the same in every quantity."""
-    rows = {MODEL: [list(model)] * 3, TWIN: [list(twin)] * 3}
-    accuracy = {MODEL: list(learned), TWIN: [0.6, 0.61, 0.62]}
-    return {source: {**dict.fromkeys(KEYS, rows[source]), "accuracies": accuracy[source]} for source in rows}
+NUMBERS = ("margin", "fall", "reward accuracy", "policy accuracy")
+AXIS = [row for source in (MODEL, TWIN) for row in measured("K", [{k: float(k) for k in COUNTS}] * 3, source=source)]
+
+
+def series(way, model, twin, learned=(0.8, 0.81, 0.82)):
+    """Rows as `_series` gives them with one row of numbers, by K, for every seed, and the same in every quantity."""
+    rows = []
+    for source, values, accuracies in ((MODEL, model, learned), (TWIN, twin, (0.6, 0.61, 0.62))):
+        by_count = [dict(zip(COUNTS, values, strict=False))] * 3
+        for quantity in NUMBERS:
+            rows += measured(quantity, by_count, figure=way, source=source)
+        errors = [{count: 1 - value for count, value in row.items()} for row in by_count]
+        rows += measured("error", errors, figure=way, source=source)
+        rows += measured("accuracy", accuracies, figure=way, source=source)
+    return rows
 
 
 DOWN = [0.9, 0.8, 0.7, 0.6, 0.5]
@@ -57,8 +69,8 @@ def beyond_twin(found):
     return found.control.beyond
 
 
-def judged(id, **measured):
-    return CLAIMS[id].judge({"values": COUNTS, **measured})
+def judged(id, *rows, **rest):
+    return CLAIMS[id].judge(Rows([*AXIS, *(row for each in rows for row in each)], **rest))
 
 
 @pytest.mark.parametrize(
@@ -81,23 +93,24 @@ def judged(id, **measured):
     ],
 )
 def test_what_falls_with_the_number_of_values_is_held(id, way, model, twin, learned, holds, beyond):
-    found = judged(id, ways={way: series(model, twin, learned)})
+    found = judged(id, series(way, model, twin, learned))
     assert (found.holds, beyond_twin(found)) == (holds, beyond)
 
 
 def test_the_head_tells_gradient_descent_and_the_code_and_accuracy_the_other_definition():
-    ways = {"adam": series(DOWN, FLAT), "descent": series(UP, FLAT), "adam, code": series(FLAT, FLAT)}
-    found = judged("fig05-head-test-late", ways=ways)
+    ways = [series("adam", DOWN, FLAT), series("descent", UP, FLAT), series("adam, code", FLAT, FLAT)]
+    found = judged("fig05-head-test-late", *ways)
     assert found.evidence["gradient descent"]["value"] == 1
     assert found.evidence["as the published code does"]["value"] == pytest.approx(0, abs=0.5)
-    found = judged("fig08-test", ways={"whole": series(DOWN, FLAT)})
+    found = judged("fig08-test", series("whole", DOWN, FLAT))
     assert found.evidence["policy accuracy in place of reward accuracy"]["value"] == -1
 
 
 @pytest.mark.parametrize("id", ["fig09-test", "fig10-training", "fig11-test", "table02-error", "fit01-linear-other"])
 def test_one_model_tells_nothing_of_another(id):
-    found = judged(id, ways={"whole": series(DOWN, FLAT)})
-    assert (found.holds, found.because) == (None, "one model was given; give a second --model")
+    lacking = dict.fromkeys(("other", "other table"), "one model was given")
+    found = judged(id, series("whole", DOWN, FLAT), lacking=lacking)
+    assert (found.holds, found.because) == (None, "one model was given")
 
 
 @pytest.mark.parametrize(
@@ -105,25 +118,26 @@ def test_one_model_tells_nothing_of_another(id):
            "fig05-company-test"],
 )  # fmt: skip
 def test_two_numbers_of_values_are_no_trend(id):
-    ways = {way: series([0.9, 0.5], [0.9, 0.5]) for way in ("adam", "whole", "table")}
-    found = CLAIMS[id].judge({"values": [1, 2], "ways": ways, "ring": {}})
+    ways = ("adam", "whole", "table", "descent, on a ring", "adam, on a ring")
+    found = judged(id, *(series(way, [0.9, 0.5], [0.9, 0.5]) for way in ways))
     assert (found.holds, found.because) == (None, "a trend takes 3 numbers of values, and the data has groups for 2")
 
 
-def company(margins, **rest):
-    """What `_in_company` gives, with one row of margins for every seed."""
-    common = {"shared": [0.3] * 3, "own": [0.3] * 3, "accuracies": [0.8, 0.81, 0.82]}
-    rows = {
-        ("margin", split, phase): [list(margins)] * 3 for split in ("train", "held_out") for phase in ("early", "late")
-    }
-    return {MODEL: {**rows, **common, **rest}, TWIN: {**rows, **common, "accuracies": [0.6, 0.61, 0.62]}}
+def company(way, margins, shared=(0.3,) * 3, own=(0.3,) * 3):
+    """Rows as `_in_company` gives them, with one row of margins for every seed; the twin has the same."""
+    rows, figure = [], ring_of(way)
+    for source, learned in ((MODEL, (0.8, 0.81, 0.82)), (TWIN, (0.6, 0.61, 0.62))):
+        rows += measured("margin", [dict(zip(COUNTS, margins, strict=True))] * 3, figure=figure, source=source)
+        rows += measured("accuracy", learned, figure=figure, source=source)
+        rows += measured("shared", shared if source == MODEL else (0.3,) * 3, figure=figure, source=source)
+        rows += measured("own", own if source == MODEL else (0.3,) * 3, figure=figure, source=source)
+    return rows
 
 
 @pytest.mark.parametrize(("margins", "holds"), [(DOWN, True), (FLAT, False), (UP, False)])
 @pytest.mark.parametrize("word", ["training", "test"])
 def test_company_slows_where_margins_fall_over_the_ring(margins, holds, word):
-    ring = {"adam": company(margins), "descent": company(UP)}
-    found = judged(f"fig05-company-{word}", ring=ring)
+    found = judged(f"fig05-company-{word}", company("adam", margins), company("descent", UP))
     assert (found.holds, beyond_twin(found)) == (holds, False)  # the twin has the same
     assert found.evidence["gradient descent"]["value"] == 1
 
@@ -134,14 +148,12 @@ def test_company_slows_where_margins_fall_over_the_ring(margins, holds, word):
 )  # fmt: skip
 def test_rates_are_told_by_exponents(power, descent, adam):
     margins = [0.2 * count**power for count in COUNTS]
-    ring = {"adam": company(margins), "descent": company(margins)}
-    assert judged("fig05-rate", ring=ring).holds is descent
-    assert judged("fig05-adam", ring=ring).holds is adam
+    assert judged("fig05-rate", company("descent", margins)).holds is descent
+    assert judged("fig05-adam", company("adam", margins)).holds is adam
 
 
 def test_margins_below_zero_have_no_exponent():
-    ring = {"descent": company([0.1, 0.1, 0.1, -0.1, 0.1])}
-    found = judged("fig05-rate", ring=ring)
+    found = judged("fig05-rate", company("descent", [0.1, 0.1, 0.1, -0.1, 0.1]))
     assert (found.holds, found.because) == (None, "measured with 0 of 3 seeds, and a verdict takes 3")
 
 
@@ -156,12 +168,12 @@ def test_margins_below_zero_have_no_exponent():
 )
 def test_exponents_on_clusters_are_held_against_theory(change, holds):
     found = {"descent": [-0.99] * 3, "adam, axes": [-0.03] * 3, "adam, dense": [-0.51] * 3, "lines": [7.4, 5.2]}
-    assert judged("fig05-clusters", clusters=found | change).holds is holds
+    assert judged("fig05-clusters", facts={"clusters": found | change}).holds is holds
 
 
 @pytest.mark.parametrize(("lines", "holds"), [([7.4, 5.2], True), ([0.9, 5.2], False), ([7.4, 0.9], False)])
 def test_lines_are_kept_where_no_margin_leaves_them(lines, holds):
-    assert judged("fig05-theorem-clusters", clusters={"lines": lines}).holds is holds
+    assert judged("fig05-theorem-clusters", facts={"clusters": {"lines": lines}}).holds is holds
 
 
 THEOREM = {"low": {1: math.nan, 2: 3.0}, "high": {1: math.nan, 2: 2.0}, "applies": True, "failing": []}
@@ -176,7 +188,7 @@ THEOREM = {"low": {1: math.nan, 2: 3.0}, "high": {1: math.nan, 2: 2.0}, "applies
     ],
 )
 def test_the_theorem_is_judged_where_it_speaks(change, holds):
-    assert judged("fig05-theorem", theorem=THEOREM | change).holds is holds
+    assert judged("fig05-theorem", facts={"theorem": THEOREM | change}).holds is holds
 
 
 @pytest.mark.parametrize(
@@ -188,7 +200,7 @@ def test_the_theorem_is_judged_where_it_speaks(change, holds):
     ],
 )
 def test_the_theorem_is_not_judged_where_it_says_nothing(change, because):
-    found = judged("fig05-theorem", theorem=THEOREM | change)
+    found = judged("fig05-theorem", facts={"theorem": THEOREM | change})
     assert (found.holds, found.because) == (None, because)
 
 
@@ -206,14 +218,14 @@ def test_the_condition_as_summarised_is_met_by_no_number_of_values():
 @pytest.mark.parametrize(("accuracies", "rises"), [(DOWN, True), ([0.5, 0.6, 0.6, 0.5], False)])
 def test_tables_have_errors_that_rise_and_margins_that_fall(accuracies, rises):
     for way, number in (("table", 1), ("other table", 2)):
-        ways = {way: series(accuracies[:4], FLAT[:4])}
-        assert judged(f"table{number:02d}-error", ways=ways).holds is rises
-        assert judged(f"table{number:02d}-margin", ways=ways).holds is rises
+        rows = series(way, accuracies[:4], FLAT[:4])
+        assert judged(f"table{number:02d}-error", rows).holds is rises
+        assert judged(f"table{number:02d}-margin", rows).holds is rises
 
 
 @pytest.mark.parametrize(("power", "holds"), [(-1.0, True), (-0.5, False)])
 def test_margins_of_whole_models_are_held_against_one_over_k(power, holds):
-    found = judged("table01-inverse", ways={"table": series([count**power for count in COUNTS[:4]], FLAT[:4])})
+    found = judged("table01-inverse", series("table", [count**power for count in COUNTS[:4]], FLAT[:4]))
     assert found.holds is holds
     assert found.evidence["printed_exponent"] == pytest.approx(-0.063, abs=0.002)
 
@@ -227,37 +239,35 @@ def test_margins_of_whole_models_are_held_against_one_over_k(power, holds):
     ],
 )
 def test_a_line_is_one_that_rises(accuracies, linear, not_log):
-    ways = {"whole": series(accuracies, FLAT), "other table": series(accuracies[:4], FLAT[:4])}
-    assert judged("fit01-linear", ways=ways).holds is linear
-    assert judged("fit01-not-log", ways=ways).holds is not_log
-    assert judged("fit01-linear-other", ways=ways).holds is linear
+    rows = series("whole", accuracies, FLAT)
+    assert judged("fit01-linear", rows).holds is linear
+    assert judged("fit01-not-log", rows).holds is not_log
+    assert judged("fit01-linear-other", series("other table", accuracies[:4], FLAT[:4])).holds is linear
 
 
 @pytest.mark.parametrize(("own", "holds", "beyond"), [(0.1, True, True), (0.3, False, False), (0.4, False, False)])
 def test_sharing_costs_what_values_err_more_together(own, holds, beyond):
-    ring = {"descent": company(DOWN, shared=[0.3, 0.31, 0.32], own=[own] * 3)}
-    ring["descent"][MODEL]["shared"] = [0.3, 0.3, 0.3]
-    found = judged("fit01-shared", ring=ring)
+    found = judged("fit01-shared", company("descent", DOWN, own=[own] * 3))
     assert (found.holds, beyond_twin(found)) == (holds, beyond)
 
 
 def laws(shared, more=0.001):
-    row = [[0.1, 0.1, 0.2]] * 3
-    return {"measured": row, "shared": [[shared] * 3] * 3, "own": row, "floor": row, "more": [[0.0, 0.0, more]] * 3}
+    """Errors as measured and by the law at three K, and what more pairs leave at the largest."""
+    figure = {"figure": LAWS}
+    rows = measured("measured", [{1: 0.1, 2: 0.1, 4: 0.2}] * 3, **figure)
+    rows += measured("shared", [{1: shared, 2: shared, 4: shared}] * 3, **figure)
+    rows += measured("left", [more / shared if shared else math.nan] * 3, figure=MORE_PAIRS)
+    return rows
 
 
 def test_laws_are_held_against_the_errors_measured():
-    assert judged("fit01-law", laws=laws(0.13)).holds is True  # off by 0.03, 0.03, 0.07
-    assert judged("fit01-law", laws=laws(0.3)).holds is False
-    assert judged("fit01-more-pairs", laws=laws(0.13)).holds is True
-    assert judged("fit01-more-pairs", laws=laws(0.13, more=0.12)).holds is False
-    nothing = judged("fit01-more-pairs", laws=laws(0.0, more=0.0))
-    assert (nothing.holds, nothing.because) == (None, "by the law there is no error that more pairs could lower")
-    without = {name: [[math.nan] * 3] * 3 for name in laws(0.1)} | {"measured": [[0.1] * 3] * 3}
-    for id in ("fit01-law", "fit01-more-pairs"):
-        found = judged(id, laws=without)
-        assert found.holds is None
-        assert found.because.startswith("the gaps of these values are no larger than sampling noise")
+    facts = {MORE_PAIRS: {"floor_told": 0.1}}
+    assert judged("fit01-law", laws(0.13)).holds is True  # off by 0.03, 0.03, 0.07
+    assert judged("fit01-law", laws(0.3)).holds is False
+    assert judged("fit01-more-pairs", laws(0.13), facts=facts).holds is True
+    found = judged("fit01-more-pairs", laws(0.13, more=0.12), facts=facts)
+    assert (found.holds, found.measured[:5]) == (False, "0.923")
+    assert found.measured.endswith("of the error; floor 0.1")
 
 
 # printed numbers -----------------------------------------------------------------------------------------------------
@@ -414,25 +424,25 @@ def test_claims_are_judged_and_one_seed_gives_no_verdict(found):
 
 def test_numbers_are_those_of_the_trajectories(found):
     _, done, landed, results = found
-    counts = results.measured["values"]
-    assert counts == [1, 2, 4]
+    rows = results.measured
+    assert rows.by_seed("K", {}) == [[1, 2, 4]]
     head = done["adam", MODEL, 0].trajectories[1]
     names = landed.sets[2]
     pairs = [head.where(run="joint", group=name, split="held_out")["pairs"][0].as_py() for name in names]
     mean = np.average([head.final("margin", group=name, split="held_out") for name in names], weights=pairs)
-    assert results.measured["ways"]["adam"][MODEL]["margin", "held_out", "late"][0][1] == pytest.approx(mean)
+    there = {"split": "held_out", "step": "late"}
+    assert rows.by_seed("margin", {"figure": "adam", **there})[0][1] == pytest.approx(mean)
     whole = done["whole", TWIN, 0, 4].trajectory
     errors = [whole.final("reward_accuracy", group=name, split="held_out") for name in landed.sets[4]]
-    assert results.measured["ways"]["whole"][TWIN]["accuracy", "held_out", "late"][0][2] == pytest.approx(
-        np.mean(errors)
-    )
+    accuracies = rows.by_seed("reward accuracy", {"figure": "whole", **there}, TWIN)[0]
+    assert accuracies[2] == pytest.approx(np.mean(errors))
     ring = done["ring", "descent", MODEL, 0].trajectories
     assert len(ring) == 4 + 4 + 1
     alone = [run.final("margin", group=name, split="train") for run, name in zip(ring, landed.sets[4], strict=False)]
     together = [ring[-1].final("margin", group=name, split="train") for name in landed.sets[4]]
-    rows = results.measured["ring"]["descent"][MODEL]["margin", "train", "late"][0]
-    assert rows[0] == pytest.approx(np.mean(alone), rel=0.02)  # groups have 15 to 17 training pairs
-    assert rows[2] == pytest.approx(np.mean(together), rel=0.05)
+    margins = rows.by_seed("margin", {"figure": ring_of("descent"), "split": "train", "step": "late"})[0]
+    assert margins[0] == pytest.approx(np.mean(alone), rel=0.02)  # groups have 15 to 17 training pairs
+    assert margins[2] == pytest.approx(np.mean(together), rel=0.05)
 
 
 def test_a_second_model_has_runs_of_its_own_and_equal_setups_are_one_run(context, builtin_model):
@@ -468,3 +478,16 @@ def test_on_shuffled_labels_nothing_is_held_beyond_the_twin(monkeypatch):
     data = load_dataset("builtin").with_noise(0.5, seed=11)
     found = run_recipe("value-scaling", preset="small", data=data)
     assert [row["id"] for row in found.claims if row["control"] and row["holds"] and row["control"]["beyond"]] == []
+
+
+def test_what_the_laws_cannot_say_is_told(found):
+    """No gap beyond noise: no numbers; no error at all: nothing that more pairs could lower."""
+    landed = found[2]
+    for shared, why in ((math.nan, "the gaps of these values are no larger"), (0.0, "by the law there is no error")):
+        laws = {"measured": 0.1, "shared": shared, "own": 0.1, "floor": 0.1, "more": 0.0, "left": math.nan}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(measures, "_laws", lambda _, laws=laws: [{name: {4: value} for name, value in laws.items()}])
+            rows = measures.measured_of(landed, one_model=True)
+        told = CLAIMS["fit01-more-pairs"].judge(rows)
+        assert (told.holds, told.because.startswith(why)) == (None, True)
+        assert (CLAIMS["fit01-law"].judge(rows).because == told.because) is math.isnan(shared)

@@ -11,7 +11,8 @@ from prefdyn.experiments.context import Context
 from prefdyn.experiments.presets import preset_named
 from prefdyn.experiments.published import PERSONAS, VALUE_SETS, VALUES, persona
 from prefdyn.experiments.run import ModelChoice
-from prefdyn.experiments.values import exponent, mean_at, mean_curve, members, ring, straight_line, value_sets
+from prefdyn.experiments.statistics import exponent, straight_line
+from prefdyn.experiments.values import mean_at, mean_curve, members, ring, value_sets
 from prefdyn.trajectory import Trajectory
 
 

@@ -8,7 +8,8 @@
 | `published`, `presets` | the published choices with their source; what is run in their place where time is short |
 | `run`, `work`, `launch` | a unit of work by its content, how it is done, and how many are done side by side |
 | `context` | what a recipe is given: pairs, models, seeds, settings |
-| `statistics`, `judging` | numbers over seeds, and the rules that several recipes share |
+| `rows`, `claims` | what recipes measure, in tidy rows; claims as rows that say what is made of them, and their rules |
+| `statistics`, `judging` | numbers over seeds, and the tests that claims are put to |
 | `values`, `clusters` | for recipes on many values: sets of them, whole models trained on them, the paper's clusters |
 | `falls`, `couples`, `early` | for recipes on curves: how far a loss falls, which of two leads, heads not yet trained |
 | `reproduce` | all of it in one call |

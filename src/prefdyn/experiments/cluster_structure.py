@@ -5,7 +5,8 @@ rows of two personas, raw and after the mean of all rows is removed (THEORY 3.12
 noise alone; what tells structure is how alike rows of different personas are beside rows of one, self pairs left out.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +15,12 @@ import numpy as np
 from prefdyn._random import stream
 from prefdyn.diagnostics.orthogonality import Orthogonality, orthogonality
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND_TWIN, Measured, above, below
+from prefdyn.experiments.claims import Claim, single
+from prefdyn.experiments.context import MODEL, SOURCES, Context
+from prefdyn.experiments.judging import Judged
 from prefdyn.experiments.published import SEED
-from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Panel, Plan, Recipe, Results, untestable
+from prefdyn.experiments.recipe import Done, Figure, Panel, Plan, Recipe, Results
+from prefdyn.experiments.rows import Row, Rows
 from prefdyn.features import FeatureSet
 
 _B = "2408.03459"
@@ -59,18 +62,20 @@ def _ten(names: list[str]) -> list[str]:
 def _results(context: Context, done: Done) -> Results:
     names = sorted(context.many())
     subsets = {"ten": _ten(names), "all": names}
-    measured: dict[str, Any] = {"names": subsets}
+    rows: list[Row] = []
     matrices: dict[str, list[Orthogonality]] = {which: [] for which in subsets}
-    for which, chosen in subsets.items():
-        measured[which] = {source: {key: [] for key in _KEYS} for source in SOURCES}
-        for source in SOURCES:
-            for seed in context.seeds:
-                feats = _some(done[source, seed].features, chosen)
-                shape = orthogonality(feats, rows="positive")
-                for key, value in _numbers(feats, shape).items():
-                    measured[which][source][key].append(value)
-                if source == MODEL:
-                    matrices[which].append(shape)
+    for (figure, which), source, seed in itertools.product(_FIGURES.items(), SOURCES, context.seeds):
+        feats = _some(done[source, seed].features, subsets[which])
+        shape = orthogonality(feats, rows="positive")
+        mine = {"figure": figure, "source": source, "seed": seed}
+        rows += [Row(quantity=quantity, value=value, **mine) for quantity, value in _numbers(feats, shape).items()]
+        if source == MODEL:
+            matrices[which].append(shape)
+    lacking = {
+        figure: f"{len(subsets[which])} groups are too few for cosines between groups"
+        for figure, which in _FIGURES.items()
+        if len(subsets[which]) < 3
+    }
     data = context.answers(_TEMPLATE)
     notes = []
     if len(subsets["all"]) < len(data.groups):
@@ -79,10 +84,7 @@ def _results(context: Context, done: Done) -> Results:
         "Only rows whose first answer is chosen are used, as published; self pairs are on the diagonals shown."
     )
     figures = tuple(_figure(id, subsets[which], matrices[which]) for id, which in _FIGURES.items())
-    return Results(measured=measured, figures=figures, notes=tuple(notes))
-
-
-_KEYS = ("raw", "centred", "raw_off", "centred_off", "directions", "null")
+    return Results(measured=Rows(rows, lacking=lacking), figures=figures, notes=tuple(notes))
 
 
 def _some(feats: FeatureSet, names: Sequence[str]) -> FeatureSet:
@@ -96,10 +98,10 @@ def _some(feats: FeatureSet, names: Sequence[str]) -> FeatureSet:
 def _numbers(feats: FeatureSet, shape: Orthogonality) -> dict[str, float]:
     """The statistics of one seed."""
     return {
-        "raw": _alike(shape.cosine_without_self),
-        "centred": _alike(shape.cosine_centred_without_self),
+        "likeness": _alike(shape.cosine_without_self),
         "raw_off": shape.raw_off_diagonal_mean,
         "centred_off": shape.centred_off_diagonal_mean,
+        "likeness, centred": _alike(shape.cosine_centred_without_self),
         "directions": _closest(feats),
         "null": shape.null_cosine,
     }
@@ -151,68 +153,54 @@ def _figure(id: str, names: Sequence[str], shapes: Sequence[Orthogonality]) -> F
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge(which: str, key: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if len(measured["names"][which]) < 3:
-            return untestable(f"{len(measured['names'][which])} groups are too few for cosines between groups")
-        mine, twin = measured[which][MODEL], measured[which][TWIN]
-        found = Measured(model=mine[key], twin=twin[key])
-        if key == "raw":
-            return above(found, _SHARED, what="likeness of different personas over one:")
-        return below(found, _ORTHOGONAL, what="likeness of different personas over one:", least=0)
-
-    return judge
-
-
-def _judge_condition(measured: Mapping[str, Any]) -> Judged:
-    found, null = measured["all"][MODEL]["directions"], float(np.mean(measured["all"][MODEL]["null"]))
+def _judge_condition(claim: Claim, rows: Rows) -> Judged:
+    found, null = rows.values("directions", claim.chosen), float(np.mean(rows.values("null", claim.chosen)))
     limit = 1 / (128 * (_SHARING + 2))
     least = float(np.min(found))
     return Judged(
         holds=least <= limit,
         measured=f"largest |cosine| {least:.3g} in the best seed, {null:.3g} on average between random directions",
         because=f"the theorem asks for at most {limit:.2g}",
-        evidence={"largest_cosine": list(found), "limit": limit, "random_directions": null},
+        evidence={"largest_cosine": found, "limit": limit, "random_directions": null},
     )
 
 
-def _claims() -> list[Claim]:
-    found = []
-    for id, which in _FIGURES.items():
-        who = "ten personas" if which == "ten" else "all personas"
-        found += [
-            Claim(
-                id=f"{id}-shared",
-                figure=id,
-                statement=f"States of {who} share a component that outweighs what is their own.",
-                rule="Mean |cosine| between rows of different personas over the mean between different rows of one: "
-                f"holds where the lower end of its 95 % interval over seeds is above {_SHARED:g}. " + BEYOND_TWIN,
-                judge=_judge(which, "raw"),
-                paper_value="bright everywhere in (a)",
-            ),
-            Claim(
-                id=f"{id}-orthogonal",
-                figure=id,
-                statement=f"With the shared component removed, {who} are nearly orthogonal.",
-                rule="The same ratio after the mean of all rows is removed: holds where the upper end of its 95 % "
-                f"interval over seeds is below {_ORTHOGONAL:g}. " + BEYOND_TWIN,
-                judge=_judge(which, "centred"),
-                paper_value="dark off the diagonal in (b)",
-            ),
-        ]
-    return found
+_SHORT = "likeness of different personas over one:"
+
+
+def _claims(figure: str, who: str) -> Iterator[Claim]:
+    common: dict[str, Any] = {"figure": figure, "twin": "statistic", "unit": "value"}
+    yield Claim(
+        id=f"{figure}-shared",
+        statement=f"States of {who} share a component that outweighs what is their own.",
+        statistic=single("likeness", short=_SHORT),
+        threshold=_SHARED,
+        paper_value="bright everywhere in (a)",
+        **common,
+    )
+    yield Claim(
+        id=f"{figure}-orthogonal",
+        statement=f"With the shared component removed, {who} are nearly orthogonal.",
+        statistic=single("likeness, centred", short=_SHORT, least=0),
+        test="below",
+        threshold=_ORTHOGONAL,
+        paper_value="dark off the diagonal in (b)",
+        **common,
+    )
 
 
 CLAIMS = (
-    *_claims(),
+    *(claim for figure, which in _FIGURES.items() for claim in _claims(figure, f"{which} personas")),
     Claim(
         id=f"{_B}-fig06-condition",
         figure=f"{_B}-fig06",
         place="Appendix C, Theorem C.5",
         statement="Personas are orthogonal enough for the theorem on almost orthogonal clusters.",
-        rule="Largest |cosine| between the mean positive states of two personas, less the mean of all: holds where in "
+        said="Largest |cosine| between the mean positive states of two personas, less the mean of all: holds where in "
         "some seed it is at most 1/(128 (Z + 2)) with Z = 1, the most lenient the theorem can be.",
-        judge=_judge_condition,
+        twin="",
+        unit="value",
+        code=_judge_condition,
     ),
 )
 

@@ -8,7 +8,7 @@ loss at a tenth of the steps, by the area above the curve, and by the fall at th
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,24 +17,13 @@ import numpy as np
 from prefdyn.diagnostics.separation import separation
 from prefdyn.dynamics.order import spearman
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import SPLIT_WORDS, Claim, judged, mean, multiple, rank, through_origin
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.falls import PHASES, accuracy_alone, falls
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence
+from prefdyn.experiments.falls import PHASES, rows_alone
+from prefdyn.experiments.judging import Judged, as_evidence, untestable
 from prefdyn.experiments.published import PERSONAS, STATED_EXAMPLES
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    shades,
-    untestable,
-)
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line, shades
+from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.experiments.run import ModelChoice, Run
 from prefdyn.experiments.sides import distance, sides, trained_rows
 from prefdyn.experiments.statistics import at_step, over_seeds
@@ -47,11 +36,9 @@ from prefdyn.trajectory import Trajectory
 _A = "2403.18742"
 _FULL = {"full": f"{_A}-fig06", "full-beta-0.001": f"{_A}-fig17", "full-beta-0.1": f"{_A}-fig18",
          "full-beta-1": f"{_A}-fig19"}  # fmt: skip
-_OTHER = "full-other"
-_LACKING = {
-    _OTHER: "one model was given; give a second --model",
-    "many": "the data has no more behaviours than the figure shows",
-}
+_HEAD, _DRIFT, _OTHER = f"{_A}-fig03", f"{_A}-fig04", f"{_A}-fig10"
+_MANY = f"{_HEAD}b"
+_NULL, _UPDATE = f"{_A}-experiment01", f"{_A}-experiment02"
 _STRAIGHT = 0.9
 """Growth of the weight change per step over the whole run, as a share of that over its first tenth, from which on it
 counts as linear."""
@@ -115,7 +102,7 @@ def _runs(context: Context) -> Plan:
                 model = other if source == MODEL else replace(other, untrained=seed)
                 plan["features", f"other {source}", seed] = context.features(together, model)
                 for name in names:
-                    plan[_OTHER, source, seed, name] = _whole(context, apart[name], model, _OTHER, seed)
+                    plan["full-other", source, seed, name] = _whole(context, apart[name], model, "full-other", seed)
     return plan
 
 
@@ -132,73 +119,65 @@ def _whole(context: Context, pairs: Any, model: ModelChoice, key: str, seed: int
 
 
 def _results(context: Context, done: Done) -> Results:
-    names, seeds = context.behaviours(), context.seeds
-    feats = {(source, seed): done["features", source, seed].features for source in SOURCES for seed in seeds}
+    names, seeds, many = context.behaviours(), context.seeds, _many(context)
+    each = [(source, seed) for source in SOURCES for seed in seeds]
+    feats = {key: done["features", *key].features for key in each}
     far = {key: _distances(found, names) for key, found in feats.items()}
     head = {
-        (variant, source, seed): dict(zip(names, done["last-layer", variant, source, seed].trajectories, strict=True))
+        (variant, *key): dict(zip(names, done["last-layer", variant, *key].trajectories, strict=True))
         for variant in context.variants
-        for source in SOURCES
-        for seed in seeds
+        for key in each
     }
-    descent = {
-        (source, seed): dict(zip(names, done["full batch", source, seed].trajectories, strict=True))
-        for source in SOURCES
-        for seed in seeds
-    }
+    descent = {key: dict(zip(names, done["full batch", *key].trajectories, strict=True)) for key in each}
     whole = {
-        key: {
-            (source, seed): {name: done[key, source, seed, name].trajectory for name in names}
-            for source in SOURCES
-            for seed in seeds
-        }
-        for key in _FULL
+        figure: {key: {name: done[setup, *key, name].trajectory for name in names} for key in each}
+        for setup, figure in _FULL.items()
     }
-    measured: dict[str, Any] = {
-        "groups": list(names),
-        "distinguishability": {name: [far[MODEL, seed][name] for seed in seeds] for name in names},
-        "last-layer": {
-            variant: _orders({key[1:]: runs for key, runs in head.items() if key[0] == variant}, far, seeds)
-            for variant in context.variants
-        },
-        "drift": _drifts({key[1:]: runs for key, runs in head.items() if key[0] == "text"}, far, seeds),
-        "theorem": _theorem(feats, descent, names, seeds),
-        "first update": _first_update(feats, descent, names, seeds),
-        "null": _null(feats, context),
-        "counts": _counts(context),
-    }
-    measured |= {key: _orders(runs, far, seeds) for key, runs in whole.items()}
-    crowded = _crowded(done, _many(context), seeds)
-    if crowded is not None:
-        measured["many"] = {"behaviours": len(_many(context)), **crowded}
-    other, notes = None, []
-    if context.other_model() is not None:
-        their = {
-            (source, seed): _distances(done["features", f"other {source}", seed].features, names)
-            for source in SOURCES
-            for seed in seeds
-        }
-        other = {
-            (source, seed): {name: done[_OTHER, source, seed, name].trajectory for name in names}
-            for source in SOURCES
-            for seed in seeds
-        }
-        measured[_OTHER] = _orders(other, their, seeds)
+    rows, lacking, notes = [], {}, []
+    for key in each:
+        rows += [*_head_rows(head["text", *key], far[key], *key), *_null(feats[key], context, *key)]
+        rows += _updates(feats[key], descent[key], *key)
+        for figure, runs in whole.items():
+            rows += _order_rows(runs[key], far[key], figure, *key)
+    if context.compat:
+        for seed in seeds:
+            rows += _order_rows(head["code", MODEL, seed], far[MODEL, seed], _HEAD, CODE, seed)
+    crowded = {}
+    if many:
+        for key in each:
+            runs = dict(zip(many, done["many", *key].trajectories, strict=True))
+            distances = _distances(done["features, many", *key].features, many)
+            rows += _order_rows(runs, distances, _MANY, *key)
+            crowded |= {(*key, split): _by_step(runs, distances, split) for split in SPLIT_WORDS}
     else:
+        lacking[_MANY] = "the data has no more behaviours than the figure shows"
+    other = None
+    if context.other_model() is None:
+        lacking[_OTHER] = "one model was given; give a second --model"
         notes.append("One model was given, so Figure 10 is drawn from it, and its claim is not testable.")
+    else:
+        other = {key: {name: done["full-other", *key, name].trajectory for name in names} for key in each}
+        for source, seed in each:
+            theirs = _distances(done["features", f"other {source}", seed].features, names)
+            rows += _order_rows(other[source, seed], theirs, _OTHER, source, seed)
     if context.compat and not context.source(MODEL, 0, "last-layer").rms_norm:
         notes.append("The final norm of this model is no RMSNorm, so the code's second norm does not apply to it.")
-    order = sorted(names, key=lambda name: float(np.mean(measured["distinguishability"][name])))
+    order = sorted(names, key=lambda name: float(np.mean([far[MODEL, seed][name] for seed in seeds])))
     if list(order) != list(names):
         notes.append("Colours follow the order of distinguishability on this model, purple the least.")
+    measured = Rows(
+        rows,
+        lacking=lacking,
+        facts={"theorem": _theorem(feats, descent, names, seeds), "counts": _counts(context)},
+    )
     figures = [
         _examples(context),
         *_head_figures(context, head, order, seeds),
-        *([] if crowded is None else [_many_figure(measured["many"])]),
-        *(_loss_figure(id, whole[key], order, seeds, ("train", "held_out")) for key, id in _FULL.items()),
-        _loss_figure(f"{_A}-fig10", other or whole["full"], order, seeds, ("train",)),
-        _null_figure(measured["null"], names),
-        _update_figure(measured["first update"]),
+        *([_many_figure(crowded, seeds, len(many))] if many else []),
+        *(_loss_figure(figure, runs, order, seeds, ("train", "held_out")) for figure, runs in whole.items()),
+        _loss_figure(_OTHER, other or whole[_FULL["full"]], order, seeds, ("train",)),
+        _null_figure(measured, names),
+        _update_figure(measured),
     ]
     return Results(measured=measured, figures=tuple(figures), notes=tuple(notes))
 
@@ -219,71 +198,39 @@ def _distances(feats: FeatureSet, names: Sequence[str]) -> dict[str, float]:
     return {name: distance(feats, feats.members(name)) for name in names}
 
 
-def _orders(
-    runs: Mapping[tuple[str, int], Mapping[str, Trajectory]],
-    far: Mapping[tuple[str, int], Mapping[str, float]],
-    seeds: Sequence[int],
-) -> dict[str, Any]:
-    """Per source, split, phase and seed: how the fall of the loss follows distinguishability; and what was learned."""
-    found: dict[str, Any] = {}
-    for source in SOURCES:
-        mine: dict[str, Any] = {"accuracy": [], "train": {}, "held_out": {}}
-        for split in ("train", "held_out"):
-            mine[split] = {phase: [] for phase in PHASES}
-        for seed in seeds:
-            trajectories = runs[source, seed]
-            distances = [far[source, seed][name] for name in trajectories]
-            for split in ("train", "held_out"):
-                fallen = [falls(*run.curve("loss", group=name, split=split)) for name, run in trajectories.items()]
-                for phase in PHASES:
-                    mine[split][phase].append(spearman(distances, [fall[phase] for fall in fallen]))
-            mine["accuracy"].append(accuracy_alone(trajectories))
-        found[source] = mine
-    return found
+def _order_rows(
+    runs: Mapping[str, Trajectory], far: Mapping[str, float], figure: str, source: str, seed: int
+) -> list[Row]:
+    """How far the loss of each behaviour fell, what was learned, and its distinguishability."""
+    mine = {"figure": figure, "source": source, "seed": seed}
+    found = [Row(quantity="distinguishability", value=far[name], group=name, **mine) for name in runs]
+    return [*found, *rows_alone(runs, **mine)]
 
 
-def _crowded(done: Done, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any] | None:
-    """The order over many behaviours, each alone: at the phases, and at every step that was recorded."""
-    if not names:
-        return None
-    keys = [(source, seed) for source in SOURCES for seed in seeds]
-    far = {key: _distances(done["features, many", *key].features, names) for key in keys}
-    runs = {key: dict(zip(names, done["many", *key].trajectories, strict=True)) for key in keys}
-    found = _orders(runs, far, seeds)
-    for source, split in itertools.product(SOURCES, ("train", "held_out")):
-        steps, rows = np.array([]), []
-        for seed in seeds:
-            curves = {name: run.curve("loss", group=name, split=split) for name, run in runs[source, seed].items()}
-            steps = next(iter(curves.values()))[0][1:]
-            fallen = np.array([LOG2 - losses[1:] for _, losses in curves.values()])
-            distances = [far[source, seed][name] for name in names]
-            rows.append([spearman(distances, column) for column in fallen.T.tolist()])
-        found[source][split]["steps"], found[source][split]["by step"] = steps.tolist(), rows
-    return found
+def _head_rows(runs: Mapping[str, Trajectory], far: Mapping[str, float], source: str, seed: int) -> list[Row]:
+    """Of the head: falls, and how far the weights went; what it learned stands under every figure drawn from it."""
+    found = _order_rows(runs, far, _HEAD, source, seed)
+    for name, run in runs.items():
+        mine = {"source": source, "seed": seed, "group": name}
+        steps, drift = run.curve("drift", group=name)
+        tenth = max(1.0, 0.1 * float(steps[-1]))
+        rate = at_step(steps, drift, tenth) / tenth
+        straight = float(drift[-1]) / float(steps[-1]) / rate if rate > 0 else float("nan")
+        found += [
+            Row(quantity="distinguishability", value=far[name], figure=_DRIFT, **mine),
+            Row(quantity="drift", value=float(drift[-1]), figure=_DRIFT, **mine),
+            Row(quantity="straightness", value=straight, figure=_DRIFT, **mine),
+        ]
+    learned = [row for row in found if row.quantity == "accuracy"]
+    return found + [row._replace(figure=figure) for figure in (_DRIFT, _NULL, _UPDATE) for row in learned]
 
 
-def _drifts(
-    runs: Mapping[tuple[str, int], Mapping[str, Trajectory]],
-    far: Mapping[tuple[str, int], Mapping[str, float]],
-    seeds: Sequence[int],
-) -> dict[str, Any]:
-    """Whether the weight change grows along a straight line, and how its size follows distinguishability."""
-    found: dict[str, Any] = {}
-    for source in SOURCES:
-        straight, order = [], []
-        for seed in seeds:
-            ends, shares = [], []
-            for name, run in runs[source, seed].items():
-                steps, drift = run.curve("drift", group=name)
-                tenth = max(1.0, 0.1 * float(steps[-1]))
-                rate = at_step(steps, drift, tenth) / tenth
-                shares.append(float(drift[-1]) / float(steps[-1]) / rate if rate > 0 else float("nan"))
-                ends.append(float(drift[-1]))
-            straight.append(float(np.mean(shares)))
-            order.append(spearman([far[source, seed][name] for name in runs[source, seed]], ends))
-        found[source] = {"straight": straight, "order": order}
-    found["accuracy"] = {source: [accuracy_alone(runs[source, seed]) for seed in seeds] for source in SOURCES}
-    return found
+def _by_step(runs: Mapping[str, Trajectory], far: Mapping[str, float], split: str) -> tuple[list[float], list[float]]:
+    """The order over many behaviours at every step that was recorded."""
+    curves = {name: run.curve("loss", group=name, split=split) for name, run in runs.items()}
+    steps = next(iter(curves.values()))[0][1:]
+    fallen = np.array([LOG2 - losses[1:] for _, losses in curves.values()])
+    return steps.tolist(), [spearman([far[name] for name in runs], column) for column in fallen.T.tolist()]
 
 
 def _theorem(
@@ -326,59 +273,26 @@ def _trained(feats: FeatureSet, name: str) -> Any:
     return constants(*sides(feats, trained_rows(feats, name)))
 
 
-def _first_update(
-    feats: Mapping[tuple[str, int], FeatureSet],
-    runs: Mapping[tuple[str, int], Mapping[str, Trajectory]],
-    names: Sequence[str],
-    seeds: Sequence[int],
-) -> dict[str, Any]:
-    """First full-batch update against the weighted gap of the pairs trained on, and against distinguishability."""
-    found: dict[str, Any] = {}
-    for source in SOURCES:
-        points, shares, slopes = [], [], []
-        for seed in seeds:
-            xs, ys, gaps = [], [], []
-            for name in names:
-                run = runs[source, seed][name]
-                c = _trained(feats[source, seed], name)
-                steps, drift = run.curve("drift", group=name)
-                first = at_step(steps, drift, 1.0)
-                factor = np.sqrt(2) / 4 * run.settings["learning_rate"] * run.settings["beta"]
-                xs.append(c.gap)
-                gaps.append(c.weighted_gap)
-                ys.append(first / factor)
-                points.append((name, seed, c.gap, first / factor))
-            shares.append(_r_squared(np.array(xs), np.array(ys)))
-            slopes.append(float(np.array(ys) @ np.array(gaps) / (np.array(gaps) @ np.array(gaps))))
-        found[source] = {"points": points, "r_squared": shares, "slope": slopes}
-    return found
+def _updates(feats: FeatureSet, runs: Mapping[str, Trajectory], source: str, seed: int) -> Iterator[Row]:
+    """First full-batch update, gap of the pairs trained on, and weighted gap, of each behaviour."""
+    for name, run in runs.items():
+        c = _trained(feats, name)
+        factor = np.sqrt(2) / 4 * run.settings["learning_rate"] * run.settings["beta"]
+        update = at_step(*run.curve("drift", group=name), 1.0) / factor
+        for quantity, value in (("gap", c.gap), ("weighted gap", c.weighted_gap), ("update", update)):
+            yield Row(quantity=quantity, value=value, figure=_UPDATE, source=source, seed=seed, group=name)
 
 
-def _r_squared(x: np.ndarray, y: np.ndarray) -> float:
-    """Share of the variance of y that the best multiple of x explains; below 0 where the mean of y does better.
-
-    Example:
-        >>> _r_squared(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
-        1.0
-    """
-    slope = float(x @ y / (x @ x))
-    return 1 - float(np.sum((y - slope * x) ** 2) / np.sum((y - y.mean()) ** 2))
-
-
-def _null(feats: Mapping[tuple[str, int], FeatureSet], context: Context) -> dict[str, Any]:
+def _null(feats: FeatureSet, context: Context, source: str, seed: int) -> Iterator[Row]:
     """Distinguishability beside that of random labels."""
-    found: dict[str, Any] = {}
-    for source in SOURCES:
-        rows, share, z = [], [], []
-        for seed in context.seeds:
-            apart = separation(
-                feats[source, seed], permutations=context.preset.relabellings, bootstraps=1, folds=2, seed=seed
-            )
-            share.append(float(np.mean([group.null_p_adjusted < _SIGNIFICANT for group in apart.groups])))
-            z.append(float(np.mean([group.null_z for group in apart.groups])))
-            rows += [(group.name, seed, group.distinguishability, group.null_rms) for group in apart.groups]
-        found[source] = {"rows": rows, "share": share, "z": z}
-    return found
+    apart = separation(feats, permutations=context.preset.relabellings, bootstraps=1, folds=2, seed=seed)
+    for group in apart.groups:
+        numbers = {
+            "distinguishability": group.distinguishability, "random labels": group.null_rms, "z": group.null_z,
+            "significant": float(group.null_p_adjusted < _SIGNIFICANT),
+        }  # fmt: skip
+        for quantity, value in numbers.items():
+            yield Row(quantity=quantity, value=value, figure=_NULL, source=source, seed=seed, group=group.name)
 
 
 # figures -------------------------------------------------------------------------------------------------------------
@@ -431,20 +345,20 @@ def _head_figures(
     return figures
 
 
-def _many_figure(found: Mapping[str, Any]) -> Figure:
+def _many_figure(found: Mapping[Any, tuple[list[float], list[float]]], seeds: Sequence[int], many: int) -> Figure:
     """How the order over many behaviours fares while they are learned."""
     looks = {MODEL: ("model", "solid"), TWIN: ("untrained twin", "dashed")}
     lines = []
     for split, shade in (("train", 0.1), ("held_out", 0.7)):
         for source, (who, style) in looks.items():
-            mine = found[source][split]
-            label = f"{who}, {_WORD[split]} loss"
-            lines.append(mean_line(label, mine["steps"], mine["by step"], shade=shade, style=style))
+            curves = [found[source, seed, split] for seed in seeds]
+            label = f"{who}, {SPLIT_WORDS[split]} loss"
+            lines.append(mean_line(label, curves[-1][0], [rows for _, rows in curves], shade=shade, style=style))
     return Figure(
-        spec=spec_of(f"{_A}-fig03"),
+        spec=spec_of(_HEAD),
         part="b",
         panels=(Panel(kind="lines", x_label="Step", y_label="Rank correlation", lines=tuple(lines)),),
-        caption=f"Distinguishability against the fall of the loss so far, over {found['behaviours']} behaviours, each "
+        caption=f"Distinguishability against the fall of the loss so far, over {many} behaviours, each "
         "by itself: full-batch descent of the last layer at half of the largest stable step of all together. Lines: "
         "mean of the seeds; bands: their range.",
     )
@@ -492,16 +406,16 @@ def _loss_figure(
     )
 
 
-def _null_figure(null: Mapping[str, Any], names: Sequence[str]) -> Figure:
+def _null_figure(measured: Rows, names: Sequence[str]) -> Figure:
     rows = []
     for name in names:
         cells = [name]
-        for source in SOURCES:
-            mine = [row for row in null[source]["rows"] if row[0] == name]
-            cells += [f"{np.mean([row[2] for row in mine]):.3g}", f"{np.mean([row[3] for row in mine]):.3g}"]
+        for source, quantity in itertools.product(SOURCES, ("distinguishability", "random labels")):
+            mine = measured.pick(quantity, {"figure": _NULL, "group": name}, source)
+            cells.append(f"{np.mean([found[name] for found in mine.values()]):.3g}")
         rows.append(tuple(cells))
     return Figure(
-        spec=spec_of(f"{_A}-experiment01"),
+        spec=spec_of(_NULL),
         panels=(
             Panel(
                 kind="table",
@@ -514,20 +428,16 @@ def _null_figure(null: Mapping[str, Any], names: Sequence[str]) -> Figure:
     )
 
 
-def _update_figure(update: Mapping[str, Any]) -> Figure:
+def _update_figure(measured: Rows) -> Figure:
     lines = []
     for source, label, shade in ((MODEL, "model", 0.1), (TWIN, "untrained twin", 0.7)):
-        points = sorted(update[source]["points"], key=lambda point: point[2])
-        lines.append(
-            Line(
-                label=label, x=np.array([point[2] for point in points]), y=np.array([point[3] for point in points]),
-                shade=shade, style="points",
-            )
-        )  # fmt: skip
+        x, y = (np.array(measured.values(quantity, {"figure": _UPDATE}, source)) for quantity in ("gap", "update"))
+        order = np.argsort(x, kind="stable")
+        lines.append(Line(label=label, x=x[order], y=y[order], shade=shade, style="points"))
     far = max(float(line.x.max()) for line in lines)
     lines.append(Line(label="equal", x=np.array([0.0, far]), y=np.array([0.0, far]), style="dashed"))
     return Figure(
-        spec=spec_of(f"{_A}-experiment02"),
+        spec=spec_of(_UPDATE),
         panels=(
             Panel(
                 kind="lines",
@@ -544,149 +454,8 @@ def _update_figure(update: Mapping[str, Any]) -> Figure:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_order(key: str, split: str, phase: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if key not in measured:
-            return untestable(_LACKING[key])
-        found = measured[key] if "text" not in measured[key] else measured[key]["text"]
-        if len(measured["groups"]) < 3:
-            return untestable(f"an order takes 3 behaviours, and there are {len(measured['groups'])}")
-        judged = above(
-            Measured(
-                model=found[MODEL][split][phase], twin=found[TWIN][split][phase], accuracy=found[MODEL]["accuracy"],
-                twin_accuracy=found[TWIN]["accuracy"],
-            ),
-            0.0, what="rank correlation", least=-1, most=1,
-        )  # fmt: skip
-        if "code" in measured[key]:
-            code = over_seeds(measured[key]["code"][MODEL][split][phase], least=-1, most=1)
-            judged = replace(judged, evidence={**judged.evidence, "as the published code does": code.to_json()})
-        return judged
-
-    return judge
-
-
-def _judge_fading(split: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if "many" not in measured:
-            return untestable(_LACKING["many"])
-        found = measured["many"]
-        changes = {
-            source: np.subtract(found[source][split]["late"], found[source][split]["early"]).tolist()
-            for source in SOURCES
-        }
-        return above(
-            Measured(
-                model=changes[MODEL], twin=changes[TWIN], accuracy=found[MODEL]["accuracy"],
-                twin_accuracy=found[TWIN]["accuracy"],
-            ),
-            -_FADED, what="change of the rank correlation", least=-2, most=2,
-        )  # fmt: skip
-
-    return judge
-
-
-_ORDER_RULE = (
-    "Spearman's rank correlation, over behaviours, of distinguishability with the fall of the {split} loss {phase}: "
-    "holds where the lower end of its 95 % interval over seeds is above 0. " + BEYOND
-)
-
-
-_PLACES = (
-    ("last-layer", f"{_A}-fig03", "Last layer", ("train",), tuple(PHASES)),
-    ("full", f"{_A}-fig06", "Whole model", ("train", "held_out"), tuple(PHASES)),
-    (_OTHER, f"{_A}-fig10", "Whole model, another model", ("train",), ("area",)),
-    ("full-beta-0.001", f"{_A}-fig17", "Whole model, beta 0.001", ("train", "held_out"), ("area",)),
-    ("full-beta-0.1", f"{_A}-fig18", "Whole model, beta 0.1", ("train", "held_out"), ("area",)),
-    ("full-beta-1", f"{_A}-fig19", "Whole model, beta 1", ("train", "held_out"), ("area",)),
-)
-"""Where the paper shows losses in order: key, figure, in words, splits, and the phases that are judged apart."""
-
-
-def _order_claims() -> list[Claim]:
-    return [
-        Claim(
-            id=f"{id}-{_WORD[split]}-{phase}",
-            figure=id,
-            statement=f"{what}: the {_WORD[split]} loss of a more distinguishable behaviour falls faster, "
-            f"{PHASES[phase]}.",
-            rule=_ORDER_RULE.format(split=_WORD[split], phase=PHASES[phase]),
-            judge=_judge_order(key, split, phase),
-            paper_value="the five curves are in the order of distinguishability",
-        )
-        for key, id, what, splits, phases in _PLACES
-        for split in splits
-        for phase in phases
-    ]
-
-
-_WORD = {"train": "training", "held_out": "test"}
-
-
-def _judge_drift(quantity: str, threshold: float, what: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        found = measured["drift"]
-        return above(
-            Measured(
-                model=found[MODEL][quantity], twin=found[TWIN][quantity], accuracy=found["accuracy"][MODEL],
-                twin_accuracy=found["accuracy"][TWIN],
-            ),
-            threshold, what=what, **({"least": -1, "most": 1} if quantity == "order" else {}),
-        )  # fmt: skip
-
-    return judge
-
-
-def _judge_published_bound(measured: Mapping[str, Any]) -> Judged:
-    found = measured["theorem"]
-    kept = found["published"] <= 1 + _EQUAL
-    told = f"at most {found['published']:.3g} of the bound"
-    evidence = {"largest_share": found["published"], "conditions_that_fail": found["failing"]}
-    if not found["applies"]:
-        return Judged(
-            holds=None, measured=told, evidence=evidence,
-            because="its conditions fail here, so it says nothing: " + "; ".join(found["failing"]),
-        )  # fmt: skip
-    return Judged(
-        holds=kept, measured=told, because="largest share over behaviours, steps and seeds", evidence=evidence
-    )
-
-
-def _judge_repaired_bound(measured: Mapping[str, Any]) -> Judged:
-    found = measured["theorem"]
-    low, high = found["first"]
-    holds = found["repaired"] <= 1 + _EQUAL and low >= 1 - _EQUAL
-    return Judged(
-        holds=holds,
-        measured=f"at most {found['repaired']:.6g} of the bound, {low:.6g} to {high:.6g} of it at the first step",
-        because="over all behaviours, steps and seeds",
-        evidence={"largest_share": found["repaired"], "first_step": [low, high]},
-    )
-
-
-def _judge_null(measured: Mapping[str, Any]) -> Judged:
-    found, accuracy = measured["null"], measured["last-layer"]["text"]
-    shares = over_seeds(found[MODEL]["share"], least=0, most=1)
-    judged = above(
-        Measured(
-            model=found[MODEL]["z"], twin=found[TWIN]["z"], accuracy=accuracy[MODEL]["accuracy"],
-            twin_accuracy=accuracy[TWIN]["accuracy"],
-        ),
-        2.0, what="mean z of distinguishability under random labels",
-    )  # fmt: skip
-    if judged.holds is None:
-        return judged
-    most = shares.value > 0.5
-    return replace(
-        judged,
-        holds=judged.holds and most,
-        because=f"{judged.because}, and {shares.value:.0%} of the behaviours reach an adjusted p of {_SIGNIFICANT:g}",
-        evidence={**judged.evidence, **as_evidence({"share_significant": shares})},
-    )
-
-
-def _judge_counts(measured: Mapping[str, Any]) -> Judged:
-    found = measured["counts"]
+def _judge_counts(_: Claim, rows: Rows) -> Judged:
+    found = rows.facts["counts"]
     if found is None:
         return untestable("none of the data is Persona")
     others = {name: counts for name, counts in found.items() if counts != [_PER_ANSWER, _PER_ANSWER]}
@@ -699,49 +468,55 @@ def _judge_counts(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_update(measured: Mapping[str, Any]) -> Judged:
-    found, accuracy = measured["first update"], measured["last-layer"]["text"]
-    judged = above(
-        Measured(
-            model=found[MODEL]["r_squared"], twin=found[TWIN]["r_squared"], accuracy=accuracy[MODEL]["accuracy"],
-            twin_accuracy=accuracy[TWIN]["accuracy"],
-        ),
-        _PROPORTIONAL, what="R²", most=1,
-    )  # fmt: skip
-    slope = over_seeds(found[MODEL]["slope"])
-    return replace(judged, evidence={**judged.evidence, **as_evidence({"slope_on_weighted_gap": slope})})
+def _judge_published_bound(_: Claim, rows: Rows) -> Judged:
+    found = rows.facts["theorem"]
+    told = f"at most {found['published']:.3g} of the bound"
+    evidence = {"largest_share": found["published"], "conditions_that_fail": found["failing"]}
+    if not found["applies"]:
+        why = "its conditions fail here, so it says nothing: " + "; ".join(found["failing"])
+        return Judged(holds=None, measured=told, evidence=evidence, because=why)
+    kept = found["published"] <= 1 + _EQUAL
+    return Judged(
+        holds=kept, measured=told, because="largest share over behaviours, steps and seeds", evidence=evidence
+    )
 
 
-def _many_claims() -> list[Claim]:
-    """The order of Figure 3 over many behaviours, where an interval says more than over five, and whether it lasts."""
-    found = []
-    for split, word in _WORD.items():
-        found += [
-            Claim(
-                id=f"{_A}-fig03-many-{word}-{phase}",
-                figure=f"{_A}-fig03",
-                place="Section 4.2",
-                statement=f"Last layer, many behaviours: the {word} loss of a more distinguishable one falls faster, "
-                f"{PHASES[phase]}.",
-                rule=_ORDER_RULE.format(split=word, phase=PHASES[phase]),
-                judge=_judge_order("many", split, phase),
-            )
-            for phase in ("early", "late")
-        ]
-        found.append(
-            Claim(
-                id=f"{_A}-fig03-many-{word}-lasts",
-                figure=f"{_A}-fig03",
-                place="Section 4.2",
-                statement=f"Last layer, many behaviours: the order of the {word} losses does not fade while they fall.",
-                rule="The rank correlation of distinguishability with the fall of the loss at the end, less that at a "
-                f"tenth of the steps: holds where the lower end of its 95 % interval over seeds is above -{_FADED:g}. "
-                + BEYOND,
-                judge=_judge_fading(split),
-            )
-        )
-    return found
+def _judge_repaired_bound(_: Claim, rows: Rows) -> Judged:
+    found = rows.facts["theorem"]
+    low, high = found["first"]
+    return Judged(
+        holds=found["repaired"] <= 1 + _EQUAL and low >= 1 - _EQUAL,
+        measured=f"at most {found['repaired']:.6g} of the bound, {low:.6g} to {high:.6g} of it at the first step",
+        because="over all behaviours, steps and seeds",
+        evidence={"largest_share": found["repaired"], "first_step": [low, high]},
+    )
 
+
+def _judge_null(claim: Claim, rows: Rows) -> Judged:
+    came = judged(claim, rows)
+    if came.holds is None:
+        return came
+    shares = over_seeds(mean("significant")(rows, claim.chosen, MODEL), least=0, most=1)
+    return replace(
+        came,
+        holds=came.holds and shares.value > 0.5,
+        because=f"{came.because}, and {shares.value:.0%} of the behaviours reach an adjusted p of {_SIGNIFICANT:g}",
+        evidence={**came.evidence, **as_evidence({"share_significant": shares})},
+    )
+
+
+_ORDER = rank("distinguishability", "fall")
+_IN_ORDER = "the five curves are in the order of distinguishability"
+_BOTH, _WHOLE_RUN = ("train", "held_out"), ("area",)
+_SHOWN = (
+    (_HEAD, "Last layer", ("train",), tuple(PHASES)),
+    (_FULL["full"], "Whole model", _BOTH, tuple(PHASES)),
+    (_OTHER, "Whole model, another model", ("train",), _WHOLE_RUN),
+    (_FULL["full-beta-0.001"], "Whole model, beta 0.001", _BOTH, _WHOLE_RUN),
+    (_FULL["full-beta-0.1"], "Whole model, beta 0.1", _BOTH, _WHOLE_RUN),
+    (_FULL["full-beta-1"], "Whole model, beta 1", _BOTH, _WHOLE_RUN),
+)
+"""Where the paper shows losses in order: figure, in words, splits, and the phases that are judged apart."""
 
 CLAIMS = (
     Claim(
@@ -749,65 +524,110 @@ CLAIMS = (
         figure=f"{_A}-fig01",
         place="Section 3, source error X-18",
         statement="Every behaviour has 500 statements of each answer.",
-        rule=f"Rows of the data, none drawn: holds where every behaviour has {_PER_ANSWER} with either answer.",
-        judge=_judge_counts,
+        said=f"Rows of the data, none drawn: holds where every behaviour has {_PER_ANSWER} with either answer.",
+        twin="",
+        code=_judge_counts,
         paper_value="500 and 500",
     ),
-    *_order_claims(),
-    *_many_claims(),
+    *(
+        Claim(
+            id=f"{figure}-{SPLIT_WORDS[split]}-{phase}",
+            figure=figure,
+            statement=f"{what}: the {SPLIT_WORDS[split]} loss of a more distinguishable behaviour falls faster, "
+            f"{PHASES[phase]}.",
+            statistic=_ORDER,
+            select={"split": split, "step": phase},
+            beside={"as the published code does": {"source": CODE}},
+            paper_value=_IN_ORDER,
+        )
+        for figure, what, splits, phases in _SHOWN
+        for split in splits
+        for phase in phases
+    ),
+    *(
+        claim
+        for split, word in SPLIT_WORDS.items()
+        for claim in (
+            *(
+                Claim(
+                    id=f"{_HEAD}-many-{word}-{phase}",
+                    figure=_HEAD,
+                    place="Section 4.2",
+                    statement=f"Last layer, many behaviours: the {word} loss of a more distinguishable one falls "
+                    f"faster, {PHASES[phase]}.",
+                    statistic=_ORDER,
+                    select={"figure": _MANY, "split": split, "step": phase},
+                )
+                for phase in ("early", "late")
+            ),
+            Claim(
+                id=f"{_HEAD}-many-{word}-lasts",
+                figure=_HEAD,
+                place="Section 4.2",
+                statement=f"Last layer, many behaviours: the order of the {word} losses does not fade while they fall.",
+                statistic=_ORDER,
+                select={"figure": _MANY, "split": split, "step": "late"},
+                less={"step": "early"},
+                threshold=-_FADED,
+                short="change of the rank correlation",
+            ),
+        )
+    ),
     Claim(
-        id=f"{_A}-fig04-linear",
-        figure=f"{_A}-fig04",
+        id=f"{_DRIFT}-linear",
+        figure=_DRIFT,
         statement="The norm of the weight change increases linearly.",
-        rule=f"Growth per step over the whole run, over that of its first tenth, mean over behaviours: holds where the "
-        f"lower end of its 95 % interval over seeds is above {_STRAIGHT:g}. " + BEYOND,
-        judge=_judge_drift("straight", _STRAIGHT, "growth per step, whole run over its first tenth:"),
+        statistic=mean("straightness", short="growth per step, whole run over its first tenth:"),
+        threshold=_STRAIGHT,
         paper_value="“indeed increases linearly”",
     ),
     Claim(
-        id=f"{_A}-fig04-order",
-        figure=f"{_A}-fig04",
+        id=f"{_DRIFT}-order",
+        figure=_DRIFT,
         statement="The weight change is larger for behaviours with stronger distinguishability.",
-        rule="Spearman's rank correlation, over behaviours, of distinguishability with the norm of the weight change "
-        "at the end: holds where the lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge_drift("order", 0.0, "rank correlation"),
+        statistic=rank("distinguishability", "drift"),
         paper_value="“significantly higher for behaviors with stronger distinguishability”",
     ),
     Claim(
-        id=f"{_A}-fig04-theorem",
-        figure=f"{_A}-fig04",
+        id=f"{_DRIFT}-theorem",
+        figure=_DRIFT,
         place="Theorem 4.1",
         statement="The weight change stays below 6 beta' rate t d^(Delta - 1/2).",
-        rule="Full-batch runs: holds where no measured change, over behaviours, steps and seeds, is above the bound; "
+        said="Full-batch runs: holds where no measured change, over behaviours, steps and seeds, is above the bound; "
         "not testable where a condition of the theorem fails.",
-        judge=_judge_published_bound,
+        twin="",
+        code=_judge_published_bound,
     ),
     Claim(
-        id=f"{_A}-fig04-repaired",
-        figure=f"{_A}-fig04",
+        id=f"{_DRIFT}-repaired",
+        figure=_DRIFT,
         place="Theorem 4.1, repaired (source errors X-2 and X-4)",
         statement="The weight change stays below √2/4 rate beta t ‖b_w‖, and equals it at the first step.",
-        rule="Full-batch runs: holds where no measured change is above the bound by more than a millionth of it, and "
+        said="Full-batch runs: holds where no measured change is above the bound by more than a millionth of it, and "
         "the first step is within a millionth of it, over behaviours, steps and seeds.",
-        judge=_judge_repaired_bound,
+        twin="",
+        code=_judge_repaired_bound,
+        kind="algebra",
     ),
     Claim(
-        id=f"{_A}-experiment01-null",
-        figure=f"{_A}-experiment01",
+        id=f"{_NULL}-null",
+        kind="ours",
+        figure=_NULL,
         statement="Aligned labels are more distinguishable than random ones.",
-        rule="Mean over behaviours of the z of distinguishability among random relabellings: holds where the lower end "
-        "of its 95 % interval over seeds is above 2, and more than half of the behaviours have a p, adjusted for "
-        f"their number, under {_SIGNIFICANT:g}. " + BEYOND,
-        judge=_judge_null,
+        statistic=mean("z", short="mean z of distinguishability under random labels"),
+        threshold=2.0,
+        note="More than half of the behaviours, besides, must have a p, adjusted for their number, under "
+        f"{_SIGNIFICANT:g}.",
+        code=_judge_null,
     ),
     Claim(
-        id=f"{_A}-experiment02-proportional",
-        figure=f"{_A}-experiment02",
+        id=f"{_UPDATE}-proportional",
+        kind="ours",
+        figure=_UPDATE,
         statement="The size of the weight update is proportional to distinguishability.",
-        rule="R² of the best multiple of distinguishability (of the pairs trained on) for the first full-batch update, "
-        f"over behaviours: holds where the lower end of its 95 % interval over seeds is above {_PROPORTIONAL:g}. "
-        + BEYOND,
-        judge=_judge_update,
+        statistic=multiple("gap", "update"),
+        threshold=_PROPORTIONAL,
+        beside={"slope_on_weighted_gap": {"statistic": through_origin("weighted gap", "update")}},
     ),
 )
 
@@ -817,5 +637,5 @@ RECIPE = Recipe(
     claims=CLAIMS,
     runs=_runs,
     results=_results,
-    setups=("last-layer", *_FULL, _OTHER),
+    setups=("last-layer", *_FULL, "full-other"),
 )

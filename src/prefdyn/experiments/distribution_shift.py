@@ -7,8 +7,8 @@ alike.
 """
 
 import importlib.util
-import math
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,14 +16,24 @@ import numpy as np
 
 from prefdyn.diagnostics.orthogonality import embedding, principal_axes
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below
+from prefdyn.experiments.claims import Claim, single, unbounded
+from prefdyn.experiments.context import MODEL, SOURCES, Context
+from prefdyn.experiments.judging import Judged, untestable
 from prefdyn.experiments.published import CONTRASTED, FIVE, PICTURED, UMAP, persona
-from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Line, Panel, Plan, Recipe, Results, untestable
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results
+from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.experiments.run import ModelChoice
-from prefdyn.experiments.separability import CLOUDS, MEASURES, RATIOS, READERS, SPLITS, change, folded, separability
+from prefdyn.experiments.separability import (
+    CLOUDS,
+    MEASURES,
+    RATIOS,
+    SPLITS,
+    change,
+    farther,
+    moved,
+    separability,
+)
 from prefdyn.experiments.sides import distance
-from prefdyn.experiments.statistics import over_seeds
 from prefdyn.features import FeatureSet
 
 _A = "2403.18742"
@@ -35,6 +45,7 @@ _BEHAVIOURS = ("08", "23", "24", "25", "26")
 """The five behaviours at one beta."""
 _BETAS = ("20", "08", "21", "22")
 """One behaviour at four betas."""
+_STATES, _ALL, _EVERY_BETA = f"{_A}-fig02", f"{_A}-fig08 all behaviours", f"{_A}-fig22 every beta"
 _ALIKE = 1e-3
 """Relative distance up to which two log-probability differences count as equal."""
 
@@ -110,23 +121,20 @@ def _contrasted(context: Context) -> tuple[str, str, str] | None:
 
 def _results(context: Context, done: Done) -> Results:
     drawn, seeds = _pictured(context), context.seeds
-    shifts = {
-        variant: {
-            number: {source: _shift(done, variant, number, source, seeds) for source in SOURCES}
-            for number in drawn
-            if variant in _variants(context, number)
-        }
-        for variant in context.variants
-    }
-    one_model = context.other_model() is None
     contrasted = _contrasted(context)
-    measured: dict[str, Any] = {
-        "drawn": drawn,
-        "one model": one_model,
-        "shifts": shifts,
-        "contrast": None if contrasted is None else _contrast(done, seeds),
-        "twice": _norm_twice(done) if "twice" in done else None,
-    }
+    lacking, rows = {}, _contrast(done, seeds) if contrasted else []
+    if contrasted is None:
+        lacking[_STATES] = f"the data lacks {' or '.join(CONTRASTED)}"
+    shifts = {number: _shift(done, number, _variants(context, number), seeds) for number in drawn}
+    together = ((_ALL, _BEHAVIOURS), (_EVERY_BETA, _BETAS), *((f"{_A}-fig{number}", (number,)) for number in drawn))
+    for figure, numbers in together:
+        mine = [row._replace(figure=figure, group=number) for number in numbers for row in shifts[number]]
+        coded = all("code" in _variants(context, number) for number in numbers)
+        rows += [row for row in mine if coded or row.source != CODE]
+    one_model = context.other_model() is None
+    if one_model:
+        lacking |= {f"{_A}-fig{number}": "one model was given; give a second --model" for number in _OTHER}
+    measured = Rows(rows, lacking=lacking, facts={"twice": _norm_twice(done) if "twice" in done else None})
     figures = [_states_figure(context, done, contrasted)]
     figures += [_before_and_after(context, done, number, name, measured) for number, name in drawn.items()]
     notes = [_WAYS[_way()]]
@@ -141,46 +149,42 @@ def _results(context: Context, done: Done) -> Results:
     return Results(measured=measured, figures=tuple(figures), notes=tuple(notes))
 
 
-def _shift(done: Done, variant: str, number: str, source: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """Split to measure to how far it moved, seed by seed; and what was learned."""
-    name = done["trained", number, source, seeds[0]].run.pairs.groups[0]
-    before, after = (
-        [separability(done[when, variant, number, source, seed].features) for seed in seeds]
-        for when in ("before", "after")
-    )
-    moved = list(zip(before, after, strict=True))
-    found: dict[str, Any] = {
-        split: {
-            measure: [change(measure, one[split][measure], other[split][measure]) for one, other in moved]
-            for measure in (*CLOUDS, *(READERS if split == "held_out" else ()))
-        }
-        for split in SPLITS
-    }
-    found["accuracy"] = [
-        done["trained", number, source, seed].trajectory.final("reward_accuracy", group=name, split="held_out")
-        for seed in seeds
-    ]
-    return found
-
-
-def _contrast(done: Done, seeds: Sequence[int]) -> dict[str, Any]:
-    """Distinguishability of the top less that of the bottom behaviour, and how well both can be read."""
-    found: dict[str, Any] = {}
-    for source in SOURCES:
-        tops, bottoms = (
-            [separability(done["contrast", place, source, seed].features) for seed in seeds] for place in (0, 2)
+def _shift(done: Done, number: str, variants: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+    """How far every measure moved on every split, and what was learned."""
+    rows: list[Row] = []
+    for variant, source, seed in itertools.product(variants, SOURCES, seeds):
+        if variant == "code" and source != MODEL:
+            continue
+        mine = {"source": CODE if variant == "code" else source, "seed": seed}
+        before, after = (
+            separability(done[when, variant, number, source, seed].features) for when in ("before", "after")
         )
-        found[source] = {
-            "difference": [
-                top["all"]["distinguishability"] - bottom["all"]["distinguishability"]
-                for top, bottom in zip(tops, bottoms, strict=True)
-            ],
-            "accuracy": [
-                (top["held_out"]["probe"] + bottom["held_out"]["probe"]) / 2
-                for top, bottom in zip(tops, bottoms, strict=True)
-            ],
-        }
-    return found
+        rows += [
+            Row(
+                quantity=measure,
+                value=change(measure, before[split][measure], after[split][measure]),
+                split=split,
+                **mine,
+            )
+            for split in SPLITS
+            for measure in before[split]
+        ]
+        trained = done["trained", number, source, seed]
+        learned = trained.trajectory.final("reward_accuracy", group=trained.run.pairs.groups[0], split="held_out")
+        rows.append(Row(quantity="accuracy", value=learned, **mine))
+    return rows
+
+
+def _contrast(done: Done, seeds: Sequence[int]) -> list[Row]:
+    """Distinguishability of the top less that of the bottom behaviour, and how well both can be read."""
+    rows: list[Row] = []
+    for source, seed in itertools.product(SOURCES, seeds):
+        top, bottom = (separability(done["contrast", place, source, seed].features) for place in (0, 2))
+        apart = top["all"]["distinguishability"] - bottom["all"]["distinguishability"]
+        read = (top["held_out"]["probe"] + bottom["held_out"]["probe"]) / 2
+        for quantity, value in (("contrast", apart), ("accuracy", read)):
+            rows.append(Row(quantity=quantity, value=value, figure=_STATES, source=source, seed=seed))
+    return rows
 
 
 def _norm_twice(done: Done) -> dict[str, float]:
@@ -234,7 +238,7 @@ def _states_figure(context: Context, done: Done, contrasted: Sequence[str] | Non
         shown = {name: done["contrast", place, MODEL, seed].features for place, name in enumerate(contrasted)}
         which = "The paper does not name its middle one"
     return Figure(
-        spec=spec_of(f"{_A}-fig02"),
+        spec=spec_of(_STATES),
         panels=tuple(
             panel for name, feats in shown.items() for panel in _clouds([feats], [f"{name}: D = {distance(feats):.3g}"])
         ),
@@ -242,7 +246,7 @@ def _states_figure(context: Context, done: Done, contrasted: Sequence[str] | Non
     )
 
 
-def _before_and_after(context: Context, done: Done, number: str, name: str, measured: Mapping[str, Any]) -> Figure:
+def _before_and_after(context: Context, done: Done, number: str, name: str, measured: Rows) -> Figure:
     seed = context.seeds[0]
     panels: list[Panel] = []
     for variant in _variants(context, number):
@@ -252,8 +256,8 @@ def _before_and_after(context: Context, done: Done, number: str, name: str, meas
             more += f": {name}"
         panels += _clouds(states, [f"Before DPO{more}", f"After DPO{more}"])
     trained = done["trained", number, MODEL, seed]
-    moved = measured["shifts"]["text"][number][MODEL]["all"]
-    distance, spread = (math.exp(moved[measure][0]) for measure in ("distinguishability", "trace_ratio"))
+    there = {"figure": f"{_A}-fig{number}", "split": "all"}
+    distance, spread = (moved(name)(measured, there, MODEL)[0] for name in ("distinguishability", "trace_ratio"))
     return Figure(
         spec=spec_of(f"{_A}-fig{number}"),
         panels=tuple(panels),
@@ -301,58 +305,8 @@ def _clouds(sets: Sequence[FeatureSet], titles: Sequence[str]) -> list[Panel]:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge(numbers: Sequence[str], split: str, measure: str, *, fold: str = "mean") -> Any:
-    """Ratios are judged against 1, differences against 0; ratios of variance must fall, all others rise."""
-    ratio = measure in RATIOS
-    falls = measure in ("trace_ratio", "concentration_ratio")
-
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if measured["one model"] and all(number in _OTHER for number in numbers):
-            return untestable("one model was given; give a second --model")
-
-        def moved(source: str, split: str, measure: str, variant: str = "text") -> list[float]:
-            rows = [measured["shifts"][variant][number][source][split][measure] for number in numbers]
-            found = folded(rows, fold)
-            return [math.exp(value) for value in found] if measure in RATIOS else found
-
-        accuracy = {
-            source: folded([measured["shifts"]["text"][number][source]["accuracy"] for number in numbers])
-            for source in SOURCES
-        }
-        found = Measured(
-            model=moved(MODEL, split, measure), twin=moved(TWIN, split, measure), accuracy=accuracy[MODEL],
-            twin_accuracy=accuracy[TWIN],
-        )  # fmt: skip
-        what = f"{MEASURES[measure]} after {'over' if ratio else 'less'} before"
-        limits: dict[str, float] = {"least": 0.0} if ratio else {}
-        judged = (below if falls else above)(found, 1.0 if ratio else 0.0, what=what, **limits)
-        rest = {
-            f"{SPLITS[other]}: {MEASURES[name]}": over_seeds(moved(MODEL, other, name))
-            for other, name in (("train", measure), ("held_out", measure), ("held_out", "along"), ("held_out", "probe"))
-            if (other, name) != (split, measure) and (other == "held_out" or name in CLOUDS)
-        }
-        if ratio and set(numbers) <= set(measured["shifts"].get("code", ())):
-            rest["as the published code does"] = over_seeds(moved(MODEL, split, measure, "code"))
-        return replace(judged, evidence={**judged.evidence, **as_evidence(rest)})
-
-    return judge
-
-
-def _judge_contrast(measured: Mapping[str, Any]) -> Judged:
-    found = measured["contrast"]
-    if found is None:
-        return untestable(f"the data lacks {' or '.join(CONTRASTED)}")
-    return above(
-        Measured(
-            model=found[MODEL]["difference"], twin=found[TWIN]["difference"], accuracy=found[MODEL]["accuracy"],
-            twin_accuracy=found[TWIN]["accuracy"],
-        ),
-        0.0, what="distinguishability of the first less that of the second:",
-    )  # fmt: skip
-
-
-def _judge_twice(measured: Mapping[str, Any]) -> Judged:
-    found = measured["twice"]
+def _judge_twice(_: Claim, rows: Rows) -> Judged:
+    found = rows.facts["twice"]
     if found is None:
         return untestable("the final norm of this model is no RMSNorm, so the code's second norm does not apply to it")
     return Judged(
@@ -365,123 +319,99 @@ def _judge_twice(measured: Mapping[str, Any]) -> Judged:
 
 
 _WORDS = {
-    "distinguishability": (
-        "The two sides are more distinguishable after DPO",
-        "D after over D before",
-        "the lower end of its 95 % interval over seeds is above 1",
-    ),
-    "trace_ratio": (
-        "The two sides are more concentrated after DPO: total variance over D² falls",
-        "Larger trace of the classes over D², after over before",
-        "the upper end of its 95 % interval over seeds is below 1",
-    ),
-    "concentration_ratio": (
-        "The two sides are more concentrated after DPO: largest variance over D falls",
-        "Largest variance of the classes along one direction over D, as the published code has it, after over before",
-        "the upper end of its 95 % interval over seeds is below 1",
-    ),
+    "distinguishability": "The two sides are more distinguishable after DPO",
+    "trace_ratio": "The two sides are more concentrated after DPO: total variance over D² falls",
+    "concentration_ratio": "The two sides are more concentrated after DPO: largest variance over D falls",
 }
 _SHORT = {"distinguishability": "distinguishable", "trace_ratio": "trace", "concentration_ratio": "variance"}
 
 
-def _claims() -> list[Claim]:
-    found = []
-    for number in sorted(PICTURED):
-        found += [
-            _claim(
-                f"{_A}-fig{number}", measure, _judge([number], "all", measure), which="", how="",
-                paper_value="seen in the picture",
-            )
-            for measure in _WORDS
-        ]  # fmt: skip
-        if number == "08":
-            found += [
-                _claim(
-                    f"{_A}-fig08", measure, _judge(_BEHAVIOURS, "all", measure), which=", across all behaviours",
-                    how=", geometric mean over behaviours (Figures 8 and 23 to 26)", name="all-", place="Section 5.2",
-                    paper_value="“across all behaviors”",
-                )
-                for measure in _WORDS
-            ]  # fmt: skip
-            found += _HELD_OUT
-        if number == "22":
-            found += [
-                _claim(
-                    f"{_A}-fig22", measure, _judge(_BETAS, "all", measure, fold=fold), which=", at every beta",
-                    how=f", the {'smallest' if fold == 'least' else 'largest'} of four betas (Figures 8 and 20 to 22)",
-                    name="betas-", place="Appendix D.2", paper_value="“across β = 0.001, 0.1, 1”",
-                )
-                for measure, fold in zip(_WORDS, ("least", "greatest", "greatest"), strict=True)
-            ]  # fmt: skip
-    return found
-
-
 def _claim(
-    figure: str, measure: str, judge: Any, *, which: str, how: str, paper_value: str, name: str = "", place: str = ""
+    id: str, figure: str, measure: str, statement: str, *, split: str = "all", fold: str = "mean", **rest: Any
 ) -> Claim:
-    statement, what, rule = _WORDS[measure]
+    """That the two sides are farther apart, on some pairs of what is drawn under a figure."""
+    others = (("train", measure), ("held_out", measure), ("held_out", "along"), ("held_out", "probe"))
+    beside: dict[str, Any] = {
+        f"{SPLITS[other]}: {MEASURES[name]}": {"split": other, "statistic": unbounded(moved(name, fold=fold))}
+        for other, name in others
+        if (other, name) != (split, measure) and (other == "held_out" or name in CLOUDS)
+    }
+    if measure in RATIOS:
+        beside["as the published code does"] = {"source": CODE, "statistic": unbounded(moved(measure, fold=fold))}
     return Claim(
-        id=f"{figure}-{name}{_SHORT[measure]}",
-        figure=figure,
-        place=place,
-        statement=f"{statement}{which}.",
-        rule=f"{what}, over all pairs{how}: holds where {rule}. {BEYOND}",
-        judge=judge,
-        paper_value=paper_value,
+        id=id,
+        figure=id[: len(f"{_A}-fig00")],
+        statement=statement,
+        statistic=moved(measure, fold=fold),
+        select={"figure": figure, "split": split},
+        beside=beside,
+        **farther(measure),
+        **rest,
     )
 
 
+def _pictures(number: str) -> Iterator[Claim]:
+    """What the paper sees in one picture, and what it says of several under it."""
+    figure = f"{_A}-fig{number}"
+    for measure, says in _WORDS.items():
+        id = f"{figure}-{_SHORT[measure]}"
+        yield _claim(id, figure, measure, f"{says}.", paper_value="seen in the picture")
+    for measure, says in _WORDS.items() if number == "08" else ():
+        yield _claim(
+            f"{figure}-all-{_SHORT[measure]}",
+            _ALL,
+            measure,
+            f"{says}, across all behaviours.",
+            note="Those of Figures 8 and 23 to 26.",
+            place="Section 5.2",
+            paper_value="“across all behaviors”",
+        )
+    for name, measure, statement in _HELD_OUT if number == "08" else ():
+        id = f"{figure}-held-out-{name}"
+        yield _claim(id, _ALL, measure, statement, split="held_out", place="Section 5.2")
+    for measure, says in _WORDS.items() if number == "22" else ():
+        yield _claim(
+            f"{figure}-betas-{_SHORT[measure]}",
+            _EVERY_BETA,
+            measure,
+            f"{says}, at every beta.",
+            fold="least" if measure == "distinguishability" else "greatest",
+            unit="setting",
+            note="Four betas (Figures 8 and 20 to 22).",
+            place="Appendix D.2",
+            paper_value="“across β = 0.001, 0.1, 1”",
+        )
+
+
 _HELD_OUT = (
-    Claim(
-        id=f"{_A}-fig08-held-out-gap",
-        figure=f"{_A}-fig08",
-        place="Section 5.2",
-        statement="Held-out pairs come apart too, along the direction of the training pairs.",
-        rule="Length of the held-out pairs' mean gap along that of the training pairs, after less before, mean over "
-        "behaviours: holds where the lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge(_BEHAVIOURS, "held_out", "along"),
-    ),
-    Claim(
-        id=f"{_A}-fig08-held-out-trace",
-        figure=f"{_A}-fig08",
-        place="Section 5.2",
-        statement="Held-out pairs are more concentrated after DPO too: total variance over D² falls.",
-        rule="Larger trace of the classes over D², after over before, over held-out pairs, geometric mean over "
-        "behaviours: holds where the upper end of its 95 % interval over seeds is below 1. " + BEYOND,
-        judge=_judge(_BEHAVIOURS, "held_out", "trace_ratio"),
-    ),
-    Claim(
-        id=f"{_A}-fig08-held-out-probe",
-        figure=f"{_A}-fig08",
-        place="Section 5.2",
-        statement="A linear reader tells the two sides of held-out pairs better after DPO.",
-        rule="Accuracy on held-out pairs of a ridge classifier fitted on the training pairs, after less before, mean "
-        "over behaviours: holds where the lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge(_BEHAVIOURS, "held_out", "probe"),
-    ),
+    ("gap", "along", "Held-out pairs come apart too, along the direction of the training pairs."),
+    ("trace", "trace_ratio", "Held-out pairs are more concentrated after DPO too: total variance over D² falls."),
+    ("probe", "probe", "A linear reader tells the two sides of held-out pairs better after DPO."),
 )
 
 CLAIMS = (
     Claim(
-        id=f"{_A}-fig02-contrast",
-        figure=f"{_A}-fig02",
+        id=f"{_STATES}-contrast",
+        figure=_STATES,
         statement="“agreeableness” is more distinguishable than “subscribes to total utilitarianism”.",
-        rule="Difference of their D over all pairs: holds where the lower end of its 95 % interval over seeds is above "
-        "0. The held-out accuracy is that of a linear probe, mean of the two. " + BEYOND,
-        judge=_judge_contrast,
+        statistic=single("contrast", short="distinguishability of the first less that of the second:"),
+        note="The held-out accuracy is that of a linear probe, mean of the two.",
         paper_value="“a higher degree of distinguishability”",
     ),
     Claim(
-        id=f"{_A}-fig02-states",
-        figure=f"{_A}-fig02",
+        id=f"{_STATES}-states",
+        figure=_STATES,
         place="Section 3 and its code, source error X-19",
         statement="The states that are shown and measured are those that the model's head reads.",
-        rule="The published code normalises states that are normalised already. Head rows of the chosen less the "
+        said="The published code normalises states that are normalised already. Head rows of the chosen less the "
         "rejected answer, times such states: holds where they are the model's own differences of log-probabilities, "
-        f"within {_ALIKE:g} of their length.",
-        judge=_judge_twice,
+        "within {0:g} of their length.",
+        threshold=_ALIKE,
+        twin="",
+        code=_judge_twice,
+        unit="run",
     ),
-    *_claims(),
+    *(claim for number in sorted(PICTURED) for claim in _pictures(number)),
 )
 
 RECIPE = Recipe(

@@ -1,11 +1,13 @@
 """How fast a loss falls, told three times, since curves that start in order need not end in it; what was learned."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Real
 
 from prefdyn.dynamics.order import area
+from prefdyn.experiments.context import MODEL
+from prefdyn.experiments.rows import Row
 from prefdyn.experiments.statistics import at_step
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory
@@ -33,6 +35,32 @@ def falls(steps: Real[np.ndarray, " s"], losses: Float[np.ndarray, " s"]) -> dic
         "area": LOG2 - area(steps, losses),
         "late": LOG2 - float(losses[-1]),
     }
+
+
+def rows_alone(
+    runs: Mapping[str, Trajectory],
+    *,
+    figure: str,
+    source: str = MODEL,
+    seed: int = 0,
+    splits: Sequence[str] = ("train", "held_out"),
+) -> Iterator[Row]:
+    """Falls of the losses of behaviours, each trained alone, by split and phase, and what was learned.
+
+    Args:
+        runs: By behaviour.
+        figure: As rows name it.
+        source: The model, its twin, or the published code.
+        seed: Repetition.
+        splits: Of the losses.
+    """
+    for name, run in runs.items():
+        mine = {"figure": figure, "source": source, "seed": seed, "group": name}
+        for split in splits:
+            for phase, fall in falls(*run.curve("loss", group=name, split=split)).items():
+                yield Row(quantity="fall", value=fall, split=split, step=phase, **mine)
+        learned = run.final("reward_accuracy", group=name, split="held_out")
+        yield Row(quantity="accuracy", value=learned, **mine)
 
 
 def accuracy_alone(runs: Mapping[str, Trajectory]) -> float:

@@ -17,21 +17,11 @@ import numpy as np
 from prefdyn._random import stream
 from prefdyn.errors import DataError
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, TWIN, Context
-from prefdyn.experiments.judging import BEYOND_TWIN, Measured, above, as_evidence, unless_few
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    untestable,
-)
+from prefdyn.experiments.judging import BEYOND_TWIN, Judged, Measured, above, as_evidence, unless_few, untestable
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.statistics import Estimate, difference, over_seeds
 from prefdyn.theory.gradient_field import field_gradient, field_loss, gradient_ratio
 from prefdyn.theory.measured import PlanePath, plane_path
@@ -130,7 +120,7 @@ def _results(context: Context, done: Done) -> Results:
         ),
         _experiment(paths),
     )  # fmt: skip
-    return Results(measured=measured, figures=figures)
+    return Results(measured=Rows(facts=measured), figures=figures)
 
 
 def _path(run: Trajectory) -> PlanePath:
@@ -250,7 +240,8 @@ def _experiment(paths: Mapping[str, Mapping[str, Sequence[PlanePath]]]) -> Figur
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_theorem(measured: Mapping[str, Any]) -> Judged:
+def _judge_theorem(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     off = measured["theorem"]["derivatives"]
     return Judged(
         holds=off <= _EXACT,
@@ -260,7 +251,8 @@ def _judge_theorem(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_ratio(measured: Mapping[str, Any]) -> Judged:
+def _judge_ratio(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     off, along = measured["theorem"]["ratio"], measured["field"]
     if not along["points"]:
         return untestable("no run came to a point with x1 above x2")
@@ -274,7 +266,8 @@ def _judge_ratio(measured: Mapping[str, Any]) -> Judged:
 
 
 def _judge_lead(name: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
+    def judge(_: Claim, rows: Rows) -> Judged:
+        measured = rows.facts
         found = Measured(model=measured["leads"]["whole"]["base"][name], twin=measured["twin"][name])
         judged = above(found, 0.0, what="fall of rejected less rise of chosen")
         rest = {
@@ -291,7 +284,8 @@ def _judge_lead(name: str) -> Any:
     return judge
 
 
-def _judge_coordinates(measured: Mapping[str, Any]) -> Judged:
+def _judge_coordinates(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found: dict[str, Estimate] = {
         f"{name}, {start}": over_seeds(measured["leads"]["whole"][start][name])
         for start in STARTS
@@ -308,7 +302,8 @@ def _judge_coordinates(measured: Mapping[str, Any]) -> Judged:
     return unless_few(judged, min(estimate.seeds for estimate in found.values()))
 
 
-def _judge_start(measured: Mapping[str, Any]) -> Judged:
+def _judge_start(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     whole = measured["leads"]["whole"]
     gap = difference(whole["chosen"]["logs"], whole["rejected"]["logs"])
     head = difference(measured["leads"]["head"]["chosen"]["logs"], measured["leads"]["head"]["rejected"]["logs"])
@@ -325,7 +320,8 @@ def _judge_start(measured: Mapping[str, Any]) -> Judged:
     return unless_few(judged, gap.seeds)
 
 
-def _judge_circle(measured: Mapping[str, Any]) -> Judged:
+def _judge_circle(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = over_seeds(measured["circle"]["whole"]["base"], least=0)
     rest = {f"{way}, {start}": over_seeds(measured["circle"][way][start], least=0) for way in WAYS for start in STARTS}
     judged = Judged(
@@ -340,14 +336,16 @@ def _judge_circle(measured: Mapping[str, Any]) -> Judged:
 def _lead_claim(name: str) -> Claim:
     return Claim(
         id=f"{_EXPERIMENT}-{name}",
+        kind="replication",
+        unit="run",
         figure=_EXPERIMENT,
         place="Abstract",
         statement=f"DPO decreases the rejected probability faster than it increases the chosen one, in "
         f"{COORDINATES[name]}.",
-        rule="Whole-model run from the base, geometric means over the training pairs: the fall of the rejected side "
+        said="Whole-model run from the base, geometric means over the training pairs: the fall of the rejected side "
         "less the rise of the chosen side over the run; holds where the lower end of its 95 % interval over seeds is "
         "above 0. " + BEYOND_TWIN,
-        judge=_judge_lead(name),
+        code=_judge_lead(name),
         paper_value="“at a faster rate”",
     )
 
@@ -355,50 +353,60 @@ def _lead_claim(name: str) -> Claim:
 CLAIMS = (
     Claim(
         id=f"{_FIGURE}-derivatives",
+        kind="algebra",
+        unit="run",
         figure=_FIGURE,
         place="Theorem 1",
         statement="The partial derivatives of the loss are −(β/x1) σ(−β log(x1/x2)) and (β/x2) σ(−β log(x1/x2)).",
-        rule=f"Holds where both are within {_EXACT:g} of central differences, relatively, at {_POINTS} random points.",
-        judge=_judge_theorem,
+        said=f"Holds where both are within {_EXACT:g} of central differences, relatively, at {_POINTS} random points.",
+        code=_judge_theorem,
     ),
     Claim(
         id=f"{_FIGURE}-ratio",
+        kind="algebra",
+        unit="run",
         figure=_FIGURE,
         place="Corollary 1",
         statement="The pull on the chosen side over that on the rejected side is x2/x1, so once x1 is above x2 the "
         "rejected side is pulled harder.",
-        rule=f"Holds where the ratio of the derivatives is within {_EXACT:g} of x2/x1 at random points, and below 1 at "
+        said=f"Holds where the ratio of the derivatives is within {_EXACT:g} of x2/x1 at random points, and below 1 at "
         "every recorded point of the whole-model runs with x1 above x2.",
-        judge=_judge_ratio,
+        code=_judge_ratio,
     ),
     *(_lead_claim(name) for name in COORDINATES),
     Claim(
         id=f"{_EXPERIMENT}-coordinates",
+        kind="ours",
+        unit="run",
         figure=_EXPERIMENT,
         place="Abstract, source error X-16",
         statement="Which side moves faster depends on the coordinates and on the start, not on the loss alone.",
-        rule="Whole-model runs, three coordinates by three starts: holds where the difference of the claims above has "
+        said="Whole-model runs, three coordinates by three starts: holds where the difference of the claims above has "
         "an interval wholly above 0 in one and wholly below 0 in another.",
-        judge=_judge_coordinates,
+        code=_judge_coordinates,
     ),
     Claim(
         id=f"{_EXPERIMENT}-start",
+        kind="replication",
+        unit="run",
         figure=_EXPERIMENT,
         place="Abstract",
         statement="DPO is sensitive to SFT: the more likely the chosen answers are at the start, the more of the "
         "change falls on the rejected ones.",
-        rule="Whole-model runs, in log-probabilities: the lead of the rejected side after SFT on the chosen less that "
+        said="Whole-model runs, in log-probabilities: the lead of the rejected side after SFT on the chosen less that "
         "after SFT on the rejected, seed by seed; holds where the lower end of its 95 % interval is above 0.",
-        judge=_judge_start,
+        code=_judge_start,
     ),
     Claim(
         id=f"{_EXPERIMENT}-circle",
+        kind="replication",
+        unit="run",
         figure=_EXPERIMENT,
         place="Figure 1, flow lines",
         statement="A training run follows the flow lines of the plane, circles about the origin.",
-        rule="Whole-model run from the base: holds where the 95 % interval over seeds of x1² + x2² at the end over "
+        said="Whole-model run from the base: holds where the 95 % interval over seeds of x1² + x2² at the end over "
         f"that at the start lies within {_CIRCLE:g} of 1.",
-        judge=_judge_circle,
+        code=_judge_circle,
     ),
 )
 

@@ -7,16 +7,64 @@ of learning follow the features of the training pairs whatever their labels are:
 out as clear as with true ones, and only what is held out shows that nothing was learned.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from prefdyn.experiments.recipe import Control, Judged, untestable
 from prefdyn.experiments.statistics import Estimate, difference, over_seeds
 
 FEWEST_SEEDS = 3
 """Under these the interval says next to nothing (of two seeds it is 18 times as wide as their standard error), and
 nothing is judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """The same statistic where the finding could not come from what the model knows."""
+
+    kind: str
+    """Such as "untrained twin"."""
+    value: Estimate
+    difference: Estimate
+    """The model's less the control's, seed by seed."""
+    beyond: bool | None
+    """Whether the finding goes beyond it; None where that cannot be told."""
+    because: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a plain dictionary."""
+        return {
+            "kind": self.kind,
+            "value": self.value.to_json(),
+            "difference": self.difference.to_json(),
+            "beyond": self.beyond,
+            "because": self.because,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What came of a claim."""
+
+    holds: bool | None
+    """None: not testable here."""
+    measured: str
+    """Our number in a few words."""
+    because: str
+    """What the rule found, or why it could not be applied."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers behind it, plain JSON."""
+    control: Control | None = None
+
+
+def untestable(because: str, *, measured: str = "not measured", **evidence: Any) -> Judged:
+    """A claim that cannot be tested here, why, and what was measured all the same.
+
+    Example:
+        >>> untestable("one model was given").holds is None
+        True
+    """
+    return Judged(holds=None, measured=measured, because=because, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +85,10 @@ BEYOND_TWIN = (
 BEYOND = (
     "Beyond the twin: the paired difference of the statistic, the held-out accuracy less one half, and the paired "
     "difference of the held-out accuracies all have the lower end of their 95 % interval over seeds above 0."
+)
+BEYOND_BELOW = (
+    "Beyond the twin: the twin's statistic less this one, seed by seed, the held-out accuracy less one half, and the "
+    "paired difference of the held-out accuracies all have the lower end of their 95 % interval over seeds above 0."
 )
 
 

@@ -7,7 +7,8 @@ hold the two sides farther apart. With the head alone nothing of that kind can h
 the kernel of the pairs, not on the head they start from, so base and aligned head are misaligned along one path.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,23 +17,13 @@ import numpy as np
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.dynamics.descent import descent, stable_learning_rate
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim, mean, numbers
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.falls import PHASES, falls
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below, unless_few
+from prefdyn.experiments.judging import Judged, as_evidence, unless_few, untestable
 from prefdyn.experiments.published import MISALIGNED, persona
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    untestable,
-)
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
+from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.run import ModelChoice, Run, StoredPairs
 from prefdyn.experiments.sides import distance
 from prefdyn.experiments.statistics import over_seeds
@@ -61,6 +52,9 @@ _HEAD_STEPS = 100
 """Of the head alone on states: as many as the published last-layer runs have."""
 _SAME = 1e-6
 """Difference of two margin paths, as a share of the largest margin, up to which they count as one."""
+_REFERENCE = "margins against the base"
+"""Source of rows of runs from the aligned model that have the base for reference."""
+_STEPS = ("steps_of_the_alignment",)
 _TO_UNDO = "steps to undo over steps of the alignment"
 
 
@@ -151,28 +145,42 @@ def _three(
 
 def _results(context: Context, done: Done) -> Results:
     names, seeds = _behaviours(context, "llama-2"), context.seeds
-    measured: dict[str, Any] = {
-        "behaviours": list(names),
-        "here": _misaligned(done, "here", names, seeds),
-        "states": {source: _states(done, source, names, seeds) for source in SOURCES},
-        "against base": [_mean_undone(done, "here", MODEL, seed, names, "against base") for seed in seeds],
-        "null": [_apart(*(done["head", start, seed].trajectory for start in STARTS)) for seed in seeds],
-    }
-    dialogues, notes = _dialogues(context), []
+    dialogues, lacking, notes = _dialogues(context), {}, []
+    rows = _misaligned(done, "here", names, seeds)
+    rows += [row for source in SOURCES for seed in seeds for row in _states(done, source, names, seed)]
+    facts: dict[str, Any] = {_FIGURES["here"]: _told(done, "here", names, seeds)}
+    for seed in seeds:
+        rows += [
+            Row(
+                quantity="undone",
+                value=_undone(done, "here", MODEL, seed, name, done["against base", seed, name].trajectory),
+                figure=_FIGURES["here"],
+                source=_REFERENCE,
+                seed=seed,
+                group=name,
+            )
+            for name in names
+        ]
+        apart = _apart(*(done["head", start, seed].trajectory for start in STARTS))
+        rows.append(Row(quantity="apart", value=apart, figure=_CHECK, seed=seed))
     figures = [_loss_figure("here", done, names, seeds)]
     if context.other_model("full-long-other") is None:
+        lacking[_FIGURES["other"]] = "one model was given; give a second --model"
         notes.append("One model was given, so Figure 11 is drawn from it, and its claims are not testable.")
         figures.append(_loss_figure("here", done, names, seeds, id=_FIGURES["other"]))
     else:
         theirs = _behaviours(context, "mistral")
-        measured["other"] = _misaligned(done, "other", theirs, seeds)
+        rows += _misaligned(done, "other", theirs, seeds)
+        facts[_FIGURES["other"]] = _told(done, "other", theirs, seeds)
         figures.append(_loss_figure("other", done, theirs, seeds))
     if dialogues is None:
+        lacking[_FIGURES["dialogues"]] = "none of the data has dialogues; add --data hh:PATH"
         notes.append("None of the data has dialogues, so Figures 15 and 16 stay empty; add --data hh:PATH.")
         figures += [_nothing(_FIGURES["dialogues"]), _nothing(_LOG_PROBS)]
     else:
-        measured["dialogues"] = _misaligned(done, "dialogues", ("",), seeds)
-        measured["two prompts"] = _two_prompts(context)
+        rows += _misaligned(done, "dialogues", ("",), seeds)
+        facts[_FIGURES["dialogues"]] = _told(done, "dialogues", ("",), seeds)
+        facts["two prompts"] = _two_prompts(context)
         figures += [_loss_figure("dialogues", done, ("",), seeds), _log_prob_figure(done, seeds)]
         if context.preset.rows is not None:
             notes.append(
@@ -182,7 +190,7 @@ def _results(context: Context, done: Done) -> Results:
         if dialogues.left_out:
             notes.append(f"{len(dialogues.left_out)} rows of {dialogues.name} are broken and were left out.")
     figures.append(_check_figure(done, names, seeds))
-    return Results(measured=measured, figures=tuple(figures), notes=tuple(notes))
+    return Results(measured=Rows(rows, lacking=lacking, facts=facts), figures=tuple(figures), notes=tuple(notes))
 
 
 def _two_prompts(context: Context) -> tuple[int, int]:
@@ -192,43 +200,35 @@ def _two_prompts(context: Context) -> tuple[int, int]:
     return sum(row.reason.startswith("has another prompt") for row in data.left_out), len(data) + len(data.left_out)
 
 
-def _misaligned(done: Done, what: str, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """Per source and seed: how much further the loss falls from the aligned model, what it takes to undo alignment."""
-    found: dict[str, Any] = {}
-    for source in SOURCES:
-        mine: dict[str, Any] = {"faster": {phase: [] for phase in PHASES}, "accuracy": [], "undone": [], "steps": 0}
-        mine["apart"] = {name: {phase: [] for phase in PHASES} for name in names}
-        for seed in seeds:
-            for name in names:
-                key = (what, source, seed, name)
-                base, aligned = (
-                    falls(*mean_curve(done["flipped", start, *key].trajectory, "loss", "train")) for start in STARTS
-                )
-                for phase in PHASES:
-                    mine["apart"][name][phase].append(aligned[phase] - base[phase])
-            for phase in PHASES:
-                mine["faster"][phase].append(float(np.mean([mine["apart"][name][phase][-1] for name in names])))
-            runs = [done["aligned", what, source, seed, name].trajectory for name in names]
-            mine["accuracy"].append(
-                float(np.mean([mean_curve(run, "reward_accuracy", "held_out")[1][-1] for run in runs]))
-            )
-            mine["undone"].append(_mean_undone(done, what, source, seed, names, "flipped"))
-            mine["steps"] = int(runs[0].settings["steps"])
-        found[source] = mine
-    return found
+def _told(done: Done, what: str, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    run = done["aligned", what, MODEL, seeds[-1], names[0]].trajectory
+    return {"steps_of_the_alignment": int(run.settings["steps"])}
 
 
-def _mean_undone(done: Done, what: str, source: str, seed: int, names: Sequence[str], way: str) -> float:
-    """Steps that take the aligned model back, over those of its alignment, mean of the behaviours."""
-    shares = []
-    for name in names:
+def _misaligned(done: Done, what: str, names: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+    """How much further each loss falls from the aligned model, what alignment learned, and what it takes to undo it."""
+    rows: list[Row] = []
+    for source, seed, name in itertools.product(SOURCES, seeds, names):
         key = (what, source, seed, name)
-        run = done["flipped", "aligned", *key] if way == "flipped" else done[way, seed, name]
-        steps, differences = _difference(run.trajectory)
-        base = float(_difference(done["flipped", "base", *key].trajectory)[1][0])
-        length = int(done["aligned", *key].trajectory.settings["steps"])
-        shares.append(undone(steps, differences, base) / length)
-    return float(np.mean(shares))
+        mine = {"figure": _FIGURES[what], "source": source, "seed": seed, "group": name}
+        base, aligned = (
+            falls(*mean_curve(done["flipped", start, *key].trajectory, "loss", "train")) for start in STARTS
+        )
+        rows += [Row(quantity="ahead", value=aligned[phase] - base[phase], step=phase, **mine) for phase in PHASES]
+        learned = mean_curve(done["aligned", *key].trajectory, "reward_accuracy", "held_out")[1][-1]
+        back = _undone(done, *key, done["flipped", "aligned", *key].trajectory)
+        rows += [
+            Row(quantity="accuracy", value=float(learned), **mine),
+            Row(quantity="undone", value=back, **mine),
+        ]
+    return rows
+
+
+def _undone(done: Done, what: str, source: str, seed: int, name: str, run: Trajectory) -> float:
+    """Steps of a run that take the aligned model back, over those of its alignment."""
+    key = (what, source, seed, name)
+    base = float(_difference(done["flipped", "base", *key].trajectory)[1][0])
+    return undone(*_difference(run), base) / int(done["aligned", *key].trajectory.settings["steps"])
 
 
 def _difference(run: Trajectory) -> tuple[np.ndarray, np.ndarray]:
@@ -277,23 +277,18 @@ def _apart(base: Trajectory, aligned: Trajectory) -> float:
     return float(np.abs(first - second).max() / np.abs(first).max())
 
 
-def _states(done: Done, source: str, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """Per seed, mean of the behaviours: distinguishability after alignment over before, and what a head makes of it.
+def _states(done: Done, source: str, names: Sequence[str], seed: int) -> Iterator[Row]:
+    """Distinguishability after alignment over before, and what a head makes of both states.
 
     The head is trained on flipped labels by full batches, at one rate on both states.
     """
-    ratios, ahead = [], []
-    for seed in seeds:
-        found = [
-            [done["features", start, source, seed, name].features for start in STARTS] for name in names
-        ]  # fmt: skip
-        ratios.append(float(np.mean([distance(aligned) / distance(base) for base, aligned in found])))
-        curves = [
-            _heads(pair, done["aligned", "here", source, seed, name].run)
-            for pair, name in zip(found, names, strict=True)
-        ]
-        ahead.append(float(np.mean([falls(*aligned)["area"] - falls(*base)["area"] for base, aligned in curves])))
-    return {"distinguishability": ratios, "head": ahead}
+    for name in names:
+        base, aligned = (done["features", start, source, seed, name].features for start in STARTS)
+        curves = _heads((base, aligned), done["aligned", "here", source, seed, name].run)
+        before, after = (falls(*curve)["area"] for curve in curves)
+        mine = {"figure": _FIGURES["here"], "source": source, "seed": seed, "group": name}
+        yield Row(quantity="distance ratio", value=distance(aligned) / distance(base), **mine)
+        yield Row(quantity="ahead on states", value=after - before, **mine)
 
 
 def _heads(pair: Sequence[FeatureSet], run: Run) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -425,93 +420,58 @@ def _nothing(id: str) -> Figure:
 
 # claims --------------------------------------------------------------------------------------------------------------
 
-_LACKING = {
-    "other": "one model was given; give a second --model",
-    "dialogues": "none of the data has dialogues; add --data hh:PATH",
-}
 
-
-def _judge_faster(what: str, phase: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if what not in measured:
-            return untestable(_LACKING[what])
-        judged = above(_of(measured[what], lambda mine: mine["faster"][phase]), 0.0, what="lead in nats")
-        apart = measured[what][MODEL]["apart"]
-        each = {name: over_seeds(apart[name][phase]) for name in apart if name}
-        return replace(judged, evidence={**judged.evidence, **as_evidence(each)})
-
-    return judge
-
-
-def _of(found: Mapping[str, Mapping[str, Any]], pick: Any) -> Measured:
-    """A statistic of both sources, with the held-out accuracy of their alignment."""
-    model, twin = (found[source] for source in SOURCES)
-    return Measured(model=pick(model), twin=pick(twin), accuracy=model["accuracy"], twin_accuracy=twin["accuracy"])
-
-
-def _judge_undone(what: str, limit: float) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if what not in measured:
-            return untestable(_LACKING[what])
-        judged = below(_of(measured[what], lambda mine: mine["undone"]), limit, what=_TO_UNDO, least=0)
-        return replace(judged, evidence={**judged.evidence, "steps_of_the_alignment": measured[what][MODEL]["steps"]})
-
-    return judge
-
-
-def _judge_against_base(measured: Mapping[str, Any]) -> Judged:
-    found, start = (
-        over_seeds(values, least=0) for values in (measured["against base"], measured["here"][MODEL]["undone"])
-    )
+def _judge_against_base(claim: Claim, rows: Rows) -> Judged:
+    found, start = (over_seeds(numbers(claim, rows, source), least=0) for source in (_REFERENCE, MODEL))
     if not found.seeds:
         return untestable("the alignment had added nothing")
-    judged = Judged(
+    came = Judged(
         holds=found.high < 1,
         measured=f"{_TO_UNDO} {found}; with margins against the start {start}",
         because=f"the upper end {found.high:.3g} is {'' if found.high < 1 else 'not '}below 1",
         evidence=as_evidence({"against_the_base": found, "against_the_start": start}),
     )
-    return unless_few(judged, found.seeds)
+    return unless_few(came, found.seeds)
 
 
-def _judge_misprint(measured: Mapping[str, Any]) -> Judged:
-    if "dialogues" not in measured:
-        return untestable(_LACKING["dialogues"])
-    found = {what: _judge_faster(what, "area")(measured) for what in ("here", "dialogues")}
-    if any(judged.holds is None for judged in found.values()):
-        return untestable("; ".join(f"{_FIGURES[what]}: {judged.because}" for what, judged in found.items()))
-    words = {True: "held", False: "failed"}
-    told = {_FIGURES[what]: words[bool(judged.holds)] for what, judged in found.items()}
+def _judge_misprint(_: Claim, rows: Rows) -> Judged:
+    if (why := rows.lacking.get(_FIGURES["dialogues"])) is not None:
+        return untestable(why)
+    ids = {figure: f"{figure}-faster-area" for what, figure in _FIGURES.items() if what != "other"}
+    found = {figure: next(claim for claim in CLAIMS if claim.id == id).judge(rows) for figure, id in ids.items()}
+    if any(came.holds is None for came in found.values()):
+        return untestable("; ".join(f"{figure}: {came.because}" for figure, came in found.items()))
+    told = {figure: "held" if came.holds else "failed" for figure, came in found.items()}
     return Judged(
-        holds=all(judged.holds for judged in found.values()),
+        holds=all(came.holds for came in found.values()),
         measured="; ".join(f"{id} {word}" for id, word in told.items()),
         because="the claim over the whole run of both figures",
         evidence=told,
     )
 
 
-def _judge_states(quantity: str, threshold: float, what: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        values = {source: measured["states"][source][quantity] for source in SOURCES}
-        accuracy = {source: measured["here"][source]["accuracy"] for source in SOURCES}
-        model, twin = SOURCES
-        return above(
-            Measured(
-                model=values[model], twin=values[twin], accuracy=accuracy[model], twin_accuracy=accuracy[twin]
-            ),
-            threshold, what=what,
-        )  # fmt: skip
-
-    return judge
-
-
-def _judge_null(measured: Mapping[str, Any]) -> Judged:
-    worst = float(np.max(measured["null"]))
+def _judge_null(claim: Claim, rows: Rows) -> Judged:
+    apart = rows.values("apart", claim.chosen)
+    worst = float(np.max(apart))
     return Judged(
         holds=worst <= _SAME,
         measured=f"paths of all margins differ by at most {worst:.2g} of the largest",
-        because=f"over all recorded steps, both splits and {len(measured['null'])} seeds",
-        evidence={"largest_difference": list(measured["null"])},
+        because=f"over all recorded steps, both splits and {len(apart)} seeds",
+        evidence={"largest_difference": apart},
+    )
+
+
+def _judge_prompts(_: Claim, rows: Rows) -> Judged:
+    if (why := rows.lacking.get(_FIGURES["dialogues"])) is not None:
+        return untestable(why)
+    differ, count = rows.facts["two prompts"]
+    return Judged(
+        holds=differ == 0,
+        measured=f"{differ} of {count} rows have two prompts",
+        because="cut at the same place, the rejected reply would lose words or keep some of its prompt"
+        if differ
+        else "none differs",
+        evidence={"differ": differ, "rows": count},
     )
 
 
@@ -521,56 +481,38 @@ _OF = {
     "dialogues": "dialogues, adapters",
 }
 _PLACES = {"here": "Section 5.3 (printed as Figure 15, source error X-7)", "other": "", "dialogues": "Appendix C"}
-
-
-def _faster_claims() -> list[Claim]:
-    return [
-        Claim(
-            id=f"{id}-faster-{phase}",
-            figure=id,
-            place=_PLACES[what],
-            statement=f"With labels flipped, the training loss falls faster from the aligned model, {when}.",
-            rule=f"Training on flipped labels, {_OF[what]}, reference the start: how much further the loss has fallen "
-            f"{when} from the aligned model than from the base, mean over behaviours; holds where the lower end of its "
-            "95 % interval over seeds is above 0. The accuracy is that of the alignment. " + BEYOND,
-            judge=_judge_faster(what, phase),
-            paper_value="“at a significantly faster rate”" if what == "here" else None,
-        )
-        for what, id in _FIGURES.items()
-        for phase, when in PHASES.items()
-    ]
-
-
-def _judge_prompts(measured: Mapping[str, Any]) -> Judged:
-    if "two prompts" not in measured:
-        return untestable(_LACKING["dialogues"])
-    differ, rows = measured["two prompts"]
-    return Judged(
-        holds=differ == 0,
-        measured=f"{differ} of {rows} rows have two prompts",
-        because="cut at the same place, the rejected reply would lose words or keep some of its prompt"
-        if differ
-        else "none differs",
-        evidence={"differ": differ, "rows": rows},
-    )
-
-
-_UNDONE = (
-    "Steps until the difference of the log-probabilities of truly chosen and truly rejected answers, over the training "
-    f"pairs, is down to the base model's and a tenth of what alignment added ({_NEAR:g}), over the steps of the "
-    "alignment; the last step where a run ends before. Holds where the upper end of its 95 % interval over seeds is "
-    "below {limit}."
-)
+_UNDONE: dict[str, Any] = {
+    "statistic": mean("undone", short=_TO_UNDO, least=0), "test": "below", "threshold": 1.0,
+    "note": "The last step counts where a run ends before.",
+}  # fmt: skip
+_HERE, _TALKS = {"figure": _FIGURES["here"]}, {"figure": _FIGURES["dialogues"]}
 
 CLAIMS = (
-    *_faster_claims(),
+    *(
+        Claim(
+            id=f"{figure}-faster-{phase}",
+            figure=figure,
+            place=_PLACES[what],
+            statement=f"With labels flipped, the training loss falls faster from the aligned model, {when}.",
+            setting=f"Training on flipped labels, {_OF[what]}, reference the start",
+            statistic=mean("ahead", short="lead in nats"),
+            select={"step": phase},
+            note="The accuracy is that of the alignment.",
+            each="{}",
+            paper_value="“at a significantly faster rate”" if what == "here" else None,
+        )
+        for what, figure in _FIGURES.items()
+        for phase, when in PHASES.items()
+    ),
     Claim(
         id=f"{_FIGURES['dialogues']}-prompts",
         figure=_FIGURES["dialogues"],
         place="Code, source error X-20",
         statement="Both sides of a row of dialogues have one prompt, so that one may be cut where the other is.",
-        rule="All rows, before any is left out: holds where none has a prompt on one side that the other side has not.",
-        judge=_judge_prompts,
+        said="All rows, before any is left out: holds where none has a prompt on one side that the other side has not.",
+        twin="",
+        code=_judge_prompts,
+        unit="run",
         paper_value="the script cuts both sides at the place found in the chosen one",
     ),
     Claim(
@@ -578,8 +520,9 @@ CLAIMS = (
         figure=_FIGURES["here"],
         place="Section 5.3, source error X-7",
         statement="What section 5.3 says of Figure 15 is true of that figure as of Figure 9, which it means.",
-        rule="Holds where the claim over the whole run holds for both figures, behaviours and dialogues.",
-        judge=_judge_misprint,
+        said="Holds where the claim over the whole run holds for both figures, behaviours and dialogues.",
+        twin="",
+        code=_judge_misprint,
         paper_value="“In Figure 15”",
     ),
     Claim(
@@ -588,44 +531,60 @@ CLAIMS = (
         place="Appendix C",
         statement="The log-probability difference is near that of the base model within the first 100 of the 1258 "
         "steps.",
-        rule="Dialogues. " + _UNDONE.format(limit="100 of 1258, the published share") + " " + BEYOND,
-        judge=_judge_undone("dialogues", _PUBLISHED_SHARE),
+        setting="Dialogues",
+        select=_TALKS,
+        facts=_STEPS,
+        unit="run",
         paper_value="“within the first 100 steps”",
+        **{
+            **_UNDONE,
+            "threshold": _PUBLISHED_SHARE,
+            "note": f"That is 100 of 1258, the published share. {_UNDONE['note']}",
+        },
     ),
     Claim(
         id=f"{_LOG_PROBS}-undone",
         figure=_LOG_PROBS,
         place="Section 5.3",
         statement="Alignment on dialogues is undone in fewer steps than it took.",
-        rule="Dialogues. " + _UNDONE.format(limit="1") + " " + BEYOND,
-        judge=_judge_undone("dialogues", 1.0),
+        setting="Dialogues",
+        select=_TALKS,
+        facts=_STEPS,
+        unit="run",
         paper_value="“mostly undone in the early steps”",
+        **_UNDONE,
     ),
     Claim(
         id=f"{_CHECK}-undone",
         figure=_CHECK,
         place="Section 5.3",
         statement="Alignment on behaviours is undone in fewer steps than it took.",
-        rule="Behaviours, whole model, mean of both. " + _UNDONE.format(limit="1") + " " + BEYOND,
-        judge=_judge_undone("here", 1.0),
+        setting="Behaviours, whole model",
+        select=_HERE,
+        facts=_STEPS,
         paper_value="“mostly undone in the early steps”",
+        **_UNDONE,
     ),
     Claim(
         id=f"{_CHECK}-reference",
         figure=_CHECK,
         place="Section 5.3 (ours)",
         statement="It is so as well where margins are taken against the base model.",
-        rule="Behaviours, whole model, mean of both, reference the base. " + _UNDONE.format(limit="1"),
-        judge=_judge_against_base,
+        setting="Behaviours, whole model, reference the base",
+        select=_HERE,
+        twin="",
+        code=_judge_against_base,
+        kind="ours",
+        **_UNDONE,
     ),
     Claim(
         id=f"{_CHECK}-states",
         figure=_CHECK,
         place="Section 5.3",
         statement="An aligned model holds the two sides farther apart.",
-        rule="Distinguishability of the states of all pairs after alignment over that before, mean over behaviours: "
-        "holds where the lower end of its 95 % interval over seeds is above 1. " + BEYOND,
-        judge=_judge_states("distinguishability", 1.0, "distinguishability after over before:"),
+        statistic=mean("distance ratio", short="distinguishability after over before:"),
+        select=_HERE,
+        threshold=1.0,
         paper_value="“a larger preference distinguishability”",
     ),
     Claim(
@@ -633,20 +592,23 @@ CLAIMS = (
         figure=_CHECK,
         place="Section 5.3 (ours)",
         statement="That is enough: a head alone learns flipped labels faster on the states of the aligned model.",
-        rule="Head on states of the base and of the aligned model, flipped labels, full batches, one rate: how much "
-        "further its loss has fallen over the whole run on the aligned states, mean over behaviours; holds where the "
-        "lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge_states("head", 0.0, "lead in nats"),
+        setting="Head on states of the base and of the aligned model, flipped labels, full batches, one rate",
+        statistic=mean("ahead on states", short="lead in nats"),
+        select=_HERE,
+        kind="ours",
     ),
     Claim(
         id=f"{_CHECK}-null",
         figure=_CHECK,
         place="THEORY 2.7 (ours)",
         statement="Where the head alone is trained, base and aligned head are misaligned along the same path.",
-        rule="Head aligned by full batches; then it and the base head trained on flipped labels, each with itself for "
+        said="Head aligned by full batches; then it and the base head trained on flipped labels, each with itself for "
         f"reference: holds where all margins of both runs, at every recorded step, differ by at most {_SAME:g} of the "
         "largest.",
-        judge=_judge_null,
+        twin="",
+        code=_judge_null,
+        kind="algebra",
+        unit="run",
     ),
 )
 

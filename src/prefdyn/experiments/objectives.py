@@ -7,7 +7,7 @@ same section prints how the reward of a single response moves (source error X-12
 ones (X-13): both are held against finite differences.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,25 +15,15 @@ import numpy as np
 from scipy.special import softmax
 
 from prefdyn._random import stream
-from prefdyn.dynamics.order import area, spearman
+from prefdyn.dynamics.order import area
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim, Statistic, greatest, power, rank, single
 from prefdyn.experiments.clusters import clusters
-from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, inside
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    untestable,
-)
+from prefdyn.experiments.context import MODEL, SOURCES, Context
+from prefdyn.experiments.judging import Judged, Measured, as_evidence, inside
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
+from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.run import Run
 from prefdyn.experiments.sides import distance, trained_rows
 from prefdyn.experiments.statistics import over_seeds
@@ -42,12 +32,10 @@ from prefdyn.experiments.values import (
     Ring,
     Sets,
     by_count,
-    exponent,
     mean_at,
     mean_curve,
     members,
     ring,
-    too_few,
     train_values,
     value_sets,
 )
@@ -154,50 +142,56 @@ def _results(context: Context, done: Done) -> Results:
     halves = {seed: _half_gaps(done["features", MODEL, seed].features) for seed in seeds}
     ideal = {(loss, count): [on_clusters(loss, count, seed) for seed in seeds] for loss in LOSSES for count in sets}
 
-    def each(statistic: Callable[[str, str, int], Any]) -> dict[str, dict[str, list[Any]]]:
-        return {
-            loss: {source: [statistic(loss, source, seed) for seed in seeds] for source in SOURCES} for loss in LOSSES
-        }
-
-    def order(loss: str, source: str, seed: int) -> float:
-        return spearman(_areas(heads["sigmoid", source, seed]), _areas(heads[loss, source, seed]))
-
-    def power(loss: str, source: str, seed: int) -> float:
-        return exponent(
-            list(sets), [mean_at(runs, "margin", "train", 0.1) for runs in heads[loss, source, seed].values()]
-        )
-
-    def accuracy(loss: str, source: str, seed: int) -> float:
-        runs = heads[loss, source, seed].values()
-        return float(np.mean([mean_at(group, "reward_accuracy", "held_out", 1.0) for group in runs]))
-
-    def whole(loss: str, source: str, seed: int) -> dict[str, list[float]]:
-        runs = [done["whole", loss, source, seed, count].trajectory for count in _ends(sets)]
-        return {
-            "margin": [mean_at([run], "margin", "train", 1.0) for run in runs],
-            "error": [1 - mean_at([run], "reward_accuracy", "held_out", 1.0) for run in runs],
-        }
-
-    measured: dict[str, Any] = {
-        "values": list(sets),
-        "clusters": {loss: max(run.off for count in sets for run in ideal[loss, count]) for loss in LOSSES},
+    rows: list[Row] = []
+    for (loss, source, seed), company in heads.items():
+        mine = {"figure": loss, "source": source, "seed": seed}
+        areas = zip(companies[1], _areas(heads["sigmoid", source, seed]), _areas(company), strict=True)
+        for (name,), theirs, ours in areas:
+            rows += [
+                Row(quantity="DPO's area", value=theirs, group=name, **mine),
+                Row(quantity="area", value=ours, group=name, **mine),
+            ]
+        for count, runs in company.items():
+            numbers = {
+                "K": float(count), "margin": mean_at(runs, "margin", "train", 0.1),
+                "accuracy": mean_at(runs, "reward_accuracy", "held_out", 1.0),
+            }  # fmt: skip
+            rows += [Row(quantity=name, value=number, group=str(count), **mine) for name, number in numbers.items()]
+        ends = [done["whole", loss, source, seed, count].trajectory for count in _ends(sets)]
+        rows += _whole(ends, loss, source, seed)
+    for loss, count in ideal:
+        for seed, run in zip(seeds, ideal[loss, count], strict=True):
+            rows.append(Row(quantity="off", value=run.off, figure=f"{loss}, clusters", seed=seed, group=str(count)))
+    for seed in seeds:
+        off = _off_half(done["ipo", seed].trajectory, heads["gpo_ipo", MODEL, seed][max(sets)][0])
+        rows.append(Row(quantity="scale", value=off, figure=_EXPERIMENT, seed=seed))
+    facts: dict[str, Any] = {
         "departure": {
             loss: [_departure(loss, heads[loss, MODEL, seed], companies, halves[seed]) for seed in seeds]
             for loss in LOSSES
         },
         "first": {loss: _first_ratio(heads, loss) for loss in _OTHERS},
-        "order": each(order),
-        "powers": each(power),
-        "accuracy": each(accuracy),
-        "whole": each(whole),
-        "ipo": max(
-            _off_half(done["ipo", seed].trajectory, heads["gpo_ipo", MODEL, seed][max(sets)][0]) for seed in seeds
-        ),
         "responses": _responses(),
         "tokens": _tokens(),
     }
-    figures = (_curves(ideal, heads, companies, halves, sets), _table(measured))
+    measured = Rows(rows, facts=facts)
+    figures = (_curves(ideal, heads, companies, halves, sets), _table(measured, _ends(sets)))
     return Results(measured=measured, figures=figures)
+
+
+_ONE, _MANY = "one value", "many values"
+
+
+def _whole(runs: Sequence[Trajectory], loss: str, source: str, seed: int) -> list[Row]:
+    """Whole models at the end, with one value and with many."""
+    mine = {"figure": f"{loss}, whole model", "source": source, "seed": seed}
+    margins = [mean_at([run], "margin", "train", 1.0) for run in runs]
+    errors = [1 - mean_at([run], "reward_accuracy", "held_out", 1.0) for run in runs]
+    return [Row(quantity="accuracy", value=1 - float(np.mean(errors)), **mine)] + [
+        Row(quantity=quantity, value=value, group=group, **mine)
+        for quantity, values in (("end margin", margins), ("end error", errors))
+        for group, value in zip((_ONE, _MANY), values, strict=True)
+    ]
 
 
 def _half_gaps(feats: FeatureSet) -> dict[str, float]:
@@ -413,15 +407,16 @@ def _pair(loss: str, x: np.ndarray, curves: Sequence[np.ndarray], closed: np.nda
     ]
 
 
-def _table(measured: Mapping[str, Any]) -> Figure:
-    ends = (measured["values"][0], measured["values"][-1])
+def _table(measured: Rows, ends: Sequence[int]) -> Figure:
     rows = []
     for loss, name in LOSSES.items():
-        for place, count in enumerate(ends):
-            cells = []
-            for source in SOURCES:
-                found = measured["whole"][loss][source]
-                cells += [f"{np.mean([seed[key][place] for seed in found]):.3f}" for key in ("margin", "error")]
+        for group, count in zip((_ONE, _MANY), ends, strict=True):
+            there = {"figure": f"{loss}, whole model", "group": group}
+            cells = [
+                f"{np.mean(measured.values(quantity, there, source)):.3f}"
+                for source in SOURCES
+                for quantity in ("end margin", "end error")
+            ]
             rows.append((f"{name}, K = {count}", *cells))
     columns = ("whole model", "training margin", "test error", "twin: training margin", "test error ")
     return Figure(
@@ -435,226 +430,171 @@ def _table(measured: Mapping[str, Any]) -> Figure:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_clusters(loss: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        off = measured["clusters"][loss]
-        return Judged(
-            holds=off <= _CLOSE,
-            measured=f"off by at most {off:.2g} of the margin",
-            because=f"up to a scaled time of {_END:g}, over all K and seeds; {_CLOSE:g} is allowed",
-            evidence={"largest_relative_difference": off},
-        )
-
-    return judge
-
-
-def _judge_departure(loss: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        rows = measured["departure"][loss]
-        worst = [max(abs(end - 1) for _, end in row.values()) for row in rows]
-        judged = inside(Measured(model=worst, twin=[]), -1.0, _DEPARTURE, what="")
-        ends = {
-            f"K = {count}, {when}": over_seeds([row[count][place] for row in rows])
-            for count in rows[0]
-            for place, when in enumerate(("first step", "end"))
-        }
-        return replace(
-            judged,
-            measured=f"largest distance over K {over_seeds(worst, least=0)} of the margin",
-            evidence={"largest_by_seed": worst, **as_evidence(ends)},
-        )
-
-    return judge
+def _judge_departure(claim: Claim, rows: Rows) -> Judged:
+    found = rows.facts["departure"][claim.chosen["figure"]]
+    worst = [max(abs(end - 1) for _, end in row.values()) for row in found]
+    came = inside(Measured(model=worst, twin=[]), -1.0, _DEPARTURE, what="")
+    ends = {
+        f"K = {count}, {when}": over_seeds([row[count][place] for row in found])
+        for count in found[0]
+        for place, when in enumerate(("first step", "end"))
+    }
+    return replace(
+        came,
+        measured=f"largest distance over K {over_seeds(worst, least=0)} of the margin",
+        evidence={"largest_by_seed": worst, **as_evidence(ends)},
+    )
 
 
-def _judge_first(measured: Mapping[str, Any]) -> Judged:
-    off = max(measured["first"].values())
+def _judge_first(_: Claim, rows: Rows) -> Judged:
+    off = max(rows.facts["first"].values())
     return Judged(
         holds=off <= _EXACT,
         measured=f"off by at most {off:.2g}",
         because="every run of the model: all sets of neighbours and seeds",
-        evidence={LOSSES[loss]: value for loss, value in measured["first"].items()},
+        evidence={LOSSES[loss]: value for loss, value in rows.facts["first"].items()},
     )
 
 
-def _judge_order(loss: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if (many := measured["values"][-1]) < 3:
-            return untestable(f"an order takes 3 values, and there are {many}")
-        found, accuracy = measured["order"][loss], measured["accuracy"][loss]
-        return above(
-            Measured(
-                model=found[MODEL], twin=found[TWIN], accuracy=accuracy[MODEL], twin_accuracy=accuracy[TWIN]
-            ),
-            _ORDER, what="rank correlation with DPO's order", least=-1, most=1,
-        )  # fmt: skip
-
-    return judge
-
-
-def _judge_power(loss: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if (why := too_few(measured["values"])) is not None:
-            return untestable(why)
-        powers = measured["powers"]
-        gaps = {
-            source: [one - other for one, other in zip(powers[loss][source], powers["sigmoid"][source], strict=True)]
-            for source in SOURCES
-        }
-        judged = inside(Measured(model=gaps[MODEL], twin=gaps[TWIN]), -_POWER, _POWER, what="exponent less DPO's")
-        rest = {LOSSES[each]: over_seeds(powers[each][MODEL]) for each in ("sigmoid", loss)}
-        return replace(judged, evidence={**judged.evidence, **as_evidence(rest)})
-
-    return judge
-
-
-def _judge_whole(loss: str, key: str) -> Any:
-    sign = {"margin": -1, "error": 1}[key]
-
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        def changes(which: str, source: str) -> list[float]:
-            return [sign * (found[key][1] - found[key][0]) for found in measured["whole"][which][source]]
-
-        def accuracies(source: str) -> list[float]:
-            return [1 - float(np.mean(found["error"])) for found in measured["whole"][loss][source]]
-
-        judged = above(
-            Measured(
-                model=changes(loss, MODEL), twin=changes(loss, TWIN), accuracy=accuracies(MODEL),
-                twin_accuracy=accuracies(TWIN),
-            ),
-            0.0, what={"margin": "fall of the margin", "error": "rise of the error"}[key],
-        )  # fmt: skip
-        return replace(
-            judged, evidence={**judged.evidence, **as_evidence({"DPO": over_seeds(changes("sigmoid", MODEL))})}
-        )
-
-    return judge
-
-
-def _judge_ipo(measured: Mapping[str, Any]) -> Judged:
-    off = measured["ipo"]
+def _judge_rates(claim: Claim, rows: Rows) -> Judged:
+    found = rows.facts[claim.chosen["group"]]
     return Judged(
-        holds=off <= _EXACT,
-        measured=f"off by at most {off:.2g} of the largest margin",
-        because="the largest set of values, all recorded steps and seeds",
-        evidence={"largest_difference": off},
+        holds=found["printed"] <= _EXACT,
+        measured=f"off by {found['printed']:.2g} of the largest rate; repaired {found['repaired']:.2g}",
+        because="against central differences on a random problem",
+        evidence=found,
     )
 
 
-def _judge_rates(key: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        found = measured[key]
-        return Judged(
-            holds=found["printed"] <= _EXACT,
-            measured=f"off by {found['printed']:.2g} of the largest rate; repaired {found['repaired']:.2g}",
-            because="against central differences on a random problem",
-            evidence=found,
+def _row(id: str, says: str, statistic: Statistic | None = None, /, **rest: Any) -> Claim:
+    common: dict[str, Any] = {"figure": _EXPERIMENT, "statement": says, "statistic": statistic}
+    return Claim(**{"id": f"{_EXPERIMENT}-{id}", "unit": "number of values", "kind": "ours", **common, **rest})
+
+
+def _of_loss(loss: str) -> Iterator[Claim]:
+    name = LOSSES[loss]
+    yield _row(
+        f"{name.lower()}-clusters",
+        f"On the paper's clusters margins under {name} follow its closed form.",
+        greatest("off"),
+        test="at most",
+        threshold=_CLOSE,
+        twin="",
+        setting="Clusters at the limits of Theorem 4.2, shared answers, gradient descent",
+        select={"figure": f"{loss}, clusters"},
+        told="off by at most {0:.2g} of the margin",
+        because=f"up to a scaled time of {_END:g}, over all K and seeds; {{0:g}} is allowed",
+        evidence="largest_relative_difference",
+        place="Section 7, THEORY 3.4",
+        kind="algebra",
+    )
+    yield _row(
+        f"{name.lower()}-data",
+        f"On this data margins under {name} follow the closed form of the measured gaps.",
+        place="Section 7, THEORY 3.4",
+        said="Last layer, gradient descent, every K over the same values: largest distance over K of the mean training "
+        "margin at the end from its closed form, over that form; holds where the upper end of its 95 % interval over "
+        "seeds is below {0:g}.",
+        threshold=_DEPARTURE,
+        select={"figure": loss},
+        twin="",
+        code=_judge_departure,
+    )
+
+
+def _of_other(loss: str) -> Iterator[Claim]:
+    name, powers = LOSSES[loss], power("K", "margin")
+    implied = "“similar implications should be expected”"
+    yield _row(
+        f"{name.lower()}-order",
+        f"Under {name} values are learned in the order in which DPO learns them.",
+        rank("DPO's area", "area"),
+        threshold=_ORDER,
+        setting="Last layer, each value alone",
+        select={"figure": loss},
+        short="rank correlation with DPO's order",
+        unit="value",
+    )
+    yield _row(
+        f"{name.lower()}-scaling",
+        f"Under {name} margins fall with the number of values as under DPO.",
+        powers,
+        less={"figure": "sigmoid", "says": "that under DPO"},
+        test="inside",
+        threshold=(-_POWER, _POWER),
+        twin="",
+        setting="Last layer, every K over the same values",
+        select={"figure": loss, "split": "train", "step": "early"},
+        short="exponent less DPO's",
+        beside={LOSSES[each]: {"figure": each, "statistic": powers} for each in ("sigmoid", loss)},
+        kind="replication",
+        paper_value=implied,
+    )
+    for quantity, groups, word, verb, short in (
+        ("margin", (_ONE, _MANY), "training margin", "smaller", "fall of the margin"),
+        ("error", (_MANY, _ONE), "test error", "larger", "rise of the error"),
+    ):
+        yield _row(
+            f"{name.lower()}-whole-{quantity}",
+            f"Whole model under {name}: the {word} is {verb} with many values than with one.",
+            single(f"end {quantity}", short=short),
+            select={"figure": f"{loss}, whole model", "group": groups[0]},
+            less={"group": groups[1]},
+            beside={"DPO": {"figure": "sigmoid, whole model"}},
+            kind="replication",
+            paper_value=implied,
         )
 
-    return judge
 
-
-def _loss_claims(loss: str) -> list[Claim]:
-    name, short = LOSSES[loss], LOSSES[loss].lower()
-    return [
-        Claim(
-            id=f"{_EXPERIMENT}-{short}-clusters",
-            figure=_EXPERIMENT,
-            place="Section 7, THEORY 3.4",
-            statement=f"On the paper's clusters margins under {name} follow its closed form.",
-            rule="Clusters at the limits of Theorem 4.2, shared answers, gradient descent: holds where no mean margin "
-            f"is further than {_CLOSE:g} of itself from the solution without noise, over K, seeds and steps.",
-            judge=_judge_clusters(loss),
-        ),
-        Claim(
-            id=f"{_EXPERIMENT}-{short}-data",
-            figure=_EXPERIMENT,
-            place="Section 7, THEORY 3.4",
-            statement=f"On this data margins under {name} follow the closed form of the measured gaps.",
-            rule="Last layer, gradient descent, every K over the same values: largest distance over K of the mean "
-            "training margin at the end from its closed form, over that form; holds where the upper end of its 95 % "
-            f"interval over seeds is below {_DEPARTURE:g}.",
-            judge=_judge_departure(loss),
-        ),
-    ]
-
-
-def _other_claims(loss: str) -> list[Claim]:
-    name, short = LOSSES[loss], LOSSES[loss].lower()
-    found = [
-        Claim(
-            id=f"{_EXPERIMENT}-{short}-order",
-            figure=_EXPERIMENT,
-            statement=f"Under {name} values are learned in the order in which DPO learns them.",
-            rule="Last layer, each value alone: Spearman's rank correlation, over values, of the area under the "
-            "training margin with DPO's; holds where the lower end of its 95 % interval over seeds is above "
-            f"{_ORDER:g}. " + BEYOND,
-            judge=_judge_order(loss),
-        ),
-        Claim(
-            id=f"{_EXPERIMENT}-{short}-scaling",
-            figure=_EXPERIMENT,
-            statement=f"Under {name} margins fall with the number of values as under DPO.",
-            rule="Last layer, every K over the same values: exponent of K in the mean training margin at a tenth of "
-            f"the steps, less DPO's; holds where its 95 % interval over seeds lies within {_POWER:g} of 0.",
-            judge=_judge_power(loss),
-            paper_value="“similar implications should be expected”",
-        ),
-    ]
-    for key, word, verb in (("margin", "training margin", "smaller"), ("error", "test error", "larger")):
-        found.append(
-            Claim(
-                id=f"{_EXPERIMENT}-{short}-whole-{key}",
-                figure=_EXPERIMENT,
-                statement=f"Whole model under {name}: the {word} is {verb} with many values than with one.",
-                rule=f"Difference of the {word} at the end between one value and the largest number of them: holds "
-                "where the lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-                judge=_judge_whole(loss, key),
-                paper_value="“similar implications should be expected”",
-            )
-        )
-    return found
-
-
+_RATE = "Random problem: holds where the rate is within {0:g} of central differences, over the largest rate."
 CLAIMS = (
-    *(claim for loss in LOSSES for claim in _loss_claims(loss)),
-    Claim(
-        id=f"{_EXPERIMENT}-pull",
-        figure=_EXPERIMENT,
-        statement="The pull is all that changes: first steps of DPO, SLiC and IPO are as 1 to 2 to 4.",
-        rule=f"Last layer at one rate: holds where every ratio of first mean margins is within {_EXACT:g} of that, "
+    *(claim for loss in LOSSES for claim in _of_loss(loss)),
+    _row(
+        "pull",
+        "The pull is all that changes: first steps of DPO, SLiC and IPO are as 1 to 2 to 4.",
+        said="Last layer at one rate: holds where every ratio of first mean margins is within {0:g} of that, "
         "relatively, over all runs of the model.",
-        judge=_judge_first,
+        threshold=_EXACT,
+        twin="",
+        code=_judge_first,
+        kind="algebra",
         paper_value="“replacing the σ(−r) factor with −f′(r)”",
     ),
-    *(claim for loss in _OTHERS for claim in _other_claims(loss)),
-    Claim(
-        id=f"{_EXPERIMENT}-trl",
-        figure=_EXPERIMENT,
+    *(claim for loss in _OTHERS for claim in _of_other(loss)),
+    _row(
+        "trl",
+        "TRL's IPO is the paper's at another scale: half the margin, at beta² times the rate.",
+        greatest("scale"),
+        test="at most",
+        threshold=_EXACT,
+        twin="",
+        setting="Last layer, the largest set of values",
+        told="off by at most {0:.2g} of the largest margin",
+        because="the largest set of values, all recorded steps and seeds",
         place="Section 7, THEORY 1.6",
-        statement="TRL's IPO is the paper's at another scale: half the margin, at beta² times the rate.",
-        rule="Last layer, the largest set of values: holds where twice its mean margin is within "
-        f"{_EXACT:g} of the paper's, over the largest margin.",
-        judge=_judge_ipo,
+        kind="algebra",
     ),
-    Claim(
-        id=f"{_EXPERIMENT}-responses",
-        figure=_EXPERIMENT,
+    _row(
+        "responses",
+        "The reward of a single response moves at the printed rate, without a share for the softmax.",
+        said=_RATE,
+        threshold=_EXACT,
+        twin="",
+        select={"group": "responses"},
+        code=_judge_rates,
         place="Section 7, source error X-12",
-        statement="The reward of a single response moves at the printed rate, without a share for the softmax.",
-        rule=f"Random problem: holds where the rate is within {_EXACT:g} of central differences, over the largest "
-        "rate.",
-        judge=_judge_rates("responses"),
+        kind="algebra",
     ),
-    Claim(
-        id=f"{_EXPERIMENT}-tokens",
-        figure=_EXPERIMENT,
+    _row(
+        "tokens",
+        "In the rate of a token's reward the probability factor is the difference of two probabilities.",
+        said=_RATE,
+        threshold=_EXACT,
+        twin="",
+        select={"group": "tokens"},
+        code=_judge_rates,
         place="Section 4.3, source error X-13",
-        statement="In the rate of a token's reward the probability factor is the difference of two probabilities.",
-        rule=f"Random problem: holds where the rate is within {_EXACT:g} of central differences, over the largest "
-        "rate.",
-        judge=_judge_rates("tokens"),
+        kind="algebra",
     ),
 )
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from prefdyn.dynamics.order import spearman
 from prefdyn.errors import DataError
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim, greatest, judged, mean, rank, share_above, single
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
 from prefdyn.experiments.couples import (
     Couple,
@@ -35,21 +35,10 @@ from prefdyn.experiments.couples import (
     pulls_of,
 )
 from prefdyn.experiments.falls import PHASES
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below
+from prefdyn.experiments.judging import Judged, as_evidence, untestable
 from prefdyn.experiments.published import PRIORITY_PAIRS, persona
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    untestable,
-)
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
+from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.experiments.run import Run
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import crowd
@@ -63,14 +52,14 @@ Gaps = Mapping[tuple[str, int], Mapping[Couple, float]]
 
 _A = "2403.18742"
 _FIGURES = {"last-layer": f"{_A}-fig05", "whole": f"{_A}-fig07", "other": f"{_A}-fig12"}
+_MANY = f"{_A}-fig05b"
 _PUBLISHED = {
     "here": ("large gap", "small gap"),
     "other": ("mistral, large gap", "mistral, small gap"),
 }
 _THREE = 3
 """Behaviours whose pairs are trained where the published ones are not in the data."""
-_FEWEST = 10
-"""Couples under which no order over couples is judged."""
+_LARGER, _SMALLER = "couple of the larger gap", "couple of the smaller gap"
 _SIMILAR = 0.25
 """Loss gap over the mean fall of the two, under which two curves count as alike."""
 _EQUAL = 1e-6
@@ -170,20 +159,12 @@ def _results(context: Context, done: Done) -> Results:
     levels = {variant: gaps.get(variant, gaps["here"]) for variant in head}
     whole = {key: {couple: done["whole", *key, couple].trajectory for couple in couples} for key in keys}
     chosen = _chosen(couples, gaps["here"], "here")
-    measured: dict[str, Any] = {
-        "couples": list(chosen),
-        "published": len(couples) == len(_PUBLISHED["here"]),
-        "last-layer": {variant: _pace(runs, levels[variant], chosen, seeds) for variant, runs in head.items()},
-        "whole": _pace(whole, gaps["here"], chosen, seeds),
-        "many": {source: _many(context, done, source) for source in SOURCES},
-    }
-    figures = [
-        _couple_figure("last-layer", head, levels, chosen, seeds),
-        _many_figure(measured["many"]),
-        _couple_figure("whole", {"text": whole}, {"text": gaps["here"]}, chosen, seeds),
-    ]
-    notes = []
-    if not measured["published"]:
+    published = len(couples) == len(_PUBLISHED["here"])
+    paces = [_pace(runs, levels[variant], chosen, _FIGURES["last-layer"], variant) for variant, runs in head.items()]
+    paces.append(_pace(whole, gaps["here"], chosen, _FIGURES["whole"]))
+    lacking, notes = {}, []
+    figures = [_couple_figure("whole", {"text": whole}, {"text": gaps["here"]}, chosen, seeds)]
+    if not published:
         notes.append(
             "The published pairs are not in this data; those of three behaviours with the largest and the smallest "
             "measured gap stand in for them."
@@ -192,15 +173,24 @@ def _results(context: Context, done: Done) -> Results:
         notes.append("The final norm of this model is no RMSNorm, so the code's second norm does not apply to it.")
     if context.other_model("full-long-other") is None:
         notes.append("One model was given, so Figure 12 is drawn from it, and its claims are not testable.")
+        lacking[_FIGURES["other"]] = "one model was given; give a second --model"
         figures.append(_couple_figure("other", {"text": whole}, {"text": gaps["here"]}, chosen, seeds))
     else:
         theirs = _couples(context, "other")
         gaps["other"] = {key: gaps_of(done["features", "other", *key].features, theirs) for key in keys}
         runs = {key: {couple: done["other", *key, couple].trajectory for couple in theirs} for key in keys}
         named = _chosen(theirs, gaps["other"], "other")
-        measured["other"] = _pace(runs, gaps["other"], named, seeds)
+        paces.append(_pace(runs, gaps["other"], named, _FIGURES["other"]))
         figures.append(_couple_figure("other", {"text": runs}, {"text": gaps["other"]}, named, seeds))
-    return Results(measured=measured, figures=tuple(figures), notes=tuple(notes))
+    many, facts = _many(context, done)
+    measured = Rows(
+        [*(row for rows, _ in paces for row in rows), *many],
+        lacking=lacking,
+        facts={"couples": chosen, "published": published, _MANY: facts}
+        | {figure: told for _, found in reversed(paces) for figure, told in found.items()},
+    )
+    head_figures = [_couple_figure("last-layer", head, levels, chosen, seeds), _many_figure(measured)]
+    return Results(measured=measured, figures=(*head_figures, *figures), notes=tuple(notes))
 
 
 def _chosen(couples: Sequence[Couple], gaps: Gaps, which: str) -> tuple[Couple, Couple]:
@@ -216,70 +206,72 @@ def _mean_gap(gaps: Gaps, couple: Couple, source: str) -> float:
     return float(np.mean([found[couple] for (whose, _), found in gaps.items() if whose == source]))
 
 
-def _pace(runs: Joint, gaps: Gaps, couples: tuple[Couple, Couple], seeds: Sequence[int]) -> dict[str, Any]:
-    """Per source and seed: how far the behaviour of higher priority leads, in both couples and in one beyond the other.
+def _pace(
+    runs: Joint, gaps: Gaps, couples: tuple[Couple, Couple], figure: str, variant: str = "text"
+) -> tuple[list[Row], dict[str, Any]]:
+    """How far the behaviour of higher priority leads in both couples, and what is told of their gaps.
 
     Which behaviour is the higher, and which couple has the larger gap, is what the source itself measures, on average
     over the seeds.
     """
-    found: dict[str, Any] = {}
-    for source in SOURCES:
+    rows: list[Row] = []
+    for source, seed in runs:
         size = {couple: _mean_gap(gaps, couple, source) for couple in couples}
-        larger, smaller = sorted(couples, key=lambda couple: -abs(size[couple]))
-        mine: dict[str, Any] = {name: {phase: [] for phase in PHASES} for name in ("faster", "more")}
-        mine |= {"similar": [], "accuracy": []}
-        for seed in seeds:
-            leads = {couple: lead(runs[source, seed][couple], higher_first(couple, size[couple])) for couple in couples}
-            for phase in PHASES:
-                mine["faster"][phase].append(float(np.mean([leads[couple][phase] for couple in couples])))
-                mine["more"][phase].append(leads[larger][phase] - leads[smaller][phase])
-            fall = leads[smaller]["fall"]
-            mine["similar"].append(abs(leads[smaller]["area"]) / fall if fall > 0 else math.nan)
-            mine["accuracy"].append(
-                float(np.mean([held_out_accuracy(runs[source, seed][couple]) for couple in couples]))
-            )
-        mine["gaps"] = [[abs(gaps[source, seed][couple]) for seed in seeds] for couple in couples]
-        mine["higher"] = [higher_first(couple, size[couple])[0] for couple in couples]
-        found[source] = mine
-    return found
+        larger = max(couples, key=lambda couple: abs(size[couple]))
+        if variant == "code" and source != MODEL:
+            continue
+        mine = {"figure": figure, "source": CODE if variant == "code" else source, "seed": seed}
+        for letter, couple in zip("ab", couples, strict=True):
+            run = runs[source, seed][couple]
+            leads = lead(run, higher_first(couple, size[couple]))
+            group = _LARGER if couple == larger else _SMALLER
+            rows += [Row(quantity="lead", value=leads[phase], step=phase, group=group, **mine) for phase in PHASES]
+            rows.append(Row(quantity="accuracy", value=held_out_accuracy(run), group=group, **mine))
+            level = abs(gaps[source, seed][couple])
+            rows.append(Row(quantity="level gap", value=level, group=f"({letter})", **mine))
+            if group == _SMALLER:
+                alike = abs(leads["area"]) / leads["fall"] if leads["fall"] > 0 else math.nan
+                rows.append(Row(quantity="similarity", value=alike, **mine))
+    levels = {
+        letter: over_seeds([abs(found[couple]) for (source, _), found in gaps.items() if source == MODEL])
+        for letter, couple in zip("ab", couples, strict=True)
+    }
+    higher = [higher_first(couple, _mean_gap(gaps, couple, MODEL))[0] for couple in couples]
+    return rows, {figure: {"priority_gaps": as_evidence(levels), "of_higher_priority": higher}}
 
 
 # many couples --------------------------------------------------------------------------------------------------------
 
 
-def _many(context: Context, done: Done, source: str) -> dict[str, Any]:
-    """Couples drawn by lot, each seed its own: how loss gaps follow the priority gap and the first step."""
-    found: dict[str, Any] = {
-        "couples": [], "order": {phase: [] for phase in PHASES}, "step order": {phase: [] for phase in PHASES},
-        "share": {phase: [] for phase in PHASES}, "accuracy": [], "points": [], "first step": [], "equation 24": [],
-        "identity": [],
-    }  # fmt: skip
+def _many(context: Context, done: Done) -> tuple[list[Row], dict[str, Any]]:
+    """Couples drawn by lot, each seed its own: loss gaps, priority gaps, the first step; and what is told of them."""
+    rows: list[Row] = []
     names = crowd(context)
-    for seed in context.seeds:
+    facts: dict[str, Any] = {"couples": sum(len(drawn(names, seed)) for seed in context.seeds)}
+    for source, seed in itertools.product(SOURCES, context.seeds):
+        mine = {"figure": _MANY, "source": source, "seed": seed}
         couples = drawn(names, seed)
         feats = done["features", "many", source, seed].features
         runs = dict(zip(couples, done["many", source, seed].trajectories, strict=True))
         gaps, pulls = gaps_of(feats, couples), pulls_of(feats)
-        leads, pushes = [], []
         for couple, run in runs.items():
             ordered = higher_first(couple, gaps[couple])
             step = first_step({name: pulls[name] for name in couple}, run)
-            leads.append(lead(run, ordered))
-            pushes.append(step.margins[ordered[0]] - step.margins[ordered[1]])
-            found["first step"].append(step.off)
-            found["equation 24"].append(step.off_printed)
-        sizes = [abs(gaps[couple]) for couple in couples]
-        for phase in PHASES:
-            ahead = [each[phase] for each in leads]
-            found["order"][phase].append(spearman(sizes, ahead))
-            found["step order"][phase].append(spearman(pushes, ahead))
-            found["share"][phase].append(float(np.mean([value > 0 for value in ahead])))
-        found["couples"].append(len(couples))
-        found["accuracy"].append(float(np.mean([held_out_accuracy(run) for run in runs.values()])))
-        found["points"] += [(size, push, each["area"]) for size, push, each in zip(sizes, pushes, leads, strict=True)]
-        found["identity"].append(off_identity(pulls, gaps))
-        found["beta"] = float(runs[couples[0]].settings["beta"])
-    return found
+            leads = lead(run, ordered)
+            numbers = {
+                "priority gap": abs(gaps[couple]),
+                "first step gap": step.margins[ordered[0]] - step.margins[ordered[1]],
+                "first step": step.off,
+                "equation 24": step.off_printed,
+                "accuracy": held_out_accuracy(run),
+            }
+            group = " | ".join(couple)
+            rows += [Row(quantity=name, value=value, group=group, **mine) for name, value in numbers.items()]
+            rows += [Row(quantity="lead", value=leads[phase], step=phase, group=group, **mine) for phase in PHASES]
+        if math.isfinite(off := off_identity(pulls, gaps)):
+            rows.append(Row(quantity="identity", value=off, **mine))
+        facts["beta"] = float(runs[couples[0]].settings["beta"])
+    return rows, facts
 
 
 # figures -------------------------------------------------------------------------------------------------------------
@@ -325,18 +317,16 @@ def _curve(label: str, runs: Sequence[Trajectory], group: str, shade: float) -> 
     return mean_line(label, steps.tolist(), curves, shade=shade)
 
 
-def _many_figure(many: Mapping[str, Mapping[str, Any]]) -> Figure:
+def _many_figure(measured: Rows) -> Figure:
     panels = []
-    for place, label in enumerate(("Priority gap", "Gap of the margins after the first step")):
+    there = {"figure": _MANY, "step": "area"}
+    labels = {"priority gap": "Priority gap", "first step gap": "Gap of the margins after the first step"}
+    for place, (quantity, label) in enumerate(labels.items()):
         lines = []
         for source, name, shade in ((TWIN, "untrained twin", 0.7), (MODEL, "model", 0.1)):
-            points = sorted(many[source]["points"], key=lambda point: point[place])
-            lines.append(
-                Line(
-                    label=name, x=np.array([point[place] for point in points]),
-                    y=np.array([point[2] for point in points]), shade=shade, style="points",
-                )
-            )  # fmt: skip
+            x, y = (np.array(measured.values(each, there, source)) for each in (quantity, "lead"))
+            order = np.argsort(x, kind="stable")
+            lines.append(Line(label=name, x=x[order], y=y[order], shade=shade, style="points"))
         panels.append(
             Panel(
                 kind="lines", title=f"({'cd'[place]}) couples drawn by lot", x_label=label,
@@ -356,194 +346,100 @@ def _many_figure(many: Mapping[str, Mapping[str, Any]]) -> Figure:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_pace(key: str, what: str, phase: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if key not in measured:
-            return untestable("one model was given; give a second --model")
-        variants = measured[key] if key == "last-layer" else {"text": measured[key]}
-        found = variants["text"]
-        judged = above(
-            Measured(
-                model=found[MODEL][what][phase], twin=found[TWIN][what][phase], accuracy=found[MODEL]["accuracy"],
-                twin_accuracy=found[TWIN]["accuracy"],
-            ),
-            0.0, what="lead in nats",
-        )  # fmt: skip
-        evidence = {
-            "priority_gaps": as_evidence(
-                {label: over_seeds(each) for label, each in zip("ab", found[MODEL]["gaps"], strict=True)}
-            ),
-            "of_higher_priority": found[MODEL]["higher"],
-        }
-        if "code" in variants:
-            evidence |= as_evidence({"as the published code does": over_seeds(variants["code"][MODEL][what][phase])})
-        return replace(judged, evidence={**judged.evidence, **evidence})
-
-    return judge
+def _judge_published(claim: Claim, rows: Rows) -> Judged:
+    return judged(claim, rows) if rows.facts["published"] else untestable("the data lacks the published pairs")
 
 
-def _judge_similar(key: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        if key not in measured:
-            return untestable("one model was given; give a second --model")
-        found = measured[key]["text"] if key == "last-layer" else measured[key]
-        return below(
-            Measured(model=found[MODEL]["similar"], twin=found[TWIN]["similar"]), _SIMILAR,
-            what="loss gap over the mean fall", least=0,
-        )  # fmt: skip
-
-    return judge
-
-
-def _judge_published(measured: Mapping[str, Any]) -> Judged:
-    if not measured["published"]:
-        return untestable("the data lacks the published pairs")
-    found = measured["last-layer"]["text"]
-    return above(_gap_of_gaps(found), 0.0, what="gap of (a) less gap of (b)", least=-2, most=2)
-
-
-def _gap_of_gaps(found: Mapping[str, Mapping[str, Any]]) -> Measured:
-    sizes = {source: np.subtract(*found[source]["gaps"]).tolist() for source in SOURCES}
-    return Measured(
-        model=sizes[MODEL], twin=sizes[TWIN], accuracy=found[MODEL]["accuracy"], twin_accuracy=found[TWIN]["accuracy"]
-    )
-
-
-def _of_many(measured: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> Measured:
-    many = measured["many"]
-    return Measured(
-        model=values[MODEL], twin=values[TWIN], accuracy=many[MODEL]["accuracy"], twin_accuracy=many[TWIN]["accuracy"]
-    )
-
-
-def _too_few(measured: Mapping[str, Any]) -> Judged | None:
-    fewest = min(measured["many"][MODEL]["couples"])
-    if fewest >= _FEWEST:
-        return None
-    return untestable(f"an order over couples takes {_FEWEST}, and the data has {fewest}")
-
-
-def _judge_many(phase: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        many = measured["many"]
-        judged = _too_few(measured) or above(
-            _of_many(measured, {source: many[source]["order"][phase] for source in SOURCES}),
-            0.0, what="rank correlation", least=-1, most=1,
-        )  # fmt: skip
-        step = {"of_the_first_step": over_seeds(many[MODEL]["step order"][phase], least=-1, most=1)}
-        return replace(judged, evidence={**judged.evidence, **as_evidence(step)})
-
-    return judge
-
-
-def _judge_share(measured: Mapping[str, Any]) -> Judged:
-    many = measured["many"]
-    return _too_few(measured) or above(
-        _of_many(measured, {source: many[source]["share"]["area"] for source in SOURCES}),
-        0.5, what="share of couples", least=0, most=1,
-    )  # fmt: skip
-
-
-def _judge_lengths(measured: Mapping[str, Any]) -> Judged:
-    many = measured["many"]
-    gain = {
-        source: np.subtract(many[source]["step order"]["area"], many[source]["order"]["area"]).tolist()
-        for source in SOURCES
-    }
-    return _too_few(measured) or above(_of_many(measured, gain), 0.0, what="gain in rank correlation", least=-2, most=2)
-
-
-def _judge_exact(key: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        many = measured["many"]
-        worst = float(np.max([off for source in SOURCES for off in many[source][key]]))
-        told = f"off by at most {worst:.2g} of the largest"
-        if math.isnan(worst):
-            return untestable("the features carry no log-probabilities", measured=told)
-        if key == "equation 24" and many[MODEL]["beta"] == 1:
-            return untestable("at beta 1 logits and margins are one number", measured=told)
-        return Judged(
-            holds=worst <= _EQUAL,
-            measured=told,
-            because=f"over {sum(many[MODEL]['couples'])} couples of the model, as many of its twin, and all seeds",
-            evidence={"largest_difference": worst, "beta": many[MODEL]["beta"]},
-        )
-
-    return judge
-
-
-def _judge_identity(measured: Mapping[str, Any]) -> Judged:
-    off = [value for source in SOURCES for value in measured["many"][source]["identity"]]
-    known = [value for value in off if math.isfinite(value)]
-    if not known:
-        return untestable("no two behaviours have as many training pairs")
-    return Judged(
-        holds=max(known) <= _EQUAL,
-        measured=f"off by at most {max(known):.2g} of the largest gap",
-        because="over all couples of equal size, seeds, the model and its twin",
-        evidence={"largest_difference": max(known)},
-    )
-
-
-_NAMED = {
-    "last-layer": "head on states read once",
-    "whole": "whole model",
-    "other": "whole model, the second one",
-}
-
-
-def _pace_claims() -> list[Claim]:
-    found = []
-    for key, id in _FIGURES.items():
-        for phase, when in PHASES.items():
-            found += [
-                Claim(
-                    id=f"{id}-faster-{phase}",
-                    figure=id,
-                    statement=f"The training loss of the behaviour of higher priority falls faster, {when}.",
-                    rule=f"Joint training of two behaviours, {_NAMED[key]}: how much further the loss of the higher "
-                    f"priority (mean of the seeds) has fallen {when}, mean of both couples; holds where the lower end "
-                    "of its 95 % interval over seeds is above 0. " + BEYOND,
-                    judge=_judge_pace(key, "faster", phase),
-                    paper_value="the red curve is below in both panels",
-                ),
-                Claim(
-                    id=f"{id}-more-{phase}",
-                    figure=id,
-                    statement=f"A larger priority gap gives a larger gap of the training losses, {when}.",
-                    rule=f"Joint training of two behaviours, {_NAMED[key]}: the lead of the higher priority {when} in "
-                    "the couple of the larger gap, as measured on this model, less that in the other; holds where the "
-                    "lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-                    judge=_judge_pace(key, "more", phase),
-                    paper_value="“a larger priority gap results in a larger discrepancy”",
-                ),
-            ]
-        if key != "last-layer":
-            found.append(
-                Claim(
-                    id=f"{id}-similar",
-                    figure=id,
-                    statement="Where the priority gap is small, the two losses follow similar paths.",
-                    rule="Couple of the smaller gap: distance of the two areas above the loss curves over their mean; "
-                    f"holds where the upper end of its 95 % interval over seeds is below {_SIMILAR:g}.",
-                    judge=_judge_similar(key),
-                    paper_value="“similar trajectories”" if key == "whole" else "“very close for most of training”",
-                )
-            )
-    return found
+def _judge_printed(claim: Claim, rows: Rows) -> Judged:
+    came = judged(claim, rows)
+    if came.holds is not None and rows.facts[_MANY]["beta"] == 1:
+        return untestable("at beta 1 logits and margins are one number", measured=came.measured)
+    return came
 
 
 _FIVE = _FIGURES["last-layer"]
+_LEAD, _ORDER = mean("lead", short="lead in nats"), rank("priority gap", "lead")
+_PULLED = rank("first step gap", "lead")
+_TOLD = ("priority_gaps", "of_higher_priority")
+_NAMED = {
+    "last-layer": "Joint training of two behaviours, head on states read once",
+    "whole": "Joint training of two behaviours, whole model",
+    "other": "Joint training of two behaviours, whole model, the second one",
+}
+_DRAWN = "Couples drawn by lot, full-batch head"
+_OFF = {
+    "test": "at most", "threshold": _EQUAL, "twin": "", "told": "off by at most {0:.2g} of the largest",
+    "sources": SOURCES, "kind": "algebra", "unit": "couple", "select": {"figure": _MANY},
+}  # fmt: skip
+_OVER = "over {couples} couples of the model, as many of its twin, and all seeds"
 
 CLAIMS = (
-    *_pace_claims(),
+    *(
+        claim
+        for key, figure in _FIGURES.items()
+        for claim in (
+            *(
+                claim
+                for phase, when in PHASES.items()
+                for claim in (
+                    Claim(
+                        id=f"{figure}-faster-{phase}",
+                        figure=figure,
+                        statement=f"The training loss of the behaviour of higher priority falls faster, {when}.",
+                        setting=_NAMED[key],
+                        statistic=_LEAD,
+                        select={"step": phase},
+                        beside={"as the published code does": {"source": CODE}},
+                        facts=_TOLD,
+                        unit="couple",
+                        paper_value="the red curve is below in both panels",
+                    ),
+                    Claim(
+                        id=f"{figure}-more-{phase}",
+                        figure=figure,
+                        statement=f"A larger priority gap gives a larger gap of the training losses, {when}.",
+                        setting=_NAMED[key],
+                        statistic=single("lead", short="lead in nats"),
+                        select={"step": phase, "group": _LARGER},
+                        less={"group": _SMALLER},
+                        note="The larger gap is that measured on this model.",
+                        beside={"as the published code does": {"source": CODE}},
+                        facts=_TOLD,
+                        unit="couple",
+                        paper_value="“a larger priority gap results in a larger discrepancy”",
+                    ),
+                )
+            ),
+            *(
+                [
+                    Claim(
+                        id=f"{figure}-similar",
+                        figure=figure,
+                        statement="Where the priority gap is small, the two losses follow similar paths.",
+                        setting="Couple of the smaller gap",
+                        statistic=single("similarity", short="loss gap over the mean fall", least=0),
+                        test="below",
+                        threshold=_SIMILAR,
+                        twin="statistic",
+                        unit="couple",
+                        paper_value="“similar trajectories”" if key == "whole" else "“very close for most of training”",
+                    )
+                ]
+                if key != "last-layer"
+                else []
+            ),
+        )
+    ),
     Claim(
         id=f"{_FIVE}-pairs",
         figure=_FIVE,
         statement="The priority gap of the couple in (a) is larger than that in (b).",
-        rule="Published pairs alone: gap of the levels in (a) less that in (b), both without sign; holds where the "
-        "lower end of its 95 % interval over seeds is above 0. " + BEYOND,
-        judge=_judge_published,
+        setting="Published pairs alone",
+        statistic=single("level gap", short="gap of (a) less gap of (b)", least=0, most=2),
+        select={"group": "(a)"},
+        less={"group": "(b)"},
+        code=_judge_published,
+        unit="couple",
         paper_value="(a) “larger”, (b) “smaller”",
     ),
     *(
@@ -551,10 +447,11 @@ CLAIMS = (
             id=f"{_FIVE}-many-{phase}",
             figure=_FIVE,
             statement=f"Over many couples, a larger priority gap gives a larger loss gap, {when}.",
-            rule="Couples drawn by lot, full-batch head: Spearman's rank correlation, over couples, of the priority "
-            f"gap with the lead of the higher priority {when}; holds where the lower end of its 95 % interval over "
-            "seeds is above 0. " + BEYOND,
-            judge=_judge_many(phase),
+            setting=_DRAWN,
+            statistic=_ORDER,
+            select={"figure": _MANY, "step": phase},
+            beside={"of_the_first_step": {"statistic": _PULLED}},
+            unit="couple",
             paper_value="two couples shown",
         )
         for phase, when in PHASES.items()
@@ -563,10 +460,11 @@ CLAIMS = (
         id=f"{_FIVE}-many-share",
         figure=_FIVE,
         statement="In most couples the behaviour of higher priority is learned faster.",
-        rule="Couples drawn by lot, full-batch head: share of couples in which the area above the loss curve is larger "
-        "for the higher priority; holds where the lower end of its 95 % interval over seeds is above one half. "
-        + BEYOND,
-        judge=_judge_share,
+        setting=_DRAWN,
+        statistic=share_above("lead"),
+        select={"figure": _MANY, "step": "area"},
+        threshold=0.5,
+        unit="couple",
     ),
     Claim(
         id=f"{_FIVE}-lengths",
@@ -574,29 +472,39 @@ CLAIMS = (
         place="Equation 5 (ours)",
         statement="What the first step gives each behaviour orders the loss gaps better than the published gap, which "
         "is the same over lengths that differ from couple to couple.",
-        rule="Couples drawn by lot, full-batch head: rank correlation with the lead over the whole run, of the gap of "
-        "the first step's margins less that of the priority gap, seed by seed; holds where the lower end of its 95 % "
-        "interval is above 0. " + BEYOND,
-        judge=_judge_lengths,
+        setting=_DRAWN,
+        statistic=_PULLED,
+        select={"figure": _MANY, "step": "area"},
+        less={"statistic": _ORDER},
+        short="gain in rank correlation",
+        kind="ours",
+        unit="couple",
     ),
     Claim(
         id=f"{_FIVE}-equation24",
         figure=_FIVE,
         place="Equation 24",
         statement="The first step improves the logits of a behaviour by η β²/4 b̄·b_j on average (source error X-6).",
-        rule="Couples drawn by lot: largest difference of the measured change of the log-ratio from this, as a share "
-        f"of the largest value of the couple; holds where it is at most {_EQUAL:g} for all couples and seeds.",
-        judge=_judge_exact("equation 24"),
+        setting=_DRAWN,
+        statistic=greatest("equation 24"),
+        because=_OVER,
+        unknown="the features carry no log-probabilities",
+        facts=("beta",),
+        code=_judge_printed,
         paper_value="η β²/4 b̄·b_j, “logits”",
+        **_OFF,
     ),
     Claim(
         id=f"{_FIVE}-first-step",
         figure=_FIVE,
         place="Equation 24, repaired (source error X-6)",
         statement="The first step improves the reward margins by η β²/4 b̄·b_j, and the logits by η β/4 b̄·b_j.",
-        rule="Couples drawn by lot: the same differences, of margins and of log-ratios, the larger of the two; holds "
-        f"where it is at most {_EQUAL:g} for all couples and seeds.",
-        judge=_judge_exact("first step"),
+        setting=_DRAWN,
+        statistic=greatest("first step"),
+        because=_OVER,
+        unknown="the features carry no log-probabilities",
+        facts=("beta",),
+        **_OFF,
     ),
     Claim(
         id=f"{_FIVE}-identity",
@@ -604,9 +512,10 @@ CLAIMS = (
         place="Equation 5 (ours)",
         statement="The gap is (‖b_i‖² − ‖b_j‖²) / (2 ‖b̄‖ max ‖b‖): the angle between two behaviours enters through "
         "the length of their mean alone.",
-        rule="Couples of equal size: holds where the largest difference, as a share of the largest gap, is at most "
-        f"{_EQUAL:g}.",
-        judge=_judge_identity,
+        statistic=greatest("identity"),
+        because="over all couples of equal size, seeds, the model and its twin",
+        unknown="no two behaviours have as many training pairs",
+        **{**_OFF, "told": "off by at most {0:.2g} of the largest gap"},
     ),
 )
 

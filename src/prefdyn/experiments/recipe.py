@@ -8,92 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from prefdyn.errors import DataError
-from prefdyn.experiments.catalogue import FigureSpec, figures_of, spec_of
+from prefdyn.experiments.catalogue import FigureSpec, figures_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import Context
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import Run
-from prefdyn.experiments.statistics import Estimate
 from prefdyn.experiments.work import Outcome
 from prefdyn.picture import Line, Picture, Plot
-
-# claims --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
-    """The same statistic where the finding could not come from what the model knows."""
-
-    kind: str
-    """Such as "untrained twin"."""
-    value: Estimate
-    difference: Estimate
-    """The model's less the control's, seed by seed."""
-    beyond: bool | None
-    """Whether the finding goes beyond it; None where that cannot be told."""
-    because: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a plain dictionary."""
-        return {
-            "kind": self.kind,
-            "value": self.value.to_json(),
-            "difference": self.difference.to_json(),
-            "beyond": self.beyond,
-            "because": self.because,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What came of a claim."""
-
-    holds: bool | None
-    """None: not testable here."""
-    measured: str
-    """Our number in a few words."""
-    because: str
-    """What the rule found, or why it could not be applied."""
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers behind it, plain JSON."""
-    control: Control | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """One thing that a paper says, with the rule by which it is judged. The rule knows no preset, model or data."""
-
-    id: str
-    figure: str
-    """Id of the figure under which it stands; its paper and place are those of the figure unless told."""
-    statement: str
-    rule: str
-    """In words."""
-    judge: Callable[[Mapping[str, Any]], Judged]
-    """From what the recipe measured; pure."""
-    paper_value: str | None = None
-    """The paper's number, as printed; None where it has none."""
-    place: str = ""
-    """Where the paper says it, where that is not the figure."""
-
-    @property
-    def paper(self) -> str:
-        """Its number on arXiv."""
-        return spec_of(self.figure).paper
-
-    @property
-    def where(self) -> str:
-        """Place in the paper."""
-        return self.place or spec_of(self.figure).where
-
-
-def untestable(because: str, *, measured: str = "not measured", **evidence: Any) -> Judged:
-    """A claim that cannot be tested here, why, and what was measured all the same.
-
-    Example:
-        >>> untestable("one model was given").holds is None
-        True
-    """
-    return Judged(holds=None, measured=measured, because=because, evidence=evidence)
-
 
 # figures -------------------------------------------------------------------------------------------------------------
 
@@ -219,7 +140,7 @@ Done = Mapping[Any, Outcome]
 class Results:
     """What a recipe found."""
 
-    measured: Mapping[str, Any]
+    measured: Rows
     """What its claims are judged by."""
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
@@ -270,6 +191,7 @@ class Recipe:
                 {
                     "id": claim.id, "paper": claim.paper, "where": claim.where, "statement": claim.statement,
                     "rule": claim.rule, "figure": claim.figure, "paper_value": claim.paper_value,
+                    "kind": claim.kind, "unit": claim.unit,
                 }
                 for claim in self.claims
             ],

@@ -13,12 +13,15 @@ from prefdyn._checks import one_of
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.errors import PrefdynError
+from prefdyn.experiments.claims import KINDS, Claim
 from prefdyn.experiments.context import Context, looked_at
 from prefdyn.experiments.cost import Cost, costs
+from prefdyn.experiments.judging import Judged, untestable
 from prefdyn.experiments.launch import LAUNCHERS, cores, launch
 from prefdyn.experiments.presets import beside_published, preset_named
-from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Plan, Recipe, untestable
+from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe
 from prefdyn.experiments.recipes import recipe_named, recipes_named
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice
 from prefdyn.experiments.work import Outcome
 from prefdyn.provenance import versions
@@ -34,7 +37,7 @@ class RecipeResult:
     preset: str
     judged: tuple[tuple[Claim, Judged], ...]
     figures: tuple[Figure, ...]
-    measured: Mapping[str, Any]
+    measured: Rows
     notes: tuple[str, ...]
     failed: str | None
     """Why it has no results; None where it has."""
@@ -133,8 +136,8 @@ class Reproduction:
                     for figure in result.figures
                 ],
                 "claims": {
-                    word: sum(row["holds"] is holds for row in claims)
-                    for word, holds in (("held", True), ("failed", False), ("not_testable", None))
+                    **counts_of(claims),
+                    "by_kind": {kind: counts_of([row for row in claims if row["kind"] == kind]) for kind in KINDS},
                 },
                 "runs": {"all": self.runs, "done_before": self.done_before},
                 "warnings": list(self.warnings),
@@ -313,6 +316,17 @@ def context_of(
     return replace(context, models=tuple(chosen))
 
 
+def counts_of(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many held, failed and were not testable.
+
+    Example:
+        >>> counts_of([{"holds": True}, {"holds": None}])
+        {'held': 1, 'failed': 0, 'not_testable': 1}
+    """
+    words = {"held": True, "failed": False, "not_testable": None}
+    return {word: sum(row["holds"] is holds for row in claims) for word, holds in words.items()}
+
+
 def claim_row(recipe: Recipe, preset: str, claim: Claim, judged: Judged) -> dict[str, Any]:
     """One claim as in claims.json."""
     return plain(
@@ -320,6 +334,8 @@ def claim_row(recipe: Recipe, preset: str, claim: Claim, judged: Judged) -> dict
             "id": claim.id,
             "paper": claim.paper,
             "where": claim.where,
+            "kind": claim.kind,
+            "unit": claim.unit,
             "statement": claim.statement,
             "paper_value": claim.paper_value,
             "measured": judged.measured,
@@ -376,7 +392,7 @@ def _result(
     except PrefdynError as error:
         told = " ".join(str(error).split())
         return RecipeResult(
-            **common, judged=tuple((claim, untestable(told)) for claim in recipe.claims), figures=(), measured={},
+            **common, judged=tuple((claim, untestable(told)) for claim in recipe.claims), figures=(), measured=Rows(),
             notes=(), failed=told, runs=0 if isinstance(plan, PrefdynError) else len(plan), seconds=0.0,
         )  # fmt: skip
     return RecipeResult(

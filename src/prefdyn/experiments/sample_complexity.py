@@ -15,26 +15,15 @@ from typing import Any
 import numpy as np
 
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.early import Geometry, law, simulated, values_measured
-from prefdyn.experiments.judging import BEYOND, Measured, below, unless_few
-from prefdyn.experiments.recipe import (
-    Claim,
-    Done,
-    Figure,
-    Judged,
-    Line,
-    Panel,
-    Plan,
-    Recipe,
-    Results,
-    mean_line,
-    shades,
-    untestable,
-)
+from prefdyn.experiments.judging import BEYOND, Judged, Measured, below, unless_few, untestable
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line, shades
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import Run
-from prefdyn.experiments.statistics import Estimate, over_seeds
-from prefdyn.experiments.values import members, ring, straight_line, value_sets
+from prefdyn.experiments.statistics import Estimate, over_seeds, straight_line
+from prefdyn.experiments.values import members, ring, value_sets
 from prefdyn.theory.value_scaling import (
     ClusterModel,
     feasible_values,
@@ -130,7 +119,7 @@ def _results(context: Context, done: Done) -> Results:
             for source in SOURCES
         },
     }
-    return Results(measured=measured, figures=(_published_figure(), _data_figure(measured)))
+    return Results(measured=Rows(facts=measured), figures=(_published_figure(), _data_figure(measured)))
 
 
 def _levels(most: int) -> list[int]:
@@ -271,7 +260,8 @@ def _data_figure(measured: Mapping[str, Any]) -> Figure:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_ten(measured: Mapping[str, Any]) -> Judged:
+def _judge_ten(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = measured["bound"]
     pairs = found["ten"]
     return Judged(
@@ -282,7 +272,8 @@ def _judge_ten(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_hundred(measured: Mapping[str, Any]) -> Judged:
+def _judge_hundred(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     ten, hundred = measured["bound"]["ten"], measured["bound"]["hundred"]
     ratio = hundred / ten
     return Judged(
@@ -293,7 +284,8 @@ def _judge_hundred(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_logarithm(measured: Mapping[str, Any]) -> Judged:
+def _judge_logarithm(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     straight = measured["bound"]["straight"]
     return Judged(
         holds=straight >= _STRAIGHT,
@@ -303,7 +295,8 @@ def _judge_logarithm(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_event(measured: Mapping[str, Any]) -> Judged:
+def _judge_event(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = measured["bound"]
     return Judged(
         holds=found["failure"] <= _ERROR,
@@ -314,7 +307,8 @@ def _judge_event(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_feasible(measured: Mapping[str, Any]) -> Judged:
+def _judge_feasible(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = measured["bound"]
     return Judged(
         holds=not found["crowded"],
@@ -324,7 +318,8 @@ def _judge_feasible(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_needed(measured: Mapping[str, Any]) -> Judged:
+def _judge_needed(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     log10 = measured["bound"]["log10 error at the fewest"]
     return Judged(
         holds=log10 > math.log10(_ERROR),
@@ -334,21 +329,23 @@ def _judge_needed(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_conditions(measured: Mapping[str, Any]) -> Judged:
-    rows = measured["conditions"]
-    if not rows:
+def _judge_conditions(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
+    found = measured["conditions"]
+    if not found:
         return untestable("the values have no gap beyond noise in some seed, so there is nothing to scale by")
-    failing = [row for row in rows if not all(row["holds"])]
+    failing = [row for row in found if not all(row["holds"])]
     told = [f"{row['says']}: {np.mean(row['measured']):.3g} against {row['limit']:.3g}" for row in failing]
     return Judged(
         holds=not failing,
-        measured=f"{len(failing)} of {len(rows)} conditions fail",
+        measured=f"{len(failing)} of {len(found)} conditions fail",
         because="; ".join(told) if told else "all hold in every seed",
-        evidence={row["says"]: [float(value) for value in row["measured"]] for row in rows},
+        evidence={row["says"]: [float(value) for value in row["measured"]] for row in found},
     )
 
 
-def _judge_enough(measured: Mapping[str, Any]) -> Judged:
+def _judge_enough(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     most, counts = max(measured["levels"]), measured["counts"]
     enough = [count for count in counts if required_pairs(count, _ERROR) <= most]
     if not enough:
@@ -370,7 +367,8 @@ def _judge_enough(measured: Mapping[str, Any]) -> Judged:
     return unless_few(judged, found.seeds)
 
 
-def _judge_falls(measured: Mapping[str, Any]) -> Judged:
+def _judge_falls(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     levels, count = measured["levels"], max(measured["counts"])
     if len(levels) < 2:
         return untestable(f"the data has {levels[-1]} pairs per cluster, too few to halve")
@@ -399,7 +397,8 @@ def _cells(found: Mapping[int, Any]) -> np.ndarray:
     return np.array([values for each in found.values() for values in each.values()], dtype=np.float64)
 
 
-def _judge_law(measured: Mapping[str, Any]) -> Judged:
+def _judge_law(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     errors, laws = measured["errors"], measured["law"]
     found = over_seeds(_off(errors[MODEL], laws[MODEL]), least=0)
     few = over_seeds(_off(errors[MODEL], measured["isotropic law"]), least=0)
@@ -411,7 +410,8 @@ def _judge_law(measured: Mapping[str, Any]) -> Judged:
     )  # fmt: skip
 
 
-def _judge_drawn(measured: Mapping[str, Any]) -> Judged:
+def _judge_drawn(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = over_seeds(_off(measured["drawn"], measured["law"][MODEL]), least=0)
     return _told_apart(found, _EXACT_WITHIN, {})
 
@@ -431,108 +431,130 @@ def _told_apart(found: Estimate, limit: float, evidence: Mapping[str, Any]) -> J
 CLAIMS = (
     Claim(
         id=f"{_FIGURE}-ten",
+        kind="algebra",
+        unit="number of values",
         figure=_FIGURE,
         place="Section 4.2",
         statement=f"Ten values take more than {_STATED} pairs each for a bound of {_ERROR:g}.",
-        rule=f"Larger root Q of 2 K Q² exp(−Q/45) = {_ERROR:g} at K = {_TEN}: holds where it is above {_STATED} by at "
+        said=f"Larger root Q of 2 K Q² exp(−Q/45) = {_ERROR:g} at K = {_TEN}: holds where it is above {_STATED} by at "
         f"most {_CLOSE:.0%}.",
-        judge=_judge_ten,
+        code=_judge_ten,
         paper_value="more than 875",
     ),
     Claim(
         id=f"{_FIGURE}-hundred",
+        kind="algebra",
+        unit="number of values",
         figure=_FIGURE,
         place="Summary of the paper, source error X-9",
         statement=f"A hundred values take about {_STATED_RATIO:g} times the pairs per value of ten.",
-        rule=f"Ratio of the two roots at {_ERROR:g}: holds where it is within {_CLOSE_RATIO:g} of {_STATED_RATIO:g}.",
-        judge=_judge_hundred,
+        said=f"Ratio of the two roots at {_ERROR:g}: holds where it is within {_CLOSE_RATIO:g} of {_STATED_RATIO:g}.",
+        code=_judge_hundred,
         paper_value="approximately 1.5×",
     ),
     Claim(
         id=f"{_FIGURE}-logarithm",
+        kind="algebra",
+        unit="number of values",
         figure=_FIGURE,
         place="Section 4.2",
         statement="The pairs per value that the bound asks for grow with the logarithm of the number of values.",
-        rule=f"R² of the line of Q on log K, K from 1 to {_MOST} by doubling: holds where it is at least "
+        said=f"R² of the line of Q on log K, K from 1 to {_MOST} by doubling: holds where it is at least "
         f"{_STRAIGHT:g}.",
-        judge=_judge_logarithm,
+        code=_judge_logarithm,
         paper_value="Q = Θ(log K)",
     ),
     Claim(
         id=f"{_FIGURE}-event",
+        kind="algebra",
+        unit="number of values",
         figure=_FIGURE,
         place="Theorems 4.2 and 4.3, source error X-10",
         statement="At the Q of Figure 4 the guarantee holds with high probability.",
-        rule=f"Stated probability of failure at K = {_TEN} and that Q, c infinite: holds where it is at most "
+        said=f"Stated probability of failure at K = {_TEN} and that Q, c infinite: holds where it is at most "
         f"{_ERROR:g}.",
-        judge=_judge_event,
+        code=_judge_event,
         paper_value="8 K Q^(9/4) exp(−min(c √Q / 5, Q^(3/4)/256))",
     ),
     Claim(
         id=f"{_FIGURE}-feasible",
+        kind="algebra",
+        unit="number of values",
         figure=_FIGURE,
         place="Section 4.2, source error X-11",
         statement="The law Q = Θ(log K) holds for any number of values.",
-        rule="K + 1 orthogonal directions need d ≥ K + 1, and the theorem needs d ≤ 5 Q: holds where the Q of the law "
+        said="K + 1 orthogonal directions need d ≥ K + 1, and the theorem needs d ≤ 5 Q: holds where the Q of the law "
         f"is at least (K + 1)/5 for every K up to {_LARGEST} by doubling.",
-        judge=_judge_feasible,
+        code=_judge_feasible,
         paper_value="Q = Θ(log K)",
     ),
     Claim(
         id=f"{_FIGURE}-needed",
+        kind="algebra",
+        unit="number of values",
         figure=_FIGURE,
         place="Summary of the paper",
         statement="So many pairs are required for the error to go to zero.",
-        rule="Exact mean error of the early head on the theorem's own data, at the limits of its conditions, with "
+        said="Exact mean error of the early head on the theorem's own data, at the limits of its conditions, with "
         f"{_TEN} values and {_FEWEST_PAIRS} pairs per cluster, the fewest it speaks of: holds where it is above "
         f"{_ERROR:g}.",
-        judge=_judge_needed,
+        code=_judge_needed,
         paper_value="“required to approach zero generalization error”",
     ),
     Claim(
         id=f"{_FIGURE}-conditions",
+        kind="replication",
+        unit="number of values",
         figure=_FIGURE,
         place="Theorem 4.2",
         statement="States of a model meet the conditions of the theorem.",
-        rule="Clusters as measured on all values together: holds where every condition that can be measured holds in "
+        said="Clusters as measured on all values together: holds where every condition that can be measured holds in "
         "every seed.",
-        judge=_judge_conditions,
+        code=_judge_conditions,
     ),
     Claim(
         id=f"{_FIGURE}-enough",
+        kind="replication",
+        unit="number of values",
         figure=_FIGURE,
         place="Theorem 4.3",
         statement=f"With the pairs that the bound asks for, the held-out error is at most {_ERROR:g}.",
-        rule="Early head on the states of the model, largest K for which there are as many pairs per cluster: holds "
+        said="Early head on the states of the model, largest K for which there are as many pairs per cluster: holds "
         f"where the upper end of the 95 % interval of its error over seeds is at most {_ERROR:g}.",
-        judge=_judge_enough,
+        code=_judge_enough,
     ),
     Claim(
         id=f"{_FIGURE}-falls",
+        kind="replication",
+        unit="number of values",
         figure=_FIGURE,
         place="Theorem 4.3",
         statement="The held-out error falls as pairs per value are added.",
-        rule="Early head on the states of the model, all values together: error with all pairs less that with the "
+        said="Early head on the states of the model, all values together: error with all pairs less that with the "
         "fewest; holds where the upper end of its 95 % interval over seeds is below 0. " + BEYOND,
-        judge=_judge_falls,
+        code=_judge_falls,
     ),
     Claim(
         id=f"{_FIGURE}-law",
+        kind="ours",
+        unit="number of values",
         figure=_FIGURE,
         place="THEORY 3.6 (ours)",
         statement="The law for shared answers, at the measured noise and width, tells the held-out error.",
-        rule="Mean difference without sign of law and measured error of the early head, over K and Q: holds where the "
+        said="Mean difference without sign of law and measured error of the early head, over K and Q: holds where the "
         f"upper end of its 95 % interval over seeds is below {_WITHIN:g}.",
-        judge=_judge_law,
+        code=_judge_law,
     ),
     Claim(
         id=f"{_FIGURE}-law-drawn",
+        kind="ours",
+        unit="number of values",
         figure=_FIGURE,
         place="THEORY 3.6 (ours)",
         statement="It does so on clusters drawn by the paper's model with the same noise, width and offset.",
-        rule="The same on clusters drawn, the error of each head exact: holds where the upper end of the 95 % interval "
+        said="The same on clusters drawn, the error of each head exact: holds where the upper end of the 95 % interval "
         f"over seeds is below {_EXACT_WITHIN:g}.",
-        judge=_judge_drawn,
+        code=_judge_drawn,
     ),
 )
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from sklearn.metrics import roc_auc_score, silhouette_score
 
 from prefdyn.diagnostics.probe import column_scale, hits, ridge_scores
+from prefdyn.experiments.claims import Statistic
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import (
     covariance_operator_norm,
@@ -40,6 +41,13 @@ READERS: Mapping[str, str] = {
 MEASURES: Mapping[str, str] = {**CLOUDS, **READERS}
 RATIOS = ("distinguishability", "trace_ratio", "concentration_ratio", "fisher_ratio")
 """Measures of one sign that two models are compared in by their ratio; the others by their difference."""
+_WORDS = {
+    "trace_ratio": "larger trace of the classes over D²",
+    "concentration_ratio": "largest variance of the classes along one direction over D",
+    "along": "length of the mean gap along that of the training pairs",
+    "probe": "accuracy of a ridge classifier fitted on the training pairs",
+}
+"""How a rule says what a measure is, where its name is too short for that."""
 
 
 def separability(feats: FeatureSet) -> dict[str, dict[str, float]]:
@@ -104,6 +112,50 @@ def folded(rows: Sequence[Sequence[float]], fold: str = "mean") -> list[float]:
     merge = {"mean": np.mean, "least": np.min, "greatest": np.max}[fold]
     columns = [[value for value in column if math.isfinite(value)] for column in zip(*rows, strict=True)]
     return [float(merge(known)) if known else math.nan for known in columns]
+
+
+def moved(measure: str, *, after: str = "after", before: str = "before", fold: str = "mean") -> Statistic:
+    """How far a measure moved, over the units: a ratio for `RATIOS`, else a difference.
+
+    Args:
+        measure: Its rows are of `change`.
+        after: What it was measured on.
+        before: What that is held against.
+        fold: As in `folded`.
+
+    Example:
+        >>> round(moved("distinguishability").of([math.log(2.0), math.log(8.0)]), 6), moved("probe").of([0.5, math.nan])
+        (4.0, 0.5)
+    """
+    ratio = measure in RATIOS
+    how, geometric = ("over", "geometric ") if ratio else ("less", "")
+    told = {"mean": f"{geometric}mean over", "least": "the smallest of", "greatest": "the largest of"}[fold]
+
+    def of(values: Sequence[float]) -> float:
+        (one,) = folded([[value] for value in values], fold)
+        return math.exp(one) if ratio else one
+
+    return Statistic(
+        says=f"{_WORDS.get(measure, MEASURES[measure])} of {{pairs}}, {after} {how} {before}, {told} {{units}}",
+        short=f"{MEASURES[measure]} {after} {how} {before}",
+        quantities=(measure,),
+        of=of,
+        least=0.0 if ratio else -math.inf,
+    )
+
+
+FALLING = ("trace_ratio", "concentration_ratio")
+"""Smaller where the sides are farther apart."""
+
+
+def farther(measure: str) -> dict[str, Any]:
+    """The test by which two sides are farther apart.
+
+    Example:
+        >>> farther("trace_ratio"), farther("probe")
+        ({'test': 'below', 'threshold': 1.0}, {'test': 'above', 'threshold': 0.0})
+    """
+    return {"test": "below" if measure in FALLING else "above", "threshold": 1.0 if measure in RATIOS else 0.0}
 
 
 def _both(positive: Bool[np.ndarray, " n"]) -> bool:

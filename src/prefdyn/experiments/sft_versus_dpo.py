@@ -6,6 +6,7 @@ told by seven measures, on the pairs trained on and on held-out ones. Training t
 that is the control of the measuring itself.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,18 +15,28 @@ from typing import Any
 import numpy as np
 
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence, below
-from prefdyn.experiments.recipe import Claim, Done, Figure, Judged, Line, Panel, Plan, Recipe, Results
-from prefdyn.experiments.separability import CLOUDS, MEASURES, RATIOS, READERS, SPLITS, change, folded, separability
-from prefdyn.experiments.statistics import over_seeds
+from prefdyn.experiments.claims import Claim, mean, unbounded
+from prefdyn.experiments.context import MODEL, SOURCES, Context
+from prefdyn.experiments.judging import Judged
+from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results
+from prefdyn.experiments.rows import Row, Rows
+from prefdyn.experiments.separability import (
+    CLOUDS,
+    FALLING,
+    MEASURES,
+    RATIOS,
+    READERS,
+    SPLITS,
+    change,
+    farther,
+    moved,
+    separability,
+)
 
 _FIGURE = "2403.18742-experiment03"
 WAYS: Mapping[str, str] = {"dpo": "DPO", "sft": "SFT on the chosen"}
 _SHADES = {"dpo": 0.1, "sft": 0.7}
 _MEASURES: Mapping[str, str] = {name: says for name, says in MEASURES.items() if name != "along"}
-_FALLING = ("trace_ratio", "concentration_ratio")
-"""Smaller where the sides are farther apart."""
 _SAME = 1e-5
 """Relative change up to which states in float32 count as unmoved."""
 
@@ -71,55 +82,36 @@ def _results(context: Context, done: Done) -> Results:
                 for way in WAYS:
                     feats = done["after", way, source, seed, name].features
                     found[way, source, seed, name] = separability(feats)
-    measured: dict[str, Any] = {
-        "against": {source: _compared(found, "sft", "dpo", source, seeds, names) for source in SOURCES},
-        "moved": {
-            way: {source: _compared(found, "before", way, source, seeds, names) for source in SOURCES} for way in WAYS
-        },
-        "accuracy": {
-            way: {
-                source: folded(
-                    [[_accuracy(done["trained", way, source, seed, name], name) for seed in seeds] for name in names]
+    rows: list[Row] = []
+    for source, seed, name in itertools.product(SOURCES, seeds, names):
+        mine = {"figure": _FIGURE, "source": source, "seed": seed, "group": name}
+        for step, (first, second) in _COMPARED.items():
+            one, other = (found[stage, source, seed, name] for stage in (first, second))
+            rows += [
+                Row(
+                    quantity=measure,
+                    value=change(measure, value, other[split][measure]),
+                    split=split,
+                    step=step,
+                    **mine,
                 )
-                for source in SOURCES
-            }
-            for way in WAYS
-        },
+                for split in SPLITS
+                for measure, value in one[split].items()
+            ]
+        for way, quantity in (("dpo", "accuracy"), ("sft", "accuracy after SFT")):
+            learned = done["trained", way, source, seed, name].trajectory
+            accuracy = learned.final("reward_accuracy", group=name, split="held_out")
+            rows.append(Row(quantity=quantity, value=accuracy, **mine))
+    facts = {
         "head": [_unmoved(done, seed, names[-1]) for seed in seeds],
-        "overfit": {way: _overfit(found, way, seeds, names) for way in WAYS},
+        _FIGURE: {"overfit": {way: _overfit(found, way, seeds, names) for way in WAYS}},
     }
     figures = (_table(found, seeds, names), _points(found, seeds, names))
-    return Results(measured=measured, figures=figures)
+    return Results(measured=Rows(rows, facts=facts), figures=figures)
 
 
-def _accuracy(outcome: Any, name: str) -> float:
-    return outcome.trajectory.final("reward_accuracy", group=name, split="held_out")
-
-
-def _compared(
-    found: Mapping[Any, Mapping[str, Mapping[str, float]]],
-    first: str,
-    second: str,
-    source: str,
-    seeds: Sequence[int],
-    names: Sequence[str],
-) -> dict[str, Any]:
-    """Split to measure to how far the second is from the first, mean over behaviours, seed by seed."""
-    return {
-        split: {
-            measure: folded(
-                [
-                    [
-                        change(measure, *(found[way, source, seed, name][split][measure] for way in (first, second)))
-                        for seed in seeds
-                    ]
-                    for name in names
-                ]
-            )
-            for measure in found[first, source, seeds[0], names[0]][split]
-        }
-        for split in SPLITS
-    }
+_COMPARED = {"against": ("sft", "dpo"), "dpo": ("before", "dpo"), "sft": ("before", "sft")}
+"""What is held against what."""
 
 
 def _unmoved(done: Done, seed: int, name: str) -> dict[str, float]:
@@ -229,45 +221,8 @@ def _points(
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _shown(measure: str, values: Sequence[float]) -> list[float]:
-    """Ratios in place of their logarithms."""
-    return [math.exp(value) for value in values] if measure in RATIOS else list(values)
-
-
-def _judge(measure: str, split: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
-        mine, twin = (measured["against"][source] for source in SOURCES)
-        ratio = measure in RATIOS
-        found = Measured(
-            model=_shown(measure, mine[split][measure]),
-            twin=_shown(measure, twin[split][measure]),
-            accuracy=measured["accuracy"]["dpo"][MODEL],
-            twin_accuracy=measured["accuracy"]["dpo"][TWIN],
-        )
-        judged = (below if measure in _FALLING else above)(
-            found,
-            1.0 if ratio else 0.0,
-            what=f"{_MEASURES[measure]}, DPO {'over' if ratio else 'less'} SFT:",
-            least=0.0 if ratio else -math.inf,
-        )
-        rest = {
-            f"{way} {'over' if ratio else 'less'} before": over_seeds(
-                _shown(measure, measured["moved"][key][MODEL][split][measure])
-            )
-            for key, way in WAYS.items()
-        }
-        if measure in CLOUDS:
-            rest[f"DPO {'over' if ratio else 'less'} SFT, {SPLITS['train']}"] = over_seeds(
-                _shown(measure, mine["train"][measure])
-            )
-        rest["held-out reward accuracy after SFT"] = over_seeds(measured["accuracy"]["sft"][MODEL])
-        return replace(judged, evidence={**judged.evidence, **as_evidence(rest), "overfit": measured["overfit"]})
-
-    return judge
-
-
-def _judge_head(measured: Mapping[str, Any]) -> Judged:
-    found = measured["head"]
+def _judge_head(_: Claim, rows: Rows) -> Judged:
+    found = rows.facts["head"]
     off = max(abs(one[name] - 1) for one in found for name in ("distinguishability", "trace_ratio"))
     drift = min(one["drift"] for one in found)
     return Judged(
@@ -279,18 +234,28 @@ def _judge_head(measured: Mapping[str, Any]) -> Judged:
 
 
 def _claim(measure: str) -> Claim:
-    says, ratio = _MEASURES[measure], measure in RATIOS
-    less, end, side = ("smaller", "upper", "below") if measure in _FALLING else ("larger", "lower", "above")
+    how = "over" if measure in RATIOS else "less"
+    against = moved(measure, after="DPO", before="SFT")
+    beside: dict[str, Any] = {
+        f"{way} {how} before": {"step": key, "statistic": unbounded(moved(measure))} for key, way in WAYS.items()
+    }
+    if measure in CLOUDS:
+        beside[f"DPO {how} SFT, {SPLITS['train']}"] = {"split": "train", "statistic": unbounded(against)}
+    beside["held-out reward accuracy after SFT"] = {"statistic": mean("accuracy after SFT")}
     return Claim(
         id=f"{_FIGURE}-{measure.replace('_', '-')}",
         figure=_FIGURE,
         place="First experiments",
         statement="DPO separates the two sides more than fine-tuning on the chosen answers does: "
-        f"{says} of held-out pairs is {less}.",
-        rule=f"The measure on held-out pairs after DPO {'over' if ratio else 'less'} that after SFT, equal steps and "
-        f"learning rates, {'geometric ' if ratio else ''}mean over behaviours: holds where the {end} end of its 95 % "
-        f"interval over seeds is {side} {1 if ratio else 0}. {BEYOND}",
-        judge=_judge(measure, "held_out"),
+        f"{_MEASURES[measure]} of held-out pairs is {'smaller' if measure in FALLING else 'larger'}.",
+        setting="Equal steps and learning rates",
+        statistic=against,
+        short=f"{_MEASURES[measure]}, DPO {how} SFT:",
+        select={"split": "held_out", "step": "against"},
+        beside=beside,
+        facts=("overfit",),
+        kind="ours",
+        **farther(measure),
     )
 
 
@@ -301,9 +266,13 @@ CLAIMS = (
         figure=_FIGURE,
         place="Section 3 (the control of this experiment)",
         statement="Training the head alone leaves the separability of the states as it is.",
-        rule="Full-batch descent of the head, then the states anew: holds where D and total variance over D² are those "
-        f"of before within {_SAME:g} of themselves, and the head did move.",
-        judge=_judge_head,
+        said="Full-batch descent of the head, then the states anew: holds where D and total variance over D² are those "
+        "of before within {0:g} of themselves, and the head did move.",
+        threshold=_SAME,
+        twin="",
+        code=_judge_head,
+        kind="algebra",
+        unit="run",
     ),
 )
 

@@ -94,6 +94,32 @@ def at_step(steps: np.ndarray, values: np.ndarray, step: float) -> float:
     return float(np.interp(step, steps, values))
 
 
+def exponent(counts: Sequence[float], values: Sequence[float]) -> float:
+    """The a of the power law values ~ counts^a, by least squares of the logarithms; NaN where a value is not above 0.
+
+    Example:
+        >>> round(exponent([1, 2, 4], [8.0, 4.0, 2.0]), 12)
+        -1.0
+    """
+    if len(counts) < 2 or not all(value > 0 for value in values):
+        return math.nan
+    return float(np.polyfit(np.log(counts), np.log(values), 1)[0])
+
+
+def straight_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Slope, intercept and R² of the least-squares line; R² is NaN where y does not vary.
+
+    Example:
+        >>> [round(number, 12) for number in straight_line([1, 2, 3], [3.0, 5.0, 7.0])]
+        [2.0, 1.0, 1.0]
+    """
+    one, other = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    slope, start = np.polyfit(one, other, 1)
+    total = float(np.sum((other - other.mean()) ** 2))
+    left = float(np.sum((other - slope * one - start) ** 2))
+    return float(slope), float(start), 1 - left / total if total > 0 else math.nan
+
+
 def _shown(value: float) -> str:
     """Three digits, and never an exponent for what has a place before the point.
 

@@ -1,6 +1,5 @@
 """Values trained together, 1 to 16 at a time: which ones, in what company, and how what they come to goes with K."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -123,32 +122,6 @@ def mean_at(runs: Sequence[Trajectory], quantity: str, split: str, share: float)
         steps, values = mean_curve(run, quantity, split)
         found.append(at_step(steps, values, max(1.0, share * float(steps[-1]))))
     return float(np.mean(found))
-
-
-def exponent(counts: Sequence[float], values: Sequence[float]) -> float:
-    """The a of the power law values ~ counts^a, by least squares of the logarithms; NaN where a value is not above 0.
-
-    Example:
-        >>> round(exponent([1, 2, 4], [8.0, 4.0, 2.0]), 12)
-        -1.0
-    """
-    if len(counts) < 2 or not all(value > 0 for value in values):
-        return math.nan
-    return float(np.polyfit(np.log(counts), np.log(values), 1)[0])
-
-
-def straight_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Slope, intercept and R² of the least-squares line; R² is NaN where y does not vary.
-
-    Example:
-        >>> [round(number, 12) for number in straight_line([1, 2, 3], [3.0, 5.0, 7.0])]
-        [2.0, 1.0, 1.0]
-    """
-    one, other = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    slope, start = np.polyfit(one, other, 1)
-    total = float(np.sum((other - other.mean()) ** 2))
-    left = float(np.sum((other - slope * one - start) ** 2))
-    return float(slope), float(start), 1 - left / total if total > 0 else math.nan
 
 
 def too_few(counts: Sequence[int]) -> str | None:

@@ -14,6 +14,8 @@ from prefdyn._json import NotJSON, read_json
 from prefdyn._shape import Shape
 from prefdyn.errors import StoreError
 from prefdyn.experiments import recipe
+from prefdyn.experiments.claims import KINDS
+from prefdyn.experiments.reproduce import counts_of
 from prefdyn.report.figures import Format, figure_of, smallest, write_figures
 from prefdyn.report.html import _hash, colour_rules
 from prefdyn.report.summary_shape import CLAIMS, REPRODUCED
@@ -70,9 +72,19 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> str:
         lines += [f"  {_WORDS[row['holds']]:12}  {visible(row['statement'])}", f"{'':16}{visible(row['measured'])}"]
         if (beyond := _beyond(row)) and row["holds"]:
             lines.append(f"{'':16}{beyond}")
-    counts = [sum(row["holds"] is holds for row in claims) for holds in (True, False, None)]
     many = "1 claim" if len(claims) == 1 else f"{len(claims)} claims"
-    return "\n".join([*lines, "", f"{many}: {counts[0]} held, {counts[1]} failed, {counts[2]} not testable here"])
+    return "\n".join([*lines, "", f"{many}: {_counted(counts_of(claims))} here{_apart(claims)}"])
+
+
+def _counted(counts: Mapping[str, Any]) -> str:
+    return f"{counts['held']} held, {counts['failed']} failed, {counts['not_testable']} not testable"
+
+
+def _apart(claims: Sequence[Mapping[str, Any]]) -> str:
+    """The same by kind; nothing where all claims are of one, or of none that is known."""
+    piles = {words: [row for row in claims if row.get("kind") == kind] for kind, words in KINDS.items()}
+    told = [f"{words}: {_counted(counts_of(pile))}" for words, pile in piles.items() if pile]
+    return f". Of {'; of '.join(told)}" if len(told) > 1 else ""
 
 
 def _beyond(row: Mapping[str, Any]) -> str:
@@ -116,7 +128,8 @@ def reproduced_page(folder: Path) -> str:
         model=model,
         dataset=visible(summary["dataset"]["name"]),
         preset={name: readable(str(summary["preset"][name])) for name in ("name", "says")},
-        lead=f"{counts['held']} claims held, {counts['failed']} failed, {counts['not_testable']} not testable here.",
+        lead=f"{counts['held']} claims held, {counts['failed']} failed, {counts['not_testable']} not testable here"
+        f"{_apart(claims)}.",
         facts=_facts(summary),
         warnings=[readable(str(text)) for text in summary["warnings"]],
         claims=[_claim(row) for row in claims],

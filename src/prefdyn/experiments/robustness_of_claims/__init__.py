@@ -23,6 +23,7 @@ from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe, Results
 from prefdyn.experiments.robustness_of_claims import dependent, register, settings, theorems
 from prefdyn.experiments.robustness_of_claims.draws import violations
 from prefdyn.experiments.robustness_of_claims.settings import REFERENCE, SETTINGS, largest_stable
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice, RecipeSetup
 
 
@@ -102,7 +103,7 @@ def _results(context: Context, done: Done) -> Results:
             "of Delta and the table, and the claim about sizes is not testable."
         )
     return Results(
-        measured=measured,
+        measured=Rows(facts=measured),
         figures=(
             wider,
             theorems.exponents_figure(measured["widths"], names),

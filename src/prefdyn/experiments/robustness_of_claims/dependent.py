@@ -16,9 +16,10 @@ from prefdyn._random import stream
 from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
-from prefdyn.experiments.judging import BEYOND, above, as_evidence, unless_few
-from prefdyn.experiments.recipe import Claim, Figure, Judged, Line, Panel, mean_line
+from prefdyn.experiments.judging import BEYOND, Judged, above, as_evidence, unless_few
+from prefdyn.experiments.recipe import Figure, Line, Panel, mean_line
 from prefdyn.experiments.robustness_of_claims.draws import (
     PAIRS,
     WIDTH,
@@ -36,6 +37,7 @@ from prefdyn.experiments.robustness_of_claims.settings import (
     beside,
     too_few,
 )
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.sides import distance, sides, trained_rows
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.features import FeatureSet
@@ -248,7 +250,8 @@ def _law_panel(copies: Mapping[str, Any]) -> Panel:
 
 
 def _judge_error(kind: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
+    def judge(_: Claim, rows: Rows) -> Judged:
+        measured = rows.facts
         found = measured["errors"][kind]
         ratios = np.array(found["error"]) / np.array(found["predicted"])
         farthest = int(np.abs(np.log(ratios.mean(axis=1))).argmax())
@@ -271,7 +274,8 @@ def _judge_error(kind: str) -> Any:
     return judge
 
 
-def _judge_theorem(measured: Mapping[str, Any]) -> Judged:
+def _judge_theorem(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     cases: Sequence[Violations] = measured["theorem"]
     case = cases[0]
     least = at_least_share(case.published, case.draws)
@@ -283,7 +287,8 @@ def _judge_theorem(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_repaired(measured: Mapping[str, Any]) -> Judged:
+def _judge_repaired(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     cases: Sequence[Violations] = measured["theorem"]
     most = max(case.repaired for case in cases)
     return Judged(
@@ -294,7 +299,8 @@ def _judge_repaired(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_effective(measured: Mapping[str, Any]) -> Judged:
+def _judge_effective(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     cases: Sequence[Violations] = measured["theorem"]
     broken, of = sum(case.effective for case in cases), sum(case.draws for case in cases)
     least = at_least_share(broken, of)
@@ -308,7 +314,8 @@ def _judge_effective(measured: Mapping[str, Any]) -> Judged:
 
 
 def _judge_law(split: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
+    def judge(_: Claim, rows: Rows) -> Judged:
+        measured = rows.facts
         if (told := too_few(measured)) is not None:
             return told
         copies = measured["copies"]
@@ -329,54 +336,62 @@ CLAIMS = (
     *(
         Claim(
             id=f"{FIGURE}-{kind}",
+            kind="ours",
             figure=FIGURE,
             statement=f"Class means of dependent rows err as those of n_eff independent ones ({says}).",
-            rule=f"Real rows drawn with replacement so that they hang together, at {len(LEVELS)} levels; root mean "
+            said=f"Real rows drawn with replacement so that they hang together, at {len(LEVELS)} levels; root mean "
             "square error of the class means over the predicted one, at the level where its mean is farthest from 1: "
             f"holds where its 95 % interval over seeds lies within {_CLOSE:g} of 1.",
-            judge=_judge_error(kind),
+            code=_judge_error(kind),
         )
         for kind, says in KINDS.items()
     ),
     Claim(
         id=f"{FIGURE}-theorem",
+        kind="algebra",
+        unit="run",
         figure=FIGURE,
         place="Theorem 4.1, source error X-2",
         statement="The weight change stays below 6 beta' rate t d^(Delta − 1/2) with the probability that is stated.",
-        rule=f"Independent Gaussian rows that meet all conditions (d = {WIDTH}, n = {PAIRS}, gap 1): holds where the "
+        said=f"Independent Gaussian rows that meet all conditions (d = {WIDTH}, n = {PAIRS}, gap 1): holds where the "
         "exact one-sided 95 % limit of the share of samples above the bound at the first step is at most the stated "
         "chance.",
-        judge=_judge_theorem,
+        code=_judge_theorem,
     ),
     Claim(
         id=f"{FIGURE}-repaired",
+        kind="algebra",
+        unit="run",
         figure=FIGURE,
         place="Theorem 4.1, repaired (source errors X-2 and X-4)",
         statement="The weight change stays below √2/4 rate beta t ‖b_w‖, on dependent rows too.",
-        rule=f"The same classes, each row in {COPIES[0]} to {COPIES[-1]} copies: holds where no weight change is above "
+        said=f"The same classes, each row in {COPIES[0]} to {COPIES[-1]} copies: holds where no weight change is above "
         "the bound by more than a millionth of it, over all samples and steps.",
-        judge=_judge_repaired,
+        code=_judge_repaired,
     ),
     Claim(
         id=f"{FIGURE}-effective",
+        kind="algebra",
+        unit="run",
         figure=FIGURE,
         place="Theorem 4.1, repaired for a new sample",
         statement="With n_eff in place of n the bound for a new sample holds on copied rows.",
-        rule="The same samples, three standard deviations: holds where the exact one-sided 95 % limit of the share "
+        said="The same samples, three standard deviations: holds where the exact one-sided 95 % limit of the share "
         "above the bound at the first step is at most the chance that the bound allows.",
-        judge=_judge_effective,
+        code=_judge_effective,
     ),
     *(
         Claim(
             id=f"{FIGURE}-law-{split.replace('_', '-')}",
+            kind="ours",
             figure=FIGURE,
             statement="Where behaviours have unequal numbers of copies, distinguishability still tells how fast their "
             f"{word} loss falls.",
-            rule=f"Training pairs drawn in 1 to {LEVELS[-1]} copies, by lot more for some behaviours; Spearman's rank "
+            said=f"Training pairs drawn in 1 to {LEVELS[-1]} copies, by lot more for some behaviours; Spearman's rank "
             f"correlation, over behaviours, of D of the draw with the fall of the {word} loss at a tenth of the steps, "
             f"mean over {_UNEVEN} draws: holds where the lower end of its 95 % interval over seeds is above 0. "
             f"{BEYOND}",
-            judge=_judge_law(split),
+            code=_judge_law(split),
         )
         for split, word in LOSSES.items()
     ),

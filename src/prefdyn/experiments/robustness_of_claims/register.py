@@ -3,7 +3,7 @@ r"""Errors of the sources that need no run: signs, units, a tail's exponent, and
 They are judged on the states of the pairs trained on, at weights drawn by lot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from sklearn.covariance import ledoit_wolf
 
 from prefdyn._random import stream
 from prefdyn.dynamics.order import spearman
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, TWIN
-from prefdyn.experiments.judging import Measured, above
-from prefdyn.experiments.recipe import Claim, Judged
+from prefdyn.experiments.judging import Judged, Measured, above
 from prefdyn.experiments.robustness_of_claims.settings import FIGURE, REFERENCE, Feats
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.sides import sides, trained_rows
 from prefdyn.maths.geometry import mean_gap
 from prefdyn.theory.learning_dynamics import constants, descent_direction, smallest_variance_exponent
@@ -140,7 +141,8 @@ def _apart(states: np.ndarray, signs: np.ndarray) -> tuple[float, float]:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_gradient(measured: Mapping[str, Any]) -> Judged:
+def _judge_gradient(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = measured["register"]
     printed, turned = max(found["as printed"]), max(found["turned"])
     return Judged(
@@ -151,7 +153,8 @@ def _judge_gradient(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_unit(measured: Mapping[str, Any]) -> Judged:
+def _judge_unit(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     ratios = measured["register"]["unit"]
     low, high = min(ratios), max(ratios)
     return Judged(
@@ -162,7 +165,8 @@ def _judge_unit(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_tail(measured: Mapping[str, Any]) -> Judged:
+def _judge_tail(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = measured["register"]["tail"]
     low, high = min(found), max(found)
     asked = _HEAVY / 4
@@ -174,7 +178,8 @@ def _judge_tail(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_convex(measured: Mapping[str, Any]) -> Judged:
+def _judge_convex(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     most = max(measured["register"]["over the chord"])
     return Judged(
         holds=most <= _CONVEX,
@@ -188,7 +193,8 @@ def _judge_convex(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_divergence(measured: Mapping[str, Any]) -> Judged:
+def _judge_divergence(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     orders = measured["register"]["order by divergence"]
     return above(Measured(model=orders[MODEL], twin=orders[TWIN]), _ORDER, what="rank correlation", least=-1, most=1)
 
@@ -196,53 +202,58 @@ def _judge_divergence(measured: Mapping[str, Any]) -> Judged:
 CLAIMS = (
     Claim(
         id=f"{FIGURE}-gradient",
+        kind="algebra",
         figure=FIGURE,
         place="Equations 9 to 11, source error X-1",
         statement="Equations 9 to 11 are the gradient of the loss.",
-        rule=f"Central differences of the loss along {_DIRECTIONS} directions by lot, at weights by lot with margins "
+        said=f"Central differences of the loss along {_DIRECTIONS} directions by lot, at weights by lot with margins "
         f"of about one: holds where the printed form is within {_AGREES:g} of the largest slope, over behaviours and "
         "seeds.",
-        judge=_judge_gradient,
+        code=_judge_gradient,
         paper_value="printed as the gradient",
     ),
     Claim(
         id=f"{FIGURE}-unit",
+        kind="algebra",
         figure=FIGURE,
         place="Equation 12, source error X-3",
         statement="For features with heavier tails (alpha = 1) the failure probability does not hang on their unit.",
-        rule=f"The exponent of the mean's tail, in measured quantities, with all states times {_SCALE:g} over that "
+        said=f"The exponent of the mean's tail, in measured quantities, with all states times {_SCALE:g} over that "
         f"without: holds where it is within {_AGREES:g} of 1 for every behaviour and seed.",
-        judge=_judge_unit,
+        code=_judge_unit,
     ),
     Claim(
         id=f"{FIGURE}-tail",
+        kind="algebra",
         figure=FIGURE,
         place="Theorem 4.2, source error X-23",
         statement="The tail of the norms in Theorem 4.2 has the exponent alpha/4 of d, as in Theorem 4.1.",
-        rule="alpha (Delta + v − 1/4), which the same argument gives, with measured Delta, the least v that the "
+        said="alpha (Delta + v − 1/4), which the same argument gives, with measured Delta, the least v that the "
         f"theorem allows and alpha = 1: holds where it is within {_EXPONENT:g} of 1/4 for every behaviour and seed.",
-        judge=_judge_tail,
+        code=_judge_tail,
         paper_value="alpha/4",
     ),
     Claim(
         id=f"{FIGURE}-convex",
+        kind="algebra",
         figure=FIGURE,
         place="Summary of the paper, source error X-17 (the paper does not say it)",
         statement="The loss is convex in the weights of the last layer.",
-        rule=f"{_DIRECTIONS} pairs of weights by lot with margins of about one: holds where the loss half-way is never "
+        said=f"{_DIRECTIONS} pairs of weights by lot with margins of about one: holds where the loss half-way is never "
         f"above the mean of the ends by more than {_CONVEX:g}, over behaviours and seeds.",
-        judge=_judge_convex,
+        code=_judge_convex,
         paper_value="“convex loss landscapes” in the summary",
     ),
     Claim(
         id=f"{FIGURE}-divergence",
+        kind="ours",
         figure=FIGURE,
         place="Summary of the paper, source error X-17 (the paper does not say it)",
         statement="Distinguishability can be checked by the KL divergence between the two distributions.",
-        rule="Rank correlation, over behaviours, of the distance of the class means with the KL divergence of "
+        said="Rank correlation, over behaviours, of the distance of the class means with the KL divergence of "
         "Gaussians of one shrunken covariance: holds where the lower end of its 95 % interval over seeds is above "
         f"{_ORDER:g}.",
-        judge=_judge_divergence,
+        code=_judge_divergence,
         paper_value="“by computing KL divergence” in the summary",
     ),
 )

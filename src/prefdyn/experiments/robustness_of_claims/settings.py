@@ -14,11 +14,13 @@ import numpy as np
 
 from prefdyn.dynamics.descent import stability
 from prefdyn.dynamics.order import spearman
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
 from prefdyn.experiments.falls import PHASES, accuracy_alone, falls
-from prefdyn.experiments.judging import BEYOND, Measured, above, as_evidence
+from prefdyn.experiments.judging import BEYOND, Judged, Measured, above, as_evidence, untestable
 from prefdyn.experiments.published import BETAS
-from prefdyn.experiments.recipe import Claim, Done, Judged, Panel, mean_line, untestable
+from prefdyn.experiments.recipe import Done, Panel, mean_line
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.separability import folded
 from prefdyn.experiments.sides import distance
 from prefdyn.experiments.statistics import over_seeds
@@ -246,7 +248,8 @@ def beside(found: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> M
 
 
 def _judge_law(phase: str, *, stable: bool) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
+    def judge(_: Claim, rows: Rows) -> Judged:
+        measured = rows.facts
         if (told := too_few(measured)) is not None:
             return told
         found = measured["sweep"]
@@ -269,7 +272,8 @@ def _judge_law(phase: str, *, stable: bool) -> Any:
 
 
 def _judge_alike(key: str, what: str) -> Any:
-    def judge(measured: Mapping[str, Any]) -> Judged:
+    def judge(_: Claim, rows: Rows) -> Judged:
+        measured = rows.facts
         if (told := too_few(measured)) is not None:
             return told
         found = measured["sweep"]
@@ -282,7 +286,8 @@ def _judge_alike(key: str, what: str) -> Any:
     return judge
 
 
-def _judge_product(measured: Mapping[str, Any]) -> Judged:
+def _judge_product(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = measured["sweep"]["equal"]
     if not found["compared"]:
         return untestable("no two stable settings of the sweep have the same rate · beta²")
@@ -294,7 +299,8 @@ def _judge_product(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_sizes(measured: Mapping[str, Any]) -> Judged:
+def _judge_sizes(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     if (told := too_few(measured)) is not None:
         return told
     models = measured["models"]
@@ -322,14 +328,16 @@ def _law_claim(phase: str, *, stable: bool) -> Claim:
     when = WHEN[phase]
     return Claim(
         id=f"{FIGURE}-{phase}{'-stable' if stable else ''}",
+        kind="ours",
+        unit="setting",
         figure=FIGURE,
         statement=f"The loss of a more distinguishable behaviour falls faster, {when}, at every beta and learning rate"
         f"{' at which descent is stable' if stable else ''}.",
-        rule=f"{_SWEPT}Spearman's rank correlation, over behaviours, of distinguishability with the fall of the "
+        said=f"{_SWEPT}Spearman's rank correlation, over behaviours, of distinguishability with the fall of the "
         f"training loss {when}, the least over all settings{' that are stable for every behaviour' if stable else ''}: "
         "holds where the lower end of its 95 % interval over seeds is above 0. The held-out accuracy is that of the "
         f"published setting. {BEYOND}",
-        judge=_judge_law(phase, stable=stable),
+        code=_judge_law(phase, stable=stable),
     )
 
 
@@ -337,40 +345,47 @@ CLAIMS = (
     *(_law_claim(phase, stable=stable) for phase in WHEN for stable in (False, True)),
     Claim(
         id=f"{FIGURE}-order",
+        kind="ours",
+        unit="setting",
         figure=FIGURE,
         statement="Behaviours are learned in the same order at every beta and learning rate.",
-        rule=f"{_SWEPT}Spearman's rank correlation, over behaviours, of the area above the training loss with that at "
+        said=f"{_SWEPT}Spearman's rank correlation, over behaviours, of the area above the training loss with that at "
         "the published setting, the least over all settings: holds where the lower end of its 95 % interval over seeds "
         f"is above {_ALIKE:g}. {BEYOND}",
-        judge=_judge_alike("orders", "least rank correlation"),
+        code=_judge_alike("orders", "least rank correlation"),
     ),
     Claim(
         id=f"{FIGURE}-draws",
+        kind="ours",
         figure=FIGURE,
         statement="Behaviours are learned in the same order whatever rows are drawn.",
-        rule="The same correlation between two seeds at the published setting, for each seed the mean over the others: "
+        said="The same correlation between two seeds at the published setting, for each seed the mean over the others: "
         f"holds where the lower end of its 95 % interval over seeds is above {_ALIKE:g}. {BEYOND}",
-        judge=_judge_alike("draws", "mean rank correlation with other draws"),
+        code=_judge_alike("draws", "mean rank correlation with other draws"),
     ),
     Claim(
         id=f"{FIGURE}-product",
+        kind="algebra",
+        unit="setting",
         figure=FIGURE,
         place="Section 5.1 and Appendix D.1",
         statement="Under plain descent beta and learning rate act through rate · beta² alone, so another beta at "
         "another rate may be no further test.",
-        rule=f"Holds where the loss curves of all runs with equal rate · beta² are within {_EQUAL:g} nats of each "
+        said=f"Holds where the loss curves of all runs with equal rate · beta² are within {_EQUAL:g} nats of each "
         "other, at settings at which descent is stable.",
-        judge=_judge_product,
+        code=_judge_product,
     ),
     Claim(
         id=f"{FIGURE}-sizes",
+        kind="replication",
+        unit="model",
         figure=FIGURE,
         statement="The loss of a more distinguishable behaviour falls faster, at a tenth of the steps, whatever the "
         "size of the model.",
-        rule="Spearman's rank correlation, over behaviours, of distinguishability with the fall of the training loss "
+        said="Spearman's rank correlation, over behaviours, of distinguishability with the fall of the training loss "
         "at the published setting, the least over models: holds where the lower end of its 95 % interval over seeds is "
         f"above 0; not testable with models of one width. {BEYOND}",
-        judge=_judge_sizes,
+        code=_judge_sizes,
         paper_value="shown for models of 7B parameters",
     ),
 )  # fmt: skip

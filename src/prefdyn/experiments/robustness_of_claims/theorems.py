@@ -15,9 +15,12 @@ from scipy.special import expit
 
 from prefdyn._random import stream
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import MODEL
-from prefdyn.experiments.recipe import Claim, Figure, Judged, Line, Panel, mean_line, shades
+from prefdyn.experiments.judging import Judged
+from prefdyn.experiments.recipe import Figure, Line, Panel, mean_line, shades
 from prefdyn.experiments.robustness_of_claims.settings import FIGURE, REFERENCE, Feats
+from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.sides import sides, trained_rows
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import cosine, mean_gap
@@ -228,7 +231,8 @@ def conditions_table(rows: Sequence[Mapping[str, Any]]) -> Figure:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_conditions(measured: Mapping[str, Any]) -> Judged:
+def _judge_conditions(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = next(row for row in measured["widths"] if row["first"] and row["part"] == 1)
     failing = found["failing"]
     return Judged(
@@ -239,7 +243,8 @@ def _judge_conditions(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_start(measured: Mapping[str, Any]) -> Judged:
+def _judge_start(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = measured["starts"]
     over = dict(zip(found["start"], found["over what is promised"], strict=True))
     broken = [f"{start:g}" for start, room in over.items() if room < -_ROUNDING]
@@ -251,7 +256,8 @@ def _judge_start(measured: Mapping[str, Any]) -> Judged:
     )
 
 
-def _judge_accuracy(measured: Mapping[str, Any]) -> Judged:
+def _judge_accuracy(_: Claim, rows: Rows) -> Judged:
+    measured = rows.facts
     found = measured["margin"]
     here = next(row for row in measured["widths"] if row["first"] and row["part"] == 1)
     return Judged(
@@ -266,30 +272,35 @@ def _judge_accuracy(measured: Mapping[str, Any]) -> Judged:
 CLAIMS = (
     Claim(
         id=f"{FIGURE}-conditions",
+        kind="replication",
         figure=FIGURE,
         place="Theorem 4.2",
         statement="The conditions of Theorem 4.2 hold on real states.",
-        rule="Plug-in constants of the training pairs, published beta and rate, one step: holds where every condition "
+        said="Plug-in constants of the training pairs, published beta and rate, one step: holds where every condition "
         "that can be measured holds for every behaviour and seed.",
-        judge=_judge_conditions,
+        code=_judge_conditions,
         paper_value="“hold with small constant factors” (of Theorem 4.1)",
     ),
     Claim(
         id=f"{FIGURE}-start",
+        kind="algebra",
+        unit="setting",
         figure=FIGURE,
         place="Theorem 4.2, source error X-22",
         statement="The bound of Theorem 4.2 holds wherever the boundary starts.",
-        rule=f"Two classes without noise that meet its conditions (d = {_PRINTED_WIDTH}), starts at cosines −1 to 0.9: "
+        said=f"Two classes without noise that meet its conditions (d = {_PRINTED_WIDTH}), starts at cosines −1 to 0.9: "
         "holds where the cosine after each step of the horizon is never below what is promised.",
-        judge=_judge_start,
+        code=_judge_start,
     ),
     Claim(
         id=f"{FIGURE}-accuracy",
+        kind="algebra",
+        unit="setting",
         figure=FIGURE,
         place="Theorem 4.3, source error X-5",
         statement="Theorem 4.3 guarantees an accuracy above 0.",
-        rule="The margin it asks for over the longest that its conditions allow, with W_B = 0, its most lenient case, "
+        said="The margin it asks for over the longest that its conditions allow, with W_B = 0, its most lenient case, "
         "on a grid of d, v and cosines that meet its conditions: holds where the least is at most 1.",
-        judge=_judge_accuracy,
+        code=_judge_accuracy,
     ),
 )

@@ -24,7 +24,7 @@ from prefdyn.experiments.value_scaling.runs import WHOLES, plan
 
 def _results(context: Context, done: Done) -> Results:
     landed = Landed.of(context, done)
-    measured = measured_of(landed)
+    measured = measured_of(landed, one_model=context.other_model(WHOLES["other"]) is None)
     return Results(
         measured=measured,
         figures=figures_of(context, landed, measured),

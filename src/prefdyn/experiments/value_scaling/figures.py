@@ -11,9 +11,10 @@ from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.context import MODEL, TWIN, Context
 from prefdyn.experiments.published import STATED_EXAMPLES, VALUE_TABLES, VALUES
 from prefdyn.experiments.recipe import Figure, Line, Panel, mean_line, shades
-from prefdyn.experiments.statistics import over_seeds
-from prefdyn.experiments.value_scaling.measures import SPLITS, Landed, Runs
-from prefdyn.experiments.values import Sets, mean_curve, straight_line
+from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.statistics import over_seeds, straight_line
+from prefdyn.experiments.value_scaling.measures import LAWS, SPLITS, Landed, Runs, ring_of
+from prefdyn.experiments.values import Sets, mean_curve
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2
 from prefdyn.theory.value_scaling import LOG3, margin_lines, noiseless_margin, noiseless_time, scaled_time
@@ -26,7 +27,7 @@ _PICTURED = 4
 """Values of the picture of clusters."""
 
 
-def figures_of(context: Context, landed: Landed, measured: Mapping[str, Any]) -> tuple[Figure, ...]:
+def figures_of(context: Context, landed: Landed, measured: Rows) -> tuple[Figure, ...]:
     """All figures and tables, in the order of the catalogue."""
     wholes, counts = landed.wholes, list(landed.sets)
     other = wholes.get("other", wholes["whole"])
@@ -42,12 +43,12 @@ def figures_of(context: Context, landed: Landed, measured: Mapping[str, Any]) ->
         _plane(first, landed.sets),
         _margins(landed),
         _lines(landed),
-        _conditions(landed, measured["theorem"]),
-        _powers(measured["ring"], counts),
+        _conditions(landed, measured.facts["theorem"]),
+        _powers(measured, counts),
         *(_whole(f"{_B}-{id}", runs, quantity, counts, landed.seeds) for id, (runs, quantity) in drawn.items()),
         *(_table(number, runs, landed.seeds) for number, runs in zip(VALUE_TABLES, tables, strict=True)),
         _fit(measured, counts),
-        _laws(measured["laws"], counts),
+        _laws(measured, counts),
     )
 
 
@@ -264,14 +265,15 @@ def _conditions(landed: Landed, theorem: Mapping[str, Any]) -> Figure:
     )
 
 
-def _powers(company: Mapping[str, Any], counts: Sequence[int]) -> Figure:
+def _powers(measured: Rows, counts: Sequence[int]) -> Figure:
     x = np.log2(counts)
     lines = []
     for way, source, label, shade in (
         ("descent", MODEL, "gradient descent", 0.1), ("descent", TWIN, "gradient descent, untrained twin", 0.35),
         ("adam", MODEL, "Adam", 0.6), ("adam", TWIN, "Adam, untrained twin", 0.85),
     ):  # fmt: skip
-        rows = [np.array(row) for row in company[way][source]["margin", "train", "early"]]
+        there = {"figure": ring_of(way), "split": "train", "step": "early"}
+        rows = [np.array(row) for row in measured.by_seed("margin", there, source)]
         if all((row > 0).all() for row in rows):
             lines.append(mean_line(label, x.tolist(), [np.log2(row / row[0]).tolist() for row in rows], shade=shade))
     lines += [Line(label="1/K", x=x, y=-x, style="dashed"), Line(label="1/√K", x=x, y=-x / 2, style="dotted")]
@@ -328,8 +330,8 @@ def _table(number: int, runs: Runs, seeds: Sequence[int]) -> Figure:
     )
 
 
-def _fit(measured: Mapping[str, Any], counts: Sequence[int]) -> Figure:
-    errors = 1 - np.array(measured["ways"]["whole"][MODEL]["accuracy", "held_out", "late"])
+def _fit(measured: Rows, counts: Sequence[int]) -> Figure:
+    errors = np.array(measured.by_seed("error", {"figure": "whole"}))
     mean, fine = errors.mean(axis=0).tolist(), np.linspace(counts[0], counts[-1], 60)
     lines = [
         Line(
@@ -351,16 +353,16 @@ def _fit(measured: Mapping[str, Any], counts: Sequence[int]) -> Figure:
     )
 
 
-def _laws(laws: Mapping[str, Any], counts: Sequence[int]) -> Figure:
+def _laws(measured: Rows, counts: Sequence[int]) -> Figure:
     names = {
         "measured": ("measured", 0.1, "solid"), "shared": ("law, shared answers", 0.5, "dashed"),
         "own": ("law, answers of their own", 0.8, "dashed"),
         "floor": ("law, shared, ever so many pairs", None, "dotted"),
     }  # fmt: skip
     lines = tuple(
-        mean_line(label, list(counts), laws[key], shade=shade, style=style)
+        mean_line(label, list(counts), rows, shade=shade, style=style)
         for key, (label, shade, style) in names.items()
-        if np.isfinite(np.array(laws[key])).all()
+        if np.isfinite(rows := measured.by_seed(key, {"figure": LAWS})).all()
     )
     return Figure(
         spec=spec_of(_FIT),

@@ -1,7 +1,8 @@
 """What comes of the runs, in numbers: by way of training, source, number of values and seed."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from prefdyn.experiments.clusters import cluster_margins, clusters
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.published import VALUES
 from prefdyn.experiments.recipe import Done
-from prefdyn.experiments.statistics import at_step
+from prefdyn.experiments.rows import Row, Rows
+from prefdyn.experiments.statistics import at_step, exponent, over_seeds, straight_line
 from prefdyn.experiments.value_scaling.runs import HEADS, WHOLES, counts
-from prefdyn.experiments.values import Company, Sets, by_count, exponent, mean_at, mean_curve, ring, value_sets
+from prefdyn.experiments.values import Company, Sets, by_count, mean_at, mean_curve, ring, value_sets
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2
 from prefdyn.theory.measured import ValuesFound, values_found
@@ -32,7 +34,9 @@ from prefdyn.trajectory import Trajectory
 SPLITS = {"train": "training", "held_out": "test"}
 MORE = 1000
 """Times the pairs, for what more pairs would bring."""
-_COLUMNS = {"margin": "margin", "fall": "loss", "accuracy": "reward_accuracy", "policy": "policy_accuracy"}
+_COLUMNS = {
+    "margin": "margin", "fall": "loss", "reward accuracy": "reward_accuracy", "policy accuracy": "policy_accuracy",
+}  # fmt: skip
 _STEPS = 50
 """Steps of training on the paper's own clusters."""
 
@@ -90,59 +94,95 @@ class Landed:
         )
 
 
-def measured_of(landed: Landed) -> dict[str, Any]:
-    """What the claims are judged by."""
-    return {
-        "values": list(landed.sets),
-        "ways": {name: _series(runs, landed.seeds) for name, runs in {**landed.heads, **landed.wholes}.items()},
-        "ring": {way: {source: _in_company(landed, way, source) for source in SOURCES} for way in HEADS},
-        "clusters": _on_clusters(list(landed.sets), landed.seeds),
-        "theorem": _theorem(landed),
-        "laws": _laws(landed),
-    }
+def measured_of(landed: Landed, one_model: bool) -> Rows:
+    """What the claims are judged by; K is the unit of all rows."""
+    rows = [row for seed in landed.seeds for source in SOURCES for row in _axis(landed, source, seed)]
+    facts: dict[str, Any] = {"clusters": _on_clusters(list(landed.sets), landed.seeds), "theorem": _theorem(landed)}
+    for way, runs in {**landed.heads, **landed.wholes}.items():
+        for source, seed in runs:
+            rows += _series(way, runs[source, seed], source, seed)
+        if len(landed.sets) > 1:
+            facts[way] = _fitted([_errors(runs[MODEL, seed]) for seed in landed.seeds], landed.sets)
+    for (way, source, seed), company in landed.rings.items():
+        rows += _in_company(company, len(landed.sets), max(landed.sets), way, source, seed)
+    laws = _laws(landed)
+    lacking = {}
+    if one_model:
+        lacking |= dict.fromkeys(("other", "other table"), "one model was given; give a second --model")
+    for seed, found in zip(landed.seeds, laws, strict=True):
+        mine = {"figure": LAWS, "seed": seed}
+        for name, values in found.items():
+            rows += [Row(quantity=name, value=value, group=str(count), **mine) for count, value in values.items()]
+            rows.append(Row(quantity=name, value=list(values.values())[-1], figure=MORE_PAIRS, seed=seed))
+    facts[LAWS] = {name: np.mean([list(found[name].values()) for found in laws], axis=0).tolist() for name in PREDICTED}
+    facts[MORE_PAIRS] = {"floor_told": over_seeds([list(found["floor"].values())[-1] for found in laws]).value}
+    without = [list(found["shared"].values()) for found in laws]
+    if not np.isfinite(without).all(axis=1).any():
+        lacking[LAWS] = _NO_GAPS
+    if not any(row[-1] > 0 for row in without):
+        nothing = any(row[-1] == 0 for row in without)
+        lacking[MORE_PAIRS] = "by the law there is no error that more pairs could lower" if nothing else _NO_GAPS
+    return Rows(rows, lacking=lacking, facts=facts)
+
+
+LAWS, MORE_PAIRS = "error laws", "error law of the largest K"
+PREDICTED = ("measured", "shared", "own", "floor")
+_NO_GAPS = "the gaps of these values are no larger than sampling noise, so the law has no numbers"
+
+
+def _axis(landed: Landed, source: str, seed: int) -> list[Row]:
+    return [Row(quantity="K", value=float(count), source=source, seed=seed, group=str(count)) for count in landed.sets]
 
 
 # by number of values -------------------------------------------------------------------------------------------------
 
 
-def _series(runs: Runs, seeds: Sequence[int]) -> dict[str, Any]:
-    """Per source, quantity, split and phase: one number per K, seed by seed; and what was learned."""
-    found: dict[str, Any] = {}
-    for source in SOURCES:
-        rows = [[_came_to(run) for run in runs[source, seed]] for seed in seeds]
-        found[source] = {key: [[each[key] for each in row] for row in rows] for key in rows[0][0]}
-        found[source]["accuracies"] = [float(np.mean(row)) for row in found[source]["accuracy", "held_out", "late"]]
-    return found
-
-
-def _came_to(run: Trajectory) -> dict[tuple[str, str, str], float]:
-    """What a run came to, by quantity, split and phase. `fall`: of the loss below log 2."""
-    found = {}
-    for quantity, column in _COLUMNS.items():
-        for split in SPLITS:
-            steps, values = mean_curve(run, column, split)
+def _series(way: str, runs: Sequence[Trajectory], source: str, seed: int) -> Iterator[Row]:
+    """What the runs of one way came to, by quantity, split and phase. `fall`: of the loss below log 2."""
+    for run in runs:
+        count = str(len(run.groups))
+        mine = {"figure": way, "source": source, "seed": seed, "group": count}
+        for quantity, split in itertools.product(_COLUMNS, SPLITS):
+            steps, values = mean_curve(run, _COLUMNS[quantity], split)
             values = LOG2 - values if quantity == "fall" else values
-            found[quantity, split, "early"] = at_step(steps, values, max(1.0, 0.1 * float(steps[-1])))
-            found[quantity, split, "area"] = area(steps, values)
-            found[quantity, split, "late"] = float(values[-1])
-    return found
+            early, late = at_step(steps, values, max(1.0, 0.1 * float(steps[-1]))), float(values[-1])
+            for step, value in (("early", early), ("area", area(steps, values)), ("late", late)):
+                yield Row(quantity=quantity, value=value, split=split, step=step, **mine)
+            if (quantity, split) == ("reward accuracy", "held_out"):
+                yield Row(quantity="accuracy", value=late, **mine)
+                yield Row(quantity="error", value=1 - late, **mine)
 
 
-def _in_company(landed: Landed, way: str, source: str) -> dict[Any, Any]:
+def _errors(runs: Sequence[Trajectory]) -> list[float]:
+    return [1 - float(mean_curve(run, "reward_accuracy", "held_out")[1][-1]) for run in runs]
+
+
+def _fitted(errors: Sequence[Sequence[float]], counts: Iterable[int]) -> dict[str, float]:
+    """The straight line through the test errors, mean of the seeds."""
+    mean = np.mean(errors, axis=0).tolist()
+    slope, start, share = straight_line(list(counts)[: len(mean)], mean)
+    return {"slope": slope, "intercept": start, "r_squared_of_the_mean": share}
+
+
+def ring_of(way: str) -> str:
+    """What rows of a way call its runs in the company of neighbours on a ring."""
+    return f"{way}, on a ring"
+
+
+def _in_company(company: Company, numbers: int, most: int, way: str, source: str, seed: int) -> Iterator[Row]:
     """Of the ring: margins by K at a tenth of the steps and at the end, and errors of values together and apart."""
-    found: dict[Any, Any] = {("margin", split, phase): [] for split in SPLITS for phase in ("early", "late")}
-    found |= {"accuracies": [], "shared": [], "own": []}
-    for seed in landed.seeds:
-        company = landed.rings[way, source, seed]
+    mine = {"figure": ring_of(way), "source": source, "seed": seed}
+    for count, group in company.items():
         for split in SPLITS:
             for phase, share in (("early", 0.1), ("late", 1.0)):
-                margins = [mean_at(group, "margin", split, share) for group in company.values()]
-                found["margin", split, phase].append(margins)
-        accuracies = [mean_at(group, "reward_accuracy", "held_out", 1.0) for group in company.values()]
-        found["accuracies"].append(float(np.mean(accuracies)))
-        found["shared"].append(1 - accuracies[-1])
-        found["own"].append(1 - mean_at(company[1], "reward_accuracy", "held_out", 1 / max(landed.sets)))
-    return found
+                value = mean_at(group, "margin", split, share)
+                yield Row(quantity="margin", value=value, split=split, step=phase, group=str(count), **mine)
+        accuracy = mean_at(group, "reward_accuracy", "held_out", 1.0)
+        yield Row(quantity="accuracy", value=accuracy, group=str(count), **mine)
+        if count == most:
+            yield Row(quantity="shared", value=1 - accuracy, **mine)
+        if count == 1:
+            yield Row(quantity="own", value=1 - mean_at(group, "reward_accuracy", "held_out", 1 / most), **mine)
 
 
 # the theorem ---------------------------------------------------------------------------------------------------------
@@ -221,17 +261,19 @@ def _theorem(landed: Landed) -> dict[str, Any]:
 # the laws ------------------------------------------------------------------------------------------------------------
 
 
-def _laws(landed: Landed) -> dict[str, list[list[float]]]:
+def _laws(landed: Landed) -> list[dict[str, dict[int, float]]]:
     """Test errors of the early head by seed and K: as measured, and by the laws at the geometry that is measured."""
-    found: dict[str, list[list[float]]] = {name: [] for name in ("measured", "shared", "own", "floor", "more")}
+    found = []
     for seed in landed.seeds:
-        rows = []
+        mine: dict[str, dict[int, float]] = {name: {} for name in (*PREDICTED, "more")}
         for place, count in enumerate(landed.sets):
             run = landed.heads["descent"][MODEL, seed][place]
             error = 1 - mean_at([run], "reward_accuracy", "held_out", 0.1)
-            rows.append((error, *_predicted(landed.shapes[seed][count], count)))
-        for name, column in zip(found, zip(*rows, strict=True), strict=True):
-            found[name].append(list(column))
+            for name, value in zip(mine, (error, *_predicted(landed.shapes[seed][count], count)), strict=True):
+                mine[name][count] = value
+        shared, more = mine["shared"][max(landed.sets)], mine["more"][max(landed.sets)]
+        mine["left"] = {max(landed.sets): more / shared if shared > 0 else math.nan}
+        found.append(mine)
     return found
 
 
