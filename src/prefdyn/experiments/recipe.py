@@ -1,7 +1,7 @@
 """The nouns of a recipe: what it runs, what comes of it, what it draws, and the claims that are judged by it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
