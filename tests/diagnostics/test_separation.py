@@ -348,7 +348,7 @@ def test_debiasing_by_clusters_equals_the_loops():
         names = sorted({int(text[i]) for i in rows})
         each = [sum((x[i] - mean) / len(rows) for i in rows if text[i] == name) for name in names]
         middle = sum(each) / len(each)
-        noise += len(each) / (len(each) - 1) * sum(float((row - middle) @ (row - middle)) for row in each)
+        noise += len(each) / (len(each) - 1) * sum(float(np.sum((row - middle) ** 2)) for row in each)
     assert found.debiased_squared == pytest.approx(naive.gap_length(x, label) ** 2 - noise)
 
 
@@ -366,15 +366,15 @@ def test_debiasing_responses_by_clusters_leaves_out_products_within_a_cluster():
 def test_with_one_pair_per_unit_every_figure_equals_that_without_clusters(kind):
     """Names of the clusters do not matter either."""
     rng = np.random.default_rng(5)
+    plain_and_named: tuple[dict[str, Any], dict[str, Any]]
     x, positive = cloud(seed=5, n=30, positives=13)
-    names = rng.permutation(1000)[:30]
+    plain_and_named = {}, {"cluster": rng.permutation(1000)[:30]}
     if kind == "answers":
-        plain, named = (two_answers(x, positive, **more) for more in ({}, {"cluster": names}))
+        plain, named = (two_answers(x, positive, **more) for more in plain_and_named)
     else:
         other = rng.normal(size=x.shape)
         plain, named = (
-            FeatureSet.from_arrays(chosen_features=x, rejected_features=other, **more)
-            for more in ({}, {"cluster": names})
+            FeatureSet.from_arrays(chosen_features=x, rejected_features=other, **more) for more in plain_and_named
         )
     a, b = (separation(feats, **FEW).groups[0] for feats in (plain, named))
     assert a.units == b.units == 30
