@@ -300,6 +300,93 @@ def test_the_interval_covers_the_true_distance_in_many_worlds():
     assert np.mean(found) >= 0.94
 
 
+# clusters -----------------------------------------------------------------------------------------------------------
+
+
+def copied(seed, gap=0.0, units=24, copies=5, d=6, groups=1):
+    """Prompts with one label each, by lot, and copies whose states differ a little: half of the spread is the
+    prompt's own."""
+    rng = np.random.default_rng(seed)
+    text = np.repeat(np.arange(units * groups), copies)
+    label = np.concatenate([rng.permutation(np.arange(units) % 2) for _ in range(groups)])[text] == 0
+    x = (rng.normal(size=(units * groups, d))[text] + rng.normal(size=(len(text), d))) / math.sqrt(2)
+    x[label, 0] += gap
+    group = np.repeat(np.arange(groups), units * copies)
+    return two_answers(x, label, text=text, group=group), x, label, text
+
+
+def test_labels_by_lot_per_prompt_give_uniform_p():
+    feats, *_ = copied(1, groups=150)
+    found = separation(feats, permutations=199, bootstraps=2, folds=2).groups
+    assert {group.units for group in found} == {24}
+    assert kstest([group.null_p for group in found], "uniform").pvalue > 0.01
+    assert abs(np.mean([group.null_z for group in found])) < 0.25
+    pairs = separation(two_answers(feats.states, feats.chosen == 0, group=feats.group), permutations=199, bootstraps=2)
+    assert kstest([group.null_p for group in pairs.groups], "uniform").pvalue < 1e-6  # the control: pairs trade labels
+
+
+@pytest.mark.parametrize("gap", [0.0, 1.5])
+def test_the_debiased_square_is_unbiased_with_copies(gap):
+    """300 sets of 24 prompts with five copies; debiasing by pairs would leave about a fifth of a square more."""
+    feats, *_ = copied(2, gap=gap, groups=300)
+    found = separation(feats, permutations=1, bootstraps=1, folds=2).groups
+    squares = np.array([group.debiased_squared for group in found])
+    assert squares.mean() == pytest.approx(gap**2, abs=3 * squares.std() / math.sqrt(300))
+    naively = np.array([group.distinguishability**2 - 2 * group.trace / 60 for group in found])
+    assert naively.mean() > gap**2 + 0.3
+
+
+def test_debiasing_by_clusters_equals_the_loops():
+    """What each pair adds to the gap, summed over its unit; the spread of those sums within each class, squared."""
+    _, x, label, text = copied(3, gap=1.0, units=8, copies=3)
+    x, label, text = x[:-1].astype(np.float32).astype(float), label[:-1], text[:-1]  # units of different sizes
+    found = separation(two_answers(x, label, text=text), **FEW).groups[0]
+    noise = 0.0
+    for side in (True, False):
+        rows = [i for i in range(len(x)) if label[i] == side]
+        mean = sum(x[i] for i in rows) / len(rows)
+        names = sorted({int(text[i]) for i in rows})
+        each = [sum((x[i] - mean) / len(rows) for i in rows if text[i] == name) for name in names]
+        middle = sum(each) / len(each)
+        noise += len(each) / (len(each) - 1) * sum(float(np.sum((row - middle) ** 2)) for row in each)
+    assert found.debiased_squared == pytest.approx(naive.gap_length(x, label) ** 2 - noise)
+
+
+def test_debiasing_responses_by_clusters_leaves_out_products_within_a_cluster():
+    rng = np.random.default_rng(4)
+    phi, text = rng.normal(size=(14, 3)).astype(np.float32).astype(float) + 0.5, np.array([0] * 5 + [1] * 3 + [2] * 6)
+    feats = FeatureSet.from_arrays(chosen_features=phi, rejected_features=0 * phi, text=text)
+    phi = phi.astype(np.float32).astype(float)
+    apart = [float(phi[i] @ phi[j]) for i in range(14) for j in range(14) if text[i] != text[j]]
+    found = separation(feats, **FEW).groups[0]
+    assert found.debiased_squared == pytest.approx(2 * sum(apart) / len(apart), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["answers", "responses"])
+def test_with_one_pair_per_unit_every_figure_equals_that_without_clusters(kind):
+    """Names of the clusters do not matter either."""
+    rng = np.random.default_rng(5)
+    plain_and_named: tuple[dict[str, Any], dict[str, Any]]
+    x, positive = cloud(seed=5, n=30, positives=13)
+    plain_and_named = {}, {"cluster": rng.permutation(1000)[:30]}
+    if kind == "answers":
+        plain, named = (two_answers(x, positive, **more) for more in plain_and_named)
+    else:
+        other = rng.normal(size=x.shape)
+        plain, named = (
+            FeatureSet.from_arrays(chosen_features=x, rejected_features=other, **more) for more in plain_and_named
+        )
+    a, b = (separation(feats, **FEW).groups[0] for feats in (plain, named))
+    assert a.units == b.units == 30
+    same(a, b, [name for name in GroupSeparation.__slots__ if name not in ("name", "classes")], nan_ok=True)
+
+
+def test_the_interval_covers_the_true_distance_with_copies():
+    feats, *_ = copied(6, gap=1.5, groups=120, copies=3)
+    found = separation(feats, permutations=1, bootstraps=300, folds=2).groups
+    assert np.mean([g.interval[0] <= 1.5 <= g.interval[1] for g in found]) >= 0.88
+
+
 # edges --------------------------------------------------------------------------------------------------------------
 
 
