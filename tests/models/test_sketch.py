@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from prefdyn.models import sketch as room
+from prefdyn.models import tiles
 from prefdyn.models.sketch import Buckets, SketchedHead, exact_gram, factor
 from tests.naive import responses as naive
 
@@ -44,8 +45,9 @@ def test_does_not_depend_on_the_blocks_of_logits(monkeypatch):
     lm, buckets = model(37, 5), Buckets.draw(37, 5, size=8)
     given = tokens(37, 5, [3, 1, 4, 2])
     whole = SketchedHead(*lm, buckets=buckets).read(*given)
-    for numbers in (37, 74, 150):
-        monkeypatch.setattr(room, "_LOGITS", {"cpu": numbers})
+    for numbers, columns in ((37, 16384), (74, 16384), (150, 16384), (37, 5), (100, 20), (100, 36)):
+        monkeypatch.setattr(tiles, "LOGITS", {"cpu": numbers})
+        monkeypatch.setattr(tiles, "COLUMNS", columns)
         for one, other in zip(SketchedHead(*lm, buckets=buckets).read(*given), whole, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
