@@ -25,11 +25,12 @@ from prefdyn.models.team import Team
 from prefdyn.models.token_pairs import TokenPairs, pair_digests, token_marks, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 from prefdyn.settings import Extraction, Reading
+from prefdyn.training.adaptable import told_of_adapters, unadaptable
 from prefdyn.training.heads import AnswerHead, head_settings, response_head
 from prefdyn.training.memory import MemoryEstimate, check_fits, of_model
 from prefdyn.training.probes import Drift, PairTable
 from prefdyn.training.references import other_reference
-from prefdyn.training.settings import Settings, resolve
+from prefdyn.training.settings import ALL_LINEAR, Settings, resolve
 from prefdyn.training.tune import Parameters, add_adapters, checkpoint_activations, unfreeze
 
 
@@ -265,8 +266,11 @@ def whole_model(
     )
 
     wrapped = None
+    notes: list[str] = []
     if tune == "lora":
         assert settings.lora is not None
+        targets = settings.lora.targets
+        notes = told_of_adapters(unadaptable(lm.model), None if targets == ALL_LINEAR else targets)
         wrapped, parameters = add_adapters(lm, settings.lora, seed=settings.seed)
         drift = functools.partial(Drift, adapters=True, scale=settings.lora.alpha / settings.lora.rank)
     else:
@@ -277,7 +281,7 @@ def whole_model(
     doubt = check_fits(memory)
     models.tell(f"Memory: about {shown_bytes(memory.total)} at the peak ({_largest(memory)}).")
     references: dict[str, Any]
-    notes = [] if doubt is None else [doubt]
+    notes += [] if doubt is None else [doubt]
     if reference is None:
         ref_chosen, ref_rejected = models.scored(lm, tokens, precision)
         references = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
