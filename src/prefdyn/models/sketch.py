@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 
 from prefdyn._checks import at_least
+from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.models.tiles import Exponentials, Head
 from prefdyn.settings import SKETCH
@@ -160,6 +161,9 @@ def exact_gram(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
+    *,
+    of_pairs: bool = False,
+    progress: bool = False,
 ) -> Float[np.ndarray, "r r"]:
     r"""Inner products $\langle \psi_a, \psi_b \rangle$ of the gradients of r responses, without a sketch.
 
@@ -173,14 +177,18 @@ def exact_gram(
         weight: The head (V, d).
         bias: Its bias (V,).
         scale: Constant factor on its logits.
+        of_pairs: The products of the differences between the first half of the responses and the second instead.
+        progress: Show a bar where stderr is a terminal.
 
     Returns:
-        (r, r), float64.
+        (r, r), float64; (r/2, r/2) of pairs.
     """
     kind = torch.promote_types(states.dtype, torch.float32)
     given, sizes = states.detach().to(kind), lengths.tolist()
     vocabulary, width = weight.shape
-    step = max(1, _EXACT.get(given.device.type, _EXACT["cpu"]) // max(len(given), len(sizes) * width))
+    few = len(given) <= width  # then every two tokens' residuals cost less than the gradients themselves
+    room = _EXACT.get(given.device.type, _EXACT["cpu"])
+    step = max(1, room // (len(given) if few else max(len(given), len(sizes) * width)))
 
     def logits(low: int) -> torch.Tensor:
         found = given @ weight[low : low + step].detach().to(kind).T
@@ -189,16 +197,29 @@ def exact_gram(
         return found.mul_(scale)
 
     normaliser = given.new_full((len(given),), -torch.inf)
-    for low in range(0, vocabulary, step):
+    for low in track(range(0, vocabulary, step), "Normalisers", unit="slices", shown=progress):
         normaliser = torch.logaddexp(normaliser, torch.logsumexp(logits(low), dim=1))
-    gram = given.new_zeros(len(sizes), len(sizes), dtype=torch.float64)
-    for low in range(0, vocabulary, step):
+    count = len(sizes) // 2 if of_pairs else len(sizes)
+    gram = given.new_zeros(*[len(given) if few else count] * 2, dtype=torch.float64)
+    for low in track(range(0, vocabulary, step), "Exact gradients", unit="slices", shown=progress):
         residual = logits(low).sub_(normaliser[:, None]).exp_().neg_()
         inside = torch.nonzero((targets >= low) & (targets < low + residual.shape[1]))[:, 0]
         residual[inside, targets[inside] - low] += 1.0
+        if few:
+            gram += (residual @ residual.T).double()
+            continue
         parts = zip(residual.split(sizes), given.split(sizes), strict=True)
         flat = torch.stack([(one.T @ state).flatten() for one, state in parts])
+        if of_pairs:
+            flat = flat[:count] - flat[count:]
         gram += (flat @ flat.T).double()
+    if few:  # <psi_a, psi_b> is the sum over their tokens of residual times residual, state times state
+        gram *= given.double() @ given.double().T
+        response = torch.repeat_interleave(torch.arange(len(sizes), device=given.device), lengths.to(given.device))
+        sign = torch.where(response < count, 1.0, -1.0).double()
+        into = torch.zeros(count, len(given), dtype=torch.float64, device=given.device)
+        into[response % count, torch.arange(len(given), device=given.device)] = sign
+        gram = into @ gram @ into.T
     return (gram * scale**2).cpu().numpy()
 
 
