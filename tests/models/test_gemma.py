@@ -55,7 +55,10 @@ def alone(model: Any, prompt: list[int], response: list[int]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("of", SPECS)
 def test_scores_are_those_of_the_plain_model_on_the_tokens_of_trl(gemma, of, own_cache, record_property):
-    """50 pairs each; the largest relative difference is a property of the test's report (`--junitxml`)."""
+    """50 pairs each; the largest relative difference is a property in the report of the test.
+
+    `pytest -m slow tests/models/test_gemma.py --junitxml FILE -o junit_family=xunit1`
+    """
     data = load_dataset(SPECS[of], limit=50, groups=None if of == "hh" else ["agreeableness"])
     found = score(data, gemma, progress=False)
     table = found.table.to_pylist()

@@ -155,7 +155,7 @@ def _head_of_features(
     else:
         first, second = feats.ref_chosen_logps, feats.ref_rejected_logps
         references, notes = other_reference(
-            reference, feats.id, (feats.chosen_length, feats.rejected_length), digests=marks,
+            reference, feats.id, (feats.chosen_length, feats.rejected_length), digests=marks, whole=_whole(feats),
             model=feats.provenance.model.get("sha256"),
             rescored=None if first is None or second is None else lambda rows: (first[rows], second[rows]),
             flip=chosen["flip"],
@@ -174,6 +174,12 @@ def _head_of_features(
         warnings=[*feats.provenance.settings.get("warnings", []), *notes],
         provenance=feats.provenance,
     ), settings
+
+
+def _whole(feats: FeatureSet) -> str | None:
+    """Digest of the tokens of all these pairs, where they are all that was extracted."""
+    extracted = feats.provenance.data.get("pairs", 0) - len(feats.provenance.settings.get("left_out", []))
+    return feats.provenance.data.get("tokens", {}).get("sha256") if extracted == len(feats) else None
 
 
 def _head_of_responses(
