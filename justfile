@@ -34,6 +34,10 @@ lint:
 docs:
     uv run --group docs mkdocs build --strict
 
+# Tiny random models of every architecture through every stage, into docs/architectures.md; a quarter of an hour on one core.
+architectures:
+    uv run python scripts/architectures.py --write
+
 bench:
     uv run python benchmarks/extraction.py
     uv run python benchmarks/startup.py

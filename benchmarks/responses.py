@@ -10,6 +10,11 @@ the median of the ratios within a round. On a CPU the same is said of the proces
 machine disturb less. The peak is that of the whole process while one side runs, the model included (on a GPU: what its
 allocator held at most).
 
+A third side is what the tokens cost in any case: the trunk on the same packed rows, and one plain pass of the head over
+the states that predict a response's token, in chunks of the vocabulary. The whole of `extract`, from texts to features
+with all its checks and the measured error, is held against it; for a large vocabulary (Gemma: 262,144) this is the line
+to look at.
+
 The error of the sketch, which `extract` measures on up to 64 pairs, is a cost of its own that does not grow with the
 data. It is timed by itself, once, and the last line says what the ratio is on just these pairs with it.
 """
@@ -25,18 +30,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prefdyn._random import stream
 from prefdyn.data.loaders import load_dataset
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.models.extract import extract
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel, load_model
 from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
-from prefdyn.models.responses import _MEASURED_PAIRS, _by_side, _FeatureReader, _means, sketch_error
+from prefdyn.models.responses import _by_side, _FeatureReader, _means, measured_sample, sketch_error
 from prefdyn.models.sketch import Buckets
 from prefdyn.models.token_pairs import TokenPairs, tokenize_pairs
 from prefdyn.settings import SKETCH
 
 ASKED = 1.2
 """At most this many times as long with the sketch."""
+ASKED_OF_ALL = 1.3
+"""At most this many times as long for the whole of `extract` as for the trunk and one pass of the head."""
 
 
 class PlainReader(PairReader):
@@ -82,6 +90,32 @@ def _resident_peak() -> int:
     return int(told) * 1024
 
 
+class BareReader(PairReader):
+    """The trunk, and the log-normaliser of every response token by a plain chunked pass of the head."""
+
+    doing = "reading responses and normalising"
+    measured = "log-normaliser of"
+
+    def measure(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Log-normalisers summed over the tokens of each pair."""
+        states, _, lengths = self.scorer.token_states(rows)
+        totals = []
+        for part in states.float().split(256):
+            total = torch.full((len(part),), -torch.inf, device=part.device)
+            for chunk in self.lm.head_weight.split(16384):
+                total = torch.logaddexp(total, torch.logsumexp(part @ chunk.float().T, dim=1))
+            totals.append(total)
+        sums = torch.segment_reduce(torch.cat(totals), "sum", lengths=lengths.to(states.device), unsafe=True)
+        return {"normalisers": sums.chunk(2)[0].cpu().numpy()}
+
+
+def whole_extraction(lm: LanguageModel, data: PreferenceDataset, sketch: int) -> tuple[float, float]:
+    """Wall-clock and processor seconds of `extract` with nothing known before and nothing kept."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    extract(data, lm, sketch=sketch, eos=True, cache=False, progress=False)
+    return time.perf_counter() - start, time.process_time() - start_cpu
+
+
 def same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> float:
     """Largest relative difference of what both sides measure."""
     both = first.keys() & second.keys()
@@ -99,7 +133,9 @@ def told(passes: Mapping[str, list[Pass]], field: str, name: str) -> None:
     )
 
 
-def compare(lm: LanguageModel, pairs: TokenPairs, *, sketch: int, rounds: int, batch_tokens: int | None) -> None:
+def compare(
+    lm: LanguageModel, data: PreferenceDataset, pairs: TokenPairs, *, sketch: int, rounds: int, batch_tokens: int | None
+) -> None:
     """Measure both sides in turns and print."""
     given = SortedPairs.of(pairs)
     tokens = int(given.lengths.sum())
@@ -111,24 +147,37 @@ def compare(lm: LanguageModel, pairs: TokenPairs, *, sketch: int, rounds: int, b
     first = {name: measured(worker, given) for name, worker in sides.items()}  # packed rows are checked once, here
     difference = same(first["with"].found, first["without"].found)
     print(f"both sides agree to {difference:.1e} in states and log-probabilities")
+    sides["bare"] = BareReader(lm, given, batch_tokens=batch_tokens)
+    measured(sides["bare"], given)
     passes: dict[str, list[Pass]] = {name: [] for name in sides}
+    whole: list[tuple[float, float]] = []
     for _ in range(rounds):
         for name, worker in sides.items():
             passes[name].append(measured(worker, given)._replace(found={}))
+        whole.append(whole_extraction(lm, data, sketch))
+    names = {"without": "without the sketch", "with": "with the sketch", "bare": "trunk and one plain pass of the head"}
     for name, each in passes.items():
         best, peak = min(one.seconds for one in each), max(one.peak for one in each)
-        print(f"{name} the sketch: {best:.2f} s, {tokens / best:,.0f} tokens/s, peak {peak / 2**20:,.0f} MiB")
+        print(f"{names[name]}: {best:.2f} s, {tokens / best:,.0f} tokens/s, peak {peak / 2**20:,.0f} MiB")
     told(passes, "seconds", "time")
     if lm.device == "cpu":
         told(passes, "cpu_seconds", "processor time")
-    rows = np.sort(stream(0, "sketch error").permutation(len(pairs))[:_MEASURED_PAIRS])
+    on_cpu = lm.device == "cpu"
+    bare = min(one.cpu_seconds if on_cpu else one.seconds for one in passes["bare"])
+    took = min(each[on_cpu] for each in whole)
+    print(
+        f"the whole of extract: {took:.2f} s{' of processors' if on_cpu else ''}, {took / bare:.2f} x trunk and one "
+        f"plain pass of the head of {lm.vocabulary:,} tokens; asked for: at most {ASKED_OF_ALL}"
+    )
+    rows, cut = measured_sample(given.pairs, width=lm.hidden_size, vocabulary=lm.vocabulary)
     start, start_cpu = time.perf_counter(), time.process_time()
     with torch.no_grad():
-        error = sketch_error(lm, given.pairs, buckets, rows)
+        error = sketch_error(lm, given.pairs, buckets, rows, cut=cut)
     took, took_cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    tokens_of = "all" if cut is None else f"the first {cut}"
     print(
-        f"error of the sketch: {error['rms']:.4f} (expected {error['expected']:.4f}), measured on {error['pairs']} "
-        f"pairs in {took:.2f} s ({took_cpu:.2f} s of processors), once"
+        f"error of the sketch: {error['rms']:.4f} (expected {error['expected']:.4f}), measured on {tokens_of} "
+        f"tokens of {error['pairs']} pairs in {took:.2f} s ({took_cpu:.2f} s of processors), once"
     )
     field, once = ("cpu_seconds", took_cpu) if lm.device == "cpu" else ("seconds", took)
     best = {name: min(getattr(one, field) for one in each) for name, each in passes.items()}
@@ -159,7 +208,7 @@ def main() -> None:
         f"{lm.name}: {len(pairs)} of {len(data)} pairs, {prompts:,} prompt tokens, {responses:,} response tokens, head "
         f"{len(lm.head_weight):,} x {lm.hidden_size}, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
     )
-    compare(lm, pairs, sketch=options.sketch, rounds=options.rounds, batch_tokens=options.batch_tokens)
+    compare(lm, data, pairs, sketch=options.sketch, rounds=options.rounds, batch_tokens=options.batch_tokens)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,15 @@ def test_bad_rows_are_left_out_on_request_and_each_is_listed(prefdyn, tmp_path):
     assert [(row["line"], row["field"]) for row in listed] == [(41, "prompt"), (42, "rejected")]
 
 
+def test_data_says_what_a_written_file_does_not_keep(prefdyn, tmp_path):
+    rows = [{"q": f"Is {at} odd?", "one": " yes", "two": " no", "votes": [1, 1, 2]} for at in range(6)]
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = "prompt=q,first=one,second=two,winner=votes"
+    answer = prefdyn("data", "--data", "votes.jsonl", "--columns", columns, "--to", "kept.jsonl")
+    assert answer.code == 0, answer.err
+    assert "kept.jsonl does not keep agreement and slot" in answer.err
+
+
 def test_data_describes_and_converts(prefdyn, tmp_path):
     shown = prefdyn("data", "--groups", SOME, "--to", "some.parquet")
     assert shown.code == 0, shown.err

@@ -15,7 +15,7 @@ from prefdyn import _files as module
 from prefdyn.data.describe import describe
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.data.write import formula_cells, write
+from prefdyn.data.write import formula_cells, unwritten, write
 from prefdyn.errors import ConfigError, DataError, StoreError
 
 FORMATS = ["jsonl", "jsonl.gz", "csv", "parquet"]
@@ -184,3 +184,12 @@ def test_what_cannot_be_written_is_refused(tmp_path, rows, name, error, says):
     with pytest.raises(error, match=says):
         write(PreferenceDataset.from_rows(rows), tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
+
+
+def test_what_a_file_does_not_keep_is_named():
+    """Votes and places have no column in TRL's layout; only those that any pair holds are named."""
+    row = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    assert unwritten(PreferenceDataset.from_rows([row])) == ()
+    assert unwritten(PreferenceDataset.from_rows([row, {**row, "prompt": "q", "slot": 1}])) == ("slot",)
+    both = PreferenceDataset.from_rows([{**row, "agreement": 0.75, "slot": 2}])
+    assert unwritten(both) == ("agreement", "slot")

@@ -8,7 +8,7 @@ import torch
 from torch.autograd.gradcheck import GradcheckError
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prefdyn.models import head
+from prefdyn.models import tiles
 from prefdyn.models.head import head_log_probs
 
 V, D, N = 23, 5, 11
@@ -16,9 +16,9 @@ V, D, N = 23, 5, 11
 
 @pytest.fixture(params=[1, 3 * V, 1 << 22])
 def block(request, monkeypatch):
-    """One state at a time, three at a time (so that the last block is short), all at once."""
-    monkeypatch.setattr(head, "_LOGITS", {"cpu": request.param})
-    monkeypatch.setattr(head, "_COLUMNS", 7)
+    """One state at a time, some at a time (so that the last block is short), of seven tokens each; all at once."""
+    monkeypatch.setattr(tiles, "LOGITS", {"cpu": request.param})
+    monkeypatch.setattr(tiles, "COLUMNS", 7)
     return request.param
 
 
@@ -148,8 +148,8 @@ class Sizes(TorchDispatchMode):
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_no_tensor_is_larger_than_a_block(monkeypatch, trained, kind):
     """With 300 states over 5,000 tokens the logits are 1.5 million numbers; a block here has at most 40,000."""
-    monkeypatch.setattr(head, "_LOGITS", {"cpu": 40_000})
-    monkeypatch.setattr(head, "_COLUMNS", 1000)
+    monkeypatch.setattr(tiles, "LOGITS", {"cpu": 40_000})
+    monkeypatch.setattr(tiles, "COLUMNS", 1000)
     states = torch.randn(300, 4, dtype=kind, requires_grad=True)
     weight = torch.randn(5000, 4, dtype=kind, requires_grad=trained)
     with Sizes() as seen:

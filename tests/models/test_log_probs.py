@@ -572,3 +572,21 @@ def test_mates_of_one_length_that_change_scores_are_refused(tiny):
     odd = meddling(lm, lambda states: states + 3 * states.mean(0, keepdim=True))
     with pytest.raises(ModelError, match="depends on the pairs that are read beside it"):
         PairScorer(odd, pairs)
+
+
+@pytest.mark.parametrize("of", ["answers", "responses"])
+def test_a_glance_at_some_of_a_large_vocabulary_tells_the_same(tiny, monkeypatch, of):
+    """A tenth of the tokens is enough to see that lengths must be parted; the scores are of the whole vocabulary."""
+    lm = load_model(str(tiny("llama")))
+    pairs = tokenize_pairs(yes_no(9), lm, eos=of == "responses")
+    odd = meddling(lm, lambda states: states * (1 + 0.05 * states.shape[1]))
+    whole = [PairScorer(each, pairs) for each in (lm, odd)]
+    monkeypatch.setattr("prefdyn.models.log_probs._GLANCED", 40)
+    known = PairScorer(lm, pairs)._glanced
+    assert known is not None
+    assert 40 <= len(known) < 60 < lm.vocabulary / 4
+    for each, before in zip((lm, odd), whole, strict=True):
+        scorer = PairScorer(each, pairs)
+        assert (scorer.why_not is None, scorer.equal_lengths) == (before.why_not is None, before.equal_lengths)
+        with torch.no_grad():
+            assert torch.equal(scorer(np.arange(9)).chosen, before(np.arange(9)).chosen)

@@ -285,7 +285,33 @@ def test_the_measured_error_is_that_of_the_kernels(tiny):
     assert abs(found["largest"] - np.abs(off).max()) < 1e-4
     assert 0.5 < found["rms"] / found["expected"] < 2
     alone = sketch_error(lm, pairs, buckets, np.arange(1))
-    assert alone == {"pairs": 1, "rms": None, "largest": None, "expected": None}
+    assert alone == {"pairs": 1, "tokens": None, "rms": None, "largest": None, "expected": None}
+    few = sketch_error(lm, pairs, buckets, np.arange(12), cut=2)
+    shorter = {side: tuple(each[:2] for each in getattr(pairs, side)) for side in ("chosen", "rejected")}
+    assert few == pytest.approx(
+        sketch_error(lm, replace(pairs, **shorter), buckets, np.arange(12)) | {"tokens": 2}, rel=1e-5
+    )
+    assert few["rms"] != found["rms"]
+
+
+def test_what_an_error_is_measured_on_costs_little_beside_the_reading(tiny, monkeypatch):
+    """Work counts products of a state with the head: logits twice, and every two tokens where there are few."""
+    pairs = tokenize_pairs(texts(60), load_model(str(tiny("llama"))))
+    lengths = np.asarray([[len(one), len(two)] for one, two in zip(pairs.chosen, pairs.rejected, strict=True)])
+    rows, cut = room.measured_sample(pairs, width=1, vocabulary=1)  # a head of one number: everything
+    assert (rows.tolist(), cut) == (list(range(len(pairs))), None)
+    looked = []
+    for allowed in (4000, 1500, 700):
+        monkeypatch.setattr(room, "_MEASURED_WORK", 2 * 640 * 262144 * allowed)
+        rows, cut = room.measured_sample(pairs, width=640, vocabulary=262144)
+        looked.append(int(np.minimum(lengths[rows], cut or 10**6).sum()))
+        assert 2 * looked[-1] + looked[-1] ** 2 / 640 <= allowed
+    assert looked == sorted(looked, reverse=True)
+    assert looked[-1] > 100
+    monkeypatch.setattr(room, "_MEASURED_WORK", 1)
+    monkeypatch.setattr(room, "_FEWEST", 4)
+    rows, cut = room.measured_sample(pairs, width=640, vocabulary=262144)  # whatever it costs
+    assert len(rows) >= 4
 
 
 # the cache -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from prefdyn.models import sketch as room
+from prefdyn.models import tiles
 from prefdyn.models.sketch import Buckets, SketchedHead, exact_gram, factor
 from tests.naive import responses as naive
 
@@ -44,8 +45,9 @@ def test_does_not_depend_on_the_blocks_of_logits(monkeypatch):
     lm, buckets = model(37, 5), Buckets.draw(37, 5, size=8)
     given = tokens(37, 5, [3, 1, 4, 2])
     whole = SketchedHead(*lm, buckets=buckets).read(*given)
-    for numbers in (37, 74, 150):
-        monkeypatch.setattr(room, "_LOGITS", {"cpu": numbers})
+    for numbers, columns in ((37, 16384), (74, 16384), (150, 16384), (37, 5), (100, 20), (100, 36)):
+        monkeypatch.setattr(tiles, "LOGITS", {"cpu": numbers})
+        monkeypatch.setattr(tiles, "COLUMNS", columns)
         for one, other in zip(SketchedHead(*lm, buckets=buckets).read(*given), whole, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
@@ -133,6 +135,22 @@ def test_exact_products_are_those_of_the_gradients(monkeypatch, numbers, bias, s
     truth, _ = naive.gradients(*given, lm[0], bias=lm[1], scale=scale)
     flat = truth.reshape(4, -1)
     np.testing.assert_allclose(exact_gram(*given, *lm), flat @ flat.T, rtol=0, atol=1e-11)
+    pairs = flat[:2] - flat[2:]
+    np.testing.assert_allclose(exact_gram(*given, *lm, of_pairs=True), pairs @ pairs.T, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("numbers", [1, 60, 1 << 24])
+@pytest.mark.parametrize(("bias", "scale"), [(False, 1.0), (True, 0.3)])
+def test_exact_products_of_few_tokens_are_those_of_the_gradients(monkeypatch, numbers, bias, scale):
+    """Fewer tokens than a state has numbers: from every two tokens' residuals."""
+    monkeypatch.setattr(room, "_EXACT", {"cpu": numbers})
+    lm = model(23, 12, bias=bias, scale=scale)
+    given = tokens(23, 12, [3, 1, 4, 2])
+    truth, _ = naive.gradients(*given, lm[0], bias=lm[1], scale=scale)
+    flat = truth.reshape(4, -1)
+    np.testing.assert_allclose(exact_gram(*given, *lm), flat @ flat.T, rtol=0, atol=1e-10)
+    pairs = flat[:2] - flat[2:]
+    np.testing.assert_allclose(exact_gram(*given, *lm, of_pairs=True), pairs @ pairs.T, rtol=0, atol=1e-10)
 
 
 def test_factors_have_the_products_and_no_more_columns_than_needed():

@@ -16,7 +16,6 @@ import torch
 
 from prefdyn.errors import ConfigError
 from prefdyn.maths.optimizers import OPTIMIZERS, SGD, AdamW
-from prefdyn.models import head
 from prefdyn.models.load import load_model, quiet
 from prefdyn.training import memory
 from prefdyn.training.memory import Load, ModelSize, alternatives, available_bytes, check_fits, estimate, model_size
@@ -244,12 +243,6 @@ def test_what_each_setting_moves():
     head_only = estimate(LLAMA, full(tune="last-layer", cached_states=10**6, state_bytes=8))
     assert head_only.parts["cached states"] == 10**6 * 4096 * 12
     assert {head_only.parts[name] for name in ("gradients", "optimizer state", "start weights")} == {0}
-
-
-def test_blocks_are_those_of_the_head():
-    """The sizes are written down twice, so that this room needs nothing private of the other."""
-    assert memory._LOGITS == head._LOGITS
-    assert memory._COLUMNS == head._COLUMNS
 
 
 def test_an_unknown_way_to_tune_is_refused():

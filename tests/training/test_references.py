@@ -79,6 +79,28 @@ def test_so_they_are_of_one_token_answers(tiny, tmp_path, old):
             run_training(given, model, tune="last-layer", reference=folder, **COMMON)
 
 
+def test_features_that_know_few_pairs_one_by_one_know_all_of_them_together(tiny, tmp_path, monkeypatch):
+    """With marks of two pairs a change in another is found; of a part of the features it is told what was looked at."""
+    monkeypatch.setattr("prefdyn.models.token_pairs._MARKED", 2)
+    model, rows = str(tiny("llama")), yes_no(12).to_rows()
+    data = PreferenceDataset.from_rows(rows)
+    feats = extract(data, model, progress=False)
+    marked = set(feats.provenance.data["tokens"]["pairs"])
+    assert len(marked) == 2
+    same = written(tmp_path / "same", data, model, eos=False)
+    for each in (feats, feats.flipped().flipped()):
+        run = run_training(each, tune="last-layer", reference=same, steps=2, progress=False)
+        assert not [line for line in run.warnings if "looked at" in line]
+    at = next(number for number, row in enumerate(rows) if row["id"] not in marked)
+    rows[at] = {**rows[at], "prompt": rows[at]["prompt"][::-1]}
+    other = written(tmp_path / "other", PreferenceDataset.from_rows(rows), model, eos=False)
+    with pytest.raises(DataError, match="other tokens than these features were made from, beyond the 2 of 12"):
+        run_training(feats, tune="last-layer", reference=other, steps=2, progress=False)
+    part = feats.select(np.arange(10))
+    run = run_training(part, tune="last-layer", reference=other, steps=2, progress=False)
+    assert any("was looked at for" in line and "of 10 pairs" in line for line in run.warnings)
+
+
 def test_a_flipped_run_takes_the_same_scores(tiny, tmp_path):
     model, data = str(tiny("llama")), load_dataset(TEXTS)
     folder = written(tmp_path / "scores", data, model)

@@ -38,7 +38,7 @@ def run(
     from prefdyn.cli import common
     from prefdyn.data.describe import describe
     from prefdyn.data.preflight import preflight
-    from prefdyn.data.write import formula_cells, write
+    from prefdyn.data.write import formula_cells, unwritten, write
     from prefdyn.outputs import output_file
     from prefdyn.report.listing import data_table
 
@@ -57,5 +57,10 @@ def run(
             common.tell(
                 f"{to} holds {risky:,} texts that a spreadsheet runs as formulas (they begin with =, +, - or @), "
                 "as they are, for programs to read: do not open the file in a spreadsheet, or write .jsonl"
+            )
+        if lost := unwritten(pairs):
+            common.tell(
+                f"{to} does not keep {' and '.join(lost)}, since TRL's columns have no place for them: findings about "
+                "votes and places are of the data as they were given"
             )
         common.tell(f"Wrote {to}", f"Next: prefdyn audit --data {to}")

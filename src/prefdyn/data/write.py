@@ -66,6 +66,16 @@ def write(data: PreferenceDataset, path: str | Path, *, force: bool = False) -> 
     atomic_write(path, content)
 
 
+def unwritten(data: PreferenceDataset) -> tuple[str, ...]:
+    """What the pairs hold that no column of a written file keeps: votes and places, which findings were made from.
+
+    Example:
+        >>> unwritten(PreferenceDataset.from_rows([{"prompt": "1 + 1", "chosen": "2", "rejected": "3"}]))
+        ()
+    """
+    return tuple(name for name in ("agreement", "slot") if data.table[name].null_count < len(data))
+
+
 def formula_cells(data: PreferenceDataset) -> int:
     """How many texts a spreadsheet would run as a formula. They are written as they are, since other tools read them.
 

@@ -10,10 +10,7 @@ from typing import Any
 
 import torch
 
-_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}
-"""Numbers in one block of logits: on a CPU about what its caches hold, on a GPU what keeps it busy."""
-_COLUMNS = 16384
-"""Rows of a half-precision head that are turned to float32 at a time."""
+from prefdyn.models.tiles import Exponentials, Head, bend, slope
 
 
 def head_log_probs(
@@ -69,27 +66,28 @@ class _HeadLogProbs(torch.autograd.Function):
         slopes_now = wanted and ctx.needs_input_grad[0] and not trained
         with torch.autocast(states.device.type, enabled=False):
             given = states.detach().to(kind)
-            rows = torch.nn.functional.embedding(targets, weight.detach()).to(kind)
-            logits = torch.einsum("nd,nkd->nk", given, rows)
-            if bias is not None:
-                logits += bias.detach()[targets].to(kind)
-            logits *= scale
-            _bend(logits, cap)
-            pulls = torch.empty_like(given) if slopes_now and through else None
+            head = Head(weight=weight, bias=bias, scale=scale, cap=cap)
+            rows, logits = _target_logits(given, targets, head)
+            pulls = torch.zeros_like(given) if slopes_now and through else None
             normalisers = given.new_empty(len(given))
-            for low, high, block in _blocks(given, weight, bias, scale, cap):
-                slope = None if pulls is None or cap is None else _slope(block, cap)
-                top = block.amax(1, keepdim=True)
-                total = block.sub_(top).exp_().sum(1)
-                normalisers[low:high] = top[:, 0] + total.log()
-                if slope is not None:
-                    block *= slope
+            for low, high in head.rows(len(given)):
+                sums = Exponentials()
+                for first, block in head.tiles(given[low:high]):
+                    bent = None if pulls is None or cap is None else slope(block, cap)
+                    shrunk = sums.add(block)
+                    if pulls is None:
+                        continue
+                    if bent is not None:
+                        block *= bent
+                    if shrunk is not None:
+                        pulls[low:high] *= shrunk
+                    head.add_back(block, first, to=pulls[low:high])
+                normalisers[low:high] = sums.log()[:, 0]
                 if pulls is not None:
-                    _times(block, weight, out=pulls[low:high])
-                    pulls[low:high] /= total[:, None]
+                    pulls[low:high] /= sums.total
             if slopes_now:
                 if cap is not None:
-                    rows *= _slope(logits, cap)[..., None]
+                    rows *= slope(logits, cap)[..., None]
                 slopes = rows if pulls is None else rows - pulls[:, None]
                 ctx.save_for_backward(slopes)
             elif trained:
@@ -131,13 +129,9 @@ def _rows_only(
     given = states.to(grad.dtype)
     grad = grad * scale
     if cap is not None:
-        rows = torch.nn.functional.embedding(targets, weight.detach()).to(grad.dtype)
-        logits = torch.einsum("nd,nkd->nk", given, rows)
-        if bias is not None:
-            logits += bias.detach()[targets].to(grad.dtype)
-        logits *= scale
-        _bend(logits, cap)
-        grad = grad * _slope(logits, cap)
+        grad = grad * slope(
+            _target_logits(given, targets, Head(weight=weight, bias=bias, scale=scale, cap=cap))[1], cap
+        )
     by_states = by_weight = by_bias = None
     if needed[0]:
         by_states = torch.einsum("nk,nkd->nd", grad, torch.nn.functional.embedding(targets, weight).to(grad.dtype))
@@ -161,77 +155,52 @@ def _through(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """Gradients of target logits and log-normaliser: blocks of logits are formed again, and turned into slopes."""
     given = states.to(grad.dtype)
-    by_states = torch.empty_like(given) if needed[0] else None
+    by_states = torch.zeros_like(given) if needed[0] else None
     by_weight = torch.zeros_like(weight, dtype=grad.dtype) if needed[1] else None
     by_bias = torch.zeros_like(bias, dtype=grad.dtype) if bias is not None and needed[2] else None
     totals = grad.sum(1, keepdim=True)
-    for low, high, block in _blocks(given, weight, bias, scale, cap):
-        slope = None if cap is None else _slope(block, cap)
-        block.sub_(normalisers[low:high, None]).exp_()
-        block *= -totals[low:high]
-        block.scatter_add_(1, targets[low:high], grad[low:high])
-        if slope is not None:
-            block *= slope
-        if scale != 1.0:
-            block *= scale
-        if by_states is not None:
-            _times(block, weight, out=by_states[low:high])
-        if by_weight is not None:
-            by_weight.addmm_(block.T, given[low:high])
-        if by_bias is not None:
-            by_bias += block.sum(0)
+    head = Head(weight=weight, bias=bias, scale=scale, cap=cap)
+    for low, high in head.rows(len(given)):
+        for first, block in head.tiles(given[low:high]):
+            last = first + block.shape[1]
+            bent = None if cap is None else slope(block, cap)
+            block.sub_(normalisers[low:high, None]).exp_()
+            block *= -totals[low:high]
+            _put_targets(block, targets[low:high] - first, grad[low:high])
+            if bent is not None:
+                block *= bent
+            if scale != 1.0:
+                block *= scale
+            if by_states is not None:
+                head.add_back(block, first, to=by_states[low:high])
+            if by_weight is not None:
+                by_weight[first:last].addmm_(block.T, given[low:high])
+            if by_bias is not None:
+                by_bias[first:last] += block.sum(0)
     return by_states, by_weight, by_bias
 
 
-# blocks --------------------------------------------------------------------------------------------------------------
+# targets -------------------------------------------------------------------------------------------------------------
 
 
-def _blocks(
-    given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scale: float, cap: float | None
-) -> Any:
-    """First and last-plus-one state and logits of each block; the next one overwrites the last."""
-    numbers = _LOGITS.get(given.device.type, _LOGITS["cpu"])
-    size = max(1, min(len(given), numbers // max(1, len(weight))))
-    room = given.new_empty(size, len(weight))
-    head = weight.detach()
-    for low in range(0, len(given), size):
-        high = min(low + size, len(given))
-        block = room[: high - low]
-        for first, columns in _columns(head, given.dtype):
-            torch.mm(given[low:high], columns.T, out=block[:, first : first + len(columns)])
-        if bias is not None:
-            block += bias.detach().to(given.dtype)
-        if scale != 1.0:
-            block *= scale
-        _bend(block, cap)
-        yield low, high, block
+def _target_logits(given: torch.Tensor, targets: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of the head (n, k, d) of the wanted tokens, and their logits (n, k)."""
+    rows = torch.nn.functional.embedding(targets, head.weight.detach()).to(given.dtype)
+    logits = torch.einsum("nd,nkd->nk", given, rows)
+    if head.bias is not None:
+        logits += head.bias.detach()[targets].to(given.dtype)
+    logits *= head.scale
+    if head.cap is not None:
+        bend(logits, head.cap)
+    return rows, logits
 
 
-def _bend(logits: torch.Tensor, cap: float | None) -> None:
-    """Bound logits in place, if there is a cap."""
-    if cap is not None:
-        logits.div_(cap).tanh_().mul_(cap)
-
-
-def _slope(logits: torch.Tensor, cap: float) -> torch.Tensor:
-    """How much a bounded logit moves with the one that it was."""
-    return (logits / cap).square_().neg_().add_(1.0)
-
-
-def _times(block: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> None:
-    """Block @ weight, into `out`."""
-    out.zero_()
-    for first, columns in _columns(weight.detach(), block.dtype):
-        out.addmm_(block[:, first : first + len(columns)], columns)
-
-
-def _columns(weight: torch.Tensor, kind: torch.dtype) -> Any:
-    """The head in `kind`, whole where it is so already, else part by part."""
-    if weight.dtype == kind:
-        yield 0, weight
+def _put_targets(block: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> None:
+    """Add values (b, k) at their places (b, k) of a block, as far as these lie in it."""
+    if places.shape[1] == 0:
         return
-    for first in range(0, len(weight), _COLUMNS):
-        yield first, weight[first : first + _COLUMNS].to(kind)
+    inside = (places >= 0) & (places < block.shape[1])
+    block.scatter_add_(1, places.clamp(0, block.shape[1] - 1), values * inside)
 
 
 def _scattered(rows: torch.Tensor, targets: torch.Tensor, size: int) -> torch.Tensor:

@@ -27,6 +27,8 @@ __all__ = ["BUILTIN", "LanguageModel", "load_model", "quiet", "untrained_twin"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_softcapping")
 """Names under which configurations keep the cap of a bounded, and so not linear, head."""
+_VOCABULARY_CHUNK = 16384
+"""Rows of the head that are looked at together."""
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 
 
@@ -240,8 +242,15 @@ def _examined(model: Any, tokenizer: Any, *, name: str, fingerprint: str, revisi
 
 
 def _trunk(model: Any) -> Any:
-    trunk = model.base_model
-    return model.get_decoder() if trunk is model else trunk
+    """What stands under the head: by the name that the model gives, else the part that holds the embeddings."""
+    for part in (model.base_model, model.get_decoder()):
+        if part is not None and part is not model:
+            return part
+    inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
+    for part in model.children():
+        if part is not head and any(module is inputs for module in part.modules()):
+            return part
+    return model
 
 
 def _self_check(model: Any, trunk: Any, head: Any, name: str, cap: float | None) -> tuple[float, Any]:
@@ -275,14 +284,16 @@ def _self_check(model: Any, trunk: Any, head: Any, name: str, cap: float | None)
             hook.remove()
     norm = next((module for module, out in kept if isinstance(out, torch.Tensor) and torch.equal(out, states)), None)
 
-    loose = 1e-4 if states.dtype == torch.float32 else 0.05
+    full = {states.dtype, head.weight.dtype} <= {torch.float32, torch.float64}
+    loose = 1e-4 if full else 0.05  # states may stay in float32 where the head is in bfloat16
     drift = float((states[0, :-1] - states[1, :-1]).abs().max()) if length > 1 else 0.0
     if drift > loose * float(states.abs().max()):
         raise ModelError(
             f"{name} ({type(model).__name__}) is not causal: changing the last token changed earlier states by "
             f"{drift:.2g}; choose a model of the GPT kind"
         )
-    ours = states.double() @ head.weight.double().T
+    given = states.double()  # the head part by part, since in float64 a large one would not fit twice
+    ours = torch.cat([given @ part.double().T for part in head.weight.split(_VOCABULARY_CHUNK)], dim=-1)
     if getattr(head, "bias", None) is not None:
         ours = ours + head.bias.double()
     if ours.shape[-1] > logits.shape[-1]:

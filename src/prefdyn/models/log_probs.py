@@ -7,6 +7,7 @@ response reach the head.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from prefdyn.models.load import LanguageModel
 from prefdyn.models.mates import LOOSE, deviation, lengths_apart
 from prefdyn.models.packing import CHOSEN, REJECTED, Layout, Text, common_prefix, lay_out, row_length
 from prefdyn.models.token_pairs import TokenPairs
+
+_GLANCED = 8192
+"""Tokens of a vocabulary of over four times as many that are looked at where two ways to read are compared."""
 
 
 class PairScores(NamedTuple):
@@ -157,15 +161,40 @@ class PairScorer(torch.nn.Module):
         back = torch.from_numpy(np.argsort(np.concatenate(places))).to(batch["ids"].device)
         return torch.cat(parts).index_select(0, back), batch
 
-    def _scores(self, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> PairScores:
-        """From final states (rows, tokens, d) to scores."""
+    def _glance(self, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> PairScores:
+        """Scores by which two ways to read are compared: of a large vocabulary the responses' tokens and some others
+        alone, as a pass over all of it would cost more than the reading."""
+        known = self._glanced
+        if known is None:
+            return self._scores(hidden, batch)
+        bias = self.lm.head_bias
+        few = self.lm.head_weight.detach()[known], None if bias is None else bias.detach()[known]
+        return self._scores(hidden, {**batch, "targets": torch.searchsorted(known, batch["targets"])}, head=few)
+
+    @functools.cached_property
+    def _glanced(self) -> torch.Tensor | None:
+        """Tokens of such a glance, ascending; None for all."""
+        size = len(self.lm.head_weight)
+        if size <= 4 * _GLANCED:
+            return None
+        tokens = {token for side in (self.pairs.chosen, self.pairs.rejected) for response in side for token in response}
+        spread = np.linspace(0, size - 1, _GLANCED).astype(np.int64)
+        return torch.from_numpy(np.union1d(spread, np.asarray(sorted(tokens)))).to(self.lm.head_weight.device)
+
+    def _scores(
+        self,
+        hidden: torch.Tensor,
+        batch: dict[str, torch.Tensor],
+        *,
+        head: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+    ) -> PairScores:
+        """From final states (rows, tokens, d) to scores; by another head where one is given."""
         lm = self.lm
         states = hidden.flatten(0, 1).index_select(0, batch["index"])
         log_probs = head_log_probs(
             states,
             batch["targets"],
-            lm.head_weight,
-            lm.head_bias,
+            *(head or (lm.head_weight, lm.head_bias)),
             lm.head_scale,
             cap=lm.head_cap,
             normaliser_gradient=self.normaliser_gradient or not self.answers,
@@ -192,7 +221,7 @@ class PairScorer(torch.nn.Module):
         with torch.no_grad(), _evaluating(self.model):
             self.equal_lengths = lengths_apart(
                 sizes,
-                lambda rows, apart: self._scores(*self._unpacked(rows, equal_lengths=apart)),
+                lambda rows, apart: self._glance(*self._unpacked(rows, equal_lengths=apart)),
                 lm=self.lm,
                 depends=f"what {self.lm.name} says of a pair depends on the pairs that are read beside it",
             )
@@ -217,9 +246,9 @@ class PairScorer(torch.nn.Module):
         texts = _texts(pairs, few)
         layout = lay_out(texts, width=self.lm.hidden_size, room=length, share_prefix=True, answers=self.answers, rows=2)
         with torch.no_grad(), _evaluating(self.model):
-            plain = self._scores(*self._plain(few))
+            plain = self._glance(*self._unpacked(few, equal_lengths=True))  # without what fills rows of other lengths
             try:
-                packed = self._scores(*self._packed(few, layout))
+                packed = self._glance(*self._packed(few, layout))
             except Exception as error:
                 said = " ".join(str(error).split())[:120]
                 self.why_not = f"the model fails on packed rows ({type(error).__name__}: {said})"

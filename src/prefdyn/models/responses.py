@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from prefdyn._cache import cache_root
 from prefdyn._progress import track
@@ -30,7 +29,11 @@ from prefdyn.provenance import content_hash
 from prefdyn.store import read_manifest, write_manifest
 
 _MEASURED_PAIRS = 64
-"""Pairs on which the error of a sketch is measured."""
+"""Most pairs on which the error of a sketch is measured."""
+_MEASURED_WORK = 3e11
+"""Operations that this may take in any case: some seconds of a CPU."""
+_FEWEST = 8
+"""Pairs, and tokens of each response, that are always looked at as far as there are any."""
 _UNSKETCHED_PAIRS = 2000
 """Most pairs without a sketch: every two of their responses are multiplied."""
 _UNSKETCHED_BYTES = 4 * 2**30
@@ -89,7 +92,7 @@ def read_responses(
         limit=limit,
     )  # fmt: skip
     if team is None or team.main:
-        told["sketch_error"] = _known_error(worker, given, cache=cache)
+        told["sketch_error"] = _known_error(worker, given, cache=cache, progress=progress)
     return _named(found), told
 
 
@@ -214,7 +217,15 @@ def token_states(
 
 
 def sketch_error(
-    lm: LanguageModel, pairs: TokenPairs, buckets: Buckets, rows: np.ndarray, *, scorer: PairScorer | None = None
+    lm: LanguageModel,
+    pairs: TokenPairs,
+    buckets: Buckets,
+    rows: np.ndarray,
+    *,
+    cut: int | None = None,
+    scorer: PairScorer | None = None,
+    head: SketchedHead | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     r"""How far the sketched kernel is off on some pairs, against the unsketched one.
 
@@ -223,20 +234,26 @@ def sketch_error(
         pairs: Of kind `responses`.
         buckets: The sketch.
         rows: Places of the pairs that are looked at.
+        cut: Tokens of each response that are looked at, from its first; None for all of them.
         scorer: Of the same model and pairs, where there is one.
+        head: Of the same model and sketch, where there is one.
+        progress: Show a bar where stderr is a terminal.
 
     Returns:
-        `pairs`; `rms` and `largest` deviation of $C_{ij}$, i ≠ j, in units of $\sqrt{C_{ii} C_{jj}}$; `expected`: root
-        mean square by the law of `Buckets` where no two coordinates share a bucket. NaN-free: None under two pairs.
+        `pairs`; `tokens`, which is `cut`; `rms` and `largest` deviation of $C_{ij}$, i ≠ j, in units of
+        $\sqrt{C_{ii} C_{jj}}$; `expected`: root mean square by the law of `Buckets` where no two coordinates share a
+        bucket. NaN-free: None under two pairs.
     """
     found = token_states(lm, pairs, rows, scorer=scorer)
-    sketches, _ = SketchedHead(*_head(lm), buckets=buckets).read(*found)
+    if cut is not None:
+        found = _beginnings(found, cut)
+    sketches, _ = (head or SketchedHead(*_head(lm), buckets=buckets)).read(*found)
     chosen, rejected = sketches.double().cpu().numpy().reshape(2, len(rows), -1)
-    exact = _pair_gram(exact_gram(*found, *_head(lm)))
+    exact = exact_gram(*found, *_head(lm), of_pairs=True, progress=progress)
     lengths = np.sqrt(np.maximum(np.diag(exact), 0.0))
     known = np.flatnonzero(lengths > 0)
     if len(known) < 2:
-        return {"pairs": len(known), "rms": None, "largest": None, "expected": None}
+        return {"pairs": len(known), "tokens": cut, "rms": None, "largest": None, "expected": None}
     unit = np.outer(lengths, lengths)[np.ix_(known, known)]
     sketched = (chosen - rejected) @ (chosen - rejected).T
     apart = ~np.eye(len(known), dtype=bool)
@@ -244,19 +261,50 @@ def sketch_error(
     cosine = (exact[np.ix_(known, known)] / unit)[apart]
     return {
         "pairs": len(known),
+        "tokens": cut,
         "rms": float(np.sqrt(np.mean(off**2))),
         "largest": float(np.abs(off).max()),
         "expected": float(np.sqrt(np.mean(1 + cosine**2) / buckets.size)),
     }
 
 
-def _pair_gram(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "n n"]:
-    """From inner products of responses, chosen before rejected, to those of pairs."""
-    n = len(gram) // 2
-    return gram[:n, :n] - gram[:n, n:] - gram[n:, :n] + gram[n:, n:]
+def _beginnings(found: TokenStates, cut: int) -> TokenStates:
+    """The first tokens of each response alone."""
+    ends = found.lengths.cumsum(0)
+    place = torch.arange(len(found.states), device=ends.device)
+    response = torch.searchsorted(ends, place, right=True)
+    kept = place - (ends - found.lengths)[response] < cut
+    return TokenStates(found.states[kept], found.targets[kept], found.lengths.clamp(max=cut))
 
 
-def _known_error(worker: _FeatureReader, given: SortedPairs, *, cache: bool) -> dict[str, Any]:
+def measured_sample(pairs: TokenPairs, *, width: int, vocabulary: int) -> tuple[np.ndarray, int | None]:
+    """Places of the pairs on which the error of a sketch is measured, and how many tokens of each response.
+
+    All tokens of 64 pairs, where that costs no more than a twentieth of what the head costs in reading all the pairs,
+    or than some seconds. Else fewer tokens, and then fewer pairs: a large vocabulary would take longer to check than
+    to read.
+    """
+    drawn = stream(0, "sketch error").permutation(len(pairs))
+    lengths = np.asarray([[len(one), len(two)] for one, two in zip(pairs.chosen, pairs.rejected, strict=True)])
+    room = max(lengths.sum() / 20, _MEASURED_WORK / (2 * width * vocabulary))
+    count, cut = min(_MEASURED_PAIRS, len(pairs)), int(lengths.max())
+
+    def cost() -> int:
+        """In products of one state with the head: logits twice; gradients once and every two of them, or else every two
+        tokens' residuals."""
+        tokens = int(np.minimum(lengths[drawn[:count]], cut).sum())
+        return 2 * tokens + (tokens * tokens // width if tokens <= width else tokens + count * count)
+
+    while cost() > room and (cut > _FEWEST or count > _FEWEST):
+        if cut > _FEWEST:
+            cut = max(_FEWEST, cut // 2)
+        else:
+            count = max(_FEWEST, count // 2)
+    rows = np.sort(drawn[:count])
+    return rows, cut if cut < lengths[rows].max() else None
+
+
+def _known_error(worker: _FeatureReader, given: SortedPairs, *, cache: bool, progress: bool) -> dict[str, Any]:
     """The error on a sample of the pairs, which the pairs' tokens alone decide; kept beside the features."""
     lm = worker.lm
     key = content_hash(
@@ -268,8 +316,10 @@ def _known_error(worker: _FeatureReader, given: SortedPairs, *, cache: bool) -> 
             known = read_manifest(path, kind="sketch error", fix="it is measured again")
             if known["key"] == key:
                 return dict(known["error"])
-    rows = np.sort(stream(0, "sketch error").permutation(len(given.pairs))[:_MEASURED_PAIRS])
-    found = sketch_error(lm, given.pairs, worker.buckets, rows, scorer=worker.scorer)
+    rows, cut = measured_sample(given.pairs, width=lm.hidden_size, vocabulary=lm.vocabulary)
+    found = sketch_error(
+        lm, given.pairs, worker.buckets, rows, cut=cut, scorer=worker.scorer, head=worker.head, progress=progress
+    )
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(path, {"kind": "sketch error", "files": [], "key": key, "error": found})

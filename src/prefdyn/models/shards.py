@@ -27,7 +27,7 @@ from prefdyn.models.load import LanguageModel, quiet
 from prefdyn.provenance import content_hash
 from prefdyn.store import pack, read_manifest, read_packed, write_manifest
 
-CACHE_SCHEMA = 2
+CACHE_SCHEMA = 3
 """Raised whenever the same inputs would give other numbers, so that old shards are not used."""
 _WORK = 2e12
 """Tokens of a shard times parameters of the model: seconds of work, so that little is lost with the process."""

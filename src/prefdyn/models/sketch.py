@@ -6,7 +6,6 @@ each count-sketched to k buckets and multiplied in the Fourier domain, where the
 that no V × d array, and nothing of the size tokens × vocabulary, is ever held.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 
 from prefdyn._checks import at_least
+from prefdyn._progress import track
 from prefdyn._random import stream
+from prefdyn.models.tiles import Exponentials, Head
 from prefdyn.settings import SKETCH
 
-_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 25}
-"""Numbers in one block of logits."""
 _EXACT = {"cpu": 1 << 24, "cuda": 1 << 27}
 """Numbers in one slice of the unsketched gradients, or of the residuals of all tokens."""
 
@@ -86,11 +85,11 @@ class SketchedHead:
         self, weight: torch.Tensor, bias: torch.Tensor | None = None, scale: float = 1.0, *, buckets: Buckets
     ) -> None:
         """Take the head (V, d), its bias (V,) and the factor on its logits."""
-        self.buckets, self.scale, self.device = buckets, scale, weight.device
+        self.buckets, self.device = buckets, weight.device
         self.kind = torch.promote_types(weight.dtype, torch.float32)
         order = self._put(buckets.order)
-        self.weight = weight.detach().index_select(0, order)
-        self.bias = None if bias is None else bias.detach()[order].to(self.kind)
+        weight = weight.detach().index_select(0, order)
+        self.head = Head(weight=weight, bias=None if bias is None else bias.detach()[order].to(self.kind), scale=scale)
         self.place = torch.empty_like(order)
         self.place[order] = torch.arange(len(order), device=self.device)
         self.signs = self._put(buckets.signs).to(self.kind)
@@ -119,44 +118,27 @@ class SketchedHead:
         wanted, offsets = self.place[targets], np.concatenate([[0], np.cumsum(lengths.cpu().numpy())])
         log_probs = given.new_empty(len(given))
         summed = given.new_zeros(len(lengths), size // 2 + 1, dtype=given.dtype.to_complex())
-        for low, high, logits in self._blocks(given):
-            top = logits.amax(1, keepdim=True)
-            goal = logits.gather(1, wanted[low:high, None]) - top
-            total = logits.sub_(top).exp_().sum(1, keepdim=True)
-            log_probs[low:high] = (goal - total.log())[:, 0]
-            residual = self._folded(logits.mul_(self.signs)).div_(-total)
-            place = wanted[low:high, None]
-            residual = residual.scatter_add_(1, place % size, self.signs[place])[:, self.places]
-            spread = self._folded(given[low:high, self.columns].mul_(self.column_signs))
+        for low, high in self.head.rows(len(given), multiple=size):
+            part, place, sums = given[low:high], wanted[low:high, None], Exponentials()
+            residual, goal = part.new_zeros(high - low, size), part.new_zeros(high - low, 1)
+            for first, logits in self.head.tiles(part, multiple=size):
+                at = place - first
+                inside = (at >= 0) & (at < logits.shape[1])
+                goal = torch.where(inside, logits.gather(1, at.clamp(0, logits.shape[1] - 1)), goal)
+                shrunk = sums.add(logits)
+                if shrunk is not None:
+                    residual *= shrunk
+                residual += self._folded(logits.mul_(self.signs[first : first + logits.shape[1]]))
+            log_probs[low:high] = (goal - sums.log())[:, 0]
+            residual = residual.div_(-sums.total).scatter_add_(1, place % size, self.signs[place])[:, self.places]
+            spread = self._folded(part[:, self.columns].mul_(self.column_signs))
             product = torch.fft.rfft(residual).mul_(torch.fft.rfft(spread))
             first, last = np.searchsorted(offsets, [low + 1, high]) - 1
             for response in range(int(first), int(last) + 1):
                 start, stop = (int(np.clip(at, low, high)) - low for at in offsets[response : response + 2])
                 summed[response] += product[start:stop].sum(0)
-        sums = torch.segment_reduce(log_probs.double(), "sum", lengths=lengths.to(self.device), unsafe=True)
-        return torch.fft.irfft(summed, n=size) * self.scale, sums
-
-    def _blocks(self, given: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """First and last-plus-one state of each block, and its logits; the next block overwrites them."""
-        vocabulary = len(self.weight)
-        rows = max(1, min(len(given), _LOGITS.get(self.device.type, _LOGITS["cpu"]) // vocabulary))
-        room = given.new_empty(rows, vocabulary)
-        for low in range(0, len(given), rows):
-            high = min(low + rows, len(given))
-            block = room[: high - low]
-            for first in range(0, vocabulary, self._step):
-                part = self.weight[first : first + self._step].to(self.kind)
-                torch.mm(given[low:high], part.T, out=block[:, first : first + len(part)])
-            if self.bias is not None:
-                block += self.bias
-            if self.scale != 1.0:
-                block *= self.scale
-            yield low, high, block
-
-    @property
-    def _step(self) -> int:
-        """Rows of the head at a time: all, or few where they are turned to a wider dtype."""
-        return len(self.weight) if self.weight.dtype == self.kind else 16384
+        whole = torch.segment_reduce(log_probs.double(), "sum", lengths=lengths.to(self.device), unsafe=True)
+        return torch.fft.irfft(summed, n=size) * self.head.scale, whole
 
     def _folded(self, block: torch.Tensor) -> torch.Tensor:
         """Sums (t, k) over the places that are the same modulo k."""
@@ -179,6 +161,9 @@ def exact_gram(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
+    *,
+    of_pairs: bool = False,
+    progress: bool = False,
 ) -> Float[np.ndarray, "r r"]:
     r"""Inner products $\langle \psi_a, \psi_b \rangle$ of the gradients of r responses, without a sketch.
 
@@ -192,14 +177,18 @@ def exact_gram(
         weight: The head (V, d).
         bias: Its bias (V,).
         scale: Constant factor on its logits.
+        of_pairs: The products of the differences between the first half of the responses and the second instead.
+        progress: Show a bar where stderr is a terminal.
 
     Returns:
-        (r, r), float64.
+        (r, r), float64; (r/2, r/2) of pairs.
     """
     kind = torch.promote_types(states.dtype, torch.float32)
     given, sizes = states.detach().to(kind), lengths.tolist()
     vocabulary, width = weight.shape
-    step = max(1, _EXACT.get(given.device.type, _EXACT["cpu"]) // max(len(given), len(sizes) * width))
+    few = len(given) <= width  # then every two tokens' residuals cost less than the gradients themselves
+    room = _EXACT.get(given.device.type, _EXACT["cpu"])
+    step = max(1, room // (len(given) if few else max(len(given), len(sizes) * width)))
 
     def logits(low: int) -> torch.Tensor:
         found = given @ weight[low : low + step].detach().to(kind).T
@@ -208,16 +197,29 @@ def exact_gram(
         return found.mul_(scale)
 
     normaliser = given.new_full((len(given),), -torch.inf)
-    for low in range(0, vocabulary, step):
+    for low in track(range(0, vocabulary, step), "Normalisers", unit="slices", shown=progress):
         normaliser = torch.logaddexp(normaliser, torch.logsumexp(logits(low), dim=1))
-    gram = given.new_zeros(len(sizes), len(sizes), dtype=torch.float64)
-    for low in range(0, vocabulary, step):
+    count = len(sizes) // 2 if of_pairs else len(sizes)
+    gram = given.new_zeros(*[len(given) if few else count] * 2, dtype=torch.float64)
+    for low in track(range(0, vocabulary, step), "Exact gradients", unit="slices", shown=progress):
         residual = logits(low).sub_(normaliser[:, None]).exp_().neg_()
         inside = torch.nonzero((targets >= low) & (targets < low + residual.shape[1]))[:, 0]
         residual[inside, targets[inside] - low] += 1.0
+        if few:
+            gram += (residual @ residual.T).double()
+            continue
         parts = zip(residual.split(sizes), given.split(sizes), strict=True)
         flat = torch.stack([(one.T @ state).flatten() for one, state in parts])
+        if of_pairs:
+            flat = flat[:count] - flat[count:]
         gram += (flat @ flat.T).double()
+    if few:  # <psi_a, psi_b> is the sum over their tokens of residual times residual, state times state
+        gram *= given.double() @ given.double().T
+        response = torch.repeat_interleave(torch.arange(len(sizes), device=given.device), lengths.to(given.device))
+        sign = torch.where(response < count, 1.0, -1.0).double()
+        into = torch.zeros(count, len(given), dtype=torch.float64, device=given.device)
+        into[response % count, torch.arange(len(given), device=given.device)] = sign
+        gram = into @ gram @ into.T
     return (gram * scale**2).cpu().numpy()
 
 

@@ -227,7 +227,14 @@ class Source:
     def _refuse_other_kinds(self, config: Any) -> None:
         """Refuse a checkpoint that says itself that it is no language model, though one could be made of its trunk."""
         declared = next(iter(getattr(config, "architectures", None) or ()), None)
-        if declared is None or _LANGUAGE_MODEL.search(declared):
+        if declared is None:
+            return
+        if getattr(config, "is_encoder_decoder", False) and "CausalLM" not in declared:
+            raise ModelError(
+                f"{self.shown} is a {declared}, which reads a prompt with an encoder of its own, not a causal language "
+                "model; choose a model of the GPT kind"
+            )
+        if _LANGUAGE_MODEL.search(declared):
             return
         what = next((what for end, what in _KINDS if declared.endswith(end)), "no language model")
         raise ModelError(

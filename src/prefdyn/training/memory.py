@@ -28,6 +28,7 @@ from prefdyn._files import shown_bytes
 from prefdyn.errors import ConfigError
 from prefdyn.maths.optimizers import Optimizer
 from prefdyn.models.load import LanguageModel, quiet
+from prefdyn.models.tiles import COLUMNS, LOGITS
 from prefdyn.training.settings import TUNES
 
 UNSURE = 1.5
@@ -36,9 +37,6 @@ _HOARD = 0.8
 """What glibc's allocator was seen to hold of blocks that torch had freed, over a step's activations: 0.5 to 1.1."""
 _HOARDED = 32 << 20
 """Bytes from which a freed block always goes back to the system."""
-_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}
-_COLUMNS = 16384
-"""Sizes of the blocks in which `models.head` works."""
 _COPIES = {"gelu_new": 5, "gelu_fast": 6, "quick_gelu": 3}
 """Copies of the feed-forward width that an activation of several operations keeps; 2 for one that is fused."""
 
@@ -326,10 +324,10 @@ def _hoard(size: ModelSize, load: Load) -> int:
 def _head_block(size: ModelSize, load: Load, device: str) -> int:
     """Blocks of logits, and the gradients of the head that wait to be added up."""
     states = load.batch_tokens if load.predicted is None else load.predicted
-    room = _LOGITS.get(torch.device(device).type, _LOGITS["cpu"])
-    block = 4 * min(states * size.vocabulary, max(room, size.vocabulary))
+    room = LOGITS.get(torch.device(device).type, LOGITS["cpu"])
+    block = 4 * min(states * size.vocabulary, room)
     if size.weight_bytes < 4:
-        block += min(_COLUMNS, size.vocabulary) * size.hidden * 4
+        block += min(COLUMNS, size.vocabulary) * size.hidden * 4
     twice = load.tune == "full" and (size.tied or load.accumulate > 1)
     return block + (size.vocabulary * size.hidden * 4 if twice else 0)
 

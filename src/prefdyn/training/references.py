@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from prefdyn._random import stream
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.models.score import MODEL_DIGEST, TOKENS_DIGEST
+from prefdyn.models.token_pairs import token_marks
 
 LOOKED = 8
 """Pairs that are scored anew where a file does not say which tokens it scored."""
@@ -26,6 +27,7 @@ def other_reference(
     lengths: tuple[np.ndarray, np.ndarray],
     *,
     digests: Mapping[str, str],
+    whole: str | None = None,
     model: str | None,
     rescored: Rescored | None = None,
     flip: bool,
@@ -37,6 +39,7 @@ def other_reference(
         ids: Pairs (m,) that are wanted.
         lengths: Tokens of their chosen and rejected responses.
         digests: Id → `pair_digest` of the tokens here, of some pairs at least, chosen and rejected as in the file.
+        whole: Digest of all their tokens, as `token_marks` makes it, where it is known; for pairs without one each.
         model: Fingerprint of the model that is trained.
         rescored: Scores pairs (by place) with that model, for files that carry no digests; None where it cannot.
         flip: Whether the run has chosen and rejected swapped.
@@ -72,8 +75,20 @@ def other_reference(
             )
     columns = [np.asarray(table[f"ref_{side}_logps"].to_numpy()[order]) for side in sides]
     source = _model_of(path, table)
+    notes = []
     if TOKENS_DIGEST in table.column_names and digests:
-        _refuse_other_tokens(path, table[TOKENS_DIGEST].take(pa.array(order)).to_pylist(), ids, digests)
+        held = table[TOKENS_DIGEST].take(pa.array(order)).to_pylist()
+        _refuse_other_tokens(path, held, ids, digests)
+        known = sum(name in digests for name in ids.tolist())
+        if known < len(ids) and whole is None:
+            notes.append(
+                f"Whether {path} scored the tokens of these features was looked at for {known} of {len(ids)} pairs."
+            )
+        elif known < len(ids) and token_marks(ids.tolist(), held)["sha256"] != whole:
+            raise DataError(
+                f"{path} scored some pairs with other tokens than these features were made from, beyond the {known} of "
+                f"{len(ids)} that they know one by one; extract the features and score the data anew"
+            )
     elif rescored is not None and source == model and model is not None:
         _refuse_other_numbers(path, ids, columns, rescored)
     else:
@@ -81,7 +96,6 @@ def other_reference(
             f"{path} does not say which tokens it scored, and its model is not the one that is trained, which could "
             "score some pairs anew to see; score the data again"
         )
-    notes = []
     if source is not None and model is not None and source != model:
         notes.append(
             f"The reference in {path} is of another model than the one that is trained (sha256 {source[:12]})."

@@ -13,6 +13,8 @@ from prefdyn.settings import Setup
 TUNES = ("last-layer", "lora", "full")
 PRECISIONS = ("float32", "float64", "bfloat16")
 PROBES = ("drift", "gradients", "states")
+ALL_LINEAR = ("all-linear",)
+"""Targets of adapters that name no modules."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +30,8 @@ class LoRA:
     alpha: float = 32.0
     dropout: float = 0.0
     """Above 0 the training loss is that of a thinned network, and probes are those of the whole one."""
-    targets: tuple[str, ...] = ("all-linear",)
-    """Names of modules, or "all-linear": every linear layer but the head."""
+    targets: tuple[str, ...] = ALL_LINEAR
+    """Names of modules, or "all-linear": every linear layer but the head, and but those on which no adapter can sit."""
 
     def __post_init__(self) -> None:
         at_least(self.rank, 1, name="lora rank")

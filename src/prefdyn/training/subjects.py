@@ -25,11 +25,12 @@ from prefdyn.models.team import Team
 from prefdyn.models.token_pairs import TokenPairs, pair_digests, token_marks, tokenize_pairs
 from prefdyn.provenance import Provenance, versions
 from prefdyn.settings import Extraction, Reading
+from prefdyn.training.adaptable import told_of_adapters, unadaptable
 from prefdyn.training.heads import AnswerHead, head_settings, response_head
 from prefdyn.training.memory import MemoryEstimate, check_fits, of_model
 from prefdyn.training.probes import Drift, PairTable
 from prefdyn.training.references import other_reference
-from prefdyn.training.settings import Settings, resolve
+from prefdyn.training.settings import ALL_LINEAR, Settings, resolve
 from prefdyn.training.tune import Parameters, add_adapters, checkpoint_activations, unfreeze
 
 
@@ -154,7 +155,7 @@ def _head_of_features(
     else:
         first, second = feats.ref_chosen_logps, feats.ref_rejected_logps
         references, notes = other_reference(
-            reference, feats.id, (feats.chosen_length, feats.rejected_length), digests=marks,
+            reference, feats.id, (feats.chosen_length, feats.rejected_length), digests=marks, whole=_whole(feats),
             model=feats.provenance.model.get("sha256"),
             rescored=None if first is None or second is None else lambda rows: (first[rows], second[rows]),
             flip=chosen["flip"],
@@ -173,6 +174,12 @@ def _head_of_features(
         warnings=[*feats.provenance.settings.get("warnings", []), *notes],
         provenance=feats.provenance,
     ), settings
+
+
+def _whole(feats: FeatureSet) -> str | None:
+    """Digest of the tokens of all these pairs, where they are all that was extracted."""
+    extracted = feats.provenance.data.get("pairs", 0) - len(feats.provenance.settings.get("left_out", []))
+    return feats.provenance.data.get("tokens", {}).get("sha256") if extracted == len(feats) else None
 
 
 def _head_of_responses(
@@ -265,8 +272,11 @@ def whole_model(
     )
 
     wrapped = None
+    notes: list[str] = []
     if tune == "lora":
         assert settings.lora is not None
+        targets = settings.lora.targets
+        notes = told_of_adapters(unadaptable(lm.model), None if targets == ALL_LINEAR else targets)
         wrapped, parameters = add_adapters(lm, settings.lora, seed=settings.seed)
         drift = functools.partial(Drift, adapters=True, scale=settings.lora.alpha / settings.lora.rank)
     else:
@@ -277,7 +287,7 @@ def whole_model(
     doubt = check_fits(memory)
     models.tell(f"Memory: about {shown_bytes(memory.total)} at the peak ({_largest(memory)}).")
     references: dict[str, Any]
-    notes = [] if doubt is None else [doubt]
+    notes += [] if doubt is None else [doubt]
     if reference is None:
         ref_chosen, ref_rejected = models.scored(lm, tokens, precision)
         references = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}

@@ -15,8 +15,9 @@ from prefdyn._cache import beside
 from prefdyn._files import shown_bytes
 from prefdyn.errors import ConfigError, ModelError, StoreError
 from prefdyn.models.load import LanguageModel, quiet
+from prefdyn.training.adaptable import unadaptable
 from prefdyn.training.checkpoints import sync
-from prefdyn.training.settings import LoRA
+from prefdyn.training.settings import ALL_LINEAR, LoRA
 
 Parameters = dict[str, torch.nn.Parameter]
 """Trained parameters by the name that their module gives them, each once."""
@@ -37,6 +38,8 @@ def unfreeze(lm: LanguageModel) -> Parameters:
 def add_adapters(lm: LanguageModel, lora: LoRA, *, seed: int) -> tuple[Any, Parameters]:
     """Put adapters into the model, in place; its own weights stay as they are, and so do its outputs.
 
+    Where every linear layer is to have one, those on which none can sit are left out (see `unadaptable`).
+
     Returns:
         The model as peft sees it, for saving, and the adapters' parameters.
 
@@ -45,12 +48,15 @@ def add_adapters(lm: LanguageModel, lora: LoRA, *, seed: int) -> tuple[Any, Para
     """
     import peft
 
-    targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
+    everything = lora.targets == ALL_LINEAR
+    targets: Any = lora.targets[0] if everything else list(lora.targets)
+    left_off = sorted(unadaptable(lm.model)) if everything else []
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=targets,
+        exclude_modules=left_off or None,
         task_type="CAUSAL_LM",
     )
     try:
@@ -190,8 +196,9 @@ def _settle_config(path: Path) -> None:
     base = config.get("base_model_name_or_path")
     if base and Path(base).is_dir():
         config["base_model_name_or_path"] = str(Path(base).resolve())
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"] = sorted(config["target_modules"])
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
