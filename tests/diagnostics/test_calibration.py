@@ -119,6 +119,7 @@ def test_random_parts_of_one_behaviour_are_not_put_in_order():
     By thirds of the plain rank, as in earlier releases, every audit named early, middle and late parts.
     """
     apart = 0
+    evidence: list[Evidence] = []
     for seed in range(20):
         whole = gaussian_groups(360, groups=1, width=10, half_gap=1.0, seed=seed)
         assert whole.chosen is not None

@@ -11,7 +11,7 @@ from scipy.special import wrightomega
 from prefdyn.dynamics.descent import (
     _SOLVE,
     MANY_GROUPS,
-    _together,
+    together,
     descent,
     recorded_steps,
     stable_learning_rate,
@@ -320,7 +320,7 @@ def test_many_small_groups_share_solves_up_to_their_size_and_few_do_not():
     sizes = np.random.default_rng(0).integers(1, 9, MANY_GROUPS + 1)
     members = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
     width = 256
-    shared = _together(members, width)
+    shared = together(members, width)
 
     def cost(*solves):
         groups = [rows for solve in solves for rows in solve]
@@ -330,4 +330,4 @@ def test_many_small_groups_share_solves_up_to_their_size_and_few_do_not():
     assert 1 < len(shared) < len(members)
     assert all(cost(solve) <= _SOLVE for solve in shared)
     assert all(cost(solve, [later[0]]) > _SOLVE for solve, later in itertools.pairwise(shared))
-    assert [len(solve) for solve in _together(members[:-1], width)] == [1] * MANY_GROUPS
+    assert [len(solve) for solve in together(members[:-1], width)] == [1] * MANY_GROUPS
