@@ -11,10 +11,10 @@ from scipy.special import wrightomega
 from prefdyn.dynamics.descent import (
     _SOLVE,
     MANY_GROUPS,
-    together,
     descent,
     recorded_steps,
     stable_learning_rate,
+    together,
 )
 from prefdyn.dynamics.measure import log_rest, shifts
 from prefdyn.errors import ConfigError, DataError
