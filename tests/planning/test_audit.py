@@ -68,8 +68,8 @@ ASIDE[0, 1], ASIDE[1, 3], ASIDE[2, 2] = 1, 1, 1
         ),
         (
             "left behind",
-            gaussian_groups([1500, 1500, 1500, 40], **APART, noise=0.3),
-            gaussian_groups([1500, 1500, 1500, 1500], **APART, noise=0.3),
+            gaussian_groups([2000, 2000, 2000, 100], **APART, noise=0.3),
+            gaussian_groups([2000, 2000, 2000, 2000], **APART, noise=0.3),
         ),
         (
             "memorised",
