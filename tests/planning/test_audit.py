@@ -9,7 +9,7 @@ import pytest
 
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.units import units
-from prefdyn.dynamics.crossfit import crossfit, mean_of, ranks
+from prefdyn.dynamics.crossfit import crossfit, ranks
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
@@ -235,9 +235,9 @@ def test_the_table_holds_the_cross_fitted_losses_ranks_and_the_stability_of_each
     cross = crossfit(
         found.features, DPO(), units(found.features), learning_rate=found.settings["learning_rate"], steps=10, seed=4
     )
-    order = ranks([mean_of(cross.area[rows], cross.unit[rows]) for rows in found.features.by_group()], seed=4)
+    order = ranks([cross.mean(rows, "area") for rows in found.features.by_group()], seed=4)
     for code, (row, rows) in enumerate(zip(found.rows(), found.features.by_group(), strict=True)):
-        joint, alone = (mean_of(values[rows], cross.unit[rows]) for values in (cross.loss, cross.alone))
+        joint, alone = cross.mean(rows), cross.mean(rows, "alone")
         assert (row["cross_fitted_loss"], row["cross_fitted_loss_error"]) == (joint.value, joint.error)
         assert (row["cross_fitted_alone_loss"], row["cross_fitted_alone_loss_error"]) == (alone.value, alone.error)
         assert (row["predicted_rank"], row["predicted_rank_low"], row["predicted_rank_high"]) == (

@@ -9,7 +9,7 @@ import numpy as np
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.responses import given_away
-from prefdyn.report.tables import by_attention, minus_signs, said
+from prefdyn.report.tables import STABLE, by_attention, judged_loss, minus_signs, said
 from prefdyn.report.text import sentence, visible
 
 _NAMES_SHOWN = 6
@@ -62,6 +62,8 @@ class GroupRow:
     code: int
     name: str
     pairs: Any
+    units: Any
+    """Prompts, or clusters of near-equal ones, where they are fewer than the pairs; else None."""
     held_out_pairs: Any
     verdict: str | None
     look: str
@@ -92,20 +94,36 @@ def columns(rows: Sequence[GroupRow]) -> list[Column]:
 
 def _row(row: Mapping[str, Any], code: int, *, responses: bool) -> GroupRow:
     verdict, found = row.get("verdict"), {column.key: number(row.get(column.key)) for column in _COLUMNS}
+    found["predicted_held_out_loss"] = judged_loss(row)
     return GroupRow(
         code=code,
         name=visible(row.get("name", "")),
         pairs=row.get("pairs"),
+        units=row.get("units") if number(row.get("units")) < number(row.get("pairs")) else None,
         held_out_pairs=row.get("held_out_pairs"),
         verdict=said(row) or None,
         look=look(verdict).key,
         because=minus_signs(sentence(row.get("verdict_because"))),
-        advice=minus_signs(sentence(row.get("advice"))),
+        advice=minus_signs(" ".join(part for part in (sentence(row.get("advice")), _how_sure(row)) if part)),
         numbers={key: None if np.isnan(value) else value for key, value in found.items()},
         attention=by_attention(row)[0],
         given_away=given_away(row) if responses else "",
         tokens=(number(row.get("chosen_tokens")), number(row.get("rejected_tokens"))) if responses else None,
     )
+
+
+def _how_sure(row: Mapping[str, Any]) -> str:
+    """How often resamples give the verdict, and what else they give, where that is often.
+
+    Example:
+        >>> _how_sure({"stability": 0.71, "could_be": "middle, late"})
+        'The same in 71 % of resamples; else middle, late.'
+    """
+    share = number(row.get("stability"))
+    if np.isnan(share) or share >= STABLE:
+        return ""
+    others = visible(row.get("could_be") or "")
+    return f"The same in {100 * share:.0f} % of resamples" + (f"; else {others}." if others else ".")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from prefdyn.report.palette import ATTENTION, VERDICTS
 from prefdyn.report.text import cells, cut, padded, shorten, visible, wrapped
 
 _MINUS = re.compile(r"(?<![\w.)\]-])-(?=\d)")
+STABLE = Thresholds().stable
+"""Share of resamples with the same verdict under which it is said with "could be"."""
 _WRAP_UP_TO = 30
 _LISTED = 200
 """Groups that a table for the terminal lists."""
@@ -111,7 +113,7 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         ("probe", [f"{number(row.get('probe_accuracy')):.2f}".replace("nan", "–") for row in groups], True),
         (_GIVEN_AWAY, [_given_away(row) if responses else "–" for row in groups], True),
         ("priority", [f"{number(row.get('priority')):.2f}".replace("nan", "–") for row in groups], True),
-        ("loss", [f"{_loss(row):.3f}".replace("nan", "–") for row in groups], True),
+        ("loss", [f"{judged_loss(row):.3f}".replace("nan", "–") for row in groups], True),
     ]
     columns = [column for column in columns if any(cell != "–" for cell in column[1])]
     reasons = [visible(row.get("verdict_because") or "") if row.get("verdict_because") else "" for row in groups]
@@ -155,10 +157,10 @@ def said(row: Mapping[str, Any]) -> str:
         ('early', 'could be early', '')
     """
     verdict = visible(row["verdict"]) if row.get("verdict") else ""
-    return f"could be {verdict}" if verdict and number(row.get("stability")) < Thresholds().stable else verdict
+    return f"could be {verdict}" if verdict and number(row.get("stability")) < STABLE else verdict
 
 
-def _loss(row: Mapping[str, Any]) -> float:
+def judged_loss(row: Mapping[str, Any]) -> float:
     """Held-out loss that the verdict rests on: cross-fitted where it was, else of the joint run's own split."""
     found = number(row.get("cross_fitted_loss"))
     return number(row.get("predicted_held_out_loss")) if math.isnan(found) else found
