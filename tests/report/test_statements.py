@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prefdyn.report.statements import STANDINGS, counted, field_table, statement_table, statements
+from prefdyn.report.statements import STANDINGS, counted, field_table, guarantee, statement_table, statements
 from prefdyn.theory.bound import Bound, Condition
 from tests.report.make_folder import HOSTILE
 
@@ -120,3 +120,30 @@ def test_the_field_is_told_with_its_end():
     assert walked.endswith("average pair (geometric mean) went from (1, 1) to (1.2, 0.25) in 40 steps.")
     never = field_table({"settings": {"beta": 2.0}, "field": {"rows": [], "edges": [], "extinction_time": None}})
     assert "never brings x2 to 0" in never
+
+
+def outcome(standing, **more):
+    """A published statement about an outcome, of one group."""
+    row = {"statement": "T", "form": "published", "quantity": "policy accuracy", "direction": "at least"}
+    return {**row, "standing": standing, **more}
+
+
+def test_the_guarantee_is_none_unless_a_published_statement_about_an_outcome_holds_in_every_group():
+    fails = {"conditions": [{"says": "n > 9", "holds": False}, {"says": "d > 2", "holds": True}]}
+    both = [outcome("informative", group="a", value=0.8, measured=0.9), outcome("outside", group="b", **fails)]
+    assert guarantee(statements(both)) == (
+        "No published guarantee about what is learned covers this run: T asks for n > 9 (fails in 1 of 2 groups)."
+    )
+    repaired = [{**row, "form": "repaired"} for row in both]
+    assert guarantee(statements([*both, *repaired])).endswith(
+        "In repaired form T gives policy accuracy at least 0.8, measured 0.9 in 1 of 2 groups."
+    )
+    held = [{**row, "standing": "informative", "value": 0.8, "measured": 0.9} for row in both]
+    assert guarantee(statements(held)).startswith("A published guarantee about what is learned covers this run: T, ")
+    assert guarantee(statements([{**row, "quantity": "drift of the head"} for row in both])) == ""
+
+
+def test_what_is_equal_to_something_is_called_an_identity():
+    row = {"statement": "T", "form": "published", "quantity": "q", "standing": "informative", "meaning": "applies: 1"}
+    assert statements([{**row, "direction": "equal to"}])[0].sentence == "An identity: applies: 1."
+    assert statements([{**row, "direction": "at most"}])[0].sentence == "Applies: 1."

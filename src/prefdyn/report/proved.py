@@ -11,7 +11,7 @@ from prefdyn.picture import Picture
 from prefdyn.report.field_figures import field_plane, field_speeds, field_surface
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.many import drawn
-from prefdyn.report.statements import STANDINGS, Statement, counted, statements
+from prefdyn.report.statements import STANDINGS, Statement, counted, guarantee, statements
 from prefdyn.report.tables import minus
 from prefdyn.report.text import visible
 from prefdyn.report.theory_figures import drift_plots, fan_plot, values_plot
@@ -65,11 +65,12 @@ def _intro(found: Sequence[Statement]) -> str:
     if not found:
         return "The third paper's plane: what one pair's loss pulls on."
     return (
-        f"{counted(found)} What says something comes first; open a line for its conditions with what was measured. "
+        f"{guarantee(found)} {counted(found)} What says something comes first; open a line for its conditions with "
+        "what was measured. "
         "The statements of 2403.18742 are about one group: they are checked for each group trained alone. "
         "A statement whose condition fails may still describe what happens: it does not promise it. Constants are "
         "measured from the sample (plug-in), where the papers mean those of the distribution."
-    )
+    ).strip()
 
 
 def _item(item: Statement) -> dict[str, Any]:

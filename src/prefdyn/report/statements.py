@@ -89,11 +89,13 @@ def statements(bounds: Sequence[Mapping[str, Any]]) -> list[Statement]:
         grouped.setdefault((words[0], words[1], words[2], row.get("group") is None), []).append(row)
     order = list(STANDINGS)
     found = []
-    for (name, form, _, _), rows in grouped.items():
+    for (name, form, direction, _), rows in grouped.items():
         quantities = {str(row.get("quantity", "")) for row in rows}
         quantity = min(quantities) if len(quantities) == 1 else _over_steps(quantities)
         standing = min((str(row.get("standing")) for row in rows), key=lambda word: _place(order, word))
         told = visible(rows[0].get("meaning", "")) if len(rows) == 1 else _over_groups(rows)
+        if direction == "equal to":
+            told = f"an identity: {told}"
         if rows[0].get("group") is not None:
             quantity += (
                 ", each group trained alone" if len(rows) > 1 else f", {visible(rows[0]['group'])} trained alone"
@@ -135,7 +137,60 @@ def statement_table(summary: Mapping[str, Any], *, width: int = 110, each: bool 
         lines += [" " * (size + 2) + part for part in wrapped(item.sentence, width - size - 2)]
         if each and len(item.parts) > 1:
             lines += _per_group(item, size + 4, width)
-    return "\n".join([*lines, "", counted(found)])
+    covered = guarantee(found)
+    return "\n".join([*lines, "", *(wrapped(covered, width) if covered else []), counted(found)])
+
+
+def guarantee(found: Sequence[Statement]) -> str:
+    """Which published statement about what is learned covers this run, and what is proved of it all the same.
+
+    Statements about outcomes are those about accuracy, held-out error or pairs that end on the wrong side.
+
+    Example:
+        >>> row = {"statement": "T", "form": "published", "quantity": "held-out error", "direction": "at most"}
+        >>> fails = {**row, "standing": "outside", "conditions": [{"says": "n > 9", "holds": False}]}
+        >>> guarantee(statements([fails]))
+        'No published guarantee about what is learned covers this run: T asks for n > 9.'
+        >>> guarantee(statements([{**row, "standing": "informative", "value": 0.2, "measured": 0.1}]))
+        'A published guarantee about what is learned covers this run: T, held-out error at most 0.2, measured 0.1.'
+    """
+    outcomes = [item for item in found if item.quantity.startswith(_OUTCOMES)]
+    published = [item for item in outcomes if item.form == "published"]
+    covering = [item for item in published if _everywhere(item, "informative")]
+    if covering:
+        told = "; ".join(f"{item.name}, {_promise(item)}" for item in covering)
+        return f"A published guarantee about what is learned covers this run: {told}."
+    if not published:
+        return ""
+    why = "; ".join(f"{item.name} {_lacks(item)}" for item in published[:_NAMED])
+    repaired = [item for item in outcomes if item.form != "published" and item.standing == "informative"]
+    more = f" In repaired form {repaired[0].name} gives {_promise(repaired[0])}." if repaired else ""
+    return f"No published guarantee about what is learned covers this run: {why}.{more}"
+
+
+_OUTCOMES = ("policy accuracy", "held-out error", "share of pairs ranked wrong")
+
+
+def _everywhere(item: Statement, standing: str) -> bool:
+    return all(row.get("standing") == standing for row in item.parts)
+
+
+def _promise(item: Statement) -> str:
+    """What a statement says of its quantity, where it says something, and what was measured there."""
+    rows = [row for row in item.parts if row.get("standing") == "informative"]
+    values, measured = (sorted(map(number, (row.get(key) for row in rows))) for key in ("value", "measured"))
+    where = f" in {len(rows)} of {len(item.parts)} groups" if len(rows) < len(item.parts) else ""
+    quantity = item.quantity.split(",")[0]
+    return f"{quantity} {rows[0].get('direction', '')} {_span(values)}, measured {_span(measured)}{where}"
+
+
+def _lacks(item: Statement) -> str:
+    """The condition that fails most often, or that the statement says nothing."""
+    failing = sorted((condition for condition in item.conditions if condition.fails), key=lambda each: -each.fails)
+    if not failing:
+        return "says nothing"
+    often = f" (fails in {failing[0].fails} of {len(item.parts)} groups)" if len(item.parts) > 1 else ""
+    return f"asks for {failing[0].says}{often}"
 
 
 def counted(found: Sequence[Statement]) -> str:
