@@ -169,7 +169,8 @@ def test_bands_of_groups_are_those_of_weighted_training_means(per_token):
         rows = [i for i in range(25) if i % 2 == code]
         chosen, rejected = (
             np.sum([feats.weight[i] * side[i] / (by[i] if per_token else 1) for i in rows], axis=0)
-            for side, by in ((won, lengths[0]), (lost, lengths[1]))
+            for side, by in ((feats.chosen_features, lengths[0]), (feats.rejected_features, lengths[1]))
+            if side is not None
         )
         expected = band(chosen, rejected)
         assert found is not None
