@@ -147,6 +147,8 @@ def crossfit(
         redraws = min(16, max(3, math.ceil(_REDRAWN / len(feats.groups))))
         drawn = [_redrawn(unit, stream(seed, "cross-fit", "redraw", str(draw))) for draw in range(redraws)]
         wider = _widening(feats, unit, paths[-1], drawn, [without_each(weight)[0][-1] for weight in drawn])
+        if len(feats.groups) == 1:  # which trains by itself
+            wider = max(wider, ALONE)
     return CrossFit(
         loss=paths[-1],
         area=np.trapezoid(paths, recorded, axis=0) / steps,

@@ -132,10 +132,10 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         parts = wrapped(reason, room) if len(groups) <= _WRAP_UP_TO else [cut(reason, room)]
         lines.append("  ".join([*row, parts[0]]).rstrip())
         lines += [" " * (width - room) + part for part in parts[1:]]
-    notes = [
-        "disting.: distinguishability · probe: held-out accuracy",
-        "loss: held-out, at the end of the joint run (five runs, each without a fifth of the prompts)",
-    ]
+    crossed = any(row.get("cross_fitted_loss") is not None for row in groups)
+    notes = ["disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run"]
+    if crossed:
+        notes.append("(of five joint runs, each without a fifth of the prompts: every pair in the one without it)")
     if responses:
         notes = [
             "disting.: distinguishability, between different pairs · probe: held-out accuracy on mean states",
