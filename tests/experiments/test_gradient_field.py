@@ -128,7 +128,7 @@ def test_the_recipe_end_to_end(context):
     results = recipe.RECIPE.results(context, _Landed(plan, landed))
     assert [figure.id for figure in results.figures] == [f"{C}-fig01a", f"{C}-fig01b", f"{C}-experiment01"]
     assert all(claim.judge(results.measured).holds in (None, True, False) for claim in recipe.CLAIMS)
-    assert judge("fig01-derivatives", results.measured).holds is True
+    assert judge("fig01-derivatives", results.measured.facts).holds is True
     chances = {start: np.array(found[0]) for start, found in results.measured.facts["references"].items()}
     assert chances["chosen"].sum() > 5 * chances["base"].sum()  # both answers are learned to be answers
     assert chances["chosen"][0] / chances["chosen"][1] > chances["rejected"][0] / chances["rejected"][1]
