@@ -453,3 +453,8 @@ def test_feasibility_speaks_of_the_plane_only_where_probabilities_can_follow():
     assert field.feasibility_statement(ref_chosen=0.72, ref_rejected=0.01, trains="ratios").is_vacuous
     failed = field.feasibility_statement(ref_chosen=0.7, ref_rejected=0.3, trains="ratios").failed
     assert [condition.says for condition in failed] == ["π(chosen) + π(rejected) <= 1 along the flow line"]
+
+
+@pytest.mark.parametrize("beta", [1e4, 1e30, 1e300])
+def test_the_time_of_a_flow_that_ends_beyond_any_number_is_infinite_without_a_warning(beta):
+    assert field.flow_time(beta=beta, until=0.1) == math.inf

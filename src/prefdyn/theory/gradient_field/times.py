@@ -178,5 +178,10 @@ def _peaked_integral(beta: float, low: float, high: float) -> float:
             limit=200,
         )
         total += part[0]
-    with np.errstate(over="ignore"):
-        return float(np.exp(top) * total)
+    if top > _LARGEST:  # beyond any number, however narrow the peak is
+        return math.inf if total == 0 or top + math.log(total) > _LARGEST else math.exp(top + math.log(total))
+    return math.exp(top) * total
+
+
+_LARGEST = 709.0
+"""Of what an exponential is still a number."""
