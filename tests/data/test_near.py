@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from prefdyn.data.describe import describe
 from prefdyn.data.loaders import load_dataset
-from prefdyn.data.near import COMMON, FEW, LEAST, RARE, THRESHOLD, in_order, near_duplicates, words
+from prefdyn.data.near import COMMON, FEW, LEAST, RARE, THRESHOLD, near_duplicates, words
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import preflight
 from prefdyn.data.write import write
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
+from prefdyn.maths.units import in_order
 from prefdyn.store import load_features, save_features
 
 LONG = "please tell me how many days a careful person should wait before calling back about {}"

@@ -14,9 +14,10 @@ from prefdyn.diagnostics import separation as module
 from prefdyn.diagnostics.inference import wilson_interval
 from prefdyn.diagnostics.probe import probe_classes
 from prefdyn.diagnostics.separation import separation
-from prefdyn.dynamics.crossfit import crossfit, mean_of
+from prefdyn.dynamics.crossfit import crossfit
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
+from prefdyn.maths.units import mean_of
 from prefdyn.planning.verdicts import Evidence, judge
 from prefdyn.synthetic import gaussian_groups
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefdyn.diagnostics.units import dense, joined, near_equal, relabelled, sums, units
+from prefdyn.diagnostics.units import near_equal, relabelled, units
 from prefdyn.features import FeatureSet
+from prefdyn.maths.units import in_order, joined, sums
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -148,13 +149,13 @@ def test_joined_equals_closing_over_both_by_hand(seed):
 @quick
 def test_dense_numbers_by_first_appearance(names):
     seen: dict[int, int] = {}
-    assert dense(np.array(names)).tolist() == [seen.setdefault(name, len(seen)) for name in names]
+    assert in_order(np.array(names)).tolist() == [seen.setdefault(name, len(seen)) for name in names]
 
 
 @given(st.integers(0, 10_000), st.sampled_from([(), (3,)]))
 @quick
 def test_sums_equal_the_loop(seed, shape):
-    unit = dense(rng(seed).integers(0, 6, 15))
+    unit = in_order(rng(seed).integers(0, 6, 15))
     values = rng(seed + 1).normal(size=(15, *shape))
     expected = [sum(values[i] for i in range(15) if unit[i] == name) for name in range(unit.max() + 1)]
     np.testing.assert_allclose(sums(values, unit), expected)

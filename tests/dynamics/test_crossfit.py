@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefdyn.dynamics.crossfit import Mean, _deal, critical, crossfit, mean_of, ranks
+from prefdyn.dynamics.crossfit import _deal, crossfit
 from prefdyn.dynamics.descent import descent, recorded_steps
+from prefdyn.dynamics.order import critical, ranks
 from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2
+from prefdyn.maths.units import Mean, mean_of
 
 quick = settings(max_examples=40, deadline=None)
 BETA, RATE, STEPS = 0.5, 0.3, 12

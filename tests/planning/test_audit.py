@@ -9,7 +9,8 @@ import pytest
 
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.units import units
-from prefdyn.dynamics.crossfit import crossfit, ranks
+from prefdyn.dynamics.crossfit import crossfit
+from prefdyn.dynamics.order import ranks
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO

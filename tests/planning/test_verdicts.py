@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from prefdyn.dynamics.crossfit import Mean
 from prefdyn.maths.objectives import LOG2
+from prefdyn.maths.units import Mean
 from prefdyn.planning.verdicts import ADVICE, NO_EVIDENCE, NOTHING, Evidence, Thresholds, Verdict, judge, power
 
 UNITS, ERROR = 200, 0.01

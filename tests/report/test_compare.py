@@ -6,7 +6,6 @@ import json
 import re
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -21,7 +20,7 @@ from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
 from prefdyn.report.panels import panels, pictures
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
-from tests.report.test_field_figures import word_boxes
+from tests.report.test_field_figures import words_apart, words_in_picture
 from tests.report.test_html import CHROMIUM, browse
 
 
@@ -186,19 +185,7 @@ NAMED: dict[str, Any] = {
 def test_no_words_lie_on_others_or_leave_the_picture(name, tmp_path):
     for picture in pictures(compared(tmp_path, NAMED[name])):
         figure = figure_of(picture)
-        with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
-            boxes = word_boxes(figure)
-        assert len(boxes) >= 4
-        width, height = figure.get_size_inches() * figure.get_dpi()
-        for text, box, _ in boxes:
-            assert box.x0 >= -1, text
-            assert box.y0 >= -1, text
-            assert box.x1 <= width + 1, text
-            assert box.y1 <= height + 1, text
-        for (one, first, _), (other, second, _) in itertools.combinations(boxes, 2):
-            across = min(first.x1, second.x1) - max(first.x0, second.x0)
-            up = min(first.y1, second.y1) - max(first.y0, second.y0)
-            assert not (across > 1.5 and up > 1.5), (picture.id, one, other)
+        words_apart(itertools.combinations(words_in_picture(figure, 3), 2))
 
 
 def test_dots_stand_at_the_places_and_lines_reach_to_the_other_run(tmp_path):

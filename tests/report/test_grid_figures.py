@@ -26,7 +26,7 @@ from prefdyn.report.grid_figures import (
     stability_words,
     steps_plot,
 )
-from tests.report.test_field_figures import word_boxes
+from tests.report.test_field_figures import words_apart, words_in_picture
 
 BETAS = [0.01, 0.03, 0.1, 0.3, 1.0]
 RATES = [1e-3, 0.0123, 0.1, 1.0, 12.5, 1.25e-05]
@@ -186,20 +186,8 @@ DRAWN = {
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_words_lie_on_others_or_leave_the_picture(name):
     figure = figure_of(DRAWN[name])
-    with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
-        boxes = word_boxes(figure)
-    assert len(boxes) > 4
-    width, height = figure.get_size_inches() * figure.get_dpi()
-    for words, box, _ in boxes:
-        assert box.x0 >= -1, words
-        assert box.y0 >= -1, words
-        assert box.x1 <= width + 1, words
-        assert box.y1 <= height + 1, words
-    for (one, first, _), (other, second, _) in itertools.combinations(boxes, 2):
-        across = min(first.x1, second.x1) - max(first.x0, second.x0)
-        up = min(first.y1, second.y1) - max(first.y0, second.y0)
-        assert not (across > 1.5 and up > 1.5), (one, other)
-    assert width <= 16 * figure.get_dpi()
+    words_apart(itertools.combinations(words_in_picture(figure, 4), 2))
+    assert figure.get_size_inches()[0] <= 16
 
 
 @pytest.mark.parametrize("name", ["steps", "stability", "order"])

@@ -7,7 +7,6 @@ import math
 import re
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +24,7 @@ from prefdyn.report.training import _short, module_drifts, training_drawings
 from prefdyn.report.training_figures import ModuleDrift, drift_plot, modules_plot, updates_plot
 from prefdyn.trajectory import MODULES
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
-from tests.report.test_field_figures import word_boxes
+from tests.report.test_field_figures import words_apart, words_in_picture
 
 CURVES = {"loss-curves", "accuracy-curves", "margin-curves", "log-prob-curves", "chosen-falling", "gradient-norm"}
 
@@ -234,19 +233,7 @@ DRAWN = {
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_words_lie_on_others_or_leave_the_picture(name):
     figure = figure_of(DRAWN[name])
-    with matplotlib.rc_context({"font.family": ["DejaVu Sans"]}):
-        boxes = word_boxes(figure)
-    assert len(boxes) > 4
-    width, height = figure.get_size_inches() * figure.get_dpi()
-    for text, box, _ in boxes:
-        assert box.x0 >= -1, text
-        assert box.y0 >= -1, text
-        assert box.x1 <= width + 1, text
-        assert box.y1 <= height + 1, text
-    for (one, first, _), (other, second, _) in itertools.combinations(boxes, 2):
-        across = min(first.x1, second.x1) - max(first.x0, second.x0)
-        up = min(first.y1, second.y1) - max(first.y0, second.y0)
-        assert not (across > 1.5 and up > 1.5), (one, other)
+    words_apart(itertools.combinations(words_in_picture(figure, 4), 2))
     assert "mathdefault" not in " ".join(text.get_text() for text in figure.findobj(Text))  # pyright: ignore
 
 

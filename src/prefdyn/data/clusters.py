@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from prefdyn.data.codes import encode
-from prefdyn.data.near import in_order, near_duplicates
+from prefdyn.data.near import near_duplicates
+from prefdyn.maths.units import in_order, joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +50,7 @@ class Clusters:
         given = table["cluster"]
         if given.null_count == n:
             return cls(of=near, near=near)
-        told, _ = encode(given.fill_null(""))
-        has = np.asarray(given.is_valid())
-        classes = int(near.max(initial=-1)) + 1
-        size = classes + int(told.max(initial=-1)) + 1
-        edges = coo_array(
-            (np.ones(int(has.sum()), dtype=np.int8), (near[has], classes + told[has])), shape=(size, size)
-        )
-        _, label = connected_components(edges, directed=False)
-        return cls(of=in_order(label[near]), near=near)
+        told, names = encode(given.fill_null(""))
+        own = len(names) + np.arange(n)  # what names no cluster is of none but its own
+        told = np.where(np.asarray(given.is_valid()), told, own)
+        return cls(of=joined(near, told), near=near)

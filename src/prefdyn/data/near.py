@@ -13,6 +13,8 @@ from jaxtyping import Bool, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from prefdyn.maths.units import in_order
+
 THRESHOLD = 0.7
 """Share of word pairs, of all that either text has, from which two texts are near duplicates."""
 COMMON = 20
@@ -82,19 +84,6 @@ def _spanning(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> In
     _, label = connected_components(graph, directed=False)
     _, lead = np.unique(label, return_index=True)
     return np.stack([nodes, nodes[lead[label]]]).astype(np.int64)
-
-
-def in_order(code: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """The same classes, numbered from 0 in order of first appearance.
-
-    Example:
-        >>> in_order(np.array([7, 2, 7])).tolist()
-        [0, 1, 0]
-    """
-    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]
 
 
 def _forms(texts: Sequence[str]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " words"], Int[np.ndarray, " ends"]]:

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from prefdyn._random import stream
 from prefdyn.diagnostics.prioritization import PairPushes
-from prefdyn.diagnostics.units import dense, sums
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
+from prefdyn.maths.units import in_order, sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ def bands(
         if len(inside) == 0:
             found.append(None)
             continue
-        rng, unit = stream(seed, "band", name), dense(feats.cluster[inside])
+        rng, unit = stream(seed, "band", name), in_order(feats.cluster[inside])
         count = min(_BINS, int(unit.max()) + 1)
         part = (rng.permutation(int(unit.max()) + 1) % count)[unit]
         totals = [

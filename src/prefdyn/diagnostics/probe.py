@@ -21,8 +21,9 @@ from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
 from prefdyn.diagnostics.inference import area_interval, share_interval
-from prefdyn.diagnostics.units import relabelled, sums
+from prefdyn.diagnostics.units import relabelled
 from prefdyn.maths.kernel import PairKernel
+from prefdyn.maths.units import mean_of, sums
 
 PENALTIES = np.geomspace(1e-4, 1e2, 13)
 """Ridge penalties that are tried, in units of the mean eigenvalue of the training Gram matrix."""
@@ -308,10 +309,12 @@ def share_test(right: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> f
         >>> share_test(np.array([1.0] * 90 + [0.0] * 10), np.arange(100)) < 1e-6
         True
     """
-    mean, error, count = _mean(right, unit)
-    if math.isnan(error):
+    found = mean_of(right, unit, wider=SHARED)
+    if math.isnan(found.error):
         return math.nan
-    return float(student.sf((mean - 0.5) / error, count - 1)) if error > 0 else float(mean <= 0.5)
+    if found.error == 0:
+        return float(found.value <= 0.5)
+    return float(student.sf((found.value - 0.5) / found.error, found.units - 1))
 
 
 def behind(right: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> float:
@@ -321,17 +324,8 @@ def behind(right: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], unit:
         >>> behind(np.ones(50), np.tile([1.0, 0.0], 25), np.arange(50)) > 0.2
         True
     """
-    mean, error, count = _mean(right - other, unit)
-    return mean - float(student.ppf(0.975, max(1, count - 1))) * error
-
-
-def _mean(values: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> tuple[float, float, int]:
-    """Mean, its error over units, and how many there are."""
-    each = sums(values - values.mean(), unit) if len(values) else np.zeros(0)
-    count = len(each)
-    if count < 2:
-        return math.nan, math.nan, count
-    return float(values.mean()), SHARED * math.sqrt(count / (count - 1) * float(each @ each)) / len(values), count
+    found = mean_of(right - other, unit, wider=SHARED)
+    return found.value - float(student.ppf(0.975, max(1, found.units - 1))) * found.error
 
 
 def _within(scores: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -443,8 +437,3 @@ def column_scale(part: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
     """Root mean square of each column; 1 for a column of zeros."""
     scale = np.sqrt(np.einsum("ij,ij->j", part, part) / len(part))
     return np.where(scale > 0, scale, 1.0)
-
-
-def hits(scores: Float[np.ndarray, " n"], signs: Float[np.ndarray, " n"]) -> float:
-    """Right predictions; a score of exactly 0 counts half."""
-    return float(np.sum(scores * signs > 0) + 0.5 * np.sum(scores == 0))

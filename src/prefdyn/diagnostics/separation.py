@@ -20,7 +20,7 @@ from prefdyn._random import stream
 from prefdyn.diagnostics.inference import holm, json_number
 from prefdyn.diagnostics.probe import UNKNOWN, Probe, probe_classes, probe_pairs
 from prefdyn.diagnostics.threads import small_work
-from prefdyn.diagnostics.units import dense, relabelled, sums, units
+from prefdyn.diagnostics.units import relabelled, units
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import (
     distinguishability_exponent,
@@ -31,6 +31,7 @@ from prefdyn.maths.geometry import (
     rotate_to_row_space,
 )
 from prefdyn.maths.kernel import PairKernel
+from prefdyn.maths.units import in_order, sums
 
 _NAN = math.nan
 CELLS = 2**25
@@ -134,6 +135,7 @@ def separation(
     bootstraps: int = 500,
     folds: int = 5,
     cells: int = CELLS,
+    unit: Int[np.ndarray, " n"] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Separation:
@@ -150,6 +152,7 @@ def separation(
         bootstraps: Resamples per group for the interval.
         folds: Folds of the held-out probe.
         cells: Groups whose pairs × width are more than this are measured on a sample of as many pairs as fit.
+        unit: Equal integers for pairs that are one unit; `diagnostics.units` finds them if not given.
         seed: Decides relabellings, resamples and folds. A group's figures do not depend on which others are there,
             save for the number of permutations and the adjusted p.
         progress: Show a bar on stderr where it is a terminal.
@@ -179,7 +182,8 @@ def separation(
     at_least(permutations, 1, name="permutations")
     at_least(bootstraps, 1, name="bootstraps")
     at_least(folds, 2, name="folds")
-    found, by_group, unit = [], feats.by_group(), units(feats)
+    unit = units(feats) if unit is None else unit
+    found, by_group = [], feats.by_group()
     right: list[np.ndarray] = []
     unit_of: list[np.ndarray] = []
     answers: Any = None
@@ -197,7 +201,7 @@ def separation(
             kept = np.sort(stream(seed, "separation sample", name).permutation(len(rows))[:most])
             rows = rows[kept]
             given_answers = feats.two_answers(rows) if given_answers is not None else None
-        of = dense(unit[rows])
+        of = in_order(unit[rows])
         unit_of.append(of)
         known |= {"units": int(of.max(initial=-1)) + 1}
         settings = _Settings(

@@ -7,11 +7,12 @@ makes random labels pass: five framings of a question with one label are one obs
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2
 
 from prefdyn.features import FeatureSet
+from prefdyn.maths.units import joined
 
 NEAR = 0.1
 """Squared distance, as a share of the median one in the group, up to which two states are near-equal."""
@@ -40,24 +41,8 @@ def units(feats: FeatureSet) -> Int[np.ndarray, " n"]:
     linked = np.concatenate(couples)
     if len(linked) == 0:
         return feats.cluster
-    names, cluster = np.unique(feats.cluster, return_inverse=True)
-    ends = cluster[linked]
-    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
-    return connected_components(graph, directed=False)[1][cluster].astype(np.int64)
-
-
-def joined(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Equal integers for pairs that either of two ways to put them together, or both in turn, hold together.
-
-    Example:
-        >>> joined(np.array([7, 7, 3, 4, 5]), np.array([0, 1, 1, 2, 3])).tolist()
-        [0, 0, 0, 1, 2]
-    """
-    (_, one), (_, other) = (np.unique(names, return_inverse=True) for names in (first, second))
-    count = int(one.max(initial=-1)) + 1
-    size = count + int(other.max(initial=-1)) + 1
-    graph = coo_array((np.ones(len(one), dtype=np.int8), (one, other + count)), shape=(size, size))
-    return dense(connected_components(graph, directed=False)[1][one].astype(np.int64))
+    graph = coo_array((np.ones(len(linked), dtype=np.int8), (linked[:, 0], linked[:, 1])), shape=(len(feats),) * 2)
+    return joined(feats.cluster, connected_components(graph, directed=False)[1])
 
 
 def near_equal(states: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "couples 2"]:
@@ -87,40 +72,6 @@ def near_equal(states: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "couples 2"]
         later = second > first + start
         found.append(np.stack([first[later] + start, second[later]], axis=1))
     return np.concatenate(found)
-
-
-def dense(unit: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """The same units numbered from 0 by first appearance.
-
-    Example:
-        >>> dense(np.array([7, 3, 7, 9])).tolist()
-        [0, 1, 0, 2]
-    """
-    _, first, code = np.unique(unit, return_index=True, return_inverse=True)
-    place = np.empty(len(first), dtype=np.int64)
-    place[np.argsort(first, kind="stable")] = np.arange(len(first))
-    return place[code]
-
-
-def sums(values: np.ndarray, unit: Int[np.ndarray, " n"], count: int | None = None) -> np.ndarray:
-    """Sums of the rows of each unit, which are numbered from 0; (n,) or (n, d) → one row per unit.
-
-    Args:
-        values: One number or row per pair.
-        unit: Number of each pair's unit.
-        count: How many units there are; those that occur, if not given.
-
-    Example:
-        >>> sums(np.array([1.0, 2.0, 4.0]), np.array([0, 1, 0])).tolist()
-        [5.0, 2.0]
-    """
-    count = int(unit.max(initial=-1)) + 1 if count is None else count
-    if count == len(unit) and (unit == np.arange(count)).all():
-        return values
-    if values.ndim == 1:
-        return np.bincount(unit, weights=values, minlength=count)
-    by = csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))), shape=(count, len(unit)))
-    return by @ values
 
 
 def relabelled(

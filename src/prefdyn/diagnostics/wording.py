@@ -24,9 +24,10 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.inference import json_number
 from prefdyn.diagnostics.probe import Ridge, assign_folds, column_scale, halfway, held_out_share, is_right, splits
 from prefdyn.diagnostics.threads import small_work
-from prefdyn.diagnostics.units import dense, joined, units
+from prefdyn.diagnostics.units import units
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
+from prefdyn.maths.units import in_order, joined
 
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 TOKEN = rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+"
@@ -95,6 +96,7 @@ def wording(
     *,
     folds: int = 5,
     limit: int = 10_000,
+    unit: Int[np.ndarray, " n"] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Wording:
@@ -111,6 +113,7 @@ def wording(
             states, which hang together beside those that the data's clusters hold together.
         folds: How many folds, at least 2.
         limit: Groups with more pairs are measured on a sample of this many.
+        unit: The features' units, where `diagnostics.units` has found them already.
         seed: Decides folds and samples.
         progress: Show a bar on stderr where it is a terminal.
 
@@ -132,7 +135,9 @@ def wording(
     for row, name in enumerate(data.table.column("group").to_pylist()):
         members[name].append(row)
     columns = {name: data.table.column(name) for name in ("prompt", "chosen", "rejected")}
-    unit = data.clusters.of if feats is None else joined(data.clusters.of, units(feats))
+    if unit is None and feats is not None:
+        unit = units(feats)
+    unit = data.clusters.of if unit is None else joined(data.clusters.of, unit)
     found = []
     for name in track(data.groups, "Wording", unit="groups", shown=progress):
         rows = np.array(members[name], dtype=np.int64)
@@ -143,7 +148,7 @@ def wording(
         rng = stream(seed, "wording folds", name)
         with small_work(0):
             known = None if reference is None else reference[used]
-            found.append(_group(name, len(rows), texts, dense(unit[used]), known, folds, rng))
+            found.append(_group(name, len(rows), texts, in_order(unit[used]), known, folds, rng))
     return Wording(groups=tuple(found))
 
 

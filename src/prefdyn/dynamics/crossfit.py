@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import norm
 
 from prefdyn._checks import at_least
 from prefdyn._progress import track
@@ -32,6 +31,7 @@ from prefdyn.dynamics.streaming import HELD_BYTES
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import SGD
+from prefdyn.maths.units import Mean, mean_of
 
 FOLDS = 5
 ALONE = 1.6
@@ -62,7 +62,7 @@ class CrossFit:
     wider: float
     """How many times as wide as those of independent units the errors of the joint run's means are."""
 
-    def mean(self, rows: Int[np.ndarray, " size"], which: Literal["loss", "area", "alone"] = "loss") -> "Mean":
+    def mean(self, rows: Int[np.ndarray, " size"], which: Literal["loss", "area", "alone"] = "loss") -> Mean:
         """Mean over some pairs, such as those of a group, with its error over units."""
         return mean_of(getattr(self, which)[rows], self.unit[rows], wider=ALONE if which == "alone" else self.wider)
 
@@ -304,135 +304,3 @@ def _best_steps(
         known = rows[np.isfinite(paths[:, rows]).all(axis=0)]
         found.append(int(recorded[int(np.argmin(paths[:, known].mean(axis=1)))]) if len(known) else -1)
     return np.array(found, dtype=np.int64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mean:
-    """A mean over the pairs of one group with its standard error over units."""
-
-    value: float
-    error: float
-    units: int
-
-
-def mean_of(values: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"], *, wider: float = 1.0) -> Mean:
-    """Mean of what is known, its error from the sums over units, so many times as wide; NaN under two units.
-
-    Example:
-        >>> mean_of(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 0, 1, 1])).error  # both units are alike
-        0.0
-    """
-    known = np.isfinite(values)
-    if not known.any():
-        return Mean(value=math.nan, error=math.nan, units=0)
-    value = float(values[known].mean())
-    _, code = np.unique(unit[known], return_inverse=True)
-    count = int(code.max()) + 1
-    if count < 2:
-        return Mean(value=value, error=math.nan, units=count)
-    each = np.bincount(code, weights=values[known] - value)
-    return Mean(
-        value=value, error=wider * math.sqrt(count / (count - 1) * float(each @ each)) / int(known.sum()), units=count
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranks:
-    """Order of the groups by their means, smallest first, and the ranks that the errors leave open."""
-
-    rank: Float[np.ndarray, " m"]
-    low: Float[np.ndarray, " m"]
-    high: Float[np.ndarray, " m"]
-
-
-def ranks(means: Sequence[Mean], *, level: float = 0.05, seed: int = 0, limit: float | None = None) -> Ranks:
-    r"""Simultaneous intervals for ranks: groups equal in law get one that is not whole in a share `level` at most.
-
-    Two groups are told apart where their means differ by more than c times the error of the difference, c the
-    1 - level quantile of the largest such ratio over all couples when all means are equal, from Gaussian draws with
-    errors that are themselves known from so many units. A group's interval counts those that are told apart from it.
-
-    Args:
-        means: One per group; those without an error have no rank.
-        level: Share of draws in which any couple is told apart though all are equal.
-        seed: Of the draws.
-        limit: c, where it is known already (see `critical`).
-
-    Reference:
-        Mogstad, Romano, Shaikh and Wilhelm (2024), "Inference for Ranks with Applications to Mobility across
-        Neighbourhoods and Academic Achievement across Countries", section 3.
-
-    Example:
-        >>> found = ranks([Mean(value=v, error=0.01, units=100) for v in (0.3, 0.5, 0.51)])
-        >>> found.rank.tolist(), found.low.tolist(), found.high.tolist()
-        ([1.0, 2.0, 3.0], [1.0, 2.0, 2.0], [1.0, 3.0, 3.0])
-    """
-    m = len(means)
-    value, error = (np.array([getattr(each, name) for each in means], dtype=np.float64) for name in ("value", "error"))
-    known = np.flatnonzero(np.isfinite(value) & np.isfinite(error))
-    rank, low, high = (np.full(m, math.nan) for _ in range(3))
-    if len(known) == 0:
-        return Ranks(rank=rank, low=low, high=high)
-    value, error = value[known], error[known]
-    limit = critical(means, level=level, seed=seed) if limit is None else limit
-    rank[known] = 1 + np.searchsorted(np.sort(value), value, side="left")
-    low[known], high[known] = open_ranks(value[None], error, limit)[:, 0]
-    return Ranks(rank=rank, low=low, high=high)
-
-
-def open_ranks(
-    value: Float[np.ndarray, "draws m"], error: Float[np.ndarray, " m"], limit: float
-) -> Float[np.ndarray, "2 draws m"]:
-    """Lowest and highest rank of each of m values that a critical ratio leaves open, draw by draw.
-
-    Example:
-        >>> open_ranks(np.array([[0.3, 0.5, 0.51]]), np.full(3, 0.01), 2.0)[:, 0].tolist()
-        [[1.0, 2.0, 2.0], [1.0, 3.0, 3.0]]
-    """
-    draws, m = value.shape
-    found = np.empty((2, draws, m))
-    size = max(1, 2**22 // max(1, m * draws))
-    for start in range(0, m, size):
-        block = slice(start, start + size)
-        gaps = value[:, block, None] - value[:, None, :]
-        apart = np.abs(gaps) > limit * np.hypot(error[block, None], error)
-        found[0, :, block] = 1 + np.sum(apart & (gaps > 0), axis=-1)
-        found[1, :, block] = m - np.sum(apart & (gaps < 0), axis=-1)
-    return found
-
-
-def critical(means: Sequence[Mean], *, level: float = 0.05, seed: int = 0, draws: int = 2000) -> float:
-    """Quantile of the largest ratio of difference to error over all couples of groups whose means are equal.
-
-    Args:
-        means: One per group; those without an error take no part.
-        level: Share of draws with a larger ratio.
-        seed: Of the draws.
-        draws: How many; fewer with many groups.
-    """
-    known = [each for each in means if math.isfinite(each.value) and math.isfinite(each.error)]
-    m = len(known)
-    if m < 2:
-        return math.inf
-    error, free = np.array([each.error for each in known]), np.array([max(each.units - 1, 1) for each in known])
-    if m > _FEW:  # each couple at its share of the level
-        return float(norm.isf(level / (m * (m - 1))))
-    rng = stream(seed, "ranks")
-    draws = max(200, min(draws, _COUPLES // (m * m)))
-    largest = np.zeros(draws)
-    size = max(1, 2**22 // (m * m))
-    for start in range(0, draws, size):
-        shape = (min(start + size, draws) - start, m)
-        off = rng.normal(size=shape) * error
-        seen = error * np.sqrt(rng.chisquare(free, size=shape) / free)
-        gap = np.abs(off[:, :, None] - off[:, None, :])
-        scale = np.hypot(seen[:, :, None], seen[:, None, :])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            largest[start : start + size] = np.nan_to_num(gap / scale, nan=0.0).max(axis=(1, 2))
-    return float(np.quantile(largest, 1 - level))
-
-
-_FEW = 300
-"""Groups up to which the ratio is drawn."""
-_COUPLES = 2**26
-"""Couples of groups that are drawn for the critical ratio, in about."""

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.metrics import roc_auc_score, silhouette_score
 
-from prefdyn.diagnostics.probe import column_scale, hits, ridge_scores
+from prefdyn.diagnostics.probe import column_scale, is_right, ridge_scores
 from prefdyn.experiments.claims import Statistic
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import (
@@ -188,7 +188,7 @@ def _readers(
     return {
         "along": _over(float(gap @ theirs), float(np.linalg.norm(gap))),
         "auc": float(roc_auc_score(positive[held_out], asked @ gap)),
-        "probe": hits(scores, signs[held_out]) / len(asked),
+        "probe": float(is_right(scores, signs[held_out]).mean()),
     }
 
 

@@ -416,10 +416,11 @@ def audit(
         )
     feats = as_seen(feats, objective)
     with _timed(timings, "diagnose_s"):
-        apart = separation(feats, seed=seed, progress=progress)
+        unit = units(feats)
+        apart = separation(feats, unit=unit, seed=seed, progress=progress)
         shown = shown_groups(feats)
         shape = orthogonality(feats, shown=shown, seed=seed)
-        words = None if dataset is None else wording(dataset, feats, seed=seed, progress=progress)
+        words = None if dataset is None else wording(dataset, feats, unit=unit, seed=seed, progress=progress)
         twin = None
         if untrained_twin and dataset is not None:
             from prefdyn.models.extract import extract
@@ -438,7 +439,7 @@ def audit(
         rate = run.settings["learning_rate"]
         priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
-        cross = crossfit(feats, objective, units(feats), learning_rate=rate, steps=steps, seed=seed, progress=progress)
+        cross = crossfit(feats, objective, unit, learning_rate=rate, steps=steps, seed=seed, progress=progress)
         limits = thresholds or Thresholds()
         judged = judge(evidence(feats, apart, priority, cross, words), limits, seed=seed)
         predicted = [

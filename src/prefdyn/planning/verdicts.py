@@ -16,8 +16,9 @@ from scipy.stats import t as student
 
 from prefdyn._random import stream
 from prefdyn.diagnostics.inference import holm
-from prefdyn.dynamics.crossfit import Mean, Ranks, critical, open_ranks, ranks
+from prefdyn.dynamics.order import Ranks, critical, open_ranks, ranks
 from prefdyn.maths.objectives import LOG2
+from prefdyn.maths.units import Mean
 
 Verdict = Literal[
     "cannot tell",

@@ -1,7 +1,7 @@
 """Pictures of curves over the steps of a run: losses, accuracies, margins, probabilities, gradients and states."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -221,6 +221,21 @@ def _lines(
             alone = f"{key}_alone"
             arrays[alone] = others
         layers.append(Layer(label=label, values=key, axis=axes[quantity], alone=alone))
+    return over_steps(run, name, title, caption, arrays, layers, lines=lines, **options)
+
+
+def over_steps(
+    run: RunFolder,
+    name: str,
+    title: str,
+    caption: str,
+    arrays: Mapping[str, np.ndarray],
+    layers: Sequence[Layer],
+    *,
+    lines: tuple[tuple[str, float], ...] = (),
+    **options: Any,
+) -> Picture | None:
+    """A chart of curves over the steps in `arrays`; None where nothing is known of any."""
     if not layers:
         return None
     return Picture(

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from prefdyn.picture import Layer, Marker, Picture
+from prefdyn.report.curves import over_steps
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders
 from prefdyn.report.tables import shown
@@ -113,21 +114,8 @@ def _beside_exact(
             continue
         arrays |= {exact: curves[exact], first_order: curves[first_order]}
         layers.append(Layer(label=label, values=exact, axis=axis, alone=first_order))
-    if not layers:
-        return None
-    return Picture(
-        id=name,
-        title=title,
-        kind="lines",
-        caption=" ".join(caption.split()),
-        x_label="Step (logarithmic)",
-        y_label=layers[0].axis,
-        arrays=arrays,
-        layers=tuple(layers),
-        lines=lines,
-        options={"dashed": "first order"},
-        **for_groups(run),
-    )
+    words = " ".join(caption.split())
+    return over_steps(run, name, title, words, arrays, layers, lines=lines, dashed="first order")
 
 
 # what they say ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""Equal integers that mark what hangs together: numbering and joining such marks, and sums and means over them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+
+def in_order(code: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """The same classes, numbered from 0 in order of first appearance.
+
+    Example:
+        >>> in_order(np.array([7, 2, 7])).tolist()
+        [0, 1, 0]
+    """
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def joined(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Equal integers for pairs that either of two ways to put them together, or both in turn, hold together.
+
+    Example:
+        >>> joined(np.array([7, 7, 3, 4, 5]), np.array([0, 1, 1, 2, 3])).tolist()
+        [0, 0, 0, 1, 2]
+    """
+    (_, one), (_, other) = (np.unique(names, return_inverse=True) for names in (first, second))
+    count = int(one.max(initial=-1)) + 1
+    size = count + int(other.max(initial=-1)) + 1
+    graph = coo_array((np.ones(len(one), dtype=np.int8), (one, other + count)), shape=(size, size))
+    return in_order(connected_components(graph, directed=False)[1][one].astype(np.int64))
+
+
+def sums(values: np.ndarray, unit: Int[np.ndarray, " n"], count: int | None = None) -> np.ndarray:
+    """Sums of the rows of each unit, which are numbered from 0; (n,) or (n, d) → one row per unit.
+
+    Args:
+        values: One number or row per pair.
+        unit: Number of each pair's unit.
+        count: How many units there are; those that occur, if not given.
+
+    Example:
+        >>> sums(np.array([1.0, 2.0, 4.0]), np.array([0, 1, 0])).tolist()
+        [5.0, 2.0]
+    """
+    count = int(unit.max(initial=-1)) + 1 if count is None else count
+    if count == len(unit) and (unit == np.arange(count)).all():
+        return values
+    if values.ndim == 1:
+        return np.bincount(unit, weights=values, minlength=count)
+    by = csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))), shape=(count, len(unit)))
+    return by @ values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """A mean over the pairs of one group with its standard error over units."""
+
+    value: float
+    error: float
+    units: int
+
+
+def mean_of(values: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"], *, wider: float = 1.0) -> Mean:
+    """Mean of what is known, its error from the sums over units, so many times as wide; NaN under two units.
+
+    Example:
+        >>> mean_of(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 0, 1, 1])).error  # both units are alike
+        0.0
+    """
+    known = np.isfinite(values)
+    if not known.any():
+        return Mean(value=math.nan, error=math.nan, units=0)
+    value = float(values[known].mean())
+    _, code = np.unique(unit[known], return_inverse=True)
+    count = int(code.max()) + 1
+    if count < 2:
+        return Mean(value=value, error=math.nan, units=count)
+    each = np.bincount(code, weights=values[known] - value)
+    return Mean(
+        value=value, error=wider * math.sqrt(count / (count - 1) * float(each @ each)) / int(known.sum()), units=count
+    )
