@@ -6,6 +6,7 @@ defaults, and every settings class has one. Only typer is imported here, so `--h
 """
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,6 +176,8 @@ def command(name: str, run: Callable[..., None], always: Sequence[inspect.Parame
             name for name in values
             if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
         )  # fmt: skip
+        for name, value in values.items():
+            _refuse_other_bytes(name, value)
         read = {name: entry.value(values[name]) for name, entry in own.items()}
         untold = {parameter.name for parameter in always}
         handed: dict[str, Any] = {name: value for name, value in values.items() if name not in {*own, *untold}}
@@ -197,6 +200,20 @@ def command(name: str, run: Callable[..., None], always: Sequence[inspect.Parame
         [context, *(part.parameter() if isinstance(part, Entry) else part for part in parts), *always]
     )
     return called
+
+
+def _refuse_other_bytes(name: str, value: Any) -> None:
+    """Refuse what was typed in bytes that are no UTF-8, unless it is the path of something to be read."""
+    if not isinstance(value, str | Path):
+        return
+    text = str(value)
+    if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text):
+        return
+    if name != "out" and os.path.exists(text):
+        return
+    from prefdyn.errors import ConfigError
+
+    raise ConfigError(f"--{name.replace('_', '-')} {text!a} holds bytes that are not UTF-8; type it in UTF-8")
 
 
 def _some_of_each(axes: Mapping[str, tuple[Any, ...]]) -> None:
