@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefdyn.dynamics import streaming
 from prefdyn.dynamics.measure import log_rest, shifts
 from prefdyn.dynamics.problem import Pairs
 from prefdyn.dynamics.routes import build, cheapest
@@ -94,6 +95,19 @@ def test_a_mapped_file_read_in_blocks_gives_the_rows_in_memory(tmp_path, kind, d
             starts = [start for start, _ in rows.blocks(1)]
             assert starts[0] == 0
             assert [stop for _, stop in rows.blocks(1)][-1] == len(index)
+
+
+@pytest.mark.parametrize(("free", "streamed"), [(3 * 400, False), (3 * 400 - 1, True)])
+def test_rows_beyond_the_limit_are_held_where_a_third_of_the_free_memory_takes_them(monkeypatch, free, streamed):
+    """100 float32 numbers: 400 bytes; read whole, the numbers are those of the blocks."""
+    monkeypatch.setattr(streaming, "HELD_BYTES", 399)
+    monkeypatch.setattr(streaming, "free_bytes", lambda: free)
+    chosen, rejected = (np.random.default_rng(seed).normal(size=(30, 4)).astype(np.float32) for seed in (0, 1))
+    feats, index = FeatureSet.from_arrays(chosen_features=chosen, rejected_features=rejected), np.arange(2, 27)
+    rows = FeatureRows.of(feats, index, dtype=np.float32)
+    assert rows.streamed == streamed
+    np.testing.assert_array_equal(rows.whole(), chosen[2:27] - rejected[2:27])
+    assert FeatureRows.of(feats, index, dtype=np.float32, held_bytes=399).streamed
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 
+from prefdyn import _memory
 from prefdyn.errors import ConfigError
 from prefdyn.maths.optimizers import OPTIMIZERS, SGD, AdamW
 from prefdyn.models.load import load_model, quiet
@@ -339,9 +340,9 @@ def test_of_model_counts_what_the_model_has_taken(tiny, monkeypatch):
 def test_available_on_a_cpu(monkeypatch):
     """The system's figure, unless the control group's is less."""
     free = psutil.virtual_memory().available
-    monkeypatch.setattr(memory, "_control_group", lambda: None)
+    monkeypatch.setattr(_memory, "_control_group", lambda: None)
     assert available_bytes("cpu") == pytest.approx(free, rel=0.2)
-    monkeypatch.setattr(memory, "_control_group", lambda: 5)
+    monkeypatch.setattr(_memory, "_control_group", lambda: 5)
     assert available_bytes("cpu") == 5
     assert available_bytes("meta") is None
 
@@ -392,12 +393,12 @@ def test_control_groups_limit(tmp_path, version, groups, room):
         groups = {path: group._replace(limit=2**63 - 4096 if group.limit == "max" else group.limit)
                   for path, group in groups.items()}  # fmt: skip
     _groups(tmp_path, version, groups, "a/b")
-    assert memory._control_group(tmp_path) == room
+    assert _memory._control_group(tmp_path) == room
 
 
 def test_no_control_groups(tmp_path):
     """As on a Mac."""
-    assert memory._control_group(tmp_path) is None
+    assert _memory._control_group(tmp_path) is None
 
 
 def test_estimates_grow_with_every_number():

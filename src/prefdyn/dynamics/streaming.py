@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from prefdyn._memory import free_bytes
 from prefdyn.dynamics.problem import Arrays
 from prefdyn.features import FeatureSet
 
 HELD_BYTES = 2 * 2**30
-"""Features up to this size are copied into memory once; larger ones are read from where they are, block by block."""
+"""Features up to this size are copied into memory once; larger ones, where NumPy computes, if a third of the free
+memory takes them. Else they are read from where they are, block by block. The numbers are the same either way."""
 
 _SMALL_BLOCK, _LARGE_BLOCK = 4 * 2**20, 16 * 2**20
 """Bytes of a block: small enough to stay in the cache for the way back, long enough for many columns at full speed."""
@@ -40,7 +42,7 @@ class FeatureRows:
         dtype: Any = np.float64,
         arrays: Arrays | None = None,
         response: str | None = None,
-        held_bytes: int = HELD_BYTES,
+        held_bytes: int | None = None,
     ) -> "FeatureRows":
         """The pair features of some pairs, or the features of their chosen or rejected `response` alone.
 
@@ -50,7 +52,7 @@ class FeatureRows:
             dtype: float32 or float64.
             arrays: Where to compute; NumPy if not given.
             response: "chosen" or "rejected" for one response of longer-response features.
-            held_bytes: Up to this size the rows are copied into memory once.
+            held_bytes: Up to this size the rows are copied into memory once; as `HELD_BYTES` says if not given.
         """
         first, second = feats.states, None
         if feats.chosen_features is not None and feats.rejected_features is not None:
@@ -60,9 +62,12 @@ class FeatureRows:
         tokens = (feats.chosen_length, feats.rejected_length) if feats.per_token and second is not None else None
         kind = np.dtype(dtype)
         rows = cls(first=first, second=second, index=np.asarray(index), dtype=kind, arrays=arrays, tokens=tokens)
-        if len(index) * first.shape[1] * rows.dtype.itemsize > held_bytes:
-            return rows
-        whole = rows.block(0, len(index))
+        size = len(index) * first.shape[1] * rows.dtype.itemsize
+        if size > (HELD_BYTES if held_bytes is None else held_bytes):
+            roomy = held_bytes is None and arrays is None and 3 * size <= free_bytes()
+            if not roomy:
+                return rows
+        whole = rows.whole()
         return cls(first=whole, second=None, index=None, dtype=rows.dtype, arrays=arrays)
 
     @classmethod
@@ -88,6 +93,18 @@ class FeatureRows:
         if self.index is None:
             return self.first[start:stop, :]
         return self._read(self.index[start:stop])
+
+    def whole(self) -> Any:
+        """All rows, in the library that computes, filled block by block: in no more memory than they take."""
+        if self.index is None:
+            return self.first
+        host = FeatureRows(
+            first=self.first, second=self.second, index=self.index, dtype=self.dtype, arrays=None, tokens=self.tokens
+        )
+        found = np.empty((len(self), self.width), dtype=self.dtype)
+        for start, stop in host.blocks(1):
+            found[start:stop] = host.block(start, stop)
+        return found if self.arrays is None else self.arrays(found)
 
     def take(self, places: Int[np.ndarray, " b"]) -> Any:
         """Some rows, by place, in any order."""
