@@ -20,6 +20,8 @@ from prefdyn.trajectory import Trajectory
 
 RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
 """Values of x1/x2 at which the field is told."""
+BETAS = (1e-12, 1e100)
+"""Below, the loss is one number over the whole plane to the digits of a double; above, it leaves their range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,7 @@ def field_study(
         provenance: Where the run came from.
 
     Raises:
-        ConfigError: beta is not above 0, or the two probabilities are no probabilities, or only one is given.
+        ConfigError: beta is not above 0 or not within `BETAS`, or the two probabilities are no probabilities, or only one is given.
         DataError: The run measured no log-probabilities, so it has no path in the plane.
     """
     positive(beta, name="beta")
@@ -141,6 +143,11 @@ def field_study(
         found = plane_bounds(run)
         if ref_chosen is None and np.isfinite([path.ref_chosen, path.ref_rejected]).all():
             ref_chosen, ref_rejected = path.ref_chosen, path.ref_rejected
+    if not BETAS[0] <= beta <= BETAS[1]:
+        raise ConfigError(
+            f"beta is {beta:g}, and the plane can be drawn from {BETAS[0]:g} to {BETAS[1]:g}: beyond, a double holds no "
+            "difference between its points, or not the loss itself; give a beta between them"
+        )
     if ref_chosen is not None and ref_rejected is not None:
         references(ref_chosen, ref_rejected)
     return FieldStudy(
