@@ -129,7 +129,8 @@ def field_study(
         provenance: Where the run came from.
 
     Raises:
-        ConfigError: beta is not above 0 or not within `BETAS`, or the two probabilities are no probabilities, or only one is given.
+        ConfigError: beta is not above 0 or not within `BETAS`, or the two probabilities are no probabilities, or only
+            one is given.
         DataError: The run measured no log-probabilities, so it has no path in the plane.
     """
     positive(beta, name="beta")
@@ -145,8 +146,8 @@ def field_study(
             ref_chosen, ref_rejected = path.ref_chosen, path.ref_rejected
     if not BETAS[0] <= beta <= BETAS[1]:
         raise ConfigError(
-            f"beta is {beta:g}, and the plane can be drawn from {BETAS[0]:g} to {BETAS[1]:g}: beyond, a double holds no "
-            "difference between its points, or not the loss itself; give a beta between them"
+            f"beta is {beta:g}, and the plane can be drawn from {BETAS[0]:g} to {BETAS[1]:g}: beyond, a double holds "
+            "no difference between its points, or not the loss itself; give a beta between them"
         )
     if ref_chosen is not None and ref_rejected is not None:
         references(ref_chosen, ref_rejected)
