@@ -354,6 +354,26 @@ def test_a_saved_dataset_of_splits(tmp_path, split):
     assert texts(load_dataset(f"hf:{tmp_path / 'saved'}{split}")) == (TEXTS[:1] if split == ":test" else TEXTS)
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_several_splits_keep_their_sides(tmp_path, monkeypatch, local):
+    """And ids of both, which may be equal, stay apart."""
+    train, test = (datasets.Dataset.from_list([{**row, "id": str(place)} for place, row in enumerate(rows)])
+                   for rows in (ROWS, ROWS[:1]))  # fmt: skip
+    if local:
+        dataset_dict(train=train, test=test).save_to_disk(str(tmp_path / "saved"))
+    else:
+        monkeypatch.setattr(
+            datasets, "load_dataset", lambda *_, split: [{"train": train, "test": test}[n] for n in split]
+        )
+    data = load_dataset(f"hf:{tmp_path / 'saved' if local else 'o/n'}:train+test")
+    assert texts(data) == [*TEXTS, *TEXTS[:1]]
+    assert data.table["split"].to_pylist() == ["train"] * len(ROWS) + ["held_out"]
+    assert len(set(data.table["id"].to_pylist())) == len(data)
+    if local:
+        with pytest.raises(DataError, match=r"has no split 'tset'; did you mean 'test'"):
+            load_dataset(f"hf:{tmp_path / 'saved'}:train+tset")
+
+
 def test_a_saved_single_dataset(tmp_path):
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
     data = load_dataset(f"hf:{tmp_path / 'saved'}")
@@ -365,8 +385,8 @@ def test_a_saved_single_dataset(tmp_path):
     ("spec", "asked"),
     [
         ("hf:o/n", (("o/n",), {})),
-        ("hf:o/n:test", (("o/n",), {"split": "test"})),
-        ("hf:o/n/c:train[:10%]", (("o/n", "c"), {"split": "train[:10%]"})),
+        ("hf:o/n:test", (("o/n",), {"split": ["test"]})),
+        ("hf:o/n/c:train[:10%]", (("o/n", "c"), {"split": ["train[:10%]"]})),
     ],
 )
 def test_a_hub_spec_is_taken_apart(monkeypatch, spec, asked):
@@ -375,7 +395,7 @@ def test_a_hub_spec_is_taken_apart(monkeypatch, spec, asked):
     def load(*args, **kwargs):
         calls.append((args, kwargs))
         found = datasets.Dataset.from_list(ROWS)
-        return found if kwargs else dataset_dict(train=found, test=found.select([0]))
+        return [found for _ in kwargs["split"]] if kwargs else dataset_dict(train=found, test=found.select([0]))
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert texts(load_dataset(spec)) == TEXTS

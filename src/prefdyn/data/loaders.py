@@ -7,7 +7,7 @@
 | `PATH` | a JSON, CSV or Parquet file, or a folder of them, in TRL's preference format or another known layout |
 | `persona:PATH` | Persona evaluations: a folder of the original files (the file names the group), or one packed file |
 | `hh:PATH` | HH-RLHF dialogues: a file, a folder of files, or a folder of such folders (their names are the groups) |
-| `hf:OWNER/NAME[/CONFIG][:SPLIT]` | a dataset of the Hugging Face hub; the split is `train` unless given |
+| `hf:OWNER/NAME[/CONFIG][:SPLIT]` | of the hub; the split is `train` unless given, and `train+test` reads both |
 | `hf:PATH[:SPLIT]` | a folder that `datasets` saved with `save_to_disk` |
 | `NAME=SPEC` | any of them under a name, which is the group of rows without a group column |
 """
@@ -182,8 +182,8 @@ def _builtin(kind: str | None) -> Part:
 
 
 def _hf(rest: str, group_column: str | None, rejects: Rejects, given: Columns | Rows | None) -> Part:
-    """A dataset of the hub, or one saved to a local folder."""
-    path, split = opened(rest), None
+    """A dataset of the hub, or one saved to a local folder. Of several splits each keeps its side of the data."""
+    path, split = opened(rest), ""
     if not path.exists() and ":" in rest:
         head, _, split = rest.rpartition(":")
         path = opened(head)
@@ -193,24 +193,46 @@ def _hf(rest: str, group_column: str | None, rejects: Rejects, given: Columns | 
         raise DataError(missing(path))
     else:
         where, _, split = rest.partition(":")
-        found = _open_hf(rest, hub=where, split=split or None)
-        split = split if isinstance(found, Mapping) else None
+        found = _open_hf(rest, hub=where, splits=_splits(split))
+    asked = _splits(split)
     if isinstance(found, Mapping):
         names = [str(name) for name in found]
-        asked = split or ("train" if "train" in names else names[0] if len(names) == 1 else "")
-        if asked not in names:
-            what = f"has no split {asked!r}{nearest(asked, names)}" if asked else f"needs one of the splits {names}"
-            raise DataError(f"'hf:{rest}' {what}; write hf:{where}:{names[0]}")
-        found = found[asked]
-    elif split:
+        asked = asked or ("train" if "train" in names else names[0] if len(names) == 1 else "",)
+        for name in asked:
+            if name not in names:
+                what = f"has no split {name!r}{nearest(name, names)}" if name else f"needs one of the splits {names}"
+                raise DataError(f"'hf:{rest}' {what}; write hf:{where}:{names[0]} or hf:{where}:{'+'.join(names)}")
+        parts = {name: found[name] for name in asked}
+    elif isinstance(found, list):
+        parts = dict(zip(asked, found, strict=True))
+    elif asked:
         raise DataError(f"{where} holds one dataset without splits, so :{split} names nothing; write hf:{where}")
-    name = file_name(Path(where))
-    label = f"hf:{written(rest)}"
-    return trl_part(name, [datasets_source(found, label, name, group_column, rejects, given)], given)
+    else:
+        parts = {"": found}
+    stem = file_name(Path(where))
+    if len(parts) == 1:
+        (only,) = parts.values()
+        return trl_part(stem, [datasets_source(only, f"hf:{written(rest)}", stem, group_column, rejects, given)], given)
+    sources = []
+    for name, part in parts.items():
+        label = f"hf:{written(where)}:{name}"
+        source = datasets_source(part, label, f"{stem}/{name}", group_column, rejects, given)
+        sources.append(replace(source, side=name))
+    return trl_part(stem, sources, given)
 
 
-def _open_hf(rest: str, *, local: Path | None = None, hub: str = "", split: str | None = None) -> Any:
-    """What `datasets` makes of it: one dataset, or a mapping from split to dataset."""
+def _splits(text: str) -> tuple[str, ...]:
+    """What `train+test[:10%]` names, each once.
+
+    Example:
+        >>> _splits("train+test[:10%]"), _splits("")
+        (('train', 'test[:10%]'), ())
+    """
+    return tuple(dict.fromkeys(part for part in text.split("+") if part))
+
+
+def _open_hf(rest: str, *, local: Path | None = None, hub: str = "", splits: Sequence[str] = ()) -> Any:
+    """What `datasets` makes of it: one dataset, a list of one per split asked of a hub, or a mapping from split."""
     import datasets
 
     parts = hub.split("/")
@@ -219,7 +241,7 @@ def _open_hf(rest: str, *, local: Path | None = None, hub: str = "", split: str 
     try:
         if local is not None:
             return datasets.load_from_disk(str(local))
-        chosen = {} if split is None else {"split": split}
+        chosen = {"split": list(splits)} if splits else {}
         return datasets.load_dataset("/".join(parts[:2]), *parts[2:], **chosen)  # pyright: ignore[reportCallIssue, reportArgumentType]
     except Exception as error:  # errors of many libraries arrive here; each means that the data is not to be had
         why = " ".join(str(error).split())[:300] or type(error).__name__
