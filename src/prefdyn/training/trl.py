@@ -7,11 +7,13 @@
     trainer.save_trajectory("run")
 
 Nothing is computed twice and nothing is changed: hooks read the log-probabilities that TRL's own forward passes
-return, and groups travel beside the batch. Losses and weights keep their bytes.
+return, and groups travel beside the batch. Losses and weights keep their bytes, unless pairs or groups are weighted:
+then the gradient of each pair counts as much as it was told to (`trl_weights`), or batches are drawn that way.
 """
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,9 +53,11 @@ from prefdyn.training.trl_record import (
     once,
     overall_means,
     trl_metrics,
+    weighted_loss,
 )
 from prefdyn.training.trl_settings import further_versions, model_name, resolved_settings
 from prefdyn.training.trl_versions import require_trl
+from prefdyn.training.trl_weights import PairWeights, Weighting, scale
 from prefdyn.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -104,6 +108,9 @@ class GroupMetrics(_Base):
         group_column: str = "group",
         id_column: str | None = None,
         keep_pairs: bool = True,
+        weight_column: str | None = None,
+        group_weights: Mapping[str, float] | None = None,
+        weighting: Weighting = "loss",
         **rest: Any,
     ) -> None:
         """The trainer that comes next in line, with groups.
@@ -113,11 +120,16 @@ class GroupMetrics(_Base):
             group_column: Column of every dataset that names the pair's group.
             id_column: Column that names the pair; "id" where the training set has one; else rows are numbered.
             keep_pairs: Whether `margins` keeps every pair of every step, at about 100 bytes each.
+            weight_column: Column of the training set with a weight above 0 per pair; "weight" where it has one.
+            group_weights: Factor per group, above 0; 1 for groups that are not named. Only ratios matter, of weights
+                and factors alike: what is minimised is their weighted mean over each update, of all processes.
+            weighting: How: "loss" (the gradient of every pair) or "sampling" (how often it is drawn, with replacement).
+                Evaluation and the metrics of groups are not weighted.
             rest: As that trainer takes them.
 
         Raises:
-            DataError: A dataset lacks a column, or a pair has no group.
-            ConfigError: The pairs are pictures, or a setting splits a pair over processes.
+            DataError: A dataset lacks a column, or a pair has no group or a weight that is not above 0.
+            ConfigError: The pairs are pictures, a setting splits a pair over processes, or cannot be weighted.
         """
         rest = dict(zip(parameter_names(super().__init__, DPOTrainer.__init__, len(args)), args, strict=True)) | rest
         train = rest.get("train_dataset")
@@ -129,6 +141,13 @@ class GroupMetrics(_Base):
         self._keep_pairs = keep_pairs
         for name in ("train_dataset", "eval_dataset"):
             rest[name] = numbered(rest.get(name), name=name, **self._asked)
+        self._weights = PairWeights.of(
+            rest["train_dataset"],
+            column=weight_column,
+            groups=group_weights,
+            by=weighting,
+            names=group_names(rest["train_dataset"], group_column),
+        )
         self._scores, self._window = Scores(), no_pairs()
         """Pairs trained on since the last log: of this process, and of all where they have been gathered."""
         self._evaluated: Scores | None = None
@@ -139,6 +158,8 @@ class GroupMetrics(_Base):
         self._schedule_given = (rest.get("optimizers") or (None, None))[1] is not None
         super().__init__(**rest)
         self._refuse_what_splits_pairs()
+        if self._weights is not None:
+            self._weights.refuse(self.loss_types, self.args.n_gpu, self.args.train_sampling_strategy)
         if self.args.sync_ref_model:  # type: ignore[reportAttributeAccessIssue]
             self._reference = "moving"
         self._score = Score.of(
@@ -151,7 +172,7 @@ class GroupMetrics(_Base):
         if self._score.reason is not None and self.is_world_process_zero():
             warnings.warn(f"losses per group are left out: {self._score.reason}", UserWarning, stacklevel=2)
         # only now, when TRL has scored its references with the plain one
-        self.data_collator = TaggingCollator(collate=self.data_collator, **self._columns)
+        self.data_collator = TaggingCollator(collate=self.data_collator, weights=self._weights, **self._columns)
         self.add_callback(_Watch(self))
 
     # what the run has shown ------------------------------------------------------------------------------------------
@@ -168,6 +189,8 @@ class GroupMetrics(_Base):
         settings = resolved_settings(
             self, objective=self._score.name, reference=self._reference, schedule_given=self._schedule_given
         )
+        if self._weights is not None:
+            settings |= self._weights.settings()
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
         return Trajectory.from_rows(
             self._record.table(settings["learning_rate"], changes=self._reference != "moving"),
@@ -223,9 +246,12 @@ class GroupMetrics(_Base):
             )
         batch = without_tags(inputs)
         seen: list[torch.Tensor] = []
+        weighted = self._weights is not None and self._weights.by == "loss" and self._evaluated is None
 
         def read(module: Any, arguments: Any, output: Any) -> None:
             if getattr(output, "log_probs", None) is not None:
+                if weighted and not seen and output.log_probs.requires_grad:
+                    self._scale(output.log_probs, inputs[TAGS])
                 seen.append(output.log_probs.detach())
 
         reference = None if self.precompute_ref_logps else self.model if self.ref_model is None else self.ref_model
@@ -241,6 +267,28 @@ class GroupMetrics(_Base):
         numbers = pair_numbers(seen, batch, precomputed=self.precompute_ref_logps, ld_alpha=self.ld_alpha)
         scores.add(numbers, inputs[TAGS], self.state.global_step)
         return result
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """TRL's batches of one update; the sum of their weights is taken over all processes."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._weights is not None and self._weights.by == "loss":
+            own = sum(tag[-1] for batch in batches for tag in batch.get(TAGS, ()))
+            told = torch.tensor(own, dtype=torch.float32, device=device)
+            self._weights.in_step = float(self.accelerator.reduce(told, reduction="sum"))  # type: ignore[reportArgumentType]
+        return batches, items
+
+    def _scale(self, log_probs: torch.Tensor, tags: Any) -> None:
+        """The mean that TRL takes of this batch becomes its share of the weighted mean over the whole update."""
+        assert self._weights is not None
+        batches = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+        scale(log_probs, [tag[-1] for tag in tags], len(tags) * batches / self._weights.in_step)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self._weights is not None and self._weights.by == "sampling":
+            data = self.train_dataset if train_dataset is None else train_dataset
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return self._weights.sampler(data, self._columns["group_column"], seed)
+        return super()._get_train_sampler(train_dataset)
 
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
         """TRL's, of the batch without what names its pairs."""
@@ -336,7 +384,10 @@ class GroupMetrics(_Base):
         # columns that are in no signature are dropped before the collator sees them
         super()._set_signature_columns_if_needed()
         signature: list[str] = self._signature_columns or []
-        self._signature_columns = list(dict.fromkeys([*signature, ROW, *filter(None, self._columns.values())]))
+        weight = None if self._weights is None else self._weights.column
+        self._signature_columns = list(
+            dict.fromkeys([*signature, ROW, *filter(None, [*self._columns.values(), weight])])
+        )
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         # TRL would score them once more, and then stop at a second column of the same name
@@ -394,7 +445,11 @@ class GroupMetrics(_Base):
         self._record.add_rows(middle(scored), "train", scored, self._score)
         if self._keep_pairs:
             self._record.add_pairs("train", "train", scored, self._score)
-        return self._by_group(scored, None)
+        found = self._by_group(scored, None)
+        if self._weights is not None and self._weights.by == "loss":
+            loss = weighted_loss(scored, self._score)
+            found |= {} if loss is None else {"weighted_loss": loss}
+        return found
 
     def _by_group(self, scored: pa.Table, prefix: str | None) -> dict[str, float]:
         start = "" if prefix is None else f"{prefix}_"

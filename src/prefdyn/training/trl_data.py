@@ -16,11 +16,12 @@ from prefdyn.errors import DataError, ModelError
 from prefdyn.models.score import TOKENS_DIGEST
 from prefdyn.models.token_pairs import pair_digest
 from prefdyn.training.trl_record import SCORED, VALUES
+from prefdyn.training.trl_weights import PairWeights
 
 ROW = "prefdyn_row"
 """Column that numbers the rows of every dataset, so that no pair is counted twice."""
 TAGS = "prefdyn_pairs"
-"""Key of a batch that holds (row, id, group) of its pairs, on the host."""
+"""Key of a batch that holds (row, id, group, weight) of its pairs, on the host."""
 
 
 def numbered(data: Any, *, name: str, group_column: str, id_column: str | None) -> Any:
@@ -117,14 +118,15 @@ class TaggingCollator:
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
     group_column: str
     id_column: str | None
+    weights: PairWeights | None = None
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """The batch, and (row, id, group) of each of its pairs under `TAGS`."""
+        """The batch, and (row, id, group, weight) of each of its pairs under `TAGS`."""
         batch = self.collate(examples)
         batch[TAGS] = [self._tag(example) for example in examples]
         return batch
 
-    def _tag(self, example: Mapping[str, Any]) -> tuple[int, str | None, str]:
+    def _tag(self, example: Mapping[str, Any]) -> tuple[int, str | None, str, float]:
         group = example.get(self.group_column)
         if not isinstance(group, str | int | float):
             raise DataError(
@@ -134,7 +136,8 @@ class TaggingCollator:
         name = None if self.id_column is None else example.get(self.id_column)
         if name is None and row >= 0:
             name = row
-        return row, None if name is None else str(name), str(group)
+        weight = 1.0 if self.weights is None else self.weights.one(example, str(group))
+        return row, None if name is None else str(name), str(group), weight
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,8 +158,8 @@ class Scores:
     def gathered(self) -> pa.Table:
         """The pairs of all processes, rank by rank, and none are left here. Every process has to call it."""
         numbers = torch.cat(self.numbers, dim=1).double().cpu().numpy() if self.numbers else np.zeros((len(VALUES), 0))
-        rows, ids, groups = ([tag[place] for tag in self.tags] for place in range(3))
-        columns: dict[str, Any] = {"step": self.steps, "row": rows, "id": ids, "group": groups}
+        rows, ids, groups, weights = ([tag[place] for tag in self.tags] for place in range(4))
+        columns: dict[str, Any] = {"step": self.steps, "row": rows, "id": ids, "group": groups, "weight": weights}
         own = pa.table(columns | dict(zip(VALUES, numbers, strict=True)), schema=SCORED)
         self.numbers, self.steps, self.tags = [], [], []
         return pa.concat_tables(gather_object([own])).combine_chunks()

@@ -38,7 +38,7 @@ VALUES = (
 tokens of the chosen one that have a log-probability (all but the first token of a sequence)."""
 
 SCORED = pa.schema(
-    [("step", pa.int64()), ("row", pa.int64()), ("id", pa.string()), ("group", pa.string())]
+    [("step", pa.int64()), ("row", pa.int64()), ("id", pa.string()), ("group", pa.string()), ("weight", pa.float64())]
     + [(name, pa.float64()) for name in VALUES]
 )
 """`step`: updates made before the pair was scored. `row`: row of its dataset; -1 where the dataset streams."""
@@ -182,6 +182,17 @@ def group_means(scored: pa.Table, score: Score) -> dict[str, dict[str, Any]]:
     }
 
 
+def weighted_loss(scored: pa.Table, score: Score) -> float | None:
+    """The mean over updates of each one's weighted mean; None where the loss of a pair cannot be told by itself."""
+    if score.terms is None or any(each.reads == "log_probs" for _, each in score.terms):
+        return None
+    pairs, weights = _Pairs(scored, score), scored["weight"].to_numpy()
+    losses = sum(part * each.loss(pairs.token_margin if each.per_token else pairs.summed_margin)
+                 for part, each in score.terms)  # fmt: skip
+    _, steps = np.unique(scored["step"].to_numpy(), return_inverse=True)
+    return float(np.mean(np.bincount(steps, weights=weights * losses) / np.bincount(steps, weights=weights)))
+
+
 def overall_means(scored: pa.Table, score: Score) -> dict[str, Any]:
     """The same over all pairs."""
     place = scored.schema.get_field_index("group")
@@ -312,6 +323,8 @@ class Record:
         if not all((folder / name).is_file() for name in _FILES.values()):
             return None
         rows, pairs, window = (pq.read_table(folder / _FILES[name]) for name in ("rows", "pairs", "window"))
+        if "weight" not in window.column_names:  # written before there were weights
+            window = window.append_column("weight", pa.array(np.ones(len(window)))).select(SCORED.names)
         groups = json.loads(rows.schema.metadata[b"groups"])
         record = cls(groups=dict.fromkeys(groups), pairs=[pairs] if len(pairs) else [])
         record.rows = {(row["step"], row["split"], row["group"]): row for row in rows.to_pylist()}
