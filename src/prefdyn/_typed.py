@@ -10,6 +10,8 @@ from prefdyn.errors import ConfigError
 _LARGEST = 2**53
 _QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?:,|$)')
 
+_FACTOR = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,="]+?))\s*=([^,=]+)(?:,|$)')
+
 Read = Callable[[str, str], Any]
 """A reader: the text, and the flag that it stands after."""
 
@@ -61,6 +63,26 @@ def answer_pair(text: str, flag: str) -> tuple[str, str]:
     if len(parts) != 2 or not all(part.strip() for part in parts):
         raise ConfigError(f"{flag} {shown(text)} must be two words with a comma between, such as {flag} Yes,No")
     return parts[0], parts[1]
+
+
+def factors(text: str, flag: str) -> dict[str, float]:
+    """Numbers by name, as `a=2,"b, c"=0.5`.
+
+    Example:
+        >>> factors('a=2, "b, c"=0.5', "--group-weights")
+        {'a': 2.0, 'b, c': 0.5}
+    """
+    found, at = {}, 0
+    while at < len(text):
+        part = _FACTOR.match(text, at)
+        if part is None:
+            raise ConfigError(f"{flag} {shown(text)} must be names with numbers, such as {flag} a=2,b=0.5")
+        name = part[2].strip() if part[1] is None else part[1].replace('""', '"')
+        if name in found:
+            raise ConfigError(f"{flag} {shown(text)} names {shown(name)} twice")
+        found[name] = number(part[3].strip(), flag)
+        at = part.end()
+    return found
 
 
 def rate(text: str, flag: str) -> float | Literal["auto"]:

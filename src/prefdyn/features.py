@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prefdyn._arrays import finite
+from prefdyn.data.codes import factors
 from prefdyn.errors import DataError
 from prefdyn.maths.kernel import PairKernel, answer_coordinates
 from prefdyn.provenance import Provenance
@@ -261,6 +262,15 @@ class FeatureSet:
     def with_held_out(self, held_out: Bool[np.ndarray, " n"]) -> "FeatureSet":
         """The same features under another split."""
         return replace(self, held_out=np.asarray(held_out, dtype=bool))
+
+    def weighted(self, groups: Mapping[str, float]) -> "FeatureSet":
+        """The same features, the weights of these groups multiplied by a factor each.
+
+        Raises:
+            DataError: A group is unknown.
+            ConfigError: A factor is not above 0.
+        """
+        return replace(self, weight=self.weight * factors(self.groups, groups)[self.group])
 
     def averaged(self) -> "FeatureSet":
         """The same pairs as an objective sees them that averages log-ratios over tokens, such as TRL's `ipo`.

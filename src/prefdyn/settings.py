@@ -103,6 +103,10 @@ class Source(Settings):
     groups: Annotated[
         str | None, Flag("Only these groups: a,b,c; a name with a comma in double quotes.", lists=True)
     ] = None
+    group_weights: Annotated[
+        Mapping[str, float] | None,
+        Flag("What pairs of a group count in training: a=2,b=0.5; 1 for the others.", typed=str, read=_typed.factors),
+    ] = None
     limit: Annotated[int | None, Flag("At most this many pairs per group (a seeded sample).", least=1)] = None
     group_column: Annotated[str | None, Flag("Column that holds the group.")] = None
     columns: Annotated[

@@ -47,7 +47,7 @@ def test_what_is_shown_is_what_is_declared(name):
 @pytest.mark.parametrize("name", ["audit", "simulate", "bounds", "train"])
 def test_with_features_every_flag_of_reading_is_refused(prefdyn, name):
     """Whatever says which pairs are read, or how: on the command line even where it says the default."""
-    allowed = {"audit": {"split"}, "train": {"device"}}.get(name, set())
+    allowed = {"group_weights"} | {"audit": {"split"}, "train": {"device"}}.get(name, set())
     reading = {*Source.flags(), *Extraction.flags(), "model", "untrained_twin", "exact"}
     tried = [entry for entry in own(name) if entry.name in reading - allowed]
     assert len(tried) > 14

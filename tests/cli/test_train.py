@@ -13,6 +13,32 @@ SOME = ("--groups", "likes company,keeps promises", "--limit", 12)
 QUICK = (*SOME, "--tune", "full", "--learning-rate", "3e-4", "--batch-size", 8, "--steps", 3)
 
 
+def test_weights_of_groups_are_those_of_the_rows(prefdyn, tmp_path):
+    """As typed, in the data, and on features that were extracted without."""
+    rows = [pair(at) | {"group": "ab"[at % 2], "weight": 1.0} for at in range(12)]
+    write_rows(tmp_path / "plain.jsonl", rows)
+    write_rows(tmp_path / "own.jsonl", [row | {"weight": 3.0 if row["group"] == "a" else 0.5} for row in rows])
+    options = ("--tune", "last-layer", "--steps", 5, "--learning-rate", 0.5)
+    weights = ("--group-weights", "a=3,b=0.5")
+    assert prefdyn("extract", "--data", "plain.jsonl", "--out", "features").code == 0
+    runs = {
+        "typed": ("--data", "plain.jsonl", *weights),
+        "rows": ("--data", "own.jsonl"),
+        "plain": ("--data", "plain.jsonl"),
+        "stored": ("--features", "features", *weights),
+    }
+    for name, given in runs.items():
+        answer = prefdyn("train", *given, *options, "--out", name)
+        assert answer.code == 0, answer.err
+    typed, rows, plain, stored = ((tmp_path / name / "steps.csv").read_text() for name in runs)
+    assert typed == rows == stored
+    assert typed != plain
+    answer = prefdyn("train", "--data", "plain.jsonl", "--group-weights", "c=2")
+    assert (answer.code, answer.last_line) == (1, "prefdyn: group weights name 'c', which is no group; known: a, b")
+    assert "a=2,b=0.5" in prefdyn("train", "--group-weights", "a").last_line
+    assert "names 'a' twice" in prefdyn("train", "--group-weights", "a=1,a=2").last_line
+
+
 def test_train_writes_a_folder_that_everything_else_reads(prefdyn, tmp_path):
     answer = prefdyn("train", *QUICK, "--out", "run", "--checkpoint-every", 2)
     assert answer.code == 0, answer.err

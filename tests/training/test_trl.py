@@ -105,7 +105,8 @@ def make(kind: Any, model: Any, out: Path, train: Any, held_out: Any = None, **o
     """A trainer of a few quick steps; options that are no arguments of a trainer are settings."""
     from trl import DPOConfig
 
-    own = ("group_column", "id_column", "keep_pairs", "peft_config", "ref_model", "callbacks", "data_collator")
+    own = ("group_column", "id_column", "keep_pairs", "peft_config", "ref_model", "callbacks", "data_collator",
+           "weight_column", "group_weights", "weighting")  # fmt: skip
     arguments = {name: options.pop(name) for name in own if name in options}
     settings = {
         "per_device_train_batch_size": 4,
@@ -213,6 +214,10 @@ WAYS: dict[str, Callable[[], dict[str, Any]]] = {
     "checkpointed": lambda: {"gradient_checkpointing": True},
     "workers": lambda: {"dataloader_num_workers": 1},
 }
+RANKED = {name: WAYS[name] for name in ("full", "lora")} | {
+    "weighted": lambda: {"group_weights": {"group 0": 3.0, "group 1": 0.5}},
+}
+"""Ways that two processes are tried in; of the last, arguments of ours."""
 
 
 QUICK = ("full", "lora, precomputed", "accumulated")
@@ -862,6 +867,129 @@ def test_names_of_arguments_that_come_unnamed():
         parameter_names(starred, plain, 3)
 
 
+# weights -------------------------------------------------------------------------------------------------------------
+
+
+def after(trainer: Any) -> torch.Tensor:
+    """All weights of a model, in a row, once it is trained."""
+    trainer.train()
+    return torch.cat([each.detach().flatten().double() for each in trainer.model.parameters()])
+
+
+PLAIN = {"optim": "sgd", "lr_scheduler_type": "constant", "max_steps": 3, "learning_rate": 0.5, "max_grad_norm": 0.0}
+
+
+@pytest.mark.filterwarnings("ignore:losses per group are left out")
+@pytest.mark.parametrize("losses", [["sigmoid"], ["ipo"], ["apo_zero"]])
+def test_a_weight_of_two_is_a_pair_twice(losses, folder, tmp_path):
+    """Up to float32: batches of 4 weighted rows against 7 rows, of which some are the same."""
+    rows = pairs(4)
+    weighted = [row | {"weight": weight} for row, weight in zip(rows, (4.0, 2.0, 6.0, 2.0), strict=True)]
+    repeated = [row for row, count in zip(rows, (2, 1, 3, 1), strict=True) for _ in range(count)]
+    options = PLAIN | {"loss_type": losses}
+    start = after(make(plug_in(), folder, tmp_path / "a", as_set(rows), **(options | {"learning_rate": 0.0})))
+    plain, ours, twice = (
+        after(
+            make(
+                plug_in(),
+                folder,
+                tmp_path / str(len(each)),
+                as_set(each),
+                per_device_train_batch_size=len(each),
+                **options,
+            )
+        )
+        for each in (rows, weighted, repeated)
+    )
+    assert (ours - twice).norm() < 1e-4 * (twice - start).norm()
+    assert (ours - plain).norm() > 0.05 * (twice - start).norm()  # control: they do count
+
+
+def test_weights_are_of_the_whole_update(folder, tmp_path):
+    """Five rows in batches of 2, 2 and 1 count as five in one batch: TRL's own mean of means would not."""
+    rows = [row | {"weight": 1.0 + at} for at, row in enumerate(pairs(5))]
+    parts = PLAIN | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "max_steps": 2}
+    whole = PLAIN | {"per_device_train_batch_size": 5, "max_steps": 2}
+    start = after(make(plug_in(), folder, tmp_path / "a", as_set(rows), **(whole | {"learning_rate": 0.0})))
+    one = make(plug_in(), folder, tmp_path / "b", as_set(rows), **whole)
+    several = make(plug_in(), folder, tmp_path / "c", as_set(rows), **parts)
+    first, second = after(one), after(several)
+    assert (first - second).norm() < 1e-4 * (first - start).norm()
+    for trainer in (one, several):
+        told, scored = logs(trainer), trainer.margins().to_pandas()
+        weight = {f"pair-0-{at}": 1.0 + at for at in range(5)}
+        for step in (0, 1):
+            part = scored[scored["step"] == step]
+            losses = -np.log(1 / (1 + np.exp(-part["margin"].to_numpy())))
+            mean = np.average(losses, weights=[weight[name] for name in part["id"]])
+            assert told[step]["weighted_loss"] == pytest.approx(mean, abs=1e-6)
+
+
+def test_factors_of_groups_and_a_column_multiply(folder, tmp_path):
+    rows = pairs(5)
+    factors = {"group 0": 2.0, "group 2": 3.0}
+    column = [row | {"weight": 0.5 * factors.get(row["group"], 1.0)} for row in rows]
+    options = PLAIN | {"per_device_train_batch_size": 5, "max_steps": 1}
+    by_column = after(make(plug_in(), folder, tmp_path / "a", as_set(column), **options))
+    trainer = make(plug_in(), folder, tmp_path / "b", as_set([row | {"weight": 0.5} for row in rows]),
+                   group_weights=factors, **options)  # fmt: skip
+    assert torch.equal(by_column, after(trainer))
+    assert trainer.trajectory().settings["group_weights"] == factors
+    assert trainer.trajectory().settings["weighting"] == "loss"
+
+
+def test_equal_weights_keep_the_bytes(folder, tmp_path):
+    rows = pairs(6)
+    plain = make(plug_in(), folder, tmp_path / "a", as_set(rows))
+    equal = make(plug_in(), folder, tmp_path / "b", as_set([row | {"weight": 2.0} for row in rows]),
+                 group_weights=dict.fromkeys(["group 0", "group 1", "group 2"], 3.0))  # fmt: skip
+    plain.train()
+    equal.train()
+    assert weights(plain) == weights(equal)
+    assert not any("weighted_loss" in row for row in logs(equal))
+
+
+def test_batches_are_drawn_by_weight(folder, tmp_path):
+    rows = [row | {"weight": 1e-9 if at % 5 else 1.0} for at, row in enumerate(pairs(20))]
+    trainer = make(plug_in(), folder, tmp_path, as_set(rows), weighting="sampling", save_strategy="steps", save_steps=3,
+                   max_steps=6)  # fmt: skip
+    trainer.train()
+    drawn = trainer.margins().to_pandas()
+    assert set(drawn["group"]) == {"group 0"}
+    assert len(set(drawn["id"])) == 4
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    again = trainer.margins().to_pandas()
+    assert again["id"].tolist() == drawn["id"].tolist()
+
+
+def test_rows_are_drawn_in_proportion():
+    from prefdyn.training.trl_weights import WeightedSampler
+
+    sampler = WeightedSampler(np.repeat([1.0, 3.0], 2000), seed=0)
+    first = list(sampler)
+    assert np.mean(np.array(first) >= 2000) == pytest.approx(0.75, abs=0.03)  # 4 standard errors
+    assert first == list(sampler)
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"group_weights": {"grop 1": 2}}, ConfigError, "'grop 1', which is no group; did you mean 'group 1'"),
+        ({"group_weights": {"group 1": 0}}, ConfigError, r"group_weights\['group 1'\] is 0; give a number above 0"),
+        ({"weight_column": "wieght"}, DataError, "no column 'wieght'; did you mean 'weight'"),
+        ({"weight_column": "odd"}, DataError, "row 1 of train_dataset has -1.0 in the column 'odd'"),
+        ({"weighting": "both", "group_weights": {"group 1": 2}}, ConfigError, "weighting 'both' is unknown"),
+        ({"group_weights": {"group 1": 2}, "loss_type": ["aot"]}, ConfigError, "'aot' sorts the pairs of a batch"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(options, kind, says, folder, tmp_path):
+    rows = [row | {"weight": 1.0 + at, "odd": 1.0 - 2 * at} for at, row in enumerate(pairs(5))]
+    with pytest.raises(kind, match=says):
+        make(plug_in(), folder, tmp_path, as_set(rows), **options)
+
+
 # several processes ---------------------------------------------------------------------------------------------------
 
 
@@ -887,7 +1015,7 @@ def ranked(start: list[str], folder: Path, out: Path, per_process: int, way: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["full", "lora"])
+@pytest.mark.parametrize("way", RANKED)
 def test_two_processes_show_what_one_shows(way, folder, tmp_path):
     one = ranked([], folder, tmp_path / "one", 4, way)
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--nnodes=1", "--standalone"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import datasets
 
-from tests.training.test_trl import BETA, WAYS, as_set, logs, pairs, plug_in
+from tests.training.test_trl import BETA, RANKED, as_set, logs, pairs, plug_in
 
 
 def main(model: str, out: Path, per_process: int, way: str) -> None:
@@ -29,7 +29,7 @@ def main(model: str, out: Path, per_process: int, way: str) -> None:
         save_strategy="steps", save_steps=3, report_to="none", use_cpu=True, bf16=False, disable_tqdm=True,
         gradient_checkpointing=False, dataloader_pin_memory=False,
     )  # fmt: skip
-    options = WAYS[way]()
+    options = RANKED[way]()
     trainer = plug_in()(
         model=model,
         args=args,

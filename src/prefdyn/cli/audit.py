@@ -65,7 +65,7 @@ def run(
     common.check_embedding(embedding)
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
-            feats, texts = common.stored_features(features, given, but=("split",))
+            feats, texts = common.stored_features(features, source, given, but=("split",))
             audited = audit(feats, texts=texts, **settings)
         else:
             pairs = common.dataset(source, seed=seed)

@@ -35,21 +35,25 @@ def check_embedding(method: str) -> None:
 
 
 def stored_features(
-    folder: Path, given: Given, *, texts: bool = True, but: Sequence[str] = ()
+    folder: Path, source: Source, given: Given, *, texts: bool = True, but: Sequence[str] = ()
 ) -> tuple[FeatureSet, PreferenceDataset | None]:
     """Features that `extract` wrote, and the texts beside them if wanted.
 
     Args:
         folder: Where they are.
+        source: Of which the weights of groups are kept.
         given: The flags of the command; those that say what is read and how mean nothing now.
         texts: Whether the texts are wanted.
         but: Flags of reading that mean something all the same.
     """
     for name in ("model", *Source.flags(), *Extraction.flags(), "untrained_twin", "exact"):
-        if name not in but and given.said(name):
+        if name not in (*but, "group_weights") and given.said(name):
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} cannot be used with --features; use it with `prefdyn extract` instead")
-    return load_features(folder), load_dataset_beside(folder) if texts else None
+    feats = load_features(folder)
+    if source.group_weights is not None:
+        feats = feats.weighted(source.group_weights)
+    return feats, load_dataset_beside(folder) if texts else None
 
 
 def stored_run(folder: Path) -> tuple[Trajectory, Provenance]:
@@ -76,7 +80,8 @@ def dataset(source: Source, *, seed: int) -> PreferenceDataset:
     )
     if source.groups is not None:
         pairs = pairs.select(group_names(source.groups, pairs.groups))
-    return pairs if source.limit is None else pairs.sample(source.limit, seed=seed)
+    pairs = pairs if source.limit is None else pairs.sample(source.limit, seed=seed)
+    return pairs if source.group_weights is None else pairs.weighted(source.group_weights)
 
 
 def split_dataset(source: Source, *, seed: int) -> PreferenceDataset:
@@ -89,7 +94,7 @@ def features(
 ) -> FeatureSet:
     """Features that `extract` wrote, or those of the data under the model."""
     if folder is not None:
-        return stored_features(folder, given, texts=False)[0]
+        return stored_features(folder, source, given, texts=False)[0]
     from prefdyn.models.extract import extract  # a framework, which stored features do not need
 
     return extract(split_dataset(source, seed=seed), model, reading=reading)

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from prefdyn.cli import options as o
-from prefdyn.cli.command import Given
+from prefdyn.cli.command import Given, Only
 from prefdyn.settings import Flag, Reading, Source
 
 NAME = "score"
@@ -23,7 +23,9 @@ accelerate launch -m prefdyn score --data hf:OWNER/NAME --model meta-llama/Llama
 
 def run(
     given: Given,
-    source: Source = Source(),
+    source: Annotated[
+        Source, Only("data", "groups", "limit", "group_column", "columns", "template", "skip_bad_rows", "split")
+    ] = Source(),
     model: o.Model = "builtin",
     out: o.Out = None,
     reading: Reading = Reading(eos=True),

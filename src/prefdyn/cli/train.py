@@ -68,7 +68,7 @@ def run(
     from prefdyn.training.train import keeping, run_training
 
     if features is not None:
-        pairs, _ = common.stored_features(features, given, texts=False, but=("device",))
+        pairs, _ = common.stored_features(features, source, given, texts=False, but=("device",))
     else:
         pairs = common.split_dataset(source, seed=seed)
     with contextlib.ExitStack() as stack:

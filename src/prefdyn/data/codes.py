@@ -1,10 +1,14 @@
 """Integer codes of repeated text: equal codes mean equal texts, so that the rest is arithmetic on small arrays."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int
+from jaxtyping import Float, Int
+
+from prefdyn._checks import nearest, positive
+from prefdyn.errors import DataError
 
 
 def encode(column: pa.ChunkedArray) -> tuple[Int[np.ndarray, " n"], list[str]]:
@@ -23,6 +27,24 @@ def encode(column: pa.ChunkedArray) -> tuple[Int[np.ndarray, " n"], list[str]]:
     encoded = column.dictionary_encode().unify_dictionaries()
     code = np.concatenate([np.asarray(chunk.indices, dtype=np.int64) for chunk in encoded.chunks])
     return code, encoded.chunk(0).dictionary.to_pylist()
+
+
+def factors(groups: Sequence[str], given: Mapping[str, float]) -> Float[np.ndarray, " groups"]:
+    """A factor above 0 for every group, 1 where none is given.
+
+    Raises:
+        DataError: A name is no group.
+        ConfigError: A factor is not above 0.
+
+    Example:
+        >>> factors(["a", "b"], {"b": 2.5}).tolist()
+        [1.0, 2.5]
+    """
+    for name, value in given.items():
+        if name not in groups:
+            raise DataError(f"group weights name {name!r}, which is no group{nearest(name, groups)}")
+        positive(value, name=f"the weight of group {name!r}", fix="give a number above 0, or leave its pairs out")
+    return np.array([float(given.get(name, 1.0)) for name in groups])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from prefdyn._checks import at_least, nearest
 from prefdyn._random import stream
 from prefdyn._shape import listed
 from prefdyn.data.clusters import Clusters
-from prefdyn.data.codes import encode
+from prefdyn.data.codes import encode, factors
 from prefdyn.data.split import held_out_mask
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.provenance import content_hash
@@ -296,6 +296,16 @@ class PreferenceDataset:
             chosen = rows if len(rows) <= per_group else stream(seed, "sample", name).permutation(rows)[:per_group]
             keep[chosen] = True
         return replace(self, table=self.table.filter(pa.array(keep)))
+
+    def weighted(self, groups: Mapping[str, float]) -> "PreferenceDataset":
+        """The same pairs, the weights of these groups multiplied by a factor each.
+
+        Raises:
+            DataError: A group is unknown.
+            ConfigError: A factor is not above 0.
+        """
+        group, names = encode(self.table["group"])
+        return self._with("weight", pa.array(factors(names, groups)[group] * np.asarray(self.table["weight"])))
 
     def flipped(self, groups: Iterable[str] | None = None) -> "PreferenceDataset":
         """Chosen and rejected swapped, everywhere or in these groups.

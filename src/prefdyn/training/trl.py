@@ -57,7 +57,7 @@ from prefdyn.training.trl_record import (
 )
 from prefdyn.training.trl_settings import further_versions, model_name, resolved_settings
 from prefdyn.training.trl_versions import require_trl
-from prefdyn.training.trl_weights import PairWeights, Weighting, scale
+from prefdyn.training.trl_weights import PairWeights, scale
 from prefdyn.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class GroupMetrics(_Base):
         keep_pairs: bool = True,
         weight_column: str | None = None,
         group_weights: Mapping[str, float] | None = None,
-        weighting: Weighting = "loss",
+        weighting: str = "loss",
         **rest: Any,
     ) -> None:
         """The trainer that comes next in line, with groups.

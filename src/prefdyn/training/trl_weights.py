@@ -7,7 +7,7 @@ large. No loss is written anew, and one that mixes pairs is refused.
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch.utils.data import Sampler
 from prefdyn._checks import nearest, one_of
 from prefdyn.errors import ConfigError, DataError
 
-Weighting = Literal["loss", "sampling"]
 _MIXES = frozenset({"aot", "aot_unpaired"})
 """Losses that sort the pairs of a batch, so that none has a share of its own."""
 
@@ -27,13 +26,13 @@ class PairWeights:
 
     column: str | None
     groups: Mapping[str, float]
-    by: Weighting
+    by: str
     in_step: float = field(default=0.0)
     """Sum of the weights of the pairs of the update at hand, over all batches and processes."""
 
     @classmethod
     def of(
-        cls, data: Any, *, column: str | None, groups: Mapping[str, float] | None, by: Weighting, names: Sequence[str]
+        cls, data: Any, *, column: str | None, groups: Mapping[str, float] | None, by: str, names: Sequence[str]
     ) -> "PairWeights | None":
         """What a trainer was given; None where every pair counts the same.
 
