@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefdyn.diagnostics.prioritization import prioritization
     from prefdyn.diagnostics.separation import separation
     from prefdyn.diagnostics.wording import wording
+    from prefdyn.dynamics.adjoint import sensitivity
     from prefdyn.dynamics.compare import compare
     from prefdyn.dynamics.descent import descent
     from prefdyn.dynamics.flow import flow
@@ -54,6 +55,7 @@ __all__ = [
     "prioritization",
     "run_recipe",
     "score",
+    "sensitivity",
     "separation",
     "train",
     "wording",
@@ -79,6 +81,7 @@ _HOMES = {
     "prioritization": "prefdyn.diagnostics.prioritization",
     "run_recipe": "prefdyn.experiments.reproduce",
     "score": "prefdyn.models.score",
+    "sensitivity": "prefdyn.dynamics.adjoint",
     "separation": "prefdyn.diagnostics.separation",
     "train": "prefdyn.training.train",
     "wording": "prefdyn.diagnostics.wording",

@@ -156,7 +156,7 @@ class _Going:
         self.state = route.start(len(started))
         self.reference = None
         if any(getattr(each.run.optimizer, "weight_decay", 0.0) for each in started):
-            self.reference = _reference(route, head)
+            self.reference = reference_state(route, head)
         self.pieces: list[tuple[slice, Any, tuple[Any, ...]]] = []
         for start, stop_at in _stretches([each.run.optimizer for each in self.started]):
             optimizer = self.started[start].run.optimizer
@@ -311,7 +311,12 @@ def _pick(values: Any, places: Sequence[int], put: Arrays) -> Any:
     return array_namespace(values).take(values, put(np.array(places, dtype=np.int64)), axis=0)
 
 
-def _reference(route: Route, head: np.ndarray | None) -> Any:
+def reference_state(route: Route, head: np.ndarray | None) -> Any:
+    """Reference head rows as a state of the route, which weight decay pulls towards 0 with the change.
+
+    Raises:
+        ConfigError: The features carry no head rows.
+    """
     reference = getattr(route, "reference", None)
     if reference is None or head is None:
         raise ConfigError(

@@ -259,7 +259,7 @@ class _Solver:
         pairs = self.pairs if len(index) == len(self.pairs) else self.pairs.rows(index)
         sft = one.objective.reads == "log_probs"
         batch = None if one.batch_size == "full" else int(one.batch_size)
-        name = self._route(one, pairs, len(places), batch, sft=sft)
+        name = self._route(one, pairs, len(places))
         members = [[place for place, first in enumerate(same_as) if first == solved] for solved in places]
         runs = [
             Run(
@@ -310,27 +310,38 @@ class _Solver:
         inside = self._mask(groups)[index]
         return pairs if inside.all() else pairs.rows(np.flatnonzero(inside))
 
-    def _route(self, one: Setting, pairs: Pairs, runs: int, batch: int | None, *, sft: bool) -> str:
-        """The route asked for if it is exact for these runs, else an error; or the cheapest."""
-        linear = bool(one.optimizer.linear) and not sft
-        exact_off_rows = not sft and (linear or one.optimizer.name == "sgd")
-        if self.route == "auto":
-            streamed = len(pairs) * self._width * self.dtype.itemsize > HELD_BYTES
-            chosen = cheapest(
-                pairs,
-                self._width,
-                linear=linear,
-                runs=runs,
-                steps=self.steps,
-                batch=batch,
-                itemsize=self.dtype.itemsize,
-                streamed=streamed,
-            )
-            return "weights" if chosen == "rows" and exact_off_rows else chosen
-        if self.route != "rows" and not linear and not (self.route == "weights" and exact_off_rows):
-            what = "SFT" if sft else optimizer_name(one.optimizer)
-            raise ConfigError(f"route {self.route!r} is not exact for {what}; use route 'rows' or 'auto'")
-        return self.route
+    def _route(self, one: Setting, pairs: Pairs, runs: int) -> str:
+        return route_for(one, pairs, self._width, asked=self.route, runs=runs, steps=self.steps, dtype=self.dtype)
+
+
+def route_for(
+    one: Setting, pairs: Pairs, width: int, *, asked: str = "auto", runs: int, steps: int, dtype: np.dtype
+) -> str:
+    """The route asked for if it is exact for runs of this kind, or the cheapest.
+
+    Raises:
+        ConfigError: The route is unknown, or not exact for the optimizer or the objective.
+    """
+    sft = one.objective.reads == "log_probs"
+    linear = bool(one.optimizer.linear) and not sft
+    exact_off_rows = not sft and (linear or one.optimizer.name == "sgd")
+    if asked == "auto":
+        chosen = cheapest(
+            pairs,
+            width,
+            linear=linear,
+            runs=runs,
+            steps=steps,
+            batch=None if one.batch_size == "full" else int(one.batch_size),
+            itemsize=dtype.itemsize,
+            streamed=len(pairs) * width * dtype.itemsize > HELD_BYTES,
+        )
+        return "weights" if chosen == "rows" and exact_off_rows else chosen
+    one_of(asked, ROUTES, name="route")
+    if asked != "rows" and not linear and not (asked == "weights" and exact_off_rows):
+        what = "SFT" if sft else optimizer_name(one.optimizer)
+        raise ConfigError(f"route {asked!r} is not exact for {what}; use route 'rows' or 'auto'")
+    return asked
 
 
 def _within(outcome: Outcome, own: Pairs, solved: Pairs) -> Outcome:
