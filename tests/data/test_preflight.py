@@ -79,6 +79,24 @@ def test_long_responses_are_not_compared_for_their_spelling():
     assert "spelling" not in found
 
 
+def test_preferences_that_go_round():
+    """A ring of three, over two groups; a chain is none, and a pair with its mirror is told as a conflict."""
+
+    def over(prompt, better, worse, group="g"):
+        return {"prompt": prompt, "chosen": better, "rejected": worse, "group": group}
+
+    ring = [over("p", "a", "b"), over("p", "b", "c", "h"), over("p", "c", "a"), over("p", "c", "d")]
+    chain = [over("q", "a", "b"), over("q", "b", "c"), over("q", "a", "c")]
+    mirror = [over("r", "a", "b"), over("r", "b", "a")]
+    elsewhere = [over("s", "c", "a"), over("t", "a", "b"), over("u", "b", "c")]  # other prompts
+    found = {each.code: each for each in preflight(PreferenceDataset.from_rows(ring + chain + mirror + elsewhere))}
+    assert len(found["ring"].pairs) == 3
+    assert found["ring"].severity == "problem"
+    assert found["ring"].says.startswith("3 pairs go round in a ring for 1 prompt")
+    assert found["conflict"].count == 2
+    assert "ring" not in {each.code for each in preflight(PreferenceDataset.from_rows(chain + mirror + elsewhere))}
+
+
 def test_duplicates_and_contradictions():
     rows = [*healthy(), row(1), row(1, id="again"), row(2), row(2, id="turned", chosen=" No", rejected=" Yes")]
     found = by_code(made(*rows))

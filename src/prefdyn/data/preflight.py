@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from prefdyn.data.bad_rows import shown
 from prefdyn.data.codes import Codes
@@ -85,9 +87,8 @@ class Finding:
 def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
     """Look a dataset over; problems first, then warnings, then notes.
 
-    Findings: `equal_responses`, `empty_response`, `conflict`, `leak`, `one_class` (problems); `empty_prompt` (a problem
-    where most are),
-    `cut_dialogue`, `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
+    Findings: `equal_responses`, `empty_response`, `conflict`, `ring`, `leak`, `one_class` (problems); `empty_prompt` (a
+    problem where most are), `cut_dialogue`, `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
     `opposed_groups`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`, `unequal_sizes`,
     `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `layout`, `ties`, `divided_votes`,
     `shared_best`, `scores_equal`, `reading` (notes).
@@ -102,6 +103,7 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
         *look.responses(),
         *look.prompts(),
         *look.repeats(),
+        *look.rings(),
         *look.across(),
         *look.sides(),
         *look.near(),
@@ -213,6 +215,25 @@ class _Look:
                 f"{plural(len(rows))} contradict another of the same group: same prompt, chosen and rejected swapped."
             )
             yield self.finding("conflict", "problem", says, rows)
+
+    def rings(self) -> Iterator[Finding]:
+        """Preferences for one prompt that go round: A over B, B over C, C over A, in one group or over several."""
+        c = self.codes
+        text = len(c.responses)
+        ends = np.unique(np.concatenate([c.prompt * text + c.chosen, c.prompt * text + c.rejected]))
+        better, worse = (np.searchsorted(ends, c.prompt * text + side) for side in (c.chosen, c.rejected))
+        edge, back = better * len(ends) + worse, worse * len(ends) + better
+        rows = np.flatnonzero(~np.isin(edge, back))  # those that are turned round elsewhere are told as such
+        graph = coo_array((np.ones(len(rows)), (better[rows], worse[rows])), shape=(len(ends), len(ends)))
+        _, part = connected_components(graph.tocsr(), connection="strong")
+        rows = rows[part[better[rows]] == part[worse[rows]]]
+        if len(rows):
+            count = len(np.unique(c.prompt[rows]))
+            says = (
+                f"{plural(len(rows))} go round in a ring for {plural(count, 'prompt')}: one response is better than "
+                "another, that one than a third, and the third than the first; no order of the responses agrees."
+            )
+            yield self.finding("ring", "problem", says, rows)
 
     def across(self) -> Iterator[Finding]:
         """One prompt in several groups, with the same or the opposite preference."""
