@@ -88,7 +88,8 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
     """Look a dataset over; problems first, then warnings, then notes.
 
     Findings: `equal_responses`, `empty_response`, `conflict`, `ring`, `leak`, `one_class` (problems); `empty_prompt` (a
-    problem where most are), `cut_dialogue`, `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
+    problem where most are), `cut_dialogue`,
+    `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
     `opposed_groups`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`, `unequal_sizes`,
     `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `layout`, `ties`, `divided_votes`,
     `shared_best`, `scores_equal`, `reading` (notes).
