@@ -204,17 +204,16 @@ class _Sums:
         """The map between both passes over the features of one step."""
 
         def of_margins(z: Any, where: Any) -> Any:
-            xp, objective = array_namespace(z), self.walk.objective
+            objective = self.walk.objective
             shares, total = self._shares(where, full)
             ratios, beta = moment.signal[where, :] if full else moment.signal, float(objective.beta)
             margins = beta * ratios
             push, bent = objective.push(margins), bend(objective, margins)
-            self._add(where, full, -beta * push * z, shares, total)
-            pulled = z * shares
+            self._add(where, full, z * (-beta / total * push), shares)
             direct = push - margins * bent + beta * by_beta(objective, margins)[1]
-            self.beta = self.beta - xp.sum(pulled * direct, axis=0)
-            self.smoothing = self.smoothing - xp.sum(pulled * (beta * by_smoothing(objective, margins)[1]), axis=0)
-            return pulled * (beta**2 * bent)
+            self.beta = self.beta - (z.T @ (shares * direct))[:, 0]
+            self.smoothing = self.smoothing - (z.T @ (shares * beta * by_smoothing(objective, margins)[1]))[:, 0]
+            return z * (shares * beta**2 * bent)
 
         def of_logits(z: Any, where: Any) -> Any:
             xp, columns = array_namespace(z), self.columns
@@ -223,7 +222,7 @@ class _Sums:
             before, rest = columns.log_probs[where, :], columns.log_rest[where, :]
             now = xp.exp(before[:, None, :] + logits - shifts(logits, rest, before)[:, :, None])
             chosen = columns.chosen[where, :][:, None, :]
-            self._add(where, full, -xp.sum(z * (chosen - now), axis=2), shares, total)
+            self._add(where, full, -xp.sum(z * (chosen - now), axis=2) / total, shares)
             return shares[:, :, None] * now * (z - xp.sum(now * z, axis=2)[:, :, None])
 
         return of_logits if self.columns.log_probs is not None else of_margins
@@ -236,11 +235,11 @@ class _Sums:
         seen = array_namespace(shares).sum(shares)
         return shares / seen, float(seen) * self.walk.total_weight
 
-    def _add(self, where: Any, full: bool, to_shares: Any, shares: Any, total: float) -> None:
-        xp = array_namespace(to_shares)
-        self.fixed[where, :] += to_shares / total
+    def _add(self, where: Any, full: bool, to_weights: Any, shares: Any) -> None:
+        """Add derivatives in weights, the sum of weights held, and what that sum takes back from each."""
+        self.fixed[where, :] += to_weights
         if not full:
-            self.mean[where, :] += xp.sum(shares * to_shares, axis=0) / total
+            self.mean[where, :] += (shares.T @ to_weights)[0, :]
 
     def gradients(self, rates: np.ndarray) -> Gradients:
         """The derivatives, as NumPy."""
