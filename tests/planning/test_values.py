@@ -30,12 +30,18 @@ def features(flip=0.0, seed=0, n=400, d=12, gap=0.5):
     ), wrong & ~held_out  # fmt: skip
 
 
+def valued(*given, **settings):
+    found = pair_values(*given, **settings)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("objective", [DPO(beta=0.5), IPO(beta=0.5)], ids=repr)
 def test_a_value_is_what_a_run_without_the_pair_ends_with(objective):
     feats, _ = features(n=1200)
     seen = feats.averaged() if objective.per_token else feats
     settings = {**SETTINGS, "learning_rate": 0.3 if objective.per_token else 1.0}
-    found = pair_values(seen, objective, feats.cluster, **settings)
+    found = valued(seen, objective, feats.cluster, **settings)
 
     def losses(feats):
         run = descent(feats, objective, alone=False, **settings)
@@ -65,7 +71,7 @@ def test_a_value_is_what_a_run_without_the_pair_ends_with(objective):
 def test_wrong_labels_are_worth_less_than_nothing():
     """By their own group's held-out pairs; the others' ask for something else, and see them less clearly."""
     feats, wrong = features(flip=0.1, gap=1.0)
-    found = pair_values(feats, DPO(beta=0.5), feats.cluster, learning_rate=0.5, steps=40)
+    found = valued(feats, DPO(beta=0.5), feats.cluster, learning_rate=0.5, steps=40)
     trained = ~feats.held_out
     ranks = rankdata(-found.own[trained])
     flipped = wrong[trained]
@@ -77,7 +83,7 @@ def test_wrong_labels_are_worth_less_than_nothing():
 
 def test_signs_are_counted_over_held_out_units():
     feats, _ = features(gap=2.0)
-    found = pair_values(feats, DPO(beta=0.5), feats.cluster, **SETTINGS)
+    found = valued(feats, DPO(beta=0.5), feats.cluster, **SETTINGS)
     trained = ~feats.held_out
     assert np.isnan(found.sign[feats.held_out]).all()
     assert ((found.sign[trained] >= 0) & (found.sign[trained] <= RESAMPLES)).all()
@@ -86,10 +92,10 @@ def test_signs_are_counted_over_held_out_units():
     assert found.sign[strong].mean() > 95
     assert found.sign[weak].mean() < found.sign[strong].mean() - 15  # the control: not every sign is sure
     one = np.where(feats.held_out, 0, 1 + np.arange(len(feats)))  # all held-out pairs are one unit: nothing to draw
-    alone = pair_values(feats, DPO(beta=0.5), one, **SETTINGS)
+    alone = valued(feats, DPO(beta=0.5), one, **SETTINGS)
     assert np.isnan(alone.sign).all()
     np.testing.assert_allclose(alone.own, found.own, rtol=1e-9, atol=1e-15)
-    again = pair_values(feats, DPO(beta=0.5), feats.cluster, **SETTINGS)
+    again = valued(feats, DPO(beta=0.5), feats.cluster, **SETTINGS)
     np.testing.assert_array_equal(again.sign, found.sign)
 
 
@@ -98,7 +104,7 @@ def test_nothing_is_said_without_held_out_pairs():
     none = feats.with_held_out(np.zeros(len(feats), dtype=bool))
     assert pair_values(none, DPO(), none.cluster, **SETTINGS) is None
     part = feats.with_held_out(feats.held_out & (feats.group == 0))
-    found = pair_values(part, DPO(), part.cluster, **SETTINGS)
+    found = valued(part, DPO(), part.cluster, **SETTINGS)
     assert np.isnan(found.own[part.group == 1]).all()
     assert np.isfinite(found.own[(part.group == 0) & ~part.held_out]).all()
     assert found.worst_group == part.groups[0]
