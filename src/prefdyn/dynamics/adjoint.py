@@ -64,7 +64,7 @@ class Sensitivity:
     settings: Mapping[str, Any]
     """As `prefdyn.dynamics.sweep.sweep` names them."""
     states_held: int = field(repr=False)
-    r"""The most states of the run in memory at once: at most about $2\sqrt{\text{steps}}$."""
+    r"""The most states of the run in memory at once: at most $4 \lceil \sqrt{\text{steps}} \rceil$."""
 
     def dropped(self, masks: Bool[np.ndarray, "n subsets"]) -> Float[np.ndarray, "T subsets"]:
         r"""Foretold change of the targets where these pairs are left out: first order in the shares of the loss.

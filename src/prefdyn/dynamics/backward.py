@@ -8,8 +8,8 @@ $$ \bar s_i \mathrel{+}= -z_i\, \beta h(r_i), \qquad
    \bar w_i \mathrel{+}= \frac{\bar s_i - \sum_j s_j \bar s_j}{\sum_j w_j}. $$
 
 For full-batch descent this is the closed sweep of THEORY 12. States are needed in the order opposite to that in which
-they come. Every $\lceil\sqrt{T}\rceil$-th of T is kept, and the steps between two are done again when their turn comes:
-$O(\sqrt T)$ states at any time, for at most one more forward run.
+they come. Of T, every $\lceil\sqrt{T}\rceil$-th is kept, and so are the last $3 \lceil\sqrt{T}\rceil$; steps in between
+are done again when their turn comes: $O(\sqrt T)$ states at any time, for less than one more forward run.
 """
 
 import math
@@ -26,7 +26,8 @@ from prefdyn.dynamics.measure import shifts
 from prefdyn.dynamics.problem import Arrays, Pairs
 from prefdyn.dynamics.pull import Columns, Watch
 from prefdyn.dynamics.spaces import Route, as_numpy
-from prefdyn.dynamics.transpose import gradient_back
+from prefdyn.dynamics.transpose import gradient_back, transposed
+from prefdyn.maths.objectives import DPO, IPO, RobustDPO
 from prefdyn.maths.optimizers import Optimizer, Schedule, State
 from prefdyn.maths.reverse import step_back
 from prefdyn.maths.slopes import bend, by_beta, by_smoothing
@@ -88,6 +89,7 @@ class Walk:
         reference: Any = None,
         put: Arrays | None = None,
     ) -> None:
+        self.turned = transposed(route)
         self.route, self.pairs, self.objective, self.optimizer = route, pairs, objective, optimizer
         self.learning_rate, self.schedule, self.steps, self.batches = learning_rate, schedule, steps, batches
         self.reference, self.put = reference, put or (lambda values: values)
@@ -95,6 +97,8 @@ class Walk:
         self.total_weight = float(weights.sum())
         self.columns = Columns.of(route.like, self.put, pairs, weights / weights.sum(axis=0), [(objective, 0)])
         self.every = math.ceil(math.sqrt(steps))
+        self.again = range(0, max(0, math.ceil(steps / self.every) - _LAST) * self.every, self.every)
+        """First steps of the stretches that are done again."""
         self.kept: dict[int, tuple[Any, State]] = {}
         self.last: list[Moment] = []
         self.most_states = 0
@@ -107,17 +111,13 @@ class Walk:
         state, memory = self.route.start(1), None
         for step in track(range(self.steps), "Forward", unit="steps", shown=progress):
             memory = self.optimizer.start(state) if memory is None else memory
-            if step % self.every == 0:
-                self.kept[step], self.last = (state, memory), []
+            if step in self.again:
+                self.kept[step] = (state, memory)
             moment, state, memory = self._step(step, state, memory)
-            if step >= self._starts[-1]:
+            if step >= self.again.stop:
                 self.last.append(moment)
             self._count(len(self.last))
         return state
-
-    @property
-    def _starts(self) -> range:
-        return range(0, self.steps, self.every)
 
     def _count(self, beside: int) -> None:
         self.most_states = max(self.most_states, len(self.kept) + beside)
@@ -147,14 +147,15 @@ class Walk:
 
     def _moments(self) -> Iterator[Moment]:
         """Every step from the last to the first; what is behind is let go."""
-        for start in reversed(self._starts):
-            moments, self.last = self.last, []
-            if not moments:
-                state, memory = self.kept[start]
-                for step in range(start, start + self.every):
-                    moment, state, memory = self._step(step, state, memory)
-                    moments.append(moment)
-                    self._count(len(moments))
+        while self.last:
+            yield self.last.pop()
+        for start in reversed(self.again):
+            state, memory = self.kept[start]
+            moments = []
+            for step in range(start, start + self.every):
+                moment, state, memory = self._step(step, state, memory)
+                moments.append(moment)
+                self._count(len(moments))
             del self.kept[start]
             while moments:
                 yield moments.pop()
@@ -168,7 +169,7 @@ class Walk:
         """
         xp, targets = array_namespace(cotangent), cotangent.shape[0]
         found = _Sums(self, targets)
-        memory = tuple(xp.zeros_like(cotangent) for _ in self.kept[0][1])
+        memory = tuple(xp.zeros_like(cotangent) for _ in self.last[-1].memory)
         rates: Any = xp.zeros_like(found.beta)
         moments = self._moments()
         for _ in track(range(self.steps), "Backward", unit="steps", shown=progress):
@@ -181,9 +182,13 @@ class Walk:
             factor = self.schedule.factor(moment.step) if self.schedule else 1.0
             rates = rates + factor * before.rate
             batch = self._batch(moment.step)
-            turned = gradient_back(self.route, before.gradient, found.pull(moment, batch is None), batch)
+            turned = gradient_back(self.turned, before.gradient, found.pull(moment, batch is None), batch)
             cotangent, memory = before.weights - turned, before.memory
         return found.gradients(as_numpy(rates))
+
+
+_LAST = 3
+"""Stretches at the end whose steps are kept in the first pass."""
 
 
 class _Sums:
@@ -204,17 +209,19 @@ class _Sums:
         """The map between both passes over the features of one step."""
 
         def of_margins(z: Any, where: Any) -> Any:
-            xp, objective = array_namespace(z), self.walk.objective
+            objective = self.walk.objective
             shares, total = self._shares(where, full)
             ratios, beta = moment.signal[where, :] if full else moment.signal, float(objective.beta)
             margins = beta * ratios
             push, bent = objective.push(margins), bend(objective, margins)
-            self._add(where, full, -beta * push * z, shares, total)
-            pulled = z * shares
-            direct = push - margins * bent + beta * by_beta(objective, margins)[1]
-            self.beta = self.beta - xp.sum(pulled * direct, axis=0)
-            self.smoothing = self.smoothing - xp.sum(pulled * (beta * by_smoothing(objective, margins)[1]), axis=0)
-            return pulled * (beta**2 * bent)
+            self._add(where, full, z * (-beta / total * push), shares)
+            direct = push - margins * bent
+            if isinstance(objective, IPO):
+                direct = direct + beta * by_beta(objective, margins)[1]
+            self.beta = self.beta - (z.T @ (shares * direct))[:, 0]
+            if isinstance(objective, DPO | RobustDPO):
+                self.smoothing = self.smoothing - (z.T @ (shares * beta * by_smoothing(objective, margins)[1]))[:, 0]
+            return z * (shares * beta**2 * bent)
 
         def of_logits(z: Any, where: Any) -> Any:
             xp, columns = array_namespace(z), self.columns
@@ -223,7 +230,7 @@ class _Sums:
             before, rest = columns.log_probs[where, :], columns.log_rest[where, :]
             now = xp.exp(before[:, None, :] + logits - shifts(logits, rest, before)[:, :, None])
             chosen = columns.chosen[where, :][:, None, :]
-            self._add(where, full, -xp.sum(z * (chosen - now), axis=2), shares, total)
+            self._add(where, full, -xp.sum(z * (chosen - now), axis=2) / total, shares)
             return shares[:, :, None] * now * (z - xp.sum(now * z, axis=2)[:, :, None])
 
         return of_logits if self.columns.log_probs is not None else of_margins
@@ -236,11 +243,11 @@ class _Sums:
         seen = array_namespace(shares).sum(shares)
         return shares / seen, float(seen) * self.walk.total_weight
 
-    def _add(self, where: Any, full: bool, to_shares: Any, shares: Any, total: float) -> None:
-        xp = array_namespace(to_shares)
-        self.fixed[where, :] += to_shares / total
+    def _add(self, where: Any, full: bool, to_weights: Any, shares: Any) -> None:
+        """Add derivatives in weights, the sum of weights held, and what that sum takes back from each."""
+        self.fixed[where, :] += to_weights
         if not full:
-            self.mean[where, :] += xp.sum(shares * to_shares, axis=0) / total
+            self.mean[where, :] += (shares.T @ to_weights)[0, :]
 
     def gradients(self, rates: np.ndarray) -> Gradients:
         """The derivatives, as NumPy."""

@@ -17,11 +17,16 @@ from prefdyn.dynamics.spaces import Gram, Products, Pull, Route
 from prefdyn.dynamics.streaming import FeatureRows
 
 
+def transposed(route: Route) -> Route:
+    """The route that goes from pulls on log-ratios to states, and back, the other way round; a kernel is symmetric."""
+    return replace(route, forward=route.adjoint, adjoint=route.forward) if isinstance(route, Products) else route
+
+
 def gradient_back(route: Route, cotangent: Any, pull: Pull, batch: Int[np.ndarray, " b"] | None) -> Any:
     r"""$-F^\top p(A \bar g)$: the transpose of `Route.gradient` around any map p of one number per pair.
 
     Args:
-        route: Which.
+        route: Which, `transposed`.
         cotangent: (T, …) derivatives $\bar g$ in the gradient.
         pull: Takes $A \bar g$, (b, T), or (b, T, k) where pairs pull on logits, and which pairs; gives the like.
         batch: Places among the trained pairs; None for all.
@@ -30,7 +35,7 @@ def gradient_back(route: Route, cotangent: Any, pull: Pull, batch: Int[np.ndarra
         (T, …), shaped like a state.
     """
     if isinstance(route, Products):
-        return replace(route, forward=route.adjoint, adjoint=route.forward).gradient(cotangent, pull, batch)
+        return route.gradient(cotangent, pull, batch)
     assert isinstance(route, Gram)
     xp = array_namespace(route.kernel)
     flat = xp.astype(cotangent, route.kernel.dtype).T
@@ -117,13 +122,12 @@ def _inner(route: Products, cotangent: Any) -> Any:
     r"""(T, trained) derivatives in the coefficients of $\theta = \sum_j \alpha_j \phi_j$ from those in $\theta$."""
     xp = array_namespace(route.forward)
     found = xp.zeros((cotangent.shape[0], len(route.train)), dtype=xp.float64, device=cotangent.device)
-    changed = replace(route, forward=route.adjoint, adjoint=route.forward)
 
     def read(signal: Any, where: Any) -> Any:
         found[:, where] = xp.astype(signal.T, xp.float64)
         return xp.zeros_like(signal)
 
-    changed.gradient(cotangent, read, None)
+    transposed(route).gradient(cotangent, read, None)
     return found
 
 

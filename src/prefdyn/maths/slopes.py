@@ -15,6 +15,7 @@ SFT is no function of the margin and has no place here.
 
 from typing import Any
 
+from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from prefdyn.maths.objectives import DPO, GPOIPO, IPO, NormalisedDPO, Objective, RobustDPO, SLiC
@@ -30,7 +31,9 @@ def bend(objective: Objective, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
     """
     match objective:
         case DPO() | NormalisedDPO() | RobustDPO():
-            return _PLAIN.push(margins) * _PLAIN.push(-margins)
+            xp = array_namespace(margins)
+            small = xp.exp(-xp.abs(margins))  # exact in both tails
+            return small / (1 + small) ** 2
         case IPO(beta=beta):
             return 0 * margins + 2 / beta**2
         case SLiC():
@@ -70,7 +73,3 @@ def by_smoothing(objective: Objective, margins: Float[Any, "*n"]) -> tuple[Any, 
             return -rate * margins, 0 * margins + rate
         case _:
             return 0 * margins, 0 * margins
-
-
-_PLAIN = DPO(beta=1.0)
-"""Its push is the logistic function of minus the margin."""

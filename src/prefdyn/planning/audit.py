@@ -44,6 +44,7 @@ from prefdyn.planning.summary import (
     resolved_settings,
     write_files,
 )
+from prefdyn.planning.values import PairValues, pair_values
 from prefdyn.planning.verdicts import Evidence, Judgement, Thresholds, judge
 from prefdyn.settings import Extraction, opened
 from prefdyn.theory.bound import Bound
@@ -69,6 +70,8 @@ class Audit:
     wording: Wording | None
     pushes: PairPushes
     displacement: Displacement
+    values: PairValues | None
+    """What each training pair is worth to held-out pairs; None where none is held out, or the run diverges."""
     opposites: Opposites | None
     """Near duplicates with opposite labels; None for one-token answers."""
     exact: ExactHead | None
@@ -121,6 +124,7 @@ class Audit:
             rejected_push=self.pushes.rejected_push,
             ches=self.displacement.ches,
             margin=margins[max(margins)],
+            values=self.values,
             findings=named,
         )
 
@@ -439,6 +443,9 @@ def audit(
         rate = run.settings["learning_rate"]
         priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
+        worth = None
+        if steps in run.margins:  # else the run diverged
+            worth = pair_values(feats, objective, unit, learning_rate=rate, steps=steps, seed=seed, progress=progress)
         cross = crossfit(feats, objective, unit, learning_rate=rate, steps=steps, seed=seed, progress=progress)
         limits = thresholds or Thresholds()
         judged = judge(evidence(feats, apart, priority, cross, words), limits, seed=seed)
@@ -478,6 +485,7 @@ def audit(
         wording=words,
         pushes=pushes,
         displacement=displacement(feats, pushes),
+        values=worth,
         opposites=opposites(feats, seed=seed) if long else None,
         exact=trained_exactly,
         simulation=run,

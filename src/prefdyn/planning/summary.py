@@ -14,6 +14,7 @@ from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.dynamics.order import learning_area, places
 from prefdyn.features import FeatureSet, describe
 from prefdyn.maths.objectives import LOG2, Objective
+from prefdyn.planning.values import PairValues
 from prefdyn.trajectory import Trajectory
 
 PAIRS = pa.schema(
@@ -31,10 +32,16 @@ PAIRS = pa.schema(
         ("rejected_push", pa.float64()),
         ("ches", pa.float64()),
         ("margin", pa.float64()),
+        ("value_own", pa.float64()),
+        ("value_all", pa.float64()),
+        ("value_worst", pa.float64()),
+        ("value_sign", pa.int64()),
         ("findings", pa.list_(pa.string())),
     ]
 )
 """Columns of pairs.parquet. `ref_*_logps` are named as TRL reads precomputed references. `ches`: responses only."""
+VALUES = ("own", "all", "worst", "sign")
+"""Fields of `PairValues` that are columns of pairs.parquet, with `value_` before their names."""
 
 
 def predictions(feats: FeatureSet, run: Trajectory, objective: Objective) -> list[dict[str, Any]]:
@@ -92,6 +99,7 @@ def pairs_table(
     rejected_push: np.ndarray | None = None,
     ches: np.ndarray | None = None,
     margin: np.ndarray | None = None,
+    values: PairValues | None = None,
     findings: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
     """pairs.parquet: one row per pair, in the order of the features. What was not measured is null."""
@@ -110,6 +118,7 @@ def pairs_table(
         ches=ches,
         margin=margin,
         findings=findings,
+        **({} if values is None else {f"value_{name}": getattr(values, name) for name in VALUES}),
     )
 
 
@@ -134,9 +143,8 @@ def pairs_columns(
     }
     for name in PAIRS.names:
         if name not in columns:
-            values = numbers.get(name)
-            nothing = pa.nulls(len(ids), pa.float64())
-            columns[name] = nothing if values is None else pa.array(values, pa.float64(), from_pandas=True)
+            values, kind = numbers.get(name), PAIRS.field(name).type
+            columns[name] = pa.nulls(len(ids), kind) if values is None else pa.array(values, kind, from_pandas=True)
     return pa.table({name: columns[name] for name in PAIRS.names}, schema=PAIRS)
 
 

@@ -1,0 +1,141 @@
+r"""What each training pair is worth to held-out pairs: what leaving it out would add to their loss.
+
+One walk back through the joint run (`prefdyn.dynamics.adjoint`) gives, for every training pair, the derivative of every
+group's held-out loss in its weight; minus that, times the weight, is what the loss gains when the pair is left out, to
+first order and with the mean taken over the rest. **Positive: the pair helps. Negative: the loss would be lower without
+it.**
+
+A value rests on the held-out units that it is measured on. They are dealt into blocks, each block is a target of the
+same walk, and a resample draws blocks with replacement: it costs a weighted sum.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from prefdyn._random import stream
+from prefdyn.dynamics.adjoint import sensitivity
+from prefdyn.features import FeatureSet
+from prefdyn.maths.objectives import Objective
+
+BLOCKS = 8
+"""Parts that a group's held-out units are dealt into, at most."""
+RESAMPLES = 100
+_TARGETS = 512
+"""Blocks of all groups that one walk carries. More groups than half of it have one block each, so that signs are not
+known."""
+_GROUPS = 1024
+"""With more groups than this no value is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairValues:
+    """What leaving a pair out would add to a held-out loss at the end of the run, nats; NaN where not trained on."""
+
+    own: Float[np.ndarray, " n"]
+    """To the mean held-out loss of the pair's own group; NaN where the group holds none out."""
+    all: Float[np.ndarray, " n"]
+    """To the mean held-out loss over all pairs."""
+    worst: Float[np.ndarray, " n"]
+    """To that of the group whose held-out loss is highest."""
+    sign: Float[np.ndarray, " n"]
+    """In how many of the resamples of its group's held-out units `own` keeps its sign; NaN where they are one unit."""
+    worst_group: str
+    resamples: int
+
+
+def pair_values(
+    feats: FeatureSet,
+    objective: Objective,
+    unit: Int[np.ndarray, " n"],
+    *,
+    learning_rate: float,
+    steps: int,
+    seed: int = 0,
+    progress: bool = False,
+) -> PairValues | None:
+    """Values of all training pairs in one full-batch run, in one walk back.
+
+    Args:
+        feats: Features of either kind, as the objective sees them.
+        objective: The loss of the margin.
+        unit: Equal integers for pairs that hang together.
+        learning_rate: Step size of the run.
+        steps: Steps of the run.
+        seed: Deals units into blocks, and draws blocks.
+        progress: Show bars on stderr where it is a terminal.
+
+    Returns:
+        The values; None where no pair is held out, or there are more than 1,024 groups with held-out pairs.
+
+    Raises:
+        ConfigError: The run diverges.
+
+    Example:
+        >>> from prefdyn.maths.objectives import DPO
+        >>> from prefdyn.synthetic import gaussian_groups
+        >>> feats = gaussian_groups(60, groups=2, width=8, half_gap=[2.0, 0.5], held_out=0.5)
+        >>> found = pair_values(feats, DPO(), np.arange(120), learning_rate=2.0, steps=20)
+        >>> bool(np.nanmean(found.own) > 0), found.worst_group
+        (True, 'group 1')
+    """
+    blocks = _blocks(feats, unit, seed)
+    if not len(blocks.masks):
+        return None
+    found = sensitivity(
+        feats, of=blocks.masks.astype(np.float64), objective=objective, learning_rate=learning_rate, steps=steps,
+        progress=progress,
+    )  # fmt: skip
+    share = feats.weight / feats.weight[~feats.held_out].sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gained = -found.pair * feats.weight / (1 - share)  # (blocks, n): added to the sum of a block's losses
+    sizes = blocks.masks.sum(axis=1)
+    groups = np.unique(blocks.group)
+    count = np.array([sizes[blocks.group == code].sum() for code in groups])
+    lost = np.array([found.value[blocks.group == code].sum() for code in groups]) / count
+    worst = int(groups[np.argmax(lost)])
+    own, sign = np.full(len(feats), math.nan), np.full(len(feats), math.nan)
+    rng = stream(seed, "pair-values", "resamples")
+    for code, size in zip(groups, count, strict=True):
+        rows = np.flatnonzero((feats.group == code) & ~feats.held_out)
+        mine = np.flatnonzero(blocks.group == code)
+        of_blocks = gained[np.ix_(mine, rows)]
+        own[rows] = of_blocks.sum(axis=0) / size
+        if len(mine) > 1:
+            drawn = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=RESAMPLES)
+            sign[rows] = (np.sign(drawn @ of_blocks) == np.sign(own[rows])).sum(axis=0)
+    return PairValues(
+        own=own,
+        all=gained.sum(axis=0) / sizes.sum(),
+        worst=gained[blocks.group == worst].sum(axis=0) / sizes[blocks.group == worst].sum(),
+        sign=sign,
+        worst_group=feats.groups[worst],
+        resamples=RESAMPLES,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    masks: Bool[np.ndarray, "blocks n"]
+    """Held-out pairs of each block: whole units."""
+    group: Int[np.ndarray, " blocks"]
+
+
+def _blocks(feats: FeatureSet, unit: Int[np.ndarray, " n"], seed: int) -> _Blocks:
+    """The held-out units of every group, dealt into blocks."""
+    members = [(code, rows[feats.held_out[rows]]) for code, rows in enumerate(feats.by_group())]
+    members = [(code, rows) for code, rows in members if len(rows)]
+    most = max(1, min(BLOCKS, _TARGETS // max(1, len(members))))
+    masks, group = [], []
+    for code, rows in members if len(members) <= _GROUPS else ():
+        _, place = np.unique(unit[rows], return_inverse=True)
+        count = int(place.max()) + 1
+        dealt = stream(seed, "pair-values", feats.groups[code]).permutation(count) % min(most, count)
+        for block in range(min(most, count)):
+            mask = np.zeros(len(feats), dtype=bool)
+            mask[rows[dealt[place] == block]] = True
+            masks.append(mask)
+            group.append(code)
+    return _Blocks(np.array(masks, dtype=bool).reshape(len(masks), len(feats)), np.array(group, dtype=np.int64))

@@ -1,0 +1,129 @@
+"""Values of pairs: what a run without the pair ends with, wrong labels found by them, signs that resamples agree on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from prefdyn.dynamics.descent import descent
+from prefdyn.dynamics.order import spearman
+from prefdyn.features import FeatureSet
+from prefdyn.maths.objectives import DPO, IPO
+from prefdyn.planning.summary import pairs_table
+from prefdyn.planning.values import RESAMPLES, pair_values
+
+SETTINGS = {"learning_rate": 3.0, "steps": 40}
+
+
+def features(flip=0.0, seed=0, n=400, d=12, gap=0.5):
+    """Three groups of replies, each with a direction of its own; some labels turned, half of the pairs held out."""
+    rng = np.random.default_rng(seed)
+    group = np.arange(n) % 3
+    rows = rng.normal(size=(n, d)) + gap * np.eye(d)[group] * np.array([3.0, 2.0, 1.0])[group, None]
+    wrong = rng.uniform(size=n) < flip
+    held_out = rng.uniform(size=n) < 0.5
+    rows[wrong & ~held_out] *= -1
+    return FeatureSet.from_arrays(
+        chosen_features=rows, rejected_features=np.zeros_like(rows), group=group, held_out=held_out,
+        weight=rng.uniform(0.5, 1.5, n), chosen_length=np.full(n, 2), rejected_length=np.full(n, 2),
+    ), wrong & ~held_out  # fmt: skip
+
+
+def valued(*given, **settings):
+    found = pair_values(*given, **settings)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("objective", [DPO(beta=0.5), IPO(beta=0.5)], ids=repr)
+def test_a_value_is_what_a_run_without_the_pair_ends_with(objective):
+    feats, _ = features(n=1200)
+    seen = feats.averaged() if objective.per_token else feats
+    settings = {**SETTINGS, "learning_rate": 0.3 if objective.per_token else 1.0}
+    found = valued(seen, objective, feats.cluster, **settings)
+
+    def losses(feats):
+        run = descent(feats, objective, alone=False, **settings)
+        each = [run.final("loss", group=name, split="held_out") for name in feats.groups]
+        sizes = np.bincount(feats.group[feats.held_out])
+        return np.array([*each, np.average(each, weights=sizes)])
+
+    whole = losses(feats)
+    assert found.worst_group == feats.groups[int(np.argmax(whole[:3]))]
+    rows = np.flatnonzero(~feats.held_out)[:20]
+    share = feats.weight[rows] / feats.weight[~feats.held_out].sum()
+
+    def lighter(row, part):
+        weight = np.where(np.arange(len(feats)) == row, (1 - part) * feats.weight, feats.weight)
+        return (losses(replace(feats, weight=weight)) - whole) / part
+
+    gained = np.array([lighter(row, 0.01) for row in rows]) / (1 - share)[:, None]
+    dropped = np.array([losses(feats.select(np.arange(len(feats)) != row)) - whole for row in rows])
+    places = {"own": feats.group[rows], "all": 3, "worst": int(np.argmax(whole[:3]))}
+    for name, place in places.items():
+        values, want = getattr(found, name)[rows], gained[np.arange(len(rows)), place]
+        np.testing.assert_allclose(values, want, rtol=0, atol=0.005 * np.abs(want).max())  # second order in 1/100
+        assert spearman(values, dropped[np.arange(len(rows)), place]) > 0.97
+        assert np.isnan(getattr(found, name)[feats.held_out]).all()
+
+
+def test_wrong_labels_are_worth_less_than_nothing():
+    """By their own group's held-out pairs; the others' ask for something else, and see them less clearly."""
+    feats, wrong = features(flip=0.1, gap=1.0)
+    found = valued(feats, DPO(beta=0.5), feats.cluster, learning_rate=0.5, steps=40)
+    trained = ~feats.held_out
+    ranks = rankdata(-found.own[trained])
+    flipped = wrong[trained]
+    area = (ranks[flipped].mean() - (flipped.sum() + 1) / 2) / (~flipped).sum()
+    assert area > 0.95
+    assert found.own[wrong].mean() < 0 < found.own[trained & ~wrong].mean()
+    assert found.all[wrong].mean() < 0 < found.all[trained & ~wrong].mean()
+
+
+def test_signs_are_counted_over_held_out_units():
+    feats, _ = features(gap=2.0)
+    found = valued(feats, DPO(beta=0.5), feats.cluster, **SETTINGS)
+    trained = ~feats.held_out
+    assert np.isnan(found.sign[feats.held_out]).all()
+    assert ((found.sign[trained] >= 0) & (found.sign[trained] <= RESAMPLES)).all()
+    strong = np.abs(found.own) >= np.nanquantile(np.abs(found.own), 0.9)
+    weak = np.abs(found.own) <= np.nanquantile(np.abs(found.own), 0.1)
+    assert found.sign[strong].mean() > 95
+    assert found.sign[weak].mean() < found.sign[strong].mean() - 15  # the control: not every sign is sure
+    one = np.where(feats.held_out, 0, 1 + np.arange(len(feats)))  # all held-out pairs are one unit: nothing to draw
+    alone = valued(feats, DPO(beta=0.5), one, **SETTINGS)
+    assert np.isnan(alone.sign).all()
+    np.testing.assert_allclose(alone.own, found.own, rtol=1e-9, atol=1e-15)
+    again = valued(feats, DPO(beta=0.5), feats.cluster, **SETTINGS)
+    np.testing.assert_array_equal(again.sign, found.sign)
+
+
+def test_nothing_is_said_without_held_out_pairs():
+    feats, _ = features()
+    none = feats.with_held_out(np.zeros(len(feats), dtype=bool))
+    assert pair_values(none, DPO(), none.cluster, **SETTINGS) is None
+    part = feats.with_held_out(feats.held_out & (feats.group == 0))
+    found = valued(part, DPO(), part.cluster, **SETTINGS)
+    assert np.isnan(found.own[part.group == 1]).all()
+    assert np.isfinite(found.own[(part.group == 0) & ~part.held_out]).all()
+    assert found.worst_group == part.groups[0]
+    table = pairs_table(part, values=found)
+    assert table["value_own"].null_count == int(np.isnan(found.own).sum())
+    assert table["value_sign"].null_count == int(np.isnan(found.sign).sum())
+    assert pairs_table(part)["value_all"].null_count == len(part)
+
+
+@pytest.mark.parametrize(("groups", "known", "signs"), [(60, True, True), (520, True, False), (1030, False, False)])
+def test_many_groups_have_values_and_very_many_have_none(groups, known, signs):
+    """Signs go first: with a block per group there is nothing to draw."""
+    n = 8 * groups
+    rows = np.random.default_rng(0).normal(size=(n, 3))
+    feats = FeatureSet.from_arrays(
+        chosen_features=rows, rejected_features=0 * rows, group=np.arange(n) % groups, held_out=np.arange(n) < n // 2
+    )
+    found = pair_values(feats, DPO(), feats.cluster, learning_rate=1.0, steps=2)
+    assert (found is not None) == known
+    if found is not None:
+        assert np.isfinite(found.own[~feats.held_out]).all()
+        assert np.isfinite(found.sign).any() == signs
