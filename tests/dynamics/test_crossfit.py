@@ -150,6 +150,7 @@ def group_alone(copies, seed, n=60):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("copies", [1, 3])
 def test_errors_are_as_wide_as_losses_differ_between_datasets(copies):
     values, errors = [], []
