@@ -6,6 +6,10 @@ check:
 test *args:
     uv run pytest {{args}}
 
+# Recipes end to end, real processes and signals, a few mutated files, sizes that take a while: the second step of `just check`.
+thorough *args:
+    uv run pytest -m "thorough and not slow" {{args}}
+
 slow:
     uv run pytest -m slow
 

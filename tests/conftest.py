@@ -1,6 +1,7 @@
 """What every room's tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: more threads would only wait for each other
@@ -9,6 +10,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: more threads wou
 import pytest
 from hypothesis import settings
 
+from tests.checked import check_calls
+
+# The tests start many processes, and without byte code each of them would compile all its libraries anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+check_calls()  # before anything imports the package
 settings.register_profile("patient", deadline=None)  # how long an example takes says something about the machine alone
 settings.load_profile("patient")
 

@@ -24,6 +24,7 @@ def test_every_example_is_listed():
     assert {path.name for path in (REPO / "examples").glob("*.py")} == set(EXAMPLES)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "says"), EXAMPLES.items())
 def test_the_example_runs(name, says, tmp_path):
     environment = os.environ | {"PREFDYN_CACHE": str(tmp_path), "TMPDIR": str(tmp_path)}

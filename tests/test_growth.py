@@ -258,6 +258,7 @@ def test_features_without_a_reference_come_back(tmp_path):
 # the null among many groups ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_many_groups_of_noise_are_not_called_real_and_real_ones_are():
     """Relabellings per group do not grow with the groups, and one real group among hundreds still stands out."""
     noise = answers(FOR_HOLM + 49, each=12, width=4, gap=0.0)
@@ -308,6 +309,7 @@ def crowd(tmp_path_factory):
     return run
 
 
+@pytest.mark.thorough
 def test_what_is_drawn_is_capped_and_what_is_written_is_not(crowd):
     run, total = crowd, SHOWN_GROUPS + 50
     assert len(run.groups) == total
@@ -324,6 +326,7 @@ def test_what_is_drawn_is_capped_and_what_is_written_is_not(crowd):
     assert len(run.part("diagnostics", "influence", "matrix")) == SHOWN_GROUPS
 
 
+@pytest.mark.thorough
 def test_curves_and_points_of_a_capped_page_are_of_the_groups_named(crowd):
     run = crowd
     part, names = drawn(run), run.names
@@ -335,6 +338,7 @@ def test_curves_and_points_of_a_capped_page_are_of_the_groups_named(crowd):
     assert {row["group"] for row in part.part("bounds") if row["group"]} <= set(kept)
 
 
+@pytest.mark.thorough
 def test_a_capped_page_says_what_it_leaves_out(crowd):
     text = (crowd.path / "report.html").read_text()
     total = SHOWN_GROUPS + 50
@@ -363,12 +367,14 @@ def test_a_folder_that_names_no_groups_to_show_shows_the_largest():
     assert drawn_words(run, most=2).startswith("This page lists and draws 2 of 7 groups, those with most pairs")
 
 
+@pytest.mark.thorough
 def test_a_table_of_many_groups_ends_with_how_many_more(crowd):
     lines = verdict_table(crowd.summary).splitlines()
     assert f"… and 50 more; groups.csv lists all {SHOWN_GROUPS + 50}" in lines
     assert len(lines) < SHOWN_GROUPS + 20
 
 
+@pytest.mark.thorough
 @needs_chromium
 def test_a_browser_opens_a_page_of_many_groups(crowd, tmp_path):
     document, console = browse(crowd.path / "report.html", tmp_path / "profile")

@@ -7,6 +7,8 @@ import pytest
 
 from scripts.mutate import PACKAGE, ROOMS, changes_in, drawn, equivalents, nearest
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def every():

@@ -70,7 +70,7 @@ class OutputFolder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFolder:
+class TrainingFolder:
     """Where a training run writes while it goes on."""
 
     path: Path
@@ -152,7 +152,9 @@ def refuse_taken(out: Path | None, *, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def run_folder(out: Path | None, *, command: str, force: bool = False, resume: bool = False) -> Iterator[RunFolder]:
+def run_folder(
+    out: Path | None, *, command: str, force: bool = False, resume: bool = False
+) -> Iterator[TrainingFolder]:
     """The folder of a run that writes checkpoints as it goes on.
 
     A new run is in its place from the start. With `force`, a run that replaces another goes on under a hidden name
@@ -177,7 +179,7 @@ def run_folder(out: Path | None, *, command: str, force: bool = False, resume: b
         except OSError as error:
             raise _unwritable(final, error) from error
         try:
-            yield RunFolder(path=path, results=results, final=final)
+            yield TrainingFolder(path=path, results=results, final=final)
             _install(results, path, command)
         except BaseException as error:
             shutil.rmtree(results, ignore_errors=True)

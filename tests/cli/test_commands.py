@@ -75,6 +75,7 @@ def test_audit_extract_simulate_and_report_on_the_built_in_data(prefdyn, tmp_pat
     assert prefdyn("report", "first", "--out", "both.html").code == 1
 
 
+@pytest.mark.thorough
 def test_the_same_command_twice_takes_the_next_free_folder_and_force_replaces(prefdyn, tmp_path):
     small = ("--groups", SOME, "--limit", 30, "--steps", 2)
     for number in (1, 2):
@@ -84,6 +85,7 @@ def test_the_same_command_twice_takes_the_next_free_folder_and_force_replaces(pr
     assert prefdyn("audit", *small, "--out", "prefdyn-out/audit-1", "--force").code == 0
 
 
+@pytest.mark.thorough
 def test_json_goes_to_stdout_and_config_brings_every_flag_back(prefdyn, tmp_path):
     made = prefdyn("audit", "--groups", SOME, "--limit", 30, "--beta", 0.3, "--steps", 4, "--out", "one", "--json")
     assert json.loads(made.out)["settings"]["beta"] == 0.3
@@ -95,6 +97,7 @@ def test_json_goes_to_stdout_and_config_brings_every_flag_back(prefdyn, tmp_path
     assert json.loads(won.out)["settings"]["beta"] == 0.2
 
 
+@pytest.mark.thorough
 def test_a_csv_a_parquet_and_conversations_are_audited_alone_and_together(prefdyn, tmp_path):
     """One without groups, one with a group column of another name, one conversational with an implicit prompt."""
     plain, grouped = apples(60), apples(80, group=lambda k: f"part {k // 40}")
@@ -155,6 +158,7 @@ def test_data_describes_and_converts(prefdyn, tmp_path):
     assert json.loads(prefdyn("data", "--data", "some.parquet", "--json").out)["pairs"] == 600
 
 
+@pytest.mark.thorough
 def test_hostile_names_do_no_harm_on_disk(prefdyn, tmp_path):
     """Group names that look like paths or markup: nothing is written outside, and the page holds them as text."""
     evil = ["../../escape", "<script>alert(1)</script>", "a/b", "x" * 300]

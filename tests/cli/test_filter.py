@@ -44,6 +44,7 @@ def test_there_are_three_lines():
     assert len([line for line in LINES.splitlines() if line.strip()]) == 3
 
 
+@pytest.mark.thorough
 def test_what_they_leave_is_what_the_condition_says_and_trl_takes_it(prefdyn, tmp_path):
     """From the built-in replies, audited on a few of them, to the tokens in TRL's trainer."""
     few = {"audit": ["--groups", "style,against", "--limit", 12, "--steps", 5, "--exact", 0]}

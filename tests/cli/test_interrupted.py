@@ -10,6 +10,8 @@ import time
 import pytest
 import yaml
 
+pytestmark = pytest.mark.thorough
+
 TRAIN = (
     "train", "--groups", "likes company,keeps promises", "--limit", "12", "--tune", "last-layer",
     "--learning-rate", "0.01", "--checkpoint-every", "2",

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 
+
+@pytest.mark.thorough
 def test_simulate_takes_each_loss_by_name_and_audit_only_dpo(prefdyn, tmp_path):
     groups = ("--groups", "likes company,keeps promises", "--limit", 30)
     assert prefdyn("extract", *groups, "--out", "features").code == 0

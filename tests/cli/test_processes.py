@@ -62,6 +62,7 @@ def test_wrong_variables_are_one_line_and_nothing_written(prefdyn, monkeypatch, 
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
+@pytest.mark.thorough
 def test_where_the_first_process_refuses_the_others_end_with_its_reason(tmp_path):
     """And only the first touches folders: the other one makes none, though its own name would be free."""
     with socket.socket() as free:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 SMALL = ("--groups", "likes company,keeps promises", "--limit", 8)
 COMMANDS = {
     "audit": ("audit", *SMALL, "--steps", 2),
@@ -131,6 +133,7 @@ def arguments(command, made, out):
 def test_nothing_of_theirs_changes(prefdyn, monkeypatch, theirs, made, command, flags, fails):
     """Thirteen targets each: refused in one line, or written beside their files; a failure leaves nothing."""
     monkeypatch.chdir(theirs)
+    monkeypatch.setenv("PREFDYN_CACHE", str(made / "cache"))  # what is read of the model is no matter here
     before = state(theirs.parent)
     for what, out in TARGETS.items():
         answer = prefdyn(*arguments(command, made, out), *flags, *(FAILING[command] if fails else ()))

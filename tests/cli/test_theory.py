@@ -13,6 +13,7 @@ def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.mark.thorough
 def test_bounds_from_features_and_field_over_its_run(prefdyn, tmp_path):
     """The table, the files, the same statements as an audit of the same features, and the path laid over the plane."""
     assert prefdyn("extract", "--groups", SOME, "--limit", 60, "--out", "features").code == 0

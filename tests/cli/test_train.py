@@ -66,6 +66,7 @@ def test_train_writes_a_folder_that_everything_else_reads(prefdyn, tmp_path):
     assert again.code == 0, again.err
 
 
+@pytest.mark.thorough
 def test_a_finished_run_goes_on_to_nothing_and_other_settings_are_refused(prefdyn, tmp_path):
     assert prefdyn("train", *QUICK, "--out", "run").code == 0
     before = (tmp_path / "run" / "trajectory.parquet").read_bytes()
@@ -82,6 +83,7 @@ def test_a_finished_run_goes_on_to_nothing_and_other_settings_are_refused(prefdy
     assert "run exists already" in taken.last_line
 
 
+@pytest.mark.thorough
 def test_the_last_layer_from_features_is_the_simulation(prefdyn, tmp_path):
     assert prefdyn("extract", *SOME, "--out", "features").code == 0
     common = ("--features", "features", "--steps", 10)

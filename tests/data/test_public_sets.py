@@ -18,7 +18,10 @@ from prefdyn.data.preflight import preflight
 from tests.conftest import REPO, SHARED
 
 PUBLIC = SHARED / "public"
-pytestmark = pytest.mark.skipif(not PUBLIC.is_dir(), reason=f"public sets are absent: no folder {PUBLIC}")
+pytestmark = [
+    pytest.mark.skipif(not PUBLIC.is_dir(), reason=f"public sets are absent: no folder {PUBLIC}"),
+    pytest.mark.thorough,
+]
 
 
 def load(name, *, prefix="", **options):

@@ -14,7 +14,10 @@ from prefdyn.errors import DataError
 from tests.conftest import SHARED
 
 CASES = SHARED.parent / "cases" / "reading"
-pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=f"cases are absent: no folder {CASES}")
+pytestmark = [
+    pytest.mark.skipif(not CASES.is_dir(), reason=f"cases are absent: no folder {CASES}"),
+    pytest.mark.thorough,
+]
 
 
 def load(name, **options):

@@ -4,13 +4,14 @@ import json
 import time
 
 import numpy as np
+import pytest
 
 from prefdyn.data.describe import describe
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.preflight import preflight
 from tests.conftest import PERSONA, SHARED, needs_shared
 
-pytestmark = needs_shared
+pytestmark = [needs_shared, pytest.mark.thorough]
 
 
 def test_all_personas_load_and_split_without_leakage_in_seconds():

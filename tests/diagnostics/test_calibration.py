@@ -21,6 +21,8 @@ from prefdyn.maths.units import mean_of
 from prefdyn.planning.verdicts import Evidence, judge
 from prefdyn.synthetic import gaussian_groups
 
+pytestmark = pytest.mark.thorough
+
 
 def most(draws, level=0.05):
     """Share of draws that is still in keeping with the level: two standard errors above it."""

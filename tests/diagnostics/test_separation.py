@@ -225,6 +225,7 @@ def test_same_seed_same_numbers_and_groups_do_not_disturb_each_other():
 # controls -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_labels_that_mean_nothing_give_uniform_p_and_the_null_level():
     feats = many_groups(200, 24, 6, 0.0, seed=1)
     found = separation(feats, permutations=199, bootstraps=2, folds=2).groups
@@ -237,6 +238,7 @@ def test_labels_that_mean_nothing_give_uniform_p_and_the_null_level():
     assert np.mean([g.probe_accuracy for g in found]) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.thorough
 def test_swaps_of_meaningless_responses_give_uniform_p():
     rng = np.random.default_rng(2)
     n, groups = 20, 200
@@ -281,6 +283,7 @@ def coverage(groups, n, d, gap, deviations=None):
     return np.mean([g.interval[0] <= gap + 1e-9 and gap <= g.interval[1] + 1e-9 for g in found])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("gap", [0.0, 0.5, 3.0])
 def test_the_interval_covers_the_true_distance(gap):
     assert coverage(120, 60, 8, gap) >= 0.89
@@ -315,6 +318,7 @@ def copied(seed, gap=0.0, units=24, copies=5, d=6, groups=1):
     return two_answers(x, label, text=text, group=group), x, label, text
 
 
+@pytest.mark.thorough
 def test_labels_by_lot_per_prompt_give_uniform_p():
     feats, *_ = copied(1, groups=150)
     found = separation(feats, permutations=199, bootstraps=2, folds=2).groups
@@ -325,6 +329,7 @@ def test_labels_by_lot_per_prompt_give_uniform_p():
     assert kstest([group.null_p for group in pairs.groups], "uniform").pvalue < 1e-6  # the control: pairs trade labels
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("gap", [0.0, 1.5])
 def test_the_debiased_square_is_unbiased_with_copies(gap):
     """300 sets of 24 prompts with five copies; debiasing by pairs would leave about a fifth of a square more."""
@@ -381,6 +386,7 @@ def test_with_one_pair_per_unit_every_figure_equals_that_without_clusters(kind):
     same(a, b, [name for name in GroupSeparation.__slots__ if name not in ("name", "classes")], nan_ok=True)
 
 
+@pytest.mark.thorough
 def test_the_interval_covers_the_true_distance_with_copies():
     feats, *_ = copied(6, gap=1.5, groups=120, copies=3)
     found = separation(feats, permutations=1, bootstraps=300, folds=2).groups

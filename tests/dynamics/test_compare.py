@@ -103,6 +103,7 @@ def test_learning_rate_times_beta_squared_is_all_that_descent_depends_on():
 # the order ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_shuffled_groups_agree_no_more_than_chance_and_groups_in_order_do():
     """The control: 30 shuffles of 12 groups; the interval must hold 0 in most of them."""
     rng = np.random.default_rng(0)

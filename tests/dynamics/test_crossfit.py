@@ -150,6 +150,7 @@ def group_alone(copies, seed, n=60):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("copies", [1, 3])
 def test_errors_are_as_wide_as_losses_differ_between_datasets(copies):
     values, errors = [], []
@@ -221,6 +222,7 @@ def measured(rng, true, errors, units):
     return [Mean(value=float(v), error=float(e), units=units) for v, e in zip(values, error, strict=True)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("m", "units"), [(3, 12), (6, 40), (9, 200)])
 def test_equal_means_are_told_apart_in_five_per_cent_of_draws(m, units):
     """Errors differ from group to group and are known from few units: any couple apart in 2 to 8 % of 400 draws."""
@@ -244,6 +246,7 @@ def test_intervals_of_ranks_hold_the_true_ranks_and_tell_far_groups_apart():
     assert missed / 200 <= 0.08
 
 
+@pytest.mark.thorough
 def test_beyond_some_hundred_groups_each_couple_has_its_share_of_the_level():
     from scipy.stats import norm
 

@@ -226,6 +226,7 @@ def test_margins_depend_on_rate_beta_and_scale_only_together(seed, scale, beta):
     np.testing.assert_allclose(path(1.0, scale * beta, 0.3 / scale**2), start, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.thorough
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_flipping_every_label_leaves_the_margins_and_order_does_not_matter(seed):

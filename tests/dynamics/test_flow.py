@@ -93,6 +93,7 @@ def test_slic_is_exact_until_its_kink_and_rests_there():
     np.testing.assert_allclose(at_rest, 1.0, atol=KINK_WIDTH)
 
 
+@pytest.mark.thorough
 def test_slic_pairs_that_others_pull_down_rest_at_the_kink():
     """The second pair still climbs and pulls the first down, which rests inside the kink: no solver passes a jump."""
     feats = FeatureSet.from_arrays([[1.0, 0], [-0.6, 0.2], [0.9, 0.3]], chosen=[0, 0, 0], rejected=[1, 1, 1])

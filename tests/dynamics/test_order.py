@@ -90,6 +90,7 @@ def test_p_of_more_groups_is_a_sample_of_them():
         assert (found.p_value < 0.05) == (found.value >= 0.648), found
 
 
+@pytest.mark.thorough
 def test_the_interval_is_the_middle_95_of_100_of_correlations_of_groups_drawn_anew():
     """Against an interval of draws made here: its ends are far from those of 90 or 98 of 100."""
     rng = np.random.default_rng(6)
@@ -110,6 +111,7 @@ def test_a_sampled_p_counts_the_order_found_among_those_that_chance_gives():
     assert rank_correlation(first, first[::-1].copy(), permutations=9).p_value == 1 / 10
 
 
+@pytest.mark.thorough
 def test_shuffled_groups_are_told_as_chance_and_a_real_order_is_not():
     """The control: of 200 random orders the interval misses 0 in about 10, and p is under 0.05 in about 10."""
     rng = np.random.default_rng(2)

@@ -72,6 +72,7 @@ def cells(grid):
     ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("tokens", "route"), [(2, "auto"), (5, "rows")])
 def test_every_cell_is_a_run_of_its_own(tokens, route):
     """432 settings of everything at once, one in eleven of them run alone.

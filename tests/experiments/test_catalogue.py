@@ -105,6 +105,7 @@ def test_every_preset_has_every_setup(preset):
     assert set(PRESETS[preset].setups) == set(SETTINGS)
 
 
+@pytest.mark.thorough
 def test_a_recipe_describes_itself_without_a_framework():
     """`--list` must be quick: recipes load no framework, and no runs."""
     import subprocess

@@ -10,9 +10,10 @@ from prefdyn.diagnostics.separation import separation
 from prefdyn.dynamics.order import spearman
 from prefdyn.experiments import distinguishability as recipe
 from prefdyn.experiments.claims import numbers
-from prefdyn.experiments.context import MODEL, TWIN
+from prefdyn.experiments.context import MODEL, TWIN, Context
 from prefdyn.experiments.falls import falls
 from prefdyn.experiments.launch import launch
+from prefdyn.experiments.presets import preset_named
 from prefdyn.experiments.reproduce import _Landed
 from prefdyn.experiments.rows import CODE, Rows
 from prefdyn.maths.objectives import LOG2
@@ -154,15 +155,18 @@ def test_falls_are_below_log_two():
     assert fallen == pytest.approx({"early": 0.02, "area": (10 * 0.05 + 10 * 0.25) / 20, "late": 0.4})
 
 
-@pytest.fixture
-def found(context):
+@pytest.fixture(scope="module")
+def found(builtin_model, tmp_path_factory):
     """The recipe on built-in data, its whole-model runs cut to one beta."""
-    context = replace(context, compat=True)
-    plan = recipe._runs(context)
-    landed, _ = launch(list(plan.values()), progress=False)
-    return context, plan, _Landed(plan, landed), recipe._results(context, _Landed(plan, landed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFDYN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        context = Context(preset=preset_named("smoke"), data=("builtin",), models=(builtin_model,), compat=True)
+        plan = recipe._runs(context)
+        landed, _ = launch(list(plan.values()), progress=False)
+        return context, plan, _Landed(plan, landed), recipe._results(context, _Landed(plan, landed))
 
 
+@pytest.mark.thorough
 def test_the_recipe_end_to_end(found):
     """Figures as in the catalogue, drawn from runs that were planned; numbers as other routes give them."""
     context, _, done, results = found
@@ -198,6 +202,7 @@ def test_the_recipe_end_to_end(found):
     assert "One model was given" in results.notes[0]
 
 
+@pytest.mark.thorough
 def test_the_order_over_many_behaviours_is_that_of_the_features(found):
     """At the first step of full-batch descent the loss falls by the squared weighted gap."""
     context, _, done, results = found

@@ -46,6 +46,7 @@ def figure(kind):
     return Figure(spec=SPEC, panels=tuple(PANELS[kind]), caption="What it shows.")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", list(PANELS))
 def test_every_kind_is_drawn_in_three_formats_with_equal_bytes(kind, tmp_path):
     first = write_reproduced_figures([figure(kind)], tmp_path / "one")

@@ -118,6 +118,7 @@ def test_a_path_is_a_circle_within_a_tenth():
     assert judge("experiment01-circle", measured([0.5])).holds is None
 
 
+@pytest.mark.thorough
 def test_the_recipe_end_to_end(context):
     """Both fine-tunings move their side of the start; DPO's reference is its start; figures are the paper's parts."""
     setups = dict(context.preset.setups)

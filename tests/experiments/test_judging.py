@@ -102,6 +102,7 @@ def test_a_true_order_is_held_and_goes_beyond_a_twin_that_has_none():
     assert (found.holds, twin_of(found).beyond) == (True, True)
 
 
+@pytest.mark.thorough
 def test_labels_drawn_by_lot_are_learned_in_order_but_never_beyond_the_twin():
     """On training pairs the order follows the mean gap whatever the labels: held, often. Beyond the twin: not once."""
     found = [claim(repetition, model=(0,) * 5, twin=(0,) * 5) for repetition in range(1, 9)]

@@ -61,6 +61,7 @@ def test_a_failure_ends_what_starts_from_it_and_nothing_else(heads, broken):
     assert not folder_of(broken).exists()
 
 
+@pytest.mark.thorough
 def test_processes_give_what_one_process_gives(heads, broken, own_cache):
     found: Any = launch([*heads, broken], jobs=2, progress=False)[0]
     assert isinstance(found[broken.key], PrefdynError)

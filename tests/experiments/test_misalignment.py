@@ -200,6 +200,7 @@ def found(context):
     return context, plan, _Landed(plan, landed), recipe._results(context, _Landed(plan, landed))
 
 
+@pytest.mark.thorough
 def test_the_recipe_end_to_end(found):
     """Figures as in the catalogue; heads from base and aligned model go one way; numbers as other routes give them."""
     context, plan, done, results = found
@@ -288,6 +289,7 @@ def test_published_behaviours_are_taken_where_the_data_has_them(context):
     assert recipe._behaviours(context, "mistral") == (context.behaviours()[0], context.behaviours()[-1])
 
 
+@pytest.mark.thorough
 def test_labels_drawn_by_lot_are_not_beyond_the_twin(context):
     """Alignment to labels by lot learns nothing that holds elsewhere, so no lead counts."""
     shuffled = load_dataset("builtin", groups=[context.behaviours()[0]]).with_noise(0.5, seed=3)

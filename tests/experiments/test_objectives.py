@@ -132,6 +132,7 @@ def test_whole_models_are_held_from_one_value_to_many(short, loss, first, last, 
 # numbers -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_on_the_papers_clusters_each_loss_has_its_closed_form():
     """Without noise, one step after another, against the three formulas written out."""
     feats = gaussian_groups(8, groups=3, width=6, noise=1e-9, shared_norm=0.4, held_out=0.0)
@@ -215,6 +216,7 @@ def found(builtin_model, tmp_path_factory):
         return context, done, recipe._results(context, done)
 
 
+@pytest.mark.thorough
 def test_figures_are_whole_and_can_be_drawn(found):
     results = found[2]
     assert [figure.id for figure in results.figures] == [START[:-1], START[:-1] + "e"]
@@ -232,6 +234,7 @@ def test_figures_are_whole_and_can_be_drawn(found):
     ]
 
 
+@pytest.mark.thorough
 def test_claims_are_judged_and_one_seed_gives_no_verdict(found):
     verdicts = {id: claim.judge(found[2].measured) for id, claim in CLAIMS.items()}
     told = {id: verdict.holds for id, verdict in verdicts.items() if verdict.holds is not None}
@@ -241,6 +244,7 @@ def test_claims_are_judged_and_one_seed_gives_no_verdict(found):
     }  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_numbers_are_those_of_the_trajectories(found):
     context, done, results = found
     del context
@@ -278,6 +282,7 @@ def test_runs_of_dpo_are_those_of_value_scaling(context):
             assert mine["whole", "hinge", source, 0, count].key != theirs["whole", source, 0, count].key
 
 
+@pytest.mark.thorough
 def test_a_rate_of_another_loss_is_half_of_its_largest_stable_step(found):
     done = found[1]
     rates = {loss: done["head", loss, MODEL, 0].settings["learning_rate"] for loss in recipe.LOSSES}

@@ -166,6 +166,7 @@ def found(context):
     return context, plan, _Landed(plan, landed), recipe._results(context, _Landed(plan, landed))
 
 
+@pytest.mark.thorough
 def test_the_recipe_end_to_end(found):
     """Figures as in the catalogue; what theory says of the first step holds on real states; gaps are as diagnosed."""
     context, _, done, results = found
@@ -225,6 +226,7 @@ def test_two_behaviours_are_too_few(context):
         recipe._runs(replace(context, groups=context.behaviours()[:2], _datasets={}, _stored={}))
 
 
+@pytest.mark.thorough
 def test_labels_drawn_by_lot_are_not_beyond_the_twin(context):
     """The order of loss gaps follows the gaps of the states whatever labels say; what is held out is not learned."""
     shuffled = load_dataset("builtin").with_noise(0.5, seed=3)

@@ -206,6 +206,7 @@ def test_sizes_take_models_of_two_widths():
     assert one.because == "all models given have width 64; give a further --model of another size"
 
 
+@pytest.mark.thorough
 def test_labels_drawn_by_lot_never_go_beyond_the_twin(monkeypatch):
     """On training pairs the early law holds whatever the labels, on copies too; beyond the twin: not once."""
     monkeypatch.setattr(dependent, "_UNEVEN", 2)
@@ -385,6 +386,7 @@ def test_states_are_shared_with_distinguishability_and_each_setting_has_a_run(co
     )
 
 
+@pytest.mark.thorough
 def test_the_recipe_end_to_end(context):
     plan = recipe._runs(context)
     landed, _ = launch(list(plan.values()), progress=False)

@@ -358,6 +358,7 @@ def found(builtin_model, tmp_path_factory):
         return context, done, Landed.of(context, done), RECIPE.results(context, done)
 
 
+@pytest.mark.thorough
 def test_figures_are_whole_and_can_be_drawn(found):
     results = found[3]
     assert [figure.id.removeprefix(f"{B}-") for figure in results.figures] == [
@@ -372,6 +373,7 @@ def test_figures_are_whole_and_can_be_drawn(found):
     assert any(note.endswith("so the figures end there.") for note in results.notes)
 
 
+@pytest.mark.thorough
 def test_figure_five_has_the_papers_panels_and_those_of_the_code_beside_them(found):
     context, _, landed, results = found
     with_code = replace(
@@ -407,6 +409,7 @@ def test_the_published_code_has_two_norms_and_another_rate(context):
     assert not any("code" in key[0] for key in without)
 
 
+@pytest.mark.thorough
 def test_claims_are_judged_and_one_seed_gives_no_verdict(found):
     results = found[3]
     verdicts = {id: claim.judge(results.measured) for id, claim in CLAIMS.items()}
@@ -422,6 +425,7 @@ def test_claims_are_judged_and_one_seed_gives_no_verdict(found):
     assert "d <= 5 Q" in verdicts["fig05-theorem"].because
 
 
+@pytest.mark.thorough
 def test_numbers_are_those_of_the_trajectories(found):
     _, done, landed, results = found
     rows = results.measured
@@ -480,6 +484,7 @@ def test_on_shuffled_labels_nothing_is_held_beyond_the_twin(monkeypatch):
     assert [row["id"] for row in found.claims if row["control"] and row["holds"] and row["control"]["beyond"]] == []
 
 
+@pytest.mark.thorough
 def test_what_the_laws_cannot_say_is_told(found):
     """No gap beyond noise: no numbers; no error at all: nothing that more pairs could lower."""
     landed = found[2]

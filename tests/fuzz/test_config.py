@@ -55,6 +55,7 @@ def run(folder, count, start=0):
     assert 0 < read < count
 
 
+@pytest.mark.thorough
 def test_some_files_of_flags(tmp_path):
     run(tmp_path, FEW)
 

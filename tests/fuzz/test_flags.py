@@ -66,6 +66,7 @@ def inputs_again(place):
     inputs(place)
 
 
+@pytest.mark.thorough
 def test_some_command_lines(command_line):
     codes = [code for seed in range(FEW) if (code := command_line(seed, QUICK)[1]) is not None]
     assert set(codes) >= {0, 1}

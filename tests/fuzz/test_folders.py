@@ -153,6 +153,7 @@ def signed_folders(folder, count, start=0):
     return read
 
 
+@pytest.mark.thorough
 def test_some_signed_folders(tmp_path):
     assert sum(signed_folders(tmp_path, FEW).values()) < FEW
 
@@ -223,6 +224,7 @@ def output_folders(folder, count, start=0):
     return shown_count
 
 
+@pytest.mark.thorough
 def test_some_output_folders(tmp_path):
     assert output_folders(tmp_path, FEW_RUNS) <= FEW_RUNS
 

@@ -72,6 +72,7 @@ def run(folder, count, start=0):
     return found
 
 
+@pytest.mark.thorough
 def test_some_mutated_files(tmp_path):
     run(tmp_path, FEW)
 

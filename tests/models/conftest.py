@@ -15,7 +15,7 @@ from tokenizers import decoders, pre_tokenizers, processors, trainers
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.models.answers import answer_mapping, with_answers
 from prefdyn.models.load import LanguageModel
-from prefdyn.models.texts import SIDES, Texts
+from prefdyn.models.texts import SIDES, RenderedTexts
 from prefdyn.models.tokens import AnsweredPrompts, NotOneToken, one_token_answers
 
 QUESTION = 'Would you say this?\n"{}"'
@@ -205,6 +205,6 @@ def tokenize_answers(data: PreferenceDataset, lm: LanguageModel, **options: Any)
         options["mapping"] = answer_mapping(answers, [row[side] for row in data.to_rows() for side in SIDES])
         data = with_answers(data, answers)
     try:
-        return one_token_answers(Texts(data, lm), **options)
+        return one_token_answers(RenderedTexts(data, lm), **options)
     except NotOneToken as found:
         raise found.error from None

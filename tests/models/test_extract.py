@@ -367,6 +367,7 @@ def kill_and_resume(tiny, tmp_path: Path, moments: int) -> int:
     return found
 
 
+@pytest.mark.thorough
 def test_killed_extraction_resumes_to_the_same_bytes(tiny, tmp_path):
     """SIGKILL twice, then the same command: what was done is kept, and the result is that of an unbroken run."""
     assert kill_and_resume(tiny, tmp_path, 2) >= 2

@@ -76,6 +76,7 @@ def with_base(folder: Path, name: str) -> Path:
 _PEFT = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 
+@pytest.mark.thorough
 @_PEFT
 def test_a_silent_hub_is_given_up_once_and_soon(silent, cached, adapter):
     """One connection per load, four seconds; a model from the cache, an adapter on it, and neither."""

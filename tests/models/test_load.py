@@ -19,7 +19,7 @@ from prefdyn.models import hub
 from prefdyn.models.extract import extract
 from prefdyn.models.load import load_model, untrained_twin
 from prefdyn.models.score import score_pairs
-from prefdyn.models.source import Source
+from prefdyn.models.source import ModelSource
 from prefdyn.models.token_pairs import tokenize_pairs
 from prefdyn.training.train import run_training
 from tests.conftest import CHAT_3M, STORIES_3M, needs_shared
@@ -181,7 +181,7 @@ def test_dtype_device_and_attention_are_recorded(tiny):
 )
 def test_unknown_settings(tiny, monkeypatch, options, error, says):
     """Each names the value and what to use, before a file of the model is opened."""
-    monkeypatch.setattr(Source, "find", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(ModelSource, "find", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(error, match=says):
         load_model(str(tiny("llama")), **options)
 

@@ -19,6 +19,8 @@ import pytest
 from prefdyn.errors import ProcessError
 from prefdyn.models.peers import Hub, Spoke, reach
 
+pytestmark = pytest.mark.thorough
+
 TIMEOUT = 2.0
 PROGRAM = """
 import socket, sys, time

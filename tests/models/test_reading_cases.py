@@ -23,7 +23,7 @@ from tests.conftest import SHARED, needs_shared
 from tests.models.test_chat_templates import ours
 
 CASES = SHARED.parent / "cases" / "reading"
-pytestmark = needs_shared
+pytestmark = [needs_shared, pytest.mark.thorough]
 
 
 def by_trl(path: Path, tokenizer: Any, cache: Path) -> list[Any]:

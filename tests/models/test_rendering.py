@@ -14,7 +14,7 @@ from prefdyn.errors import ModelError
 from prefdyn.models import rendering, texts
 from prefdyn.models.load import load_model
 from prefdyn.models.rendering import RenderingError, limited
-from prefdyn.models.texts import Texts
+from prefdyn.models.texts import RenderedTexts
 from tests.models.conftest import byte_tokenizer, make_model
 
 TALK = [{"role": "user", "content": "Do you sing?"}, {"role": "assistant", "content": "Never."}]
@@ -80,6 +80,7 @@ def state() -> tuple[Any, ...]:
     return signal.getsignal(signal.SIGALRM), delay == 0, interval, resource.getrlimit(resource.RLIMIT_AS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("template", ENDLESS)
 def test_a_template_that_does_not_end_is_stopped(run, hurried, template):
     before, started = state(), time.monotonic()
@@ -89,6 +90,7 @@ def test_a_template_that_does_not_end_is_stopped(run, hurried, template):
     assert state() == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("template", LARGE)
 @pytest.mark.skipif(rendering._taken() is None, reason="the system does not say how much memory a process takes")
 def test_a_template_that_builds_gigabytes_is_stopped(run, template):
@@ -216,7 +218,7 @@ def chat(tmp_path):
 
 
 def read_all(lm: Any, data: PreferenceDataset) -> list[str]:
-    found = Texts(data, lm)
+    found = RenderedTexts(data, lm)
     return [text for row in range(len(data)) for text in (found.prompt(row), found.whole(row, "rejected"))]
 
 

@@ -79,6 +79,7 @@ def products(lm, given, buckets):
     return one @ two, one @ one
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("vocabulary", "width", "size"), [(200, 30, 16), (40, 9, 64), (64, 80, 32)])
 def test_the_variance_obeys_its_law(vocabulary, width, size):
     """Of random matrices the law is met, not only kept to; of a common state the bound of 6/k is not reached."""

@@ -208,6 +208,7 @@ def two(word: str, **further: str) -> list[tuple[int, str, str]]:
     return found
 
 
+@pytest.mark.thorough
 def test_two_processes_meet_agree_and_part():
     found = two("go on")
     for rank, (code, out, said) in enumerate(found):
@@ -216,6 +217,7 @@ def test_two_processes_meet_agree_and_part():
         assert "prefdyn:" not in said
 
 
+@pytest.mark.thorough
 def test_an_uncaught_error_in_one_ends_the_other_with_its_reason():
     """It waits in a collective operation, which would last for ever."""
     first, second = two("raise")

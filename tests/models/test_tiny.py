@@ -29,6 +29,7 @@ def model():
     return AutoModelForCausalLM.from_pretrained(TINY, local_files_only=True).eval()
 
 
+@pytest.mark.thorough
 def test_it_loads_without_a_warning_in_a_fresh_process_that_may_not_use_the_network():
     code = (
         "import sys, warnings; warnings.simplefilter('error');"
@@ -128,6 +129,7 @@ def probe(features, labels):
     return cross_val_score(line, features, labels, cv=StratifiedKFold(5, shuffle=True, random_state=0)).mean()
 
 
+@pytest.mark.thorough
 def test_it_understands_the_data_better_than_its_untrained_twin(model, tokenizer):
     """The same probe on both, averaged over behaviours whose labels mean something; random labels stay random."""
     torch.manual_seed(0)

@@ -51,6 +51,7 @@ ASIDE = np.zeros((3, 12))
 ASIDE[0, 1], ASIDE[1, 3], ASIDE[2, 2] = 1, 1, 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("verdict", "earns", "misses"),
     [
@@ -120,6 +121,7 @@ def shuffled(seed):
     )
 
 
+@pytest.mark.thorough
 def test_shuffled_labels_are_told_by_nothing_in_18_of_20_seeds():
     """No group of a shuffled dataset has a verdict that says more; the same features with their own labels do."""
     nothing = [set(verdicts(shuffled(seed), steps=20)) <= set(NO_EVIDENCE) for seed in range(20)]

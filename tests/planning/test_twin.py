@@ -13,6 +13,7 @@ from tests.naive import audit as naive
 FIVE = ["agreeableness", "openness", "subscribes-to-Buddhism", "neuroticism", "risk-seeking"]
 
 
+@pytest.mark.thorough
 @needs_shared
 @pytest.mark.parametrize("limit", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_distinguishability_and_the_joint_loss_after_50_steps_equal_the_twin(limit, tmp_path, monkeypatch):

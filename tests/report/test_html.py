@@ -165,6 +165,7 @@ def test_the_same_folder_gives_the_same_page(tmp_path):
     assert render([run]) == render([run])
 
 
+@pytest.mark.thorough
 def test_a_page_of_many_groups_is_not_too_large(tmp_path):
     text = render([read_folder(make_folder(tmp_path / "run", names=88))])
     assert len(text.encode()) < 3_000_000

@@ -483,6 +483,7 @@ def test_a_browser_draws_every_chart_of_hostile_responses_without_an_error(hosti
     assert state["charts"] == state["charts-drawn"] == 16
 
 
+@pytest.mark.thorough
 def test_a_page_of_many_groups_and_long_texts_is_not_too_large(tmp_path):
     run = read_folder(make_responses_folder(tmp_path / "run", names=88))
     assert len(render([run]).encode()) < 4_000_000

@@ -192,6 +192,7 @@ def test_the_stated_failure_is_given_as_stated_at_the_extremes():
 # repaired -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_repaired_bound_holds_in_1000_problems():
     """Varied shape, class balance, scale and step up to the limit; spoiled forms of it do not hold."""
     equalities, half, unweighted = 0, 0, 0

@@ -460,6 +460,7 @@ def _check_kills(folder, moments):
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.thorough
 def test_a_kill_leaves_a_sound_checkpoint(tmp_path):
     """At most the save that was under way is lost; what a killed save left is removed by the next."""
     _check_kills(tmp_path, 3)

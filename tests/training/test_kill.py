@@ -36,6 +36,7 @@ def commands(tmp_path, steps, kind):
     return [[sys.executable, str(program), str(tmp_path / name), str(steps), kind] for name in ("whole", "broken")]
 
 
+@pytest.mark.thorough
 def test_what_resumes_rightly_passes_and_what_does_not_is_caught(tmp_path):
     """The same number to the last digit; a generator that starts anew at each resumption gives another."""
     for kind in ("right", "wrong"):

@@ -64,6 +64,7 @@ def measured(changes, **environment):
     return json.loads(done.stdout)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator that is allowed for is glibc's")
 @pytest.mark.parametrize(
     "changes",

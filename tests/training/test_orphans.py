@@ -48,6 +48,7 @@ def kill_first(place: Path, how: int, moment: float | str, *, jobs: int, kind: s
         first.wait(60)
 
 
+@pytest.mark.thorough
 @needs_proc
 @pytest.mark.parametrize("moment", [0.3, AT_WORK])
 def test_nobody_works_on_after_the_first_process_was_killed(tmp_path, moment):

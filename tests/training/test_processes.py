@@ -106,6 +106,7 @@ CASES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "tune", "environment"), CASES)
 def test_two_processes_train_as_one(tiny, tmp_path, kind, tune, environment):
     model = tiny("llama-tied")

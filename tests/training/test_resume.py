@@ -93,6 +93,7 @@ def results(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("options", "made", "drawn"), EVERYTHING.values(), ids=EVERYTHING)
 def test_nothing_tells_a_resumed_run_from_an_unbroken_one(tiny, tmp_path, options, made, drawn):
     """Summary, tables, weights, figures and page, but for how long it took. What was measured first stays."""

@@ -12,7 +12,7 @@ from prefdyn.cli.command import Given
 from prefdyn.settings import Flag, Reading, Setup, Source
 
 if TYPE_CHECKING:
-    from prefdyn.outputs import RunFolder
+    from prefdyn.outputs import TrainingFolder
 
 NAME = "train"
 SUMMARY = "Train with DPO and its relatives, measured per group."
@@ -107,7 +107,7 @@ def run(
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")
 
 
-def _kept(folder: "RunFolder") -> str:
+def _kept(folder: "TrainingFolder") -> str:
     """What an interruption leaves of a run, and how it goes on."""
     go_on = f"prefdyn train --config {folder.path / 'config.yaml'} --out {folder.final} --resume"
     if folder.step is None:

@@ -12,7 +12,7 @@ from prefdyn.data.columns import MISSING, Columns, Rows, lookup
 from prefdyn.data.layouts import TRL, holds_one_response, misspelt, recognise, suggest
 from prefdyn.data.mapping import Drawn, Mapper, by_function
 from prefdyn.data.pairs import HELD_OUT, SCHEMA, TRAIN, Intake, PreferenceDataset, table_from_columns
-from prefdyn.data.readers import Source, Wanted
+from prefdyn.data.readers import RowSource, Wanted
 from prefdyn.data.rows import (
     GROUP_NAMES,
     SCORES,
@@ -45,7 +45,7 @@ class Part:
     """One `--data` entry: its sources, how their rows are read, and the group of rows that name none."""
 
     name: str
-    sources: Sequence[Source]
+    sources: Sequence[RowSource]
     parse: Parser
     needs: tuple[str, ...]
     """Fields without which no row can be read; empty where the layout of each source is found from its columns."""
@@ -57,7 +57,7 @@ class Part:
     """The mapping that the user gave."""
 
 
-def trl_part(name: str, sources: Sequence[Source], columns: Columns | Rows | None = None) -> Part:
+def trl_part(name: str, sources: Sequence[RowSource], columns: Columns | Rows | None = None) -> Part:
     """Sources in TRL's preference format, in another known layout, or as the mapping says, in one group unless they say
     otherwise."""
     return Part(
@@ -124,7 +124,7 @@ def assemble(parts: Sequence[Part], *, group_column: str | None, rejects: Reject
 class _Reader:
     """One source and how its rows become pairs."""
 
-    source: Source
+    source: RowSource
     draw: Callable[[int, Mapping[str, Any]], Sequence[Drawn | BadRow]]
     counts: Counter[str]
     layout: str | None
@@ -135,7 +135,7 @@ class _Reader:
     """What the pairs do not show of how they were read."""
 
 
-def _reading(part: Part, source: Source) -> _Reader:
+def _reading(part: Part, source: RowSource) -> _Reader:
     """How a source is read: as its part says, by the user's mapping, or by the layout that its columns tell.
 
     Raises:
@@ -168,7 +168,7 @@ def _reading(part: Part, source: Source) -> _Reader:
     return _Reader(source, mapper.pairs, mapper.counts, layout, given, False)
 
 
-def _plain(source: Source, names: Sequence[str]) -> _Reader:
+def _plain(source: RowSource, names: Sequence[str]) -> _Reader:
     """TRL's own columns. Rows that stand in another form, such as messages written as text, go through the mapping."""
     mapper = Mapper(given=TRL.columns, source=source)
 

@@ -48,7 +48,7 @@ def factors(groups: Sequence[str], given: Mapping[str, float]) -> Float[np.ndarr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class GroupAnswers:
     """The two answers of a two-answer group, in reverse alphabetical order: " Yes" comes before " No"."""
 
     first: str
@@ -92,7 +92,7 @@ class Codes:
         order = np.argsort(self.group, kind="stable")
         return np.split(order, np.cumsum(np.bincount(self.group, minlength=len(self.groups)))[:-1])
 
-    def answers(self, rows: Int[np.ndarray, " size"]) -> Answers | None:
+    def answers(self, rows: Int[np.ndarray, " size"]) -> GroupAnswers | None:
         """The two answers of these rows and how often each is chosen; None where there are more than two."""
         chosen, rejected = self.chosen[rows], self.rejected[rows]
         low, high = np.minimum(chosen, rejected), np.maximum(chosen, rejected)
@@ -100,7 +100,7 @@ class Codes:
             return None
         first, second = sorted((int(low[0]), int(high[0])), key=lambda code: self.responses[code], reverse=True)
         count = int((chosen == first).sum())
-        return Answers(
+        return GroupAnswers(
             first=self.responses[first],
             second=self.responses[second],
             first_chosen=count,

@@ -28,7 +28,7 @@ from prefdyn.data.columns import columns as as_columns
 from prefdyn.data.files import file_name, hh_files, persona_files, plain_files, was_saved
 from prefdyn.data.memory import datasets_source, from_object
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.data.readers import Source, missing, opened, written
+from prefdyn.data.readers import RowSource, missing, opened, written
 from prefdyn.errors import ConfigError, DataError
 
 
@@ -178,7 +178,7 @@ def _builtin(kind: str | None) -> Part:
         name, made = "builtin", builtin_rows()
     else:
         raise DataError(f"'builtin:{kind}' is unknown; the built-in data is --data builtin or builtin:responses")
-    return trl_part(name, [Source(label=name, stem=kind or name, rows=list(enumerate(made, start=1)))])
+    return trl_part(name, [RowSource(label=name, stem=kind or name, rows=list(enumerate(made, start=1)))])
 
 
 def _hf(rest: str, group_column: str | None, rejects: Rejects, given: Columns | Rows | None) -> Part:

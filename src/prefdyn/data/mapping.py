@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from prefdyn.data import forms
 from prefdyn.data.bad_rows import BadRow, kind, shown
 from prefdyn.data.columns import MISSING, ROLES, Columns, Field, Fields, Rows, lookup
-from prefdyn.data.readers import Source
+from prefdyn.data.readers import RowSource
 from prefdyn.data.votes import FIRST, SECOND, TIE, Reader, Vote, majority, number, reader
 
 _CARRIED = ("id", "weight", "split", "cluster", "tools")
@@ -41,7 +41,7 @@ class Mapper:
     """A mapping at work on one source."""
 
     given: Columns
-    source: Source
+    source: RowSource
     counts: Counter[str] = field(default_factory=Counter)
     """What was met, by the names of `Intake`."""
 

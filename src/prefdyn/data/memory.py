@@ -8,13 +8,13 @@ import pyarrow as pa
 from prefdyn.data.assemble import Part, trl_part, wanted_by_layout
 from prefdyn.data.bad_rows import Rejects, shown
 from prefdyn.data.columns import Columns, Rows
-from prefdyn.data.readers import Row, Source, from_arrow
+from prefdyn.data.readers import Row, RowSource, from_arrow
 from prefdyn.errors import DataError
 
 
 def datasets_source(
     dataset: Any, label: str, stem: str, group_column: str | None, rejects: Rejects, given: Columns | Rows | None = None
-) -> Source:
+) -> RowSource:
     """The rows of a `datasets.Dataset`, whose indices and formats are honoured."""
 
     def read(names: list[str]) -> pa.Table:
@@ -55,7 +55,7 @@ def from_object(data: Any, group_column: str | None, rejects: Rejects, given: Co
     )
 
 
-def _frame(frame: Any) -> Source:
+def _frame(frame: Any) -> RowSource:
     names = [str(name) for name in frame.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -63,7 +63,7 @@ def _frame(frame: Any) -> Source:
     if len(frame) == 0:
         raise DataError("the DataFrame is empty; give a row per pair")
     held = [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
-    return Source(label="DataFrame", stem="row", rows=list(enumerate(held, start=1)), columns=tuple(names))
+    return RowSource(label="DataFrame", stem="row", rows=list(enumerate(held, start=1)), columns=tuple(names))
 
 
 def _plain(value: Any) -> Any:
@@ -71,7 +71,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if type(value).__name__ == "ndarray" else value
 
 
-def _records(data: list[Any]) -> Source:
+def _records(data: list[Any]) -> RowSource:
     held: list[Row] = []
     for number, row in enumerate(data, start=1):
         if not isinstance(row, Mapping):
@@ -84,4 +84,4 @@ def _records(data: list[Any]) -> Source:
         held.append((number, row))
     if not held:
         raise DataError("the list of rows is empty; give at least one pair")
-    return Source(label="rows", stem="row", rows=held)
+    return RowSource(label="rows", stem="row", rows=held)

@@ -66,7 +66,7 @@ def near_duplicates(texts: Sequence[str], *, threshold: float = THRESHOLD) -> In
     if n == 0:
         return np.zeros(0, dtype=np.int64)
     form, flat, ends = _forms(texts)
-    pairs = _Pairs.of(flat, ends)
+    pairs = _WordPairs.of(flat, ends)
     steps = [_spanning(*found) for found in pairs.found(threshold)]
     first, second = np.concatenate([np.zeros((2, 0), dtype=np.int64), *steps], axis=1)
     count = len(ends) - 1
@@ -105,7 +105,7 @@ def _forms(texts: Sequence[str]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray,
     return form, np.concatenate(parts), np.cumsum(sizes)
 
 
-class _Pairs:
+class _WordPairs:
     """The sets of word pairs of n texts as one sparse matrix, without those that many texts share."""
 
     def __init__(self, owner: Int[np.ndarray, " k"], member: Int[np.ndarray, " k"], n: int) -> None:
@@ -115,7 +115,7 @@ class _Pairs:
         self.owner, self.n = owner, n
 
     @classmethod
-    def of(cls, flat: Int[np.ndarray, " words"], ends: Int[np.ndarray, " ends"]) -> "_Pairs":
+    def of(cls, flat: Int[np.ndarray, " words"], ends: Int[np.ndarray, " ends"]) -> "_WordPairs":
         """From the words of all texts."""
         n = len(ends) - 1
         owner = np.repeat(np.arange(n, dtype=np.int32), np.diff(ends))

@@ -47,7 +47,7 @@ Row = tuple[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class RowSource:
     """The rows of one file or object."""
 
     label: str
@@ -178,7 +178,7 @@ def _what(path: Path) -> str | None:
     return next((what for begin, what in _ELSE.items() if head.startswith(begin.lower())), None)
 
 
-def read_file(path: Path, rejects: Rejects, *, wanted: Wanted | None = None) -> Source:
+def read_file(path: Path, rejects: Rejects, *, wanted: Wanted | None = None) -> RowSource:
     """All rows of one file. Rows that are no rows go to `rejects`; damage to the file as a whole is always an error.
 
     Args:
@@ -207,10 +207,10 @@ def read_file(path: Path, rejects: Rejects, *, wanted: Wanted | None = None) -> 
         raise DataError(f"{label} cannot be read: {why}; check the file and its permissions") from error
     if not rows and not any(item.source == label for item in rejects.left_out):
         raise DataError(f"{label} is empty: it holds no rows; give a file with one pair per row")
-    return Source(label=label, stem=stem(path), rows=rows, columns=columns)
+    return RowSource(label=label, stem=stem(path), rows=rows, columns=columns)
 
 
-def _parquet(path: Path, rejects: Rejects, wanted: Wanted | None) -> Source:
+def _parquet(path: Path, rejects: Rejects, wanted: Wanted | None) -> RowSource:
     label = written(path)
     try:
         table = pq.ParquetFile(path)
@@ -226,7 +226,7 @@ def _parquet(path: Path, rejects: Rejects, wanted: Wanted | None) -> Source:
 
 def from_arrow(
     read: Any, columns: tuple[str, ...], *, label: str, stem: str, wanted: Wanted | None, rejects: Rejects
-) -> Source:
+) -> RowSource:
     """Rows of an Arrow table, of the wanted columns only. Labels that `datasets` holds as numbers become their names.
 
     Args:
@@ -255,7 +255,7 @@ def from_arrow(
             rows = list(enumerate(table.to_pylist(), start=1))
         except (ValueError, OverflowError):  # one value at least: find it
             rows = list(_one_by_one(table, label, rejects))
-    return Source(label=label, stem=stem, rows=rows, columns=columns)
+    return RowSource(label=label, stem=stem, rows=rows, columns=columns)
 
 
 def named_labels(table: pa.Table) -> pa.Table:

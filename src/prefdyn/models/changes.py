@@ -17,7 +17,7 @@ from prefdyn.data.conversation import ARGUMENTS, REASONING, TOOLS
 from prefdyn.data.pairs import Conversation
 from prefdyn.data.rows import common_prefix
 from prefdyn.models.load import LanguageModel
-from prefdyn.models.texts import SIDES, Texts, pair_name
+from prefdyn.models.texts import SIDES, RenderedTexts, pair_name
 
 _SAMPLE = 16
 """Conversations that are rendered once more at another time."""
@@ -33,7 +33,7 @@ _LATER = (
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counted:
     """Pairs that something is true of, and the text of the first."""
 
     rows: set[int] = field(default_factory=set)
@@ -45,7 +45,7 @@ class _Tally:
         self.rows.add(row)
 
 
-def changes(texts: Texts, rows: Sequence[int]) -> tuple[str, ...]:
+def changes(texts: RenderedTexts, rows: Sequence[int]) -> tuple[str, ...]:
     """What a chat template does to conversations beside writing them down.
 
     Text that it drops, cuts or moves, tools and arguments that it does not read, prompts that it makes equal, a last
@@ -97,11 +97,11 @@ def doubled(
 # text ----------------------------------------------------------------------------------------------------------------
 
 
-def _lost(texts: Texts, talks: dict[int, Conversation]) -> Iterator[str]:
-    tallies: dict[tuple[str, str], _Tally] = {}
+def _lost(texts: RenderedTexts, talks: dict[int, Conversation]) -> Iterator[str]:
+    tallies: dict[tuple[str, str], _Counted] = {}
 
     def note(row: int, does: str, what: str, example: str) -> None:
-        tallies.setdefault((does, what), _Tally()).add(row, example)
+        tallies.setdefault((does, what), _Counted()).add(row, example)
 
     templates: dict[Any, str] = {}
     for row, talk in talks.items():
@@ -213,7 +213,7 @@ def _template(tokenizer: Any, own: Any, tools: Any) -> str:
 # prompts -------------------------------------------------------------------------------------------------------------
 
 
-def _made_equal(texts: Texts, talks: dict[int, Conversation]) -> Iterator[str]:
+def _made_equal(texts: RenderedTexts, talks: dict[int, Conversation]) -> Iterator[str]:
     """Different prompts that the template writes as the same text."""
     homes: dict[str, dict[str, list[int]]] = {}
     for row, talk in talks.items():
@@ -236,7 +236,7 @@ def _made_equal(texts: Texts, talks: dict[int, Conversation]) -> Iterator[str]:
     )
 
 
-def _closed(texts: Texts, talks: dict[int, Conversation]) -> Iterator[str]:
+def _closed(texts: RenderedTexts, talks: dict[int, Conversation]) -> Iterator[str]:
     """Prompts whose last turn is the assistant's, and closed before the response."""
     rows = []
     for row, talk in talks.items():
@@ -256,7 +256,7 @@ def _closed(texts: Texts, talks: dict[int, Conversation]) -> Iterator[str]:
 # time ----------------------------------------------------------------------------------------------------------------
 
 
-def _of_the_time(texts: Texts, talks: dict[int, Conversation]) -> Iterator[str]:
+def _of_the_time(texts: RenderedTexts, talks: dict[int, Conversation]) -> Iterator[str]:
     """Renderings that another moment, or another try, makes another text."""
     own = [talk.get(ARGUMENTS, {}).get("chat_template") for talk in talks.values()]
     held = " ".join(map(str, [getattr(texts.lm.tokenizer, "chat_template", None), *dict.fromkeys(map(repr, own))]))

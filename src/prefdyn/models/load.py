@@ -19,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from prefdyn._checks import one_of
 from prefdyn.errors import ConfigError, ModelError
-from prefdyn.models.source import BUILTIN, Source, quiet
+from prefdyn.models.source import BUILTIN, ModelSource, quiet
 from prefdyn.provenance import content_hash
 
 __all__ = ["BUILTIN", "LanguageModel", "load_model", "quiet", "untrained_twin"]
@@ -154,7 +154,7 @@ def load_model(
     options: dict[str, Any] = {"dtype": kind, "use_safetensors": True}
     if attn != "sdpa":
         options["attn_implementation"] = _attention(attn, trust_remote_code=trust_remote_code)
-    source = Source.find(str(name), revision=revision, trust_remote_code=trust_remote_code)
+    source = ModelSource.find(str(name), revision=revision, trust_remote_code=trust_remote_code)
     with quiet(), torch.random.fork_rng(devices=[]):
         loaded = source.load(options, place)
     with source.told("model"):

@@ -18,7 +18,7 @@ from prefdyn.errors import ModelError
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.mates import LOOSE, deviation, lengths_apart
-from prefdyn.models.packing import CHOSEN, REJECTED, Layout, Text, common_prefix, lay_out, row_length
+from prefdyn.models.packing import CHOSEN, REJECTED, BatchLayout, Text, common_prefix, lay_out, row_length
 from prefdyn.models.token_pairs import TokenPairs
 
 _GLANCED = 8192
@@ -128,7 +128,7 @@ class PairScorer(torch.nn.Module):
         layout = lay_out(texts, width=self.lm.hidden_size, room=self._room, share_prefix=alike, answers=self.answers)
         return self._packed(rows, layout)
 
-    def _packed(self, rows: np.ndarray, layout: Layout) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _packed(self, rows: np.ndarray, layout: BatchLayout) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batch = self._moved(
             {
                 "ids": layout.ids,

@@ -19,7 +19,7 @@ PROMPT, CHOSEN, REJECTED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class BatchLayout:
     """Where the tokens of a batch stand."""
 
     ids: Int[np.ndarray, "rows length"]
@@ -50,7 +50,7 @@ class Text:
 
 def lay_out(
     texts: Sequence[Text], *, width: int, room: int | None, share_prefix: bool, answers: bool, rows: int | None = None
-) -> Layout:
+) -> BatchLayout:
     """Put pairs into rows at about the least cost.
 
     Args:
@@ -95,7 +95,7 @@ def lay_out(
             by_rejected[pair] = start + np.concatenate([[turn - 1], np.arange(second, end)])
             at = end
     index = by_chosen if answers else [*by_chosen, *by_rejected]
-    return Layout(ids=ids, places=places, owner=owner, part=part, index=np.concatenate(index), prefix=skip)
+    return BatchLayout(ids=ids, places=places, owner=owner, part=part, index=np.concatenate(index), prefix=skip)
 
 
 def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:

@@ -32,7 +32,7 @@ _LONGEST = 1 << 20
 KEPT = "what is done is kept: give the same command again (train: with --resume)"
 
 
-class Line:
+class Connection:
     """A connection that carries one JSON value per line. An empty line is a sign of life."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -159,12 +159,12 @@ class Peers:
         """Send a value, or a sign of life, to all."""
         raise NotImplementedError
 
-    def _drop(self, line: Line) -> None:
+    def _drop(self, line: Connection) -> None:
         with contextlib.suppress(KeyError, ValueError, OSError):
             self._selector.unregister(line.socket)
         line.close()
 
-    def _add(self, line: Line) -> None:
+    def _add(self, line: Connection) -> None:
         self._selector.register(line.socket, selectors.EVENT_READ)
 
     def _end(self, said: str, *, grace: float = 0.0) -> None:
@@ -205,8 +205,8 @@ class Hub(Peers):
         self._listener = _listen()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self.port: int = self._listener.getsockname()[1]
-        self._strangers: list[Line] = []
-        self._lines: dict[int, Line] = {}
+        self._strangers: list[Connection] = []
+        self._lines: dict[int, Connection] = {}
         self._said: list[Any] = []
 
     @property
@@ -254,7 +254,7 @@ class Hub(Peers):
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
-                self._strangers.append(line := Line(connection))
+                self._strangers.append(line := Connection(connection))
                 self._add(line)
         for line in list(self._strangers):
             line.silent += awake
@@ -267,7 +267,7 @@ class Hub(Peers):
             if not line.closed:
                 self._hear(rank, line, awake)
 
-    def _introduced(self, line: Line, message: Any) -> None:
+    def _introduced(self, line: Connection, message: Any) -> None:
         rank = message.get("hello") if isinstance(message, dict) and message.get("key") == self._key else None
         if not isinstance(rank, int) or not 0 < rank < self.count:
             line.closed = True
@@ -281,7 +281,7 @@ class Hub(Peers):
             self.everybody.set()
             self._each({"all": True})
 
-    def _hear(self, rank: int, line: Line, awake: float) -> None:
+    def _hear(self, rank: int, line: Connection, awake: float) -> None:
         line.silent += awake
         for message in line.receive():
             match message:
@@ -318,7 +318,7 @@ class Spoke(Peers):
     def __init__(self, rank: int, count: int, *, timeout: float, key: str, connection: socket.socket) -> None:
         """Args: its number; how many; seconds of silence; what the hub asks for; the connection to it."""
         super().__init__(rank, count, timeout=timeout)
-        self._line = Line(connection)
+        self._line = Connection(connection)
         self._add(self._line)
         self._heard: list[Any] = []
         self._shared = 0

@@ -8,7 +8,7 @@ _SPELLINGS = (str, str.strip, str.lstrip, str.rstrip)
 """How templates write a content: as it is, or without the blanks around it."""
 
 
-class Place(NamedTuple):
+class AnswerPlace(NamedTuple):
     """The place of two answers."""
 
     before: str
@@ -18,7 +18,7 @@ class Place(NamedTuple):
     rejected: str
 
 
-def answer_place(chosen_whole: str, rejected_whole: str, chosen: str, rejected: str) -> Place | None:
+def answer_place(chosen_whole: str, rejected_whole: str, chosen: str, rejected: str) -> AnswerPlace | None:
     """The only place at which the two conversations differ, if what stands there are the answers.
 
     Args:
@@ -47,5 +47,5 @@ def answer_place(chosen_whole: str, rejected_whole: str, chosen: str, rejected: 
                 for whole, word in ((chosen_whole, first), (rejected_whole, second))
             ]
             if rests[0] is not None and rests[0] == rests[1]:
-                return Place(chosen_whole[:at], first, second)
+                return AnswerPlace(chosen_whole[:at], first, second)
     return None

@@ -50,7 +50,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ModelSource:
     """A place to load from: a folder, or a hub id and revision; with the base model below an adapter."""
 
     shown: str
@@ -58,12 +58,12 @@ class Source:
     hub_id: str | None
     revision: str | None
     trust_remote_code: bool
-    base: "Source | None" = None
+    base: "ModelSource | None" = None
 
     @classmethod
     def find(
         cls, name: str, *, revision: str | None, trust_remote_code: bool, above: tuple[Path, ...] = ()
-    ) -> "Source":
+    ) -> "ModelSource":
         """The place that a name means, after a look at every file of it that can be looked at without a library.
 
         Args:
@@ -104,7 +104,7 @@ class Source:
             raise ModelError(f"model {name!r} is unknown; did you mean 'builtin'?")
         return cls(shown=name, folder=None, hub_id=name, revision=revision, **trusted)
 
-    def _base(self, above: tuple[Path, ...]) -> "Source":
+    def _base(self, above: tuple[Path, ...]) -> "ModelSource":
         assert self.folder is not None
         here = self.folder.resolve()
         if here in above:
@@ -115,7 +115,7 @@ class Source:
             )
         named = adapter_base(self.folder)
         beside = self.folder / named
-        return Source.find(
+        return ModelSource.find(
             str(beside) if beside.is_dir() else named,
             revision=None,
             trust_remote_code=self.trust_remote_code,
@@ -164,7 +164,7 @@ class Source:
         return Loaded(model=model, tokenizer=tokenizer, commit=commit, fingerprint=own)
 
     def _merged(
-        self, below: "Source", options: Mapping[str, Any], before: Mapping[Path, FileState], place: torch.device
+        self, below: "ModelSource", options: Mapping[str, Any], before: Mapping[Path, FileState], place: torch.device
     ) -> Loaded:
         assert self.folder is not None
         base = below.load(options, torch.device("cpu"))

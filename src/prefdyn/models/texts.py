@@ -21,7 +21,7 @@ _BATCH = 256
 """Pairs that are rendered under one setting of the limits."""
 
 
-class Texts:
+class RenderedTexts:
     """The texts of a dataset under one model's chat template, every conversation rendered once, all at one moment."""
 
     def __init__(self, data: PreferenceDataset, lm: LanguageModel) -> None:

@@ -17,7 +17,7 @@ from prefdyn.errors import DataError, ModelError, TokenError
 from prefdyn.models.answers import answer_mapping, with_answers
 from prefdyn.models.changes import changes, doubled
 from prefdyn.models.load import LanguageModel
-from prefdyn.models.texts import Texts
+from prefdyn.models.texts import RenderedTexts
 from prefdyn.models.tokens import (
     AnsweredPrompts,
     NotOneToken,
@@ -128,14 +128,14 @@ def tokenize_pairs(
     if answers is not None:
         mapping = answer_mapping(answers, (*data.table["chosen"].to_pylist(), *data.table["rejected"].to_pylist()))
         data = with_answers(data, answers)
-    texts = Texts(data, lm)
+    texts = RenderedTexts(data, lm)
     found = _tokenized(texts, eos=eos, mapping=mapping, max_length=max_length, strict=strict)
     told = doubled(lm, found.prompts, found.prompt, (*found.chosen, *found.rejected))
     return replace(found, warnings=(*found.warnings, *told, *changes(texts, found.row.tolist())))
 
 
 def _tokenized(
-    texts: Texts, *, eos: bool | None, mapping: Mapping[str, str] | None, max_length: int | None, strict: bool
+    texts: RenderedTexts, *, eos: bool | None, mapping: Mapping[str, str] | None, max_length: int | None, strict: bool
 ) -> TokenPairs:
     if eos:
         return _responses(texts, eos=True, max_length=max_length, warnings=())
@@ -169,7 +169,7 @@ def _answers(found: AnsweredPrompts) -> TokenPairs:
     )
 
 
-def _responses(texts: Texts, *, eos: bool, max_length: int | None, warnings: Iterable[str]) -> TokenPairs:
+def _responses(texts: RenderedTexts, *, eos: bool, max_length: int | None, warnings: Iterable[str]) -> TokenPairs:
     scribe = Scribe(texts.lm)
     joint = _joint(texts, scribe, eos=eos)
     limit = min((size for size in (texts.lm.context, max_length) if size is not None), default=None)
@@ -225,7 +225,7 @@ def _responses(texts: Texts, *, eos: bool, max_length: int | None, warnings: Ite
     )
 
 
-def _joint(texts: Texts, scribe: Scribe, *, eos: bool) -> list[list[tuple[int, ...]]]:
+def _joint(texts: RenderedTexts, scribe: Scribe, *, eos: bool) -> list[list[tuple[int, ...]]]:
     """Token ids of every prompt alone, with the chosen and with the rejected response: equal texts read once."""
     end = str(getattr(texts.lm.tokenizer, "eos_token", None) or "")
     plain = [talk is None for talk in texts.talks]

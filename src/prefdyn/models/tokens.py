@@ -21,7 +21,7 @@ from prefdyn.errors import DataError, ModelError, TokenError
 from prefdyn.models.answers import polarity, with_answers
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.places import answer_place
-from prefdyn.models.texts import SIDES, Texts, pair_name
+from prefdyn.models.texts import SIDES, RenderedTexts, pair_name
 
 _PAIRS = (("Yes", "No"), ("Y", "N"), ("True", "False"), ("A", "B"), ("1", "2"), ("+", "-"), ("1", "0"))
 """Spellings to try where the given answers are several tokens, besides variations of the answers themselves."""
@@ -68,7 +68,7 @@ class NotOneToken(Exception):
 
 
 def one_token_answers(
-    texts: Texts, *, mapping: Mapping[str, str] | None = None, max_length: int | None = None
+    texts: RenderedTexts, *, mapping: Mapping[str, str] | None = None, max_length: int | None = None
 ) -> AnsweredPrompts:
     """Tokenise every prompt with its two answers.
 
@@ -87,7 +87,7 @@ def one_token_answers(
     scribe = Scribe(lm)
     mapping = mapping or {}
     read = _as_read(texts)
-    pairs = _Pairs.of(read.prompts, read.chosen, read.rejected, [talk is not None for talk in texts.talks])
+    pairs = _IndexedPairs.of(read.prompts, read.chosen, read.rejected, [talk is not None for talk in texts.talks])
     joined = _join(pairs, scribe, texts, mapping, read.lost)
     _refuse_lost(texts, read, pairs, joined, scribe)
 
@@ -120,7 +120,7 @@ def one_token_answers(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Pairs:
+class _IndexedPairs:
     """Pairs as indices into different prompts and different answers."""
 
     texts: list[str]
@@ -134,7 +134,7 @@ class _Pairs:
     rejected: Int[np.ndarray, " n"]
 
     @classmethod
-    def of(cls, prompts: list[str], chosen: list[str], rejected: list[str], templated: list[bool]) -> "_Pairs":
+    def of(cls, prompts: list[str], chosen: list[str], rejected: list[str], templated: list[bool]) -> "_IndexedPairs":
         index: dict[tuple[bool, str], int] = {}
         prompt = [index.setdefault(key, len(index)) for key in zip(templated, prompts, strict=True)]
         words = {word: place for place, word in enumerate(dict.fromkeys([*chosen, *rejected]))}
@@ -167,7 +167,7 @@ class _Joined:
 
 
 def _join(
-    pairs: _Pairs, scribe: "Scribe", texts: Texts, mapping: Mapping[str, str], lost: Mapping[int, str]
+    pairs: _IndexedPairs, scribe: "Scribe", texts: RenderedTexts, mapping: Mapping[str, str], lost: Mapping[int, str]
 ) -> _Joined:
     """Args: the pairs; the tokenizer; the texts; other words for the answers; rows that are not looked at."""
     count, data = len(pairs.words), texts.data
@@ -300,7 +300,7 @@ class _Read:
     """Conversations whose answers are short but not to be found, and why."""
 
 
-def _as_read(texts: Texts) -> _Read:
+def _as_read(texts: RenderedTexts) -> _Read:
     prompts, chosen, rejected = list(texts.prompts), list(texts.chosen), list(texts.rejected)
     lost: dict[int, str] = {}
     for row, talk in enumerate(texts.talks):
@@ -321,7 +321,7 @@ def _as_read(texts: Texts) -> _Read:
     return _Read(prompts=prompts, chosen=chosen, rejected=rejected, lost=lost)
 
 
-def _refuse_lost(texts: Texts, read: _Read, pairs: _Pairs, joined: _Joined, scribe: Scribe) -> None:
+def _refuse_lost(texts: RenderedTexts, read: _Read, pairs: _IndexedPairs, joined: _Joined, scribe: Scribe) -> None:
     """Refuse answers that are one token each but not to be found in the rendered conversation.
 
     Raises:
@@ -355,7 +355,7 @@ def _refuse_lost(texts: Texts, read: _Read, pairs: _Pairs, joined: _Joined, scri
         )
 
 
-def _written_between(texts: Texts, read: _Read, kept: np.ndarray) -> Iterator[str]:
+def _written_between(texts: RenderedTexts, read: _Read, kept: np.ndarray) -> Iterator[str]:
     """What the template writes before answers that it does not write at the end of the prompt."""
     rows = [row for row, talk in enumerate(texts.talks) if talk is not None and kept[row]]
     between = [row for row in rows if read.prompts[row] != texts.prompt(row)]
@@ -374,7 +374,7 @@ def _written_between(texts: Texts, read: _Read, kept: np.ndarray) -> Iterator[st
 
 
 def _order(
-    joined: _Joined, pairs: _Pairs, kept: np.ndarray, *, first: str | None
+    joined: _Joined, pairs: _IndexedPairs, kept: np.ndarray, *, first: str | None
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Answer tokens that occur with their spelling: the positive first, then by spelling."""
     spelled: dict[int, str] = {}
@@ -388,9 +388,9 @@ def _order(
 
 
 def _not_single(
-    texts: Texts,
+    texts: RenderedTexts,
     scribe: "Scribe",
-    pairs: _Pairs,
+    pairs: _IndexedPairs,
     prompt: int,
     word: int,
     tokens: Sequence[int],
@@ -420,14 +420,14 @@ def _not_single(
     return _longer(texts.data, hit, "chosen" if pairs.chosen[hit] == word else "rejected", answer, len(pieces))
 
 
-def _stands(texts: Texts, scribe: Scribe, pair: tuple[str, str]) -> bool:
+def _stands(texts: RenderedTexts, scribe: Scribe, pair: tuple[str, str]) -> bool:
     """Whether two spellings are one token each as the template writes them, in the first few pairs."""
     few = texts.data.select(mask=np.arange(len(texts.data)) < _FEW)
     given = sorted(
         {word.strip() for word in (*texts.chosen, *texts.rejected)}, key=lambda word: (-polarity(word), word)
     )
     answers = [f"{old}={new}" for old, new in zip(given, pair, strict=True)]
-    read = _as_read(Texts(with_answers(few, answers), texts.lm))
+    read = _as_read(RenderedTexts(with_answers(few, answers), texts.lm))
     special = [talk is None for talk in few.conversations]
     alone = scribe.ids(read.prompts, special)
     for words in (read.chosen, read.rejected):
@@ -503,7 +503,7 @@ def _left_out(
     return found
 
 
-def _warnings(joined: _Joined, pairs: _Pairs, kept: np.ndarray, scribe: "Scribe") -> tuple[str, ...]:
+def _warnings(joined: _Joined, pairs: _IndexedPairs, kept: np.ndarray, scribe: "Scribe") -> tuple[str, ...]:
     total, moved = int(kept.sum()), int(joined.moved[kept].sum())
     apart = scribe.ids(pairs.words, [False] * len(pairs.words))
     single = np.asarray([ids[0] if len(ids) == 1 else -1 for ids in apart])

@@ -103,7 +103,7 @@ Predicate = Callable[[GroupCurves, RunCurves], Held]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class GroupFinding:
     """Something else that a rule looks for in every group, and how it is told."""
 
     of: Predicate
@@ -122,7 +122,7 @@ class Rule:
     of: Predicate = lambda *_: None
     says: Words = ""
     """With `{}` where the groups and their numbers stand; without, it stands before what else was found."""
-    more: tuple[Finding, ...] = ()
+    more: tuple[GroupFinding, ...] = ()
     advice: Words = ""
     when: Callable[[RunCurves], bool] = lambda _: True
     """Runs that it is about."""
@@ -511,7 +511,7 @@ RULES_OF_CURVES: tuple[Callable[[RunCurves], Remark | None], ...] = (
         title="Trivially separable",
         of=_right_soon,
         says=f"From the step named on, at least {percent(RULES.trivial_accuracy)} are right: {{}}.",
-        more=(Finding(_right_before, "The model prefers chosen before any training: {}."),),
+        more=(GroupFinding(_right_before, "The model prefers chosen before any training: {}."),),
         advice="Such pairs teach little, and a loss near 0 on them is no sign that behaviour changed. `prefdyn "
         "audit` shows whether words or length alone tell chosen from rejected.",
     ),
@@ -533,12 +533,12 @@ RULES_OF_CURVES: tuple[Callable[[RunCurves], Remark | None], ...] = (
             f"The margin is beta, {shown(run.beta)}, times how far the log-ratio of chosen to rejected has moved."
         ),
         more=(
-            Finding(
+            GroupFinding(
                 _far,
                 "The log-ratio has moved far and the loss still pushes: {}.",
                 lambda run: f"A larger beta than {shown(run.beta)} holds the policy nearer to its reference.",
             ),
-            Finding(
+            GroupFinding(
                 _near,
                 "The loss is done though the log-ratio has hardly moved: {}.",
                 lambda run: f"A smaller beta than {shown(run.beta)} lets it go further.",

@@ -27,7 +27,7 @@ _SEVERITIES = ("problem", "warning", "note")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Section:
     """One section of a page."""
 
     id: str
@@ -118,7 +118,7 @@ def _numbers(sheet: Sheet) -> dict[str, Any]:
 # sections -----------------------------------------------------------------------------------------------------------
 
 
-def _part(sheet: Sheet, name: str) -> Part | None:
+def _part(sheet: Sheet, name: str) -> Section | None:
     """A section by its name in `panels.PAGES`; None where there is nothing to show in it."""
     if name in _PARTS:
         return _PARTS[name](sheet)
@@ -126,7 +126,7 @@ def _part(sheet: Sheet, name: str) -> Part | None:
     charts, absent = _charts(sheet, name), chapter.absent(sheet.run, sheet.panels[name]) if sheet.run.groups else ""
     if not charts and not absent:
         return None
-    return Part(
+    return Section(
         id=chapter.id,
         heading=chapter.heading,
         template="chapter",
@@ -150,35 +150,35 @@ def _pictures(sheet: Sheet, name: str) -> list[dict[str, Any]]:
     return [{"id": each.id, "title": each.title, "caption": each.caption, "src": address(each)} for each in found]
 
 
-def _groups(sheet: Sheet) -> Part | None:
+def _groups(sheet: Sheet) -> Section | None:
     rows, judged = group_rows(sheet.run), any(sheet.run.verdicts)
     if not rows:
         return None
     holds = {"rows": rows, "columns": columns(rows), "judged": judged, "shares": verdict_shares(sheet.whole)}
-    return Part(id="groups", heading="Verdicts" if judged else "Groups", template="groups", holds=holds)
+    return Section(id="groups", heading="Verdicts" if judged else "Groups", template="groups", holds=holds)
 
 
-def _chapter(template: str, heading: str, make: Callable[[Sheet], Any]) -> Callable[[Sheet], Part | None]:
+def _chapter(template: str, heading: str, make: Callable[[Sheet], Any]) -> Callable[[Sheet], Section | None]:
     """A section that is left out where there is nothing to show in it; it may bring its own heading."""
 
-    def part(sheet: Sheet) -> Part | None:
+    def part(sheet: Sheet) -> Section | None:
         holds, drawn = make(sheet), {"charts": _charts(sheet, template), "pictures": _pictures(sheet, template)}
         if holds is None:
             return None
-        return Part(id=template, heading=holds.get("heading", heading), template=template, holds={**holds, **drawn})
+        return Section(id=template, heading=holds.get("heading", heading), template=template, holds={**holds, **drawn})
 
     return part
 
 
-def _odds(sheet: Sheet) -> Part:
+def _odds(sheet: Sheet) -> Section:
     lists, charts = pair_lists(sheet.run), _charts(sheet, "odds")
     holds = {"charts": charts, "lists": lists, "pairs": at_odds(sheet.run), "audited": sheet.run.kind == "audit"}
     if lists:
-        return Part(id="odds", heading="Pairs to look at", template="look_at", holds=holds)
-    return Part(id="odds", heading=CHAPTERS["odds"].heading, template="at_odds", holds=holds)
+        return Section(id="odds", heading="Pairs to look at", template="look_at", holds=holds)
+    return Section(id="odds", heading=CHAPTERS["odds"].heading, template="at_odds", holds=holds)
 
 
-def _findings(sheet: Sheet) -> Part:
+def _findings(sheet: Sheet) -> Section:
     found = [
         {
             "severity": row.get("severity") if row.get("severity") in _SEVERITIES else "note",
@@ -195,24 +195,24 @@ def _findings(sheet: Sheet) -> Part:
         rest = {"severity": "note", "group": None, "says": text, "count": None, "pairs": []}
         found = [*found[:_FINDINGS_SHOWN], rest]
     holds = {"found": found, "audited": sheet.run.kind == "audit"}
-    return Part(id="findings", heading="Findings", template="findings", holds=holds)
+    return Section(id="findings", heading="Findings", template="findings", holds=holds)
 
 
-def _says(sheet: Sheet) -> Part:
-    return Part(id="says", heading="What it says", template="says", holds=says(sheet.run))
+def _says(sheet: Sheet) -> Section:
+    return Section(id="says", heading="What it says", template="says", holds=says(sheet.run))
 
 
-def _settings(sheet: Sheet) -> Part:
+def _settings(sheet: Sheet) -> Section:
     run = sheet.run
     rules = [
         (visible(row.get("verdict", "")), readable(str(row.get("rule", ""))))
         for row in run.part("verdict_thresholds") or []
     ]
     holds = {"tables": settings_tables(run), "rules": rules, "left_out": left_out(run), "files": files(run)}
-    return Part(id="settings", heading="Settings", template="settings", holds=holds)
+    return Section(id="settings", heading="Settings", template="settings", holds=holds)
 
 
-_PARTS: Mapping[str, Callable[[Sheet], Part | None]] = {
+_PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "groups": _groups,
     "reading": _chapter("reading", "How to read these curves", lambda sheet: reading_chapter(sheet.whole)),
     "proved": _chapter("proved", "", lambda sheet: proved_chapter(sheet.run)),

@@ -16,7 +16,7 @@ from prefdyn.theory import learning_dynamics as head
 from prefdyn.theory import value_scaling as scaling
 from prefdyn.theory.bound import Bound, Condition
 from prefdyn.theory.measured import (
-    Setting,
+    RunConditions,
     boundary,
     boundary_change,
     first_step_rates,
@@ -58,7 +58,7 @@ def bounds(feats: FeatureSet, run: Trajectory, *, shown: Sequence[int] | None = 
         >>> next(bound for bound in found if bound.form == "repaired").meaning()
         'applies: drift of the head after 3 steps at most 0.474; measured 0.436'
     """
-    setting = Setting.of(feats, run)
+    setting = RunConditions.of(feats, run)
     found: list[Bound] = []
     by_group = feats.by_group()
     for code in range(len(feats.groups)) if shown is None else shown:
@@ -77,7 +77,7 @@ def _under(conditions: Sequence[Condition], found: Sequence[Bound]) -> list[Boun
 
 
 def _one_group(
-    feats: FeatureSet, run: Trajectory, setting: Setting, name: str, rows: Int[np.ndarray, " size"]
+    feats: FeatureSet, run: Trajectory, setting: RunConditions, name: str, rows: Int[np.ndarray, " size"]
 ) -> list[Bound]:
     """The statements on two classes; where there are none, or pairs differ in weight, the one on any pairs."""
     rows = rows[~feats.held_out[rows]]
@@ -90,7 +90,12 @@ def _one_group(
 
 
 def _two_classes(
-    feats: FeatureSet, run: Trajectory, setting: Setting, name: str, rows: Int[np.ndarray, " size"], answers: Answers
+    feats: FeatureSet,
+    run: Trajectory,
+    setting: RunConditions,
+    name: str,
+    rows: Int[np.ndarray, " size"],
+    answers: Answers,
 ) -> list[Bound]:
     states = feats.states[rows].astype(np.float64)
     c = head.constants(states, answers.positive)
@@ -145,7 +150,7 @@ def _two_classes(
     return _under(setting.unequal, found)
 
 
-def _straight(c: head.Constants, run: Trajectory, setting: Setting, name: str) -> tuple[int, float]:
+def _straight(c: head.Constants, run: Trajectory, setting: RunConditions, name: str) -> tuple[int, float]:
     """The last measured step at which the head's path is proved to be straight to a half, and the drift there."""
     rows = run.cell(run="alone", group=name, split="train")
     found = setting.steps, run.final("drift", group=name, run="alone")
@@ -159,7 +164,7 @@ def _straight(c: head.Constants, run: Trajectory, setting: Setting, name: str) -
 _HALF = 0.5
 
 
-def _all_pairs(feats: FeatureSet, run: Trajectory, setting: Setting) -> Bound:
+def _all_pairs(feats: FeatureSet, run: Trajectory, setting: RunConditions) -> Bound:
     """The drift of the joint run."""
     name = next((name for name in feats.groups if run.cell(run="joint", group=name, split="train").num_rows), None)
     drift = math.nan if name is None else run.final("drift", group=name)
@@ -167,7 +172,7 @@ def _all_pairs(feats: FeatureSet, run: Trajectory, setting: Setting) -> Bound:
 
 
 def _any_pairs(
-    feats: FeatureSet, setting: Setting, rows: Int[np.ndarray, " size"], measured: float, group: str | None
+    feats: FeatureSet, setting: RunConditions, rows: Int[np.ndarray, " size"], measured: float, group: str | None
 ) -> Bound:
     """The drift of a run on some training pairs, for pair features of any kind."""
     weight = feats.weight[rows]
@@ -199,7 +204,7 @@ def _any_pairs(
 # 2408.03459: every group a value -------------------------------------------------------------------------------------
 
 
-def _values(feats: FeatureSet, run: Trajectory, setting: Setting) -> list[Bound]:
+def _values(feats: FeatureSet, run: Trajectory, setting: RunConditions) -> list[Bound]:
     found = values_found(feats)
     if found is None:
         return []
@@ -235,7 +240,7 @@ def _values(feats: FeatureSet, run: Trajectory, setting: Setting) -> list[Bound]
     return listed if flips is None else [*listed, flips]
 
 
-def _flips(feats: FeatureSet, run: Trajectory, setting: Setting, last: float) -> Bound | None:
+def _flips(feats: FeatureSet, run: Trajectory, setting: RunConditions, last: float) -> Bound | None:
     """Training pairs whose reference prefers the rejected answer by more than the guaranteed margins can make up."""
     if feats.ref_chosen_logps is None or feats.ref_rejected_logps is None:
         return None

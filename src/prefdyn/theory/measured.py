@@ -29,7 +29,7 @@ _DEVIATIONS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class RunConditions:
     """How the run was made, and what every statement asks of that."""
 
     beta: float
@@ -43,7 +43,7 @@ class Setting:
     """That pairs weigh the same, where they do not; asked by all statements but those on any pairs."""
 
     @classmethod
-    def of(cls, feats: FeatureSet, run: Trajectory) -> "Setting":
+    def of(cls, feats: FeatureSet, run: Trajectory) -> "RunConditions":
         """Read from a run on these features.
 
         Raises:

@@ -23,7 +23,7 @@ from prefdyn.errors import ConfigError, ProcessError, TrainingError
 from prefdyn.maths.optimizers import SGD, Adam, RMSprop
 from prefdyn.training.checkpoints import Checkpoint, save_checkpoint
 from prefdyn.training.probes import Drift, PairTable, changes, group_rows, losses, probe_rows, right, trajectory_table
-from prefdyn.training.settings import Settings
+from prefdyn.training.settings import TrainingSettings
 from prefdyn.trajectory import MODULES
 
 STEPS = pa.schema(
@@ -133,7 +133,7 @@ class Loop:
         scorer: torch.nn.Module,
         parameters: Mapping[str, torch.nn.Parameter],
         pairs: PairTable,
-        settings: Settings,
+        settings: TrainingSettings,
         *,
         lengths: Int[np.ndarray, " m"],
         processes: Processes | None = None,
@@ -479,7 +479,7 @@ class Loop:
         self.flush()
 
 
-def check_start(start: Start, settings: Settings) -> float:
+def check_start(start: Start, settings: TrainingSettings) -> float:
     """See that policy and reference agree before the first step.
 
     Returns:
@@ -507,7 +507,7 @@ def check_start(start: Start, settings: Settings) -> float:
     return worst
 
 
-def torch_optimizer(settings: Settings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def torch_optimizer(settings: TrainingSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """The torch optimizer that steps as `maths.optimizers` has it."""
     chosen, rate = settings.optimizer, settings.learning_rate
     common: dict[str, Any] = {"lr": rate, "weight_decay": chosen.weight_decay}

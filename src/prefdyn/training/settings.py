@@ -43,7 +43,7 @@ class LoRA:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """A training run but for its data and its model."""
 
     tune: Literal["last-layer", "lora", "full"] = "lora"
@@ -184,7 +184,7 @@ def resolve(
     record: Literal["log", "all"] | Sequence[int] = "log",
     probe_pairs: int | Literal["all"] | None = None,
     **rest: Any,
-) -> Settings:
+) -> TrainingSettings:
     """Settings with what was left open filled in, by way of tuning.
 
     | | last-layer | lora | full |
@@ -210,7 +210,7 @@ def resolve(
         lora: Adapters; for "lora" alone.
         record: Steps at which to measure: "log", "all", or a list.
         probe_pairs: Pairs per group and split to measure, or "all".
-        rest: Fields of `Settings`.
+        rest: Fields of `TrainingSettings`.
 
     Raises:
         ConfigError: A setting is unknown, out of range, or contradicts another.
@@ -244,11 +244,11 @@ def resolve(
             raise ConfigError("learning_rate is missing; give a number")
         learning_rate = 1e-4 if tune == "lora" else 1e-5
         learning_rate_rule = "default"
-    known = {entry.name for entry in fields(Settings)}
+    known = {entry.name for entry in fields(TrainingSettings)}
     for name in rest:
         if name not in known:
             raise ConfigError(f"train has no setting {name!r}")
-    found = Settings(
+    found = TrainingSettings(
         tune=tune,  # type: ignore[arg-type]
         objective=objective or DPO(),
         optimizer=optimizer or (SGD() if head else AdamW()),

@@ -30,7 +30,7 @@ from prefdyn.training.heads import AnswerHead, head_settings, response_head
 from prefdyn.training.memory import MemoryEstimate, check_fits, of_model
 from prefdyn.training.probes import Drift, PairTable
 from prefdyn.training.references import other_reference
-from prefdyn.training.settings import ALL_LINEAR, Settings, resolve
+from prefdyn.training.settings import ALL_LINEAR, TrainingSettings, resolve
 from prefdyn.training.tune import Parameters, add_adapters, checkpoint_activations, unfreeze
 
 
@@ -96,8 +96,8 @@ def last_layer(
     objective: Objective,
     reference: str | Path | None,
     chosen: dict[str, Any],
-) -> tuple[Subject, Settings]:
-    """The head, of features or of a model read once; `chosen`: fields of `Settings`."""
+) -> tuple[Subject, TrainingSettings]:
+    """The head, of features or of a model read once; `chosen`: fields of `TrainingSettings`."""
     if isinstance(data, FeatureSet):
         marks = data.provenance.data.get("tokens", {}).get("pairs", {})
         return _head_of_features(data, None, models, objective, reference, chosen, marks)
@@ -121,7 +121,7 @@ def _head_of_features(
     reference: str | Path | None,
     chosen: dict[str, Any],
     marks: Mapping[str, str],
-) -> tuple[Subject, Settings]:
+) -> tuple[Subject, TrainingSettings]:
     if chosen["flip"]:
         feats = feats.flipped()
     trained = int((~feats.held_out).sum())
@@ -190,7 +190,7 @@ def _head_of_responses(
     objective: Objective,
     reference: str | Path | None,
     chosen: dict[str, Any],
-) -> tuple[Subject, Settings]:
+) -> tuple[Subject, TrainingSettings]:
     if models.team.share[1] > 1:
         raise ConfigError("the last layer of longer responses is trained by one process; start it without a launcher")
     if chosen["flip"]:
@@ -249,8 +249,8 @@ def whole_model(
     reference: str | Path | None,
     tune: str,
     chosen: dict[str, Any],
-) -> tuple[Subject, Settings]:
-    """Adapters, or all of a model; `chosen`: fields of `Settings`."""
+) -> tuple[Subject, TrainingSettings]:
+    """Adapters, or all of a model; `chosen`: fields of `TrainingSettings`."""
     if chosen["flip"]:
         data = data.flipped()
     rate = chosen.pop("learning_rate", None)
@@ -316,7 +316,7 @@ def whole_model(
 def _memory(
     lm: LanguageModel,
     tokens: TokenPairs,
-    settings: Settings,
+    settings: TrainingSettings,
     trained: int,
     models: Models,
     *,
@@ -399,7 +399,7 @@ def _pairs_of_tokens(data: PreferenceDataset, tokens: TokenPairs, **references: 
 
 
 def _told(
-    data: PreferenceDataset, tokens: TokenPairs, lm: LanguageModel, settings: Settings, *further: str
+    data: PreferenceDataset, tokens: TokenPairs, lm: LanguageModel, settings: TrainingSettings, *further: str
 ) -> dict[str, Any]:
     """What a run says of its data and model."""
     warnings = [*tokens.warnings, *further]

@@ -30,7 +30,7 @@ from prefdyn.training.checkpoints import Checkpoint, latest_checkpoint
 from prefdyn.training.heads import AnswerHead, ResponseHead
 from prefdyn.training.loop import Loop, Processes, check_start, whole
 from prefdyn.training.probes import PairTable, changes, losses
-from prefdyn.training.settings import LoRA, Settings
+from prefdyn.training.settings import LoRA, TrainingSettings
 from prefdyn.training.subjects import Models, Subject, last_layer, whole_model
 from prefdyn.training.tune import put_head, save_model
 from prefdyn.trajectory import Trajectory
@@ -42,7 +42,7 @@ class Training:
 
     trajectory: Trajectory
     pairs: PairTable
-    settings: Settings
+    settings: TrainingSettings
     steps: pa.Table
     """One row per update, with the columns of `loop.STEPS`."""
     chosen: Float[np.ndarray, " m"]
@@ -100,7 +100,7 @@ def train(
         out: Folder for checkpoints, the trained model and the trajectory; None: nothing is written.
         force: Replace a run of ours that stands in `out`, once the new one is whole.
         resume: Go on from the newest checkpoint in `out`, if there is one.
-        options: Those of `run_training` and the fields of `Settings`.
+        options: Those of `run_training` and the fields of `TrainingSettings`.
 
     Returns:
         The Trajectory, as a simulation gives it, with the margins of all pairs at the end.
@@ -181,7 +181,7 @@ def run_training(
         track: Told of every recorded step, with its rows and the last batch's figures; see `tracking.EventWriter`.
         tell: Told, in a line each, what is about to happen.
         progress: Show bars where stderr is a terminal.
-        chosen: Fields of `Settings`.
+        chosen: Fields of `TrainingSettings`.
     """
     began = time.monotonic()
     objective = objective or DPO()
@@ -301,7 +301,9 @@ def _processes(team: Team) -> Processes:
     return Processes(index=index, count=count, accelerator=Accelerator(cpu=not torch.cuda.is_available()))
 
 
-def _trajectory(loop: Loop, subject: Subject, settings: Settings, up: np.ndarray, down: np.ndarray) -> Trajectory:
+def _trajectory(
+    loop: Loop, subject: Subject, settings: TrainingSettings, up: np.ndarray, down: np.ndarray
+) -> Trajectory:
     tables, pairs = loop.progress.tables(), subject.pairs
     _, margins = losses(
         up,

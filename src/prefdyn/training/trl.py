@@ -34,7 +34,7 @@ from prefdyn.training.references import far_off, looked_at
 from prefdyn.training.trl_data import (
     ROW,
     TAGS,
-    Scores,
+    ProcessScores,
     TaggingCollator,
     group_names,
     numbered,
@@ -148,9 +148,9 @@ class GroupMetrics(_Base):
             by=weighting,
             names=group_names(rest["train_dataset"], group_column),
         )
-        self._scores, self._window = Scores(), no_pairs()
+        self._scores, self._window = ProcessScores(), no_pairs()
         """Pairs trained on since the last log: of this process, and of all where they have been gathered."""
-        self._evaluated: Scores | None = None
+        self._evaluated: ProcessScores | None = None
         self._round: _Round | None = None
         self._record, self._resumed = Record(), None
         self._reference = "start" if rest.get("ref_model") is None else "given"
@@ -310,7 +310,7 @@ class GroupMetrics(_Base):
         metric_key_prefix: str = "eval",
     ) -> Any:
         """TRL's, with the groups of this set among its metrics."""
-        self._evaluated = Scores()
+        self._evaluated = ProcessScores()
         try:
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix=metric_key_prefix
@@ -423,7 +423,7 @@ class GroupMetrics(_Base):
     # the record -----------------------------------------------------------------------------------------------------
 
     def _begin_record(self) -> None:
-        self._scores, self._window = Scores(), no_pairs()
+        self._scores, self._window = ProcessScores(), no_pairs()
         if self._resumed is not None:
             self._record, self._window = self._resumed
         elif any(split == "train" for _, split, _ in self._record.rows):  # a run of its own, after another

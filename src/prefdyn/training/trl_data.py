@@ -141,7 +141,7 @@ class TaggingCollator:
 
 
 @dataclass(slots=True, kw_only=True)
-class Scores:
+class ProcessScores:
     """Scored pairs of this process. Their numbers stay on the device until they are wanted: no step waits for them."""
 
     numbers: list[torch.Tensor] = field(default_factory=list)

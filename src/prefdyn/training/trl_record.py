@@ -157,7 +157,7 @@ def group_means(scored: pa.Table, score: Score) -> dict[str, dict[str, Any]]:
     """
     codes, names = encode(scored["group"])
     counts = np.bincount(codes, minlength=len(names))
-    pairs = _Pairs(scored, score)
+    pairs = _PairColumns(scored, score)
 
     def mean(values: np.ndarray) -> np.ndarray:
         return np.bincount(codes, weights=values, minlength=len(names)) / counts
@@ -186,7 +186,7 @@ def weighted_loss(scored: pa.Table, score: Score) -> float | None:
     """The mean over updates of each one's weighted mean; None where the loss of a pair cannot be told by itself."""
     if score.terms is None or any(each.reads == "log_probs" for _, each in score.terms):
         return None
-    pairs, weights = _Pairs(scored, score), scored["weight"].to_numpy()
+    pairs, weights = _PairColumns(scored, score), scored["weight"].to_numpy()
     losses = sum(part * each.loss(pairs.token_margin if each.per_token else pairs.summed_margin)
                  for part, each in score.terms)  # fmt: skip
     _, steps = np.unique(scored["step"].to_numpy(), return_inverse=True)
@@ -221,7 +221,7 @@ def trl_metrics(means: Mapping[str, Any], beta: float) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-class _Pairs:
+class _PairColumns:
     """Columns of scored pairs as arrays, and what follows from them."""
 
     def __init__(self, scored: pa.Table, score: Score) -> None:
@@ -236,7 +236,7 @@ class _Pairs:
         self.margin = self.token_margin if score.per_token else self.summed_margin
 
 
-def _losses(pairs: _Pairs, score: Score, codes: np.ndarray, count: int) -> Float[np.ndarray, " groups"] | None:
+def _losses(pairs: _PairColumns, score: Score, codes: np.ndarray, count: int) -> Float[np.ndarray, " groups"] | None:
     """TRL's loss of each group if its pairs were a batch of their own."""
     if score.terms is None:
         return None
@@ -275,7 +275,7 @@ class Record:
 
     def add_pairs(self, split: str, name: str, scored: pa.Table, score: Score) -> None:
         """Margins of every pair. Those of a set that was measured at the same step before are replaced."""
-        pairs = _Pairs(scored, score)
+        pairs = _PairColumns(scored, score)
         if split != "train":
             step = scored["step"][0].as_py()
             self.pairs = [part.filter((pc.field("set") != name) | (pc.field("step") != step)) for part in self.pairs]
