@@ -61,7 +61,7 @@ class TrainingSettings:
     """Parts in which a step's batch is worked through."""
     clip: float | None = None
     """Largest norm of the gradient; None: as it is."""
-    precision: Literal["float32", "float64", "bfloat16"] = "float32"
+    precision: str = "float32"
     """Of the forward pass. `bfloat16`: autocast; head, log-softmax and loss stay in float32."""
     gradient_checkpointing: bool = False
     seed: int = 0
