@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 uv run python benchmarks/whatif.py [--small] [--rounds 3]
 
 Both take turns on the same features and settings; every figure is a median of the rounds, the first left out. Time is
-that of the processor, so that other programs do not matter; with one thread. `sweep` makes the one run and measures
-it at its start and end, as `sensitivity` must; both copy the features into their dtype. Columns: seconds of the run,
-and how many times as long one target, and every group's at once, take. `--small` shrinks every size so that all rows
-run in seconds: a check that the script works, no measurement.
+the processor's, with one thread, so that other programs matter little. `sweep` makes the one run and measures it at its
+start and end, as `sensitivity` must; both copy the features into their dtype. Columns: seconds of the run, and how many
+times as long one target, and every group's at once, take.
+`--small` shrinks every size so that all rows run in seconds: a check that the script works, no measurement.
 """
 
 import argparse

@@ -43,6 +43,8 @@ class Moment:
     gradient: Any
     signal: Any
     """(b, 1) log-ratio changes of the pairs that it saw, or (b, 1, k) logit changes."""
+    pulls: Any
+    """What these pairs pulled, shaped like the signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,18 +131,20 @@ class Walk:
         return None if self.batches is None else self.batches[step]
 
     def _step(self, step: int, state: Any, memory: State) -> tuple[Moment, Any, State]:
-        watch, signals = Watch(self.columns, self.batches is None, with_loss=False), []
+        watch = Watch(self.columns, self.batches is None, with_loss=False)
+        signals: list[Any] = []
+        pulls: list[Any] = []
 
         def pull(signal: Any, where: Any) -> Any:
             signals.append(signal + 0.0)  # a copy: a route may write over its products
-            return watch(signal, where)
+            pulls.append(watch(signal, where))
+            return pulls[-1]
 
         gradient = self.route.gradient(state, pull, self._batch(step))
-        xp = array_namespace(gradient)
-        signal = signals[0] if len(signals) == 1 else xp.concat(signals, axis=0)
+        signal, pulled = _joined(signals), _joined(pulls)
         weights = state if self.reference is None else state + self.reference
         after, memory_after = self.optimizer.update(weights, gradient, memory, rate=self._rate(step), step=step)
-        moment = Moment(step=step, state=state, memory=memory, gradient=gradient, signal=signal)
+        moment = Moment(step=step, state=state, memory=memory, gradient=gradient, signal=signal, pulls=pulled)
         return moment, after if self.reference is None else after - self.reference, memory_after
 
     # back -----------------------------------------------------------------------------------------------------------
@@ -187,6 +191,10 @@ class Walk:
         return found.gradients(as_numpy(rates))
 
 
+def _joined(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else array_namespace(parts[0]).concat(parts, axis=0)
+
+
 _LAST = 3
 """Stretches at the end whose steps are kept in the first pass."""
 
@@ -211,9 +219,10 @@ class _Sums:
         def of_margins(z: Any, where: Any) -> Any:
             objective = self.walk.objective
             shares, total = self._shares(where, full)
-            ratios, beta = moment.signal[where, :] if full else moment.signal, float(objective.beta)
-            margins = beta * ratios
-            push, bent = objective.push(margins), bend(objective, margins)
+            beta = float(objective.beta)
+            margins = beta * (moment.signal[where, :] if full else moment.signal)
+            push = (moment.pulls[where, :] if full else moment.pulls) / (beta * shares)
+            bent = bend(objective, margins)
             self._add(where, full, z * (-beta / total * push), shares)
             direct = push - margins * bent
             if isinstance(objective, IPO):

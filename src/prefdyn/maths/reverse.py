@@ -106,9 +106,9 @@ def _adam(
     grown = math.sqrt(1 - second ** (step + 1))
     root = xp.sqrt(square) / grown + optimizer.eps
     share = 1 / (1 - first ** (step + 1))
-    moved = share * _over(xp, mean, root)
-    to_mean = memory_after[0] - rate * share * _over(xp, after, root)
-    to_root = rate * _over(xp, after * moved, root)
+    moved = share * mean / root
+    to_mean = memory_after[0] - (rate * share) * after / root
+    to_root = rate * after * moved / root
     to_square = memory_after[1] + _over(xp, to_root, 2 * grown * xp.sqrt(square))
     to_gradient = (1 - first) * to_mean + 2 * (1 - second) * gradient * to_square
     return moved, to_gradient, (first * to_mean, second * to_square)
@@ -120,15 +120,15 @@ def _rmsprop(
     xp = array_namespace(gradient)
     square = optimizer.alpha * memory[0] + (1 - optimizer.alpha) * gradient * gradient
     root = xp.sqrt(square) + optimizer.eps
-    quotient = _over(xp, gradient, root)
+    quotient = gradient / root
     to_quotient, moved, rest = -rate * after, quotient, ()
     if optimizer.momentum:
         moved = optimizer.momentum * memory[1] + quotient
         to_quotient = memory_after[1] + to_quotient
         rest = (optimizer.momentum * to_quotient,)
-    to_root = -_over(xp, to_quotient * quotient, root)
+    to_root = -to_quotient * quotient / root
     to_square = memory_after[0] + _over(xp, to_root, 2 * xp.sqrt(square))
-    to_gradient = _over(xp, to_quotient, root) + 2 * (1 - optimizer.alpha) * gradient * to_square
+    to_gradient = to_quotient / root + 2 * (1 - optimizer.alpha) * gradient * to_square
     return moved, to_gradient, (optimizer.alpha * to_square, *rest)
 
 

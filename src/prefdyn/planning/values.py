@@ -20,14 +20,16 @@ from prefdyn.dynamics.adjoint import sensitivity
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 
-BLOCKS = 8
+BLOCKS = 5
 """Parts that a group's held-out units are dealt into, at most."""
+_FEWEST = 4
+"""With fewer parts nothing is drawn: a group is one part, and no sign is known."""
 RESAMPLES = 100
-_TARGETS = 512
-"""Blocks of all groups that one walk carries. More groups than half of it have one block each, so that signs are not
-known."""
-_GROUPS = 1024
-"""With more groups than this no value is given."""
+_WORK = 1.2e11
+"""Operations that the walk may take: some five seconds of one core, for an audit is not to wait for it. They decide how
+many parts a group has; where not even one each fits no value is given."""
+_ELEMENTWISE = 500
+"""Operations beside the products that a step costs per pair and target, as time goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,8 @@ def pair_values(
         progress: Show bars on stderr where it is a terminal.
 
     Returns:
-        The values; None where no pair is held out, or there are more than 1,024 groups with held-out pairs.
+        The values; None where no pair is held out, or the walk would take long: many pairs times many
+        groups (see `affordable`).
 
     Raises:
         ConfigError: The run diverges.
@@ -81,7 +84,7 @@ def pair_values(
         >>> bool(np.nanmean(found.own) > 0), found.worst_group
         (True, 'group 1')
     """
-    blocks = _blocks(feats, unit, seed)
+    blocks = _blocks(feats, unit, affordable(feats, steps), seed)
     if not len(blocks.masks):
         return None
     found = sensitivity(
@@ -123,13 +126,27 @@ class _Blocks:
     group: Int[np.ndarray, " blocks"]
 
 
-def _blocks(feats: FeatureSet, unit: Int[np.ndarray, " n"], seed: int) -> _Blocks:
-    """The held-out units of every group, dealt into blocks."""
+def affordable(feats: FeatureSet, steps: int) -> int:
+    """How many targets one walk back through so many steps may carry.
+
+    Example:
+        >>> feats = FeatureSet.from_arrays(np.eye(4, 100), chosen=[0, 1, 0, 1], rejected=[1, 0, 1, 0])
+        >>> affordable(feats, 100), affordable(feats, 10**6)
+        (590551, 59)
+    """
+    features = feats.states if feats.chosen_features is None else feats.chosen_features
+    products = min(4 * feats.coordinates()[1].shape[1] * features.shape[1], 2 * len(feats))
+    return int(_WORK / (len(feats) * (products + _ELEMENTWISE) * steps))
+
+
+def _blocks(feats: FeatureSet, unit: Int[np.ndarray, " n"], targets: int, seed: int) -> _Blocks:
+    """The held-out units of every group, dealt into blocks: as many as so many targets allow, or none at all."""
     members = [(code, rows[feats.held_out[rows]]) for code, rows in enumerate(feats.by_group())]
     members = [(code, rows) for code, rows in members if len(rows)]
-    most = max(1, min(BLOCKS, _TARGETS // max(1, len(members))))
+    most = min(BLOCKS, targets // max(1, len(members)))
+    most = min(most, 1) if most < _FEWEST else most
     masks, group = [], []
-    for code, rows in members if len(members) <= _GROUPS else ():
+    for code, rows in members if most else ():
         _, place = np.unique(unit[rows], return_inverse=True)
         count = int(place.max()) + 1
         dealt = stream(seed, "pair-values", feats.groups[code]).permutation(count) % min(most, count)
