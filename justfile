@@ -29,6 +29,10 @@ mutate *args:
 calibrate *args:
     uv run python scripts/calibrate.py {{args}}
 
+# What is said of real data, as they are and with labels by lot; writes two tables of docs/statistics.md. `--help` says what it reads.
+verdicts-on-data *args:
+    uv run python -m scripts.verdicts_on_data {{args}}
+
 lint:
     uv run ruff format --check
     uv run ruff check

@@ -9,6 +9,7 @@ datasets. Set before the runs: 40 pairs per group, 20 full-batch steps, the head
 
 import argparse
 import math
+from collections import Counter
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from prefdyn.diagnostics.prioritization import pair_pushes
 from prefdyn.dynamics.descent import stable_learning_rate
 from prefdyn.dynamics.order import rank_correlation
 from prefdyn.maths.objectives import DPO
+from prefdyn.maths.optimizers import SGD, AdamW
 from prefdyn.models.extract import extract
 from prefdyn.training.train import run_training
 
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data", nargs="+")
     parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--groups", type=int, help="the largest so many of each dataset")
     given = parser.parse_args()
     rows: list[list[float]] = []
     print(
@@ -37,8 +40,9 @@ def main() -> None:
         flush=True,
     )
     for source in given.data:
-        data = load_dataset(source)
-        for group in data.groups:
+        data = load_dataset(source, skip_bad_rows=True)
+        sizes = Counter(data.table["group"].to_pylist())
+        for group in [name for name, _ in sizes.most_common(given.groups)]:
             part = data.select(groups=[group]).sample(given.pairs)
             feats = extract(part, given.model, progress=False, sketch=1024)
             part = part.select(ids=feats.id)
@@ -46,10 +50,10 @@ def main() -> None:
             pushes = pair_pushes(feats, beta=0.1, learning_rate=rate)
             (row,) = displacement(feats, pushes).rows()
             changes = []
-            for tune, learning_rate, optimizer in (("last-layer", rate, "sgd"), ("lora", 1e-3, "adamw")):
+            for tune, learning_rate, optimizer in (("last-layer", rate, SGD()), ("lora", 1e-3, AdamW())):
                 run = run_training(
                     part, given.model, tune=tune, objective=DPO(), learning_rate=learning_rate, optimizer=optimizer,
-                    steps=STEPS, batch_size="full", split=1.0, save=False, progress=False,
+                    steps=STEPS, batch_size="full", save=False, progress=False,
                 )  # fmt: skip
                 changes.append(float(np.mean(run.chosen - run.pairs.ref_chosen)))
             low = -math.inf if row["band_low"] is None else row["band_low"]

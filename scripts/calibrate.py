@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.prioritization import prioritization
 from prefdyn.diagnostics.separation import separation
 from prefdyn.diagnostics.units import units
+from prefdyn.diagnostics.wording import wording
 from prefdyn.dynamics.crossfit import crossfit
 from prefdyn.dynamics.descent import stable_learning_rate
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
 from prefdyn.planning.audit import evidence
-from prefdyn.planning.verdicts import judge
+from prefdyn.planning.verdicts import Judgement, judge
 
 PAGE = Path(__file__).parent.parent / "docs" / "statistics.md"
 Table = tuple[Sequence[str], list[list[str]]]
@@ -204,13 +206,16 @@ def add(
     figures.setdefault(name, []).append((value, *ends))
 
 
-def judged(feats: FeatureSet, draw: int) -> list[str]:
-    """The verdicts of an audit of features."""
-    apart = separation(feats, bootstraps=1, seed=draw)
-    rate = stable_learning_rate(feats, DPO())
-    cross = crossfit(feats, DPO(), units(feats), learning_rate=rate, steps=100, seed=draw)
+def judged(
+    feats: FeatureSet, draw: int, data: PreferenceDataset | None = None, *, resamples: int = 0
+) -> tuple[Judgement, ...]:
+    """What an audit of features says of each group, without what it does not say it by; with their texts, if given."""
+    unit, rate = units(feats), stable_learning_rate(feats, DPO())
+    apart = separation(feats, unit=unit, bootstraps=1, seed=draw)
+    cross = crossfit(feats, DPO(), unit, learning_rate=rate, steps=100, seed=draw)
     priority = prioritization(feats, beta=0.1, learning_rate=rate)
-    return [item.verdict for item in judge(evidence(feats, apart, priority, cross, None), resamples=0, seed=draw)]
+    words = None if data is None else wording(data, feats, unit=unit, seed=draw)
+    return judge(evidence(feats, apart, priority, cross, words), resamples=resamples, seed=draw)
 
 
 def equal_groups(times: int) -> Table:
@@ -231,7 +236,7 @@ def equal_groups(times: int) -> Table:
             group = np.repeat(np.arange(m), n)
             along = np.repeat(directions(1, 64, rng), m, axis=0) if what.startswith("parts") else directions(m, 64, rng)
             x = rng.normal(size=(m * n, 64)) + (labels[:, None] - 0.5) * gap * along[group]
-            verdicts = judged(answers(x, labels, group), draw)
+            verdicts = [item.verdict for item in judged(answers(x, labels, group), draw)]
             said.update(verdicts)
             ordered += any(name in ("early", "middle", "late") for name in verdicts)
         wrong = sum(said[name] for name in ("conflicting", "left behind", "memorised"))
@@ -268,6 +273,12 @@ def lines(table: Table) -> Iterator[str]:
         yield "| " + " | ".join(row) + " |"
 
 
+def put(name: str, text: str) -> None:
+    """Put a table where the page has its name."""
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(\n?<!-- end -->)", re.DOTALL)
+    PAGE.write_text(marked.sub(lambda found: f"{found[1]}{text}\n<!-- end -->", PAGE.read_text()))
+
+
 def main() -> None:
     """Make the tables and put them into their page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -281,9 +292,7 @@ def main() -> None:
         text = "\n".join(lines(make(max(1, round(draws * given.times)))))
         print(f"## {name} ({time.perf_counter() - start:.0f} s)\n\n{text}\n", flush=True)
         if not given.check:
-            page = PAGE.read_text()
-            marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-            PAGE.write_text(marked.sub(lambda found, text=text: found[1] + text + found[2], page))
+            put(name, text)
 
 
 if __name__ == "__main__":

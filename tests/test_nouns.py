@@ -1,5 +1,7 @@
 """FeatureSet and Trajectory: what they refuse, what they select, and what they never do."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,35 @@ def test_states_of_responses_are_chosen_minus_rejected_and_turn_with_the_labels(
     np.testing.assert_array_equal(turned.chosen_states, own + 1)  # what was the rejected one's
     assert turned.chosen_features is given.rejected_features
     np.testing.assert_array_equal(turned.flipped().chosen_states, 2 * own + 1)
+
+
+@pytest.mark.parametrize("kind", ["answers", "responses"])
+def test_some_pairs_change_sides_and_the_others_stay(kind):
+    """Every array is that of the whole set changed over where it was asked for, and as before elsewhere."""
+    rng, turn = np.random.default_rng(1), np.array([True, False, True])
+    lengths = {"chosen_length": [1, 2, 3], "rejected_length": [4, 5, 6], "ref_chosen_logps": [-1.0, -2, -3]}
+    if kind == "responses":
+        psi = rng.normal(size=(2, 3, 4)).astype(np.float32)
+        feats = FeatureSet.from_arrays(
+            rng.normal(size=(3, 2)), chosen_features=psi[0], rejected_features=psi[1],
+            chosen_states=rng.normal(size=(3, 2)), ref_rejected_logps=[-4.0, -5, -6], **lengths,
+        )  # fmt: skip
+    else:
+        feats = FeatureSet.from_arrays(**GOOD, ref_rejected_logps=[-4.0, -5, -6], **lengths)
+    some, every = feats.flipped(turn), feats.flipped()
+    for item in fields(feats):
+        before, after = getattr(feats, item.name), getattr(every, item.name)
+        if isinstance(before, np.ndarray):
+            expected = [(after if turned else before)[row] for row, turned in enumerate(turn)]
+            np.testing.assert_array_equal(getattr(some, item.name), expected, err_msg=item.name)
+    assert not np.array_equal(some.chosen_length, feats.chosen_length)
+    np.testing.assert_array_equal(some.flipped(turn).states, feats.states)
+
+
+def test_a_side_that_is_known_of_no_pair_stays_unknown_where_some_change_over():
+    feats = FeatureSet.from_arrays(**GOOD, ref_chosen_logps=[-1.0, -2, -3])
+    assert feats.flipped(np.array([True, False, False])).ref_rejected_logps is None
+    np.testing.assert_array_equal(feats.flipped().ref_rejected_logps, [-1.0, -2, -3])
 
 
 def test_selection_keeps_codes_and_arrays_are_read_only():

@@ -280,12 +280,18 @@ class FeatureSet:
         """
         return replace(self, per_token=self.kind == "responses")
 
-    def flipped(self) -> "FeatureSet":
-        """The same pairs with chosen and rejected changed over."""
+    def flipped(self, rows: Bool[np.ndarray, " n"] | None = None) -> "FeatureSet":
+        """The same pairs with chosen and rejected changed over, all or some of them: what reading them so would give.
+
+        Args:
+            rows: True where a pair is changed over; None: every one.
+        """
+        turn = np.ones(len(self), dtype=bool) if rows is None else np.asarray(rows, dtype=bool)
         states, alone = self.states, self.chosen_states
         if self.kind == "responses":  # those are chosen minus rejected
-            states, alone = -states, None if alone is None else alone - states
-        sides = {name: getattr(self, _SIDES[name]) for name in _SIDES}
+            alone = None if alone is None else np.where(turn[:, None], alone - states, alone)
+            states = np.where(turn[:, None], -states, states)
+        sides = {name: _where(turn, getattr(self, other), getattr(self, name)) for name, other in _SIDES.items()}
         return replace(self, states=states, chosen_states=alone, **sides)
 
     # algebra ----------------------------------------------------------------------------------------------------
@@ -437,6 +443,17 @@ def _matrix(name: str, values: Any, n: int, *, ndim: int = 2, dtype: Any = np.fl
     if array.ndim != ndim or len(array) != n:
         raise DataError(f"{name} has shape {array.shape}, but must have {ndim} axes and {n} rows")
     return finite(array, name=name, fix="check the model's weights and dtype")
+
+
+def _where(turn: Bool[np.ndarray, " n"], value: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    """Rows of the one where True, else of the other; None where a row that is asked for is not known."""
+    if turn.all():
+        return value
+    if not turn.any():
+        return other
+    if value is None or other is None:
+        return None
+    return np.where(turn.reshape(-1, *[1] * (value.ndim - 1)), value, other)
 
 
 def describe(feats: FeatureSet) -> Mapping[str, Any]:

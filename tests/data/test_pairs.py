@@ -126,6 +126,12 @@ def test_flipping_some_groups_leaves_the_others():
     assert turned.table["chosen"].to_pylist() == ["c0", "c1", "r2", "r3"]
 
 
+def test_flipping_some_pairs_leaves_the_others():
+    turned = data().flipped(rows=np.array([True, False, False, True]))
+    assert turned.table["chosen"].to_pylist() == ["r0", "c1", "c2", "r3"]
+    assert turned.table["rejected"].to_pylist() == ["c0", "r1", "r2", "c3"]
+
+
 def test_flipping_turns_conversations_too():
     talk = {side: [{"role": "assistant", "content": side}] for side in ("prompt", "chosen", "rejected")}
     turned = data("ab", conversation=talk).flipped(["b"])

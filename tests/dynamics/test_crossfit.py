@@ -67,6 +67,10 @@ def test_every_loss_is_that_of_a_descent_without_the_pairs_fold(kind):
     for code in range(2):
         curve = paths[:, feats.group == code].mean(axis=1)
         assert found.best_step[code] == recorded[int(np.argmin(curve))]
+        assert found.best_loss[code] == pytest.approx(curve.min(), rel=1e-9)
+        middle = recorded.index(min(recorded[:-1], key=lambda step: abs(step - STEPS / 2)))
+        speed = (curve[middle] - curve[-1]) / (STEPS - recorded[middle])
+        assert found.late_speed[code] == pytest.approx(speed, rel=1e-9)
     assert np.abs(found.loss - found.trained)[fold >= 0].max() > 1e-3  # the control: holding out matters
 
 

@@ -1,7 +1,9 @@
 """The audit on data whose answer is known: each verdict earned and missed, and random labels never called learned."""
 
 import json
+import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,11 @@ from prefdyn.dynamics.crossfit import crossfit
 from prefdyn.dynamics.order import ranks
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO
+from prefdyn.maths.objectives import DPO, LOG2
 from prefdyn.planning.audit import audit, rank_agreement
 from prefdyn.planning.simulate import simulate
 from prefdyn.planning.summary import PAIRS
-from prefdyn.planning.verdicts import NO_EVIDENCE
+from prefdyn.planning.verdicts import NO_EVIDENCE, Thresholds
 from prefdyn.synthetic import gaussian_groups
 
 
@@ -89,6 +91,28 @@ def test_each_verdict_on_features_made_for_it(verdict, earns, misses):
     assert verdict not in verdicts(misses, steps=steps)
 
 
+def test_what_a_group_that_is_left_behind_is_told_to_add_brings_it_where_it_was_said_to_come():
+    """The advice is taken, so many times the weight or so many further steps, and the cross-fit is done again."""
+    feats = gaussian_groups([2000, 2000, 2000, 100], **APART, noise=0.3)
+    found, steps = audit(feats, steps=10, progress=False), 10
+    rows = feats.members(3)
+    loss = [row["cross_fitted_loss"] for row in found.rows()]
+    asked = Thresholds().left_behind_share * (LOG2 - float(np.median(loss)))
+    (weight, pairs, further, told) = re.findall(
+        r"crowded out: ([\d.]+) times its weight, about ([\d,]+) pairs more like its own or about ([\d,]+) "
+        r"further steps would bring its fall to ([\d.]+), in first order",
+        found.judgements[3].advice,
+    )[0]
+    assert float(told) == pytest.approx(asked, abs=1e-4)
+    assert int(pairs.replace(",", "")) == pytest.approx((float(weight) - 1) * 100, rel=0.06)  # two digits of the weight
+    settings: dict[str, Any] = {"learning_rate": found.settings["learning_rate"], "seed": 0}
+    heavier = replace(feats, weight=np.where(feats.group == 3, float(weight), 1.0))
+    again = crossfit(heavier, DPO(), units(feats), steps=steps, **settings)
+    assert LOG2 - again.loss[rows].mean() == pytest.approx(asked, rel=0.15)
+    longer = crossfit(feats, DPO(), units(feats), steps=steps + int(further), **settings)
+    assert LOG2 - longer.loss[rows].mean() == pytest.approx(asked, rel=0.15)
+
+
 def test_trivial_needs_words_that_give_the_answer_away():
     feats = gaussian_groups(300, groups=1, width=12, half_gap=4.0, held_out=0.3)
     assert verdicts(feats, texts=with_words(feats, 1.0)) == ["trivial"]
@@ -146,6 +170,31 @@ def test_a_group_of_few_prompts_cannot_be_told_however_many_pairs_it_has():
     assert int(more) >= 5
     assert few.rows()[0]["units"] == 15
     assert verdicts(FeatureSet.from_arrays(copies.states, **same), steps=20) == ["learned"]
+
+
+def test_what_hangs_together_in_the_texts_is_one_unit_though_the_features_do_not_say_so():
+    """The same 120 features, each of an own cluster, with texts of 15 prompts: 15 units in every part of the audit."""
+    feats = gaussian_groups(120, groups=1, width=6, half_gap=2.0, noise=0.3, held_out=0.0)
+    prompts = [f"{'abcdefghijklmno'[place % 15] * 9} is the word of day" for place in range(120)]
+    rows = with_words(feats, 0.5).to_rows()
+    texts = PreferenceDataset.from_rows([row | {"prompt": text} for row, text in zip(rows, prompts, strict=True)])
+    assert len(np.unique(feats.cluster)) == 120
+    found = audit(feats, texts=texts, steps=20, progress=False)
+    assert (found.judgements[0].verdict, found.judgements[0].because) == (
+        "cannot tell",
+        "only 15 units, under 20 (120 pairs)",
+    )
+    assert found.separation.groups[0].units == found.rows()[0]["units"] == 15
+    held = found.features.held_out
+    assert 0 < held.sum() < 120
+    assert not {prompts[row] for row in np.flatnonzero(held)} & {prompts[row] for row in np.flatnonzero(~held)}
+    assert verdicts(feats, texts=with_words(feats, 0.5), steps=20) == ["learned"]  # the control: prompts of their own
+
+
+def test_texts_of_other_pairs_are_refused():
+    feats = gaussian_groups(40, groups=1, width=4)
+    with pytest.raises(DataError, match="row 39: the id is None in the data"):
+        audit(feats, texts=with_words(feats.select(np.arange(39)), 1.0), steps=2)
 
 
 def test_a_group_of_one_class_cannot_be_told_and_the_other_is_judged():
@@ -251,6 +300,24 @@ def test_the_table_holds_the_cross_fitted_losses_ranks_and_the_stability_of_each
         assert row["changes_if"]
         assert row["probe_chance"] == 0.5
     assert [row["could_be"] for row in found.rows()] == [", ".join(item.could_be) for item in found.judgements]
+
+
+def test_held_out_figures_of_the_run_count_units():
+    """Every held-out prompt twice: the error of the loss is that of half as many observations, the interval too."""
+    feats = gaussian_groups(80, groups=1, width=6, half_gap=0.6, held_out=0.5)
+    twice = feats.select(np.repeat(np.arange(80), 2))
+    twice = replace(twice, id=np.array([str(place) for place in range(160)]))
+    once, again = (audit(each, steps=10, progress=False).rows()[0] for each in (feats, twice))
+    key = "predicted_held_out"
+    assert again[f"{key}_loss"] == pytest.approx(once[f"{key}_loss"], rel=1e-6)
+    assert again[f"{key}_loss_error"] == pytest.approx(once[f"{key}_loss_error"], rel=1e-6)
+    for name in ("accuracy", "accuracy_low", "accuracy_high"):
+        assert again[f"{key}_{name}"] == pytest.approx(once[f"{key}_{name}"], rel=1e-6)
+    held = feats.held_out
+    run = audit(feats, steps=10, progress=False).simulation
+    loss = np.logaddexp(0, -run.margins[max(run.margins)][held])
+    assert once[f"{key}_loss_error"] == pytest.approx(loss.std(ddof=1) / math.sqrt(held.sum()))
+    assert once[f"{key}_accuracy_low"] < once[f"{key}_accuracy"] < once[f"{key}_accuracy_high"]
 
 
 def test_rank_agreement_needs_three_groups_and_some_spread():

@@ -10,7 +10,17 @@ from scipy.stats import norm, t
 
 from prefdyn.maths.objectives import LOG2
 from prefdyn.maths.units import Mean
-from prefdyn.planning.verdicts import ADVICE, NO_EVIDENCE, NOTHING, Evidence, Thresholds, Verdict, judge, power
+from prefdyn.planning.verdicts import (
+    ADVICE,
+    NO_EVIDENCE,
+    NOTHING,
+    Evidence,
+    Thresholds,
+    Verdict,
+    followed,
+    judge,
+    power,
+)
 
 UNITS, ERROR = 200, 0.01
 
@@ -355,12 +365,48 @@ def test_looks_random_says_what_is_excluded_and_what_would_change_it():
     found = judged(signal_p=0.4, area=0.52, area_low=0.47, area_high=0.57)
     assert "the probe's area is 0.52 (0.47 to 0.57), which excludes 0.6 and more" in found.because
     assert found.changes_if == "an adjusted p below 0.05, or an interval of the area that reaches 0.6"
+    assert found.advice.endswith(
+        "At most 14 % of them can follow something that it tells apart, if the rest are drawn by lot."
+    )
 
 
 def test_a_memorised_group_hears_where_to_stop():
     change: dict[str, Any] = {"train_loss": LOG2 - 0.3, "loss": at(-0.05), "alone": at(-0.05), "best_step": 8}
     assert judged(**change).verdict == "memorised"
     assert judged(**change).advice.endswith("Its held-out loss is least at step 8.")
+    told = judged(**change, best_loss=LOG2 - 0.07).advice
+    assert told.endswith("Its held-out loss is least at step 8: 0.6231, 0.1200 below where it ends.")
+
+
+def test_a_group_that_is_left_behind_hears_how_much_more_it_needs():
+    """Its fall is 0.01 and the median 0.15; a quarter of that is 3.75 times as much."""
+    change: dict[str, Any] = {"loss": at(0.01, 0.001), "alone": at(0.2), "train_loss": LOG2 - 0.02}
+    pull = {"push": 1.0, "own_push": 0.5, "part": 0.04, "late_speed": 0.0005}
+
+    def told(**more):
+        found = judge([replace(PLAIN, **change, **more), *OTHERS], resamples=0)[0]
+        assert found.verdict == "left behind"
+        return found.advice
+
+    # 1 + 2.75 / (0.5 - 3.75 * 0.04) = 8.857 times the weight; 0.0275 / 0.0005 = 55 steps
+    assert told(**pull) == (
+        "Learnable but crowded out: 8.9 times its weight, about 1,572 pairs more like its own or about 55 further "
+        "steps would bring its fall to 0.0375, in first order."
+    )
+    assert "weight" not in told(**pull | {"own_push": 0.1})  # its own pull is too weak
+    assert "further steps" not in told(**pull | {"late_speed": -0.0005})
+    assert told() == ADVICE["left behind"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+def test_the_share_of_labels_that_follow_is_that_of_a_reader_who_is_always_right_about_them(share):
+    """Labels that follow an attribute in a share of the pairs and chance elsewhere; the score is the attribute."""
+    rng = np.random.default_rng(5)
+    attribute = rng.integers(0, 2, 40_000)
+    label = np.where(rng.random(40_000) < share, attribute, rng.integers(0, 2, 40_000))
+    positive, negative = attribute[label == 1].mean(), attribute[label == 0].mean()
+    area = positive * (1 - negative) + 0.5 * (positive * negative + (1 - positive) * (1 - negative))
+    assert abs(followed(area) - share) < 0.02
 
 
 @pytest.mark.parametrize(("best_step", "told"), [(16, "it is least at step 16; stop there"), (0, "teaches it nothing")])

@@ -175,7 +175,6 @@ def make_folder(
             "predicted_held_out_loss": final["joint", "held_out"]["loss"],
             "predicted_held_out_accuracy": final["joint", "held_out"]["reward_accuracy"],
             "predicted_alone_loss": final["alone", "train"]["loss"],
-            "predicted_alone_held_out_loss": final["alone", "held_out"]["loss"],
             "predicted_chosen_change": final["joint", "train"]["chosen_change"],
             "predicted_rejected_change": final["joint", "train"]["rejected_change"],
             "predicted_chosen_falling": final["joint", "train"]["chosen_falling"],

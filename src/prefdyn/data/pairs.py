@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool
 
 from prefdyn._checks import at_least, nearest
 from prefdyn._random import stream
@@ -307,14 +308,16 @@ class PreferenceDataset:
         group, names = encode(self.table["group"])
         return self._with("weight", pa.array(factors(names, groups)[group] * np.asarray(self.table["weight"])))
 
-    def flipped(self, groups: Iterable[str] | None = None) -> "PreferenceDataset":
-        """Chosen and rejected swapped, everywhere or in these groups.
+    def flipped(
+        self, groups: Iterable[str] | None = None, *, rows: Bool[np.ndarray, " n"] | None = None
+    ) -> "PreferenceDataset":
+        """Chosen and rejected swapped: everywhere, in these groups, or in the pairs that `rows` marks.
 
         Raises:
             DataError: A group is unknown.
         """
         if groups is None:
-            return self._swap(np.ones(len(self), dtype=bool))
+            return self._swap(np.ones(len(self), dtype=bool) if rows is None else np.asarray(rows, dtype=bool))
         ids = self.select(groups).table["id"]
         return self._swap(np.asarray(pc.is_in(self.table["id"], ids.combine_chunks())))
 

@@ -99,7 +99,7 @@ def relabelled(
         if len(members) < _OF_A_SIZE:
             rest.append(members)
         elif size == 1:
-            labels = positive[members[:, 0]]
+            labels = positive[members[:, 0]].astype(np.int64)  # half as fast again to shuffle as bytes are
             drawn[:, members[:, 0]] = rng.permuted(np.broadcast_to(labels, (draws, len(labels))), axis=1)
         else:
             turns = rng.permuted(np.broadcast_to(np.arange(len(members)), (draws, len(members))), axis=1)

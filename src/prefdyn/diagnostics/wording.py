@@ -129,7 +129,7 @@ def wording(
     at_least(limit, 4, name="limit")
     reference = None
     if feats is not None:
-        _refuse_other_pairs(data, feats)
+        refuse_other_pairs(data, feats)
         reference = reference_gaps(feats)
     members: dict[str, list[int]] = {name: [] for name in data.groups}
     for row, name in enumerate(data.table.column("group").to_pylist()):
@@ -152,7 +152,12 @@ def wording(
     return Wording(groups=tuple(found))
 
 
-def _refuse_other_pairs(data: PreferenceDataset, feats: FeatureSet) -> None:
+def refuse_other_pairs(data: PreferenceDataset, feats: FeatureSet) -> None:
+    """Refuse a dataset that does not hold the pairs of the features, in their order.
+
+    Raises:
+        DataError: An id differs; names the first.
+    """
     ids = zip_longest(data.table.column("id").to_pylist(), feats.id.tolist())
     for row, (expected, found) in enumerate(ids):
         if expected != found:

@@ -57,6 +57,10 @@ class CrossFit:
     """At the last step of the joint runs that did train on the pair, their mean."""
     best_step: Int[np.ndarray, " groups"]
     """Recorded step at which the group's held-out loss is least; -1 where it is not known."""
+    best_loss: Float[np.ndarray, " groups"]
+    """The group's held-out loss at that step, nats; NaN where it is not known."""
+    late_speed: Float[np.ndarray, " groups"]
+    """Nats per step by which the group's held-out loss falls in the second half of the run; below 0 it rises."""
     unit: Int[np.ndarray, " n"]
     """Equal integers for pairs that were held out together."""
     wider: float
@@ -149,12 +153,15 @@ def crossfit(
         wider = _widening(feats, unit, paths[-1], drawn, [without_each(weight)[0][-1] for weight in drawn])
         if len(feats.groups) == 1:  # which trains by itself
             wider = max(wider, ALONE)
+    best_step, best_loss, late_speed = _courses(feats, paths, recorded)
     return CrossFit(
         loss=paths[-1],
         area=np.trapezoid(paths, recorded, axis=0) / steps,
         alone=_alone(feats, pairs, run, fold, folds, steps, width, progress=progress),
         trained=trained,
-        best_step=_best_steps(feats, paths, recorded),
+        best_step=best_step,
+        best_loss=best_loss,
+        late_speed=late_speed,
         unit=unit,
         wider=wider,
     )
@@ -296,11 +303,22 @@ def _alone(
     return found
 
 
-def _best_steps(
+def _courses(
     feats: FeatureSet, paths: Float[np.ndarray, "recorded n"], recorded: Sequence[int]
-) -> Int[np.ndarray, " groups"]:
-    found = []
+) -> tuple[Int[np.ndarray, " groups"], Float[np.ndarray, " groups"], Float[np.ndarray, " groups"]]:
+    """Per group: the step of the least held-out loss, that loss, and how fast it falls in the second half."""
+    steps, losses, speeds = [], [], []
+    half = int(np.argmin(np.abs(np.array(recorded[:-1]) - recorded[-1] / 2)))
     for rows in feats.by_group():
         known = rows[np.isfinite(paths[:, rows]).all(axis=0)]
-        found.append(int(recorded[int(np.argmin(paths[:, known].mean(axis=1)))]) if len(known) else -1)
-    return np.array(found, dtype=np.int64)
+        if len(known) == 0:
+            steps.append(-1)
+            losses.append(math.nan)
+            speeds.append(math.nan)
+            continue
+        course = paths[:, known].mean(axis=1)
+        best = int(np.argmin(course))
+        steps.append(int(recorded[best]))
+        losses.append(float(course[best]))
+        speeds.append(float(course[half] - course[-1]) / (recorded[-1] - recorded[half]))
+    return np.array(steps, dtype=np.int64), np.array(losses), np.array(speeds)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,14 +25,15 @@ from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_
 from prefdyn.diagnostics.probe import behind, share_test
 from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
 from prefdyn.diagnostics.units import units
-from prefdyn.diagnostics.wording import Wording, wording
+from prefdyn.diagnostics.wording import Wording, refuse_other_pairs, wording
 from prefdyn.dynamics.crossfit import CrossFit, crossfit
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
-from prefdyn.dynamics.order import spearman
+from prefdyn.dynamics.order import rank_correlation
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2, NormalisedDPO, Objective
+from prefdyn.maths.units import joined
 from prefdyn.planning.bounds import proved_parts
 from prefdyn.planning.exact import ExactHead, affordable, exact_head
 from prefdyn.planning.summary import (
@@ -372,7 +373,8 @@ def audit(
         untrained_twin: Also measure separation on the same architecture with fresh weights: what words alone give.
         embedding_method: How the 2-D picture is made.
         thresholds: Of the verdicts; the published defaults if not given.
-        texts: With a FeatureSet: the dataset it was made from, for the wording baseline and the examples.
+        texts: With a FeatureSet: the dataset it was made from, for the wording baseline and the examples. What hangs
+            together in it is one unit, beside what the features' own clusters say.
         exact: Of longer responses: train the whole head exactly on a sample of this many pairs, and show how far the
             first-order curves are off. None: as many as take about twenty seconds on two cores, if at least 16; 0: not.
         progress: Show bars on stderr where it is a terminal.
@@ -403,6 +405,8 @@ def audit(
     with _timed(timings, "extract_s"):
         if isinstance(data, FeatureSet):
             dataset, feats = texts, data
+            if dataset is not None:
+                feats = _clustered(feats, dataset)
             if not feats.held_out.any() and split < 1:
                 feats = feats.with_held_out(_hold_out(feats, split, seed))
         else:
@@ -451,7 +455,7 @@ def audit(
         judged = judge(evidence(feats, apart, priority, cross, words), limits, seed=seed)
         predicted = [
             row | _foretold(item, cross, rows)
-            for row, item, rows in zip(predictions(feats, run, objective), judged, feats.by_group(), strict=True)
+            for row, item, rows in zip(predictions(feats, run, objective, unit), judged, feats.by_group(), strict=True)
         ]
     trained_exactly, untold = None, None
     if long and exact != 0 and not isinstance(data, FeatureSet) and dataset is not None:
@@ -514,7 +518,8 @@ def evidence(
 ) -> list[Evidence]:
     """What the verdict rules look at, group by group."""
     names, long = [feats.groups[code] for code in priority.shown], feats.kind == "responses"
-    gathered = []
+    gathered, place_of = [], {int(code): place for place, code in enumerate(priority.shown)}
+    mass = np.bincount(feats.group, weights=feats.weight * ~feats.held_out, minlength=len(feats.groups))
     for code, rows in enumerate(feats.by_group()):
         measured, unit = apart.groups[code], cross.unit[rows]
         by = priority.influence[:, code]
@@ -544,6 +549,11 @@ def evidence(
                 alone=cross.mean(rows, "alone"),
                 area_under_loss=cross.mean(rows, "area"),
                 best_step=int(cross.best_step[code]),
+                best_loss=float(cross.best_loss[code]),
+                late_speed=float(cross.late_speed[code]),
+                push=float(priority.first_step_margin[code]),
+                own_push=float(by[place_of[code]]) if code in place_of else math.nan,
+                part=float(mass[code] / mass.sum()),
                 opposed_by=tuple(opposed),
                 **given_away,
             )
@@ -581,18 +591,26 @@ def _by_length(apart: Separation, words: Wording, code: int) -> dict[str, float]
 def rank_agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """Spearman and Kendall rank correlation over the groups where both numbers are known; NaN under three groups.
 
+    `low` and `high` are the 95 % interval of Spearman's over groups, `p` and `kendall_p` two-sided by permutation and
+    by Kendall's null.
+
     Example:
         >>> found = rank_agreement(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3]))
-        >>> {name: round(value, 6) for name, value in found.items()}
-        {'spearman': 0.8, 'kendall': 0.666667, 'groups': 4}
+        >>> {name: round(found[name], 6) for name in ("spearman", "p", "kendall", "kendall_p", "groups")}
+        {'spearman': 0.8, 'p': 0.333333, 'kendall': 0.666667, 'kendall_p': 0.333333, 'groups': 4}
     """
     known = np.isfinite(first) & np.isfinite(second)
-    count = int(known.sum())
-    rank = spearman(first, second)
-    if math.isnan(rank):
-        return {"spearman": math.nan, "kendall": math.nan, "groups": count}
+    draws = max(199, min(2000, _RANKED // max(1, int(known.sum()))))
+    rank = rank_correlation(first, second, resamples=draws, permutations=5 * draws)
+    found = {"spearman": rank.value, "low": rank.low, "high": rank.high, "p": rank.p_value}
+    if math.isnan(rank.value):
+        return {**found, "kendall": math.nan, "kendall_p": math.nan, "groups": rank.groups}
     kendall: Any = stats.kendalltau(first[known], second[known])
-    return {"spearman": rank, "kendall": float(kendall.statistic), "groups": count}
+    return {**found, "kendall": float(kendall.statistic), "kendall_p": float(kendall.pvalue), "groups": rank.groups}
+
+
+_RANKED = 400_000
+"""Groups × draws of the interval of a rank correlation, about."""
 
 
 def _refuse_one_class(feats: FeatureSet) -> None:
@@ -601,6 +619,12 @@ def _refuse_one_class(feats: FeatureSet) -> None:
             f"all {len(feats)} pairs choose the same answer, {feats.tokens[feats.chosen[0]]!r}, so there is no "
             "preference to learn, only a constant; give pairs of both kinds"
         )
+
+
+def _clustered(feats: FeatureSet, texts: PreferenceDataset) -> FeatureSet:
+    """The features with what hangs together in their texts put together, too."""
+    refuse_other_pairs(texts, feats)
+    return replace(feats, cluster=joined(feats.cluster, texts.clusters.of))
 
 
 def _hold_out(feats: FeatureSet, split: float, seed: int) -> np.ndarray:

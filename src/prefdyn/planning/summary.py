@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Int
 from pyarrow import parquet
 
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
+from prefdyn.diagnostics.inference import share_interval
 from prefdyn.dynamics.order import learning_area, places
 from prefdyn.features import FeatureSet, describe
 from prefdyn.maths.objectives import LOG2, Objective
+from prefdyn.maths.units import mean_of
 from prefdyn.planning.values import PairValues
 from prefdyn.trajectory import Trajectory
 
@@ -44,22 +47,27 @@ VALUES = ("own", "all", "worst", "sign")
 """Fields of `PairValues` that are columns of pairs.parquet, with `value_` before their names."""
 
 
-def predictions(feats: FeatureSet, run: Trajectory, objective: Objective) -> list[dict[str, Any]]:
+def predictions(
+    feats: FeatureSet, run: Trajectory, objective: Objective, unit: Int[np.ndarray, " n"] | None = None
+) -> list[dict[str, Any]]:
     """What the joint run does to each group, with the same group alone beside it; NaN where not measurable.
 
     `predicted_rank` orders groups by the area under their held-out loss, smallest first (ties share the better rank);
-    where no pair is held out, by that of the training loss.
+    where no pair is held out, by that of the training loss. Errors and intervals of held-out figures are those of
+    units (`feats.cluster` unless given), of this very run.
     """
     split = "held_out" if feats.held_out.any() else "train"
-    areas = []
+    known, areas = feats.cluster if unit is None else unit, []
     rows: list[dict[str, Any]] = []
     last = max(run.margins) if run.margins else None
     for name, inside in zip(feats.groups, feats.by_group(), strict=True):
         held_out = inside[feats.held_out[inside]]
-        errors = math.nan
-        if last is not None and len(held_out) > 1:
-            losses = objective.loss(run.margins[last][held_out])
-            errors = float(losses.std(ddof=1) / math.sqrt(len(losses)))
+        errors, right = math.nan, (math.nan, math.nan)
+        if last is not None and len(held_out):
+            margins, own = run.margins[last][held_out], known[held_out]
+            errors = mean_of(objective.loss(margins), own).error
+            share = mean_of((margins > 0).astype(np.float64), own)
+            right = share_interval(share.value, share.units, 0.0 if math.isnan(share.error) else share.error)
         areas.append(learning_area(run, name, split=split))
         rows.append(
             {
@@ -73,8 +81,9 @@ def predictions(feats: FeatureSet, run: Trajectory, objective: Objective) -> lis
                 "predicted_held_out_loss": run.final("loss", group=name, split="held_out"),
                 "predicted_held_out_loss_error": errors,
                 "predicted_held_out_accuracy": run.final("reward_accuracy", group=name, split="held_out"),
+                "predicted_held_out_accuracy_low": right[0],
+                "predicted_held_out_accuracy_high": right[1],
                 "predicted_alone_loss": run.final("loss", group=name, run="alone"),
-                "predicted_alone_held_out_loss": run.final("loss", group=name, run="alone", split="held_out"),
                 "predicted_chosen_change": run.final("chosen_change", group=name),
                 "predicted_rejected_change": run.final("rejected_change", group=name),
                 "predicted_chosen_falling": run.final("chosen_falling", group=name),

@@ -155,6 +155,16 @@ class Evidence:
     """Cross-fitted held-out loss over the steps of the joint run, its mean: what the order is made of."""
     best_step: int = -1
     """Step at which the held-out loss is least; -1: not known."""
+    best_loss: float = math.nan
+    """The held-out loss there."""
+    late_speed: float = math.nan
+    """Nats per step by which the held-out loss falls in the second half of the joint run."""
+    push: float = math.nan
+    """Mean reward margin after the joint first step,"""
+    own_push: float = math.nan
+    """and what of it the group's own pairs add."""
+    part: float = math.nan
+    """The group's share of the weight of all training pairs."""
     opposed_by: tuple[str, ...] = ()
     """Groups whose first step pushes this one's margin down, strongest first."""
 
@@ -234,7 +244,7 @@ def judge(
                 name=item.name,
                 verdict=verdict,
                 because=because,
-                advice=_advice(verdict, item, limits, len(evidence)),
+                advice=_advice(verdict, item, limits, len(evidence), float(shared.median_fall[0])),
                 changes_if=changes_if,
                 rank=rank[0],
                 rank_low=rank[1],
@@ -493,6 +503,46 @@ def power(item: Evidence, limits: Thresholds, groups: int) -> tuple[float, int]:
     return min(1.0, 0.5 + reach), math.ceil(item.units * (reach / (limits.worth - 0.5)) ** 2)
 
 
+def more(item: Evidence, fall: float) -> tuple[float, float]:
+    r"""What would bring a group's held-out loss down by as much, in first order: times its weight, and further steps.
+
+    Early in a run the fall is proportional to the margin. With the group's weight times $1 + x$ the first step moves
+    its mean margin by $(m + x\,m_{own}) / (1 + x p)$, where m is the margin of that step, $m_{own}$ what the group's
+    own pairs add, and p its share of the weight. Further steps go on as in the second half of the run.
+
+    Args:
+        item: Of the group; its held-out loss falls by less.
+        fall: What is asked for, nats.
+
+    Returns:
+        NaN where the group's own pull is not enough, or its loss does not fall.
+
+    Example:
+        >>> item = Evidence(name="a", pairs=9, units=9, loss=Mean(value=LOG2 - 0.02, error=0.01, units=9),
+        ...                 push=1.0, own_push=0.5, part=0.1, late_speed=0.001)
+        >>> tuple(round(value, 3) for value in more(item, 0.04))  # (1 + 3.333 * 0.5) / (1 + 3.333 * 0.1) = 2
+        (4.333, 20.0)
+    """
+    times = fall / item.fall if item.fall > 0 else math.nan
+    room = item.own_push - times * item.push * item.part
+    weight = 1 + (times - 1) * item.push / room if room > 0 else math.nan
+    steps = (fall - item.fall) / item.late_speed if item.late_speed > 0 else math.nan
+    return weight, steps
+
+
+def followed(area: float) -> float:
+    r"""The share of labels that follow what a reader tells apart, where all the others are drawn by lot.
+
+    If the reader is always right about what a share s of the labels follow, a label agrees with it in $(1 + s)/2$ of
+    the pairs of either class, and the area under the curve is $(1 + s)/2$.
+
+    Example:
+        >>> round(followed(0.58), 3)
+        0.16
+    """
+    return min(1.0, max(0.0, 2 * area - 1))
+
+
 _THIRDS: dict[tuple[int, int], Verdict] = {
     (0, 0): "early", (0, 1): "early or middle", (1, 1): "middle", (1, 2): "middle or late", (2, 2): "late",
     (0, 2): "not told apart",
@@ -532,7 +582,7 @@ ADVICE: dict[Verdict, str] = {
 }
 
 
-def _advice(verdict: Verdict, item: Evidence, limits: Thresholds, groups: int) -> str:
+def _advice(verdict: Verdict, item: Evidence, limits: Thresholds, groups: int, median_fall: float) -> str:
     """What to do, with the amount where one is known."""
     advice = ADVICE[verdict]
     if verdict == "cannot tell" and not item.one_class:
@@ -542,8 +592,17 @@ def _advice(verdict: Verdict, item: Evidence, limits: Thresholds, groups: int) -
             advice = f"No claim is made; about {more:,} more prompts would tell."
     elif verdict == "conflicting" and item.opposed_by:
         advice += f" Strongest against it: {', '.join(item.opposed_by[:3])}."
+    elif verdict == "looks random" and not math.isnan(item.area_high):
+        advice += (
+            f" At most {100 * followed(item.area_high):.0f} % of them can follow something that it tells apart, if the "
+            "rest are drawn by lot."
+        )
+    elif verdict == "left behind":
+        advice = _crowded_out(item, limits.left_behind_share * median_fall)
     elif verdict == "memorised" and item.best_step >= 0:
-        advice += f" Its held-out loss is least at step {item.best_step}."
+        advice += f" Its held-out loss is least at step {item.best_step}"
+        gained = item.loss.value - item.best_loss
+        advice += f": {item.best_loss:.4f}, {gained:.4f} below where it ends." if gained > 0 else "."
     elif verdict in _ORDERED and item.fall <= 0:  # no word of stopping early for a loss that rises
         advice = "Its held-out loss does not fall in this run: " + (
             f"it is least at step {item.best_step}; stop there, or add pairs."
@@ -551,3 +610,18 @@ def _advice(verdict: Verdict, item: Evidence, limits: Thresholds, groups: int) -
             else "the joint run teaches it nothing that carries over; add pairs or weight."
         )
     return advice
+
+
+def _crowded_out(item: Evidence, fall: float) -> str:
+    """How much more a group that is left behind needs."""
+    weight, steps = more(item, fall)
+    ways = []
+    if not math.isnan(weight):
+        ways.append(f"{weight:.2g} times its weight")
+        ways.append(f"about {math.ceil((weight - 1) * item.pairs):,} pairs more like its own")
+    if not math.isnan(steps):
+        ways.append(f"about {math.ceil(steps):,} further steps")
+    if not ways:
+        return ADVICE["left behind"]
+    either = ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])} or {ways[-1]}"
+    return f"Learnable but crowded out: {either} would bring its fall to {fall:.4f}, in first order."

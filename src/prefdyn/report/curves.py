@@ -36,6 +36,11 @@ def loss_curves(run: RunFolder) -> Picture | None:
         )
     else:
         caption += "Where the two part, the run fits its pairs rather than the preference."
+    if any(row.get("cross_fitted_loss") is not None for row in run.groups):
+        caption += (
+            " The curves are of these very pairs; the held-out loss in the table is of every pair, in runs without it, "
+            "with its interval."
+        )
     if m > MOST_COLOURED:
         some = " and some of each verdict that asks for a look" if any(run.verdicts) else ""
         known = np.isfinite(run.rank()).any()

@@ -127,7 +127,7 @@ def probe(run: RunFolder) -> Picture | None:
         title=f"Held-out probe against {rest}",
         kind="dots",
         caption=_probe_words(run, set(known)),
-        x_label="Held-out accuracy (share of pairs)",
+        x_label="Held-out accuracy (share of pairs)" if run.responses else "Held-out accuracy (both answers alike)",
         y_label="",
         arrays={name: arrays[name] for name in known},
         layers=tuple(layers),
@@ -141,6 +141,11 @@ def _probe_words(run: RunFolder, known: set[str]) -> str:
     words = ["Accuracy on pairs the probe was not fitted to."]
     if run.responses:
         words.append("It reads the mean state of the chosen response minus that of the rejected one.")
+    else:
+        words.append(
+            "Both answers count alike, however unequal their numbers (balanced accuracy): to name the commoner one "
+            "always is right on half."
+        )
     words.append(
         "What the model adds is the distance from the ring (word counts alone) to the dot. Where the two agree, the "
         "words decide and the model's states add little; where the interval reaches chance, nothing was found."
@@ -251,7 +256,11 @@ def _agreement_note(run: RunFolder, key: str) -> str:
         return "Rank correlation is not defined here."
     count = order.get("groups", order.get("pairs_of_groups"))
     over = f", over {count} groups" if isinstance(count, int) and "groups" in order else ""
-    tail = "" if math.isnan(kendall) else f", Kendall {kendall:.2f}"
+    low, high, p = (number(order.get(key)) for key in ("low", "high", "p"))
+    sure = [] if math.isnan(low) else [f"95 % interval {low:.2f} to {high:.2f}"]
+    sure += [] if math.isnan(p) else [f"p {p:.2g}"]
+    tail = f" ({', '.join(sure)})" if sure else ""
+    tail += "" if math.isnan(kendall) else f", Kendall {kendall:.2f}"
     return f"Spearman {spearman:.2f}{tail}{over}."
 
 

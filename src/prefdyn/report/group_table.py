@@ -71,6 +71,8 @@ class GroupRow:
     advice: str
     numbers: Mapping[str, float | None]
     """By the key of their column; None where not known."""
+    ends: Mapping[str, str]
+    """What stands under a number: its 95 % interval, by the key of the column; absent where there is none."""
     attention: int
     given_away: str
     tokens: tuple[float, float] | None
@@ -106,10 +108,37 @@ def _row(row: Mapping[str, Any], code: int, *, responses: bool) -> GroupRow:
         because=minus_signs(sentence(row.get("verdict_because"))),
         advice=minus_signs(" ".join(part for part in (sentence(row.get("advice")), _how_sure(row)) if part)),
         numbers={key: None if np.isnan(value) else value for key, value in found.items()},
+        ends={column.key: ends for column in _COLUMNS if (ends := _ends(row, column, found[column.key]))},
         attention=by_attention(row)[0],
         given_away=given_away(row) if responses else "",
         tokens=(number(row.get("chosen_tokens")), number(row.get("rejected_tokens"))) if responses else None,
     )
+
+
+ENDS: Mapping[str, tuple[str, ...]] = {
+    "distinguishability": ("debiased_low", "debiased_high"),
+    "probe_accuracy": ("probe_low", "probe_high"),
+    "predicted_held_out_loss": ("cross_fitted_loss_error",),
+    "predicted_rank": ("predicted_rank_low", "predicted_rank_high"),
+}
+"""Columns of estimates: both ends of their interval, or their standard error."""
+_Z95 = 1.96
+
+
+def _ends(row: Mapping[str, Any], column: Column, value: float) -> str:
+    """The 95 % interval of a number of a column; empty where there is none.
+
+    Example:
+        >>> column = Column(key="probe_accuracy", label="Probe", way="falling", form=".3f")
+        >>> _ends({"probe_low": 0.81, "probe_high": 0.9}, column, 0.86)
+        '0.810 to 0.900'
+    """
+    known = [number(row.get(key)) for key in ENDS.get(column.key, ())]
+    if len(known) == 1:
+        known = [value - _Z95 * known[0], value + _Z95 * known[0]]
+    if not known or np.isnan([value, *known]).any():
+        return ""
+    return minus_signs(" to ".join(format(end, column.form) for end in known))
 
 
 def _how_sure(row: Mapping[str, Any]) -> str:
