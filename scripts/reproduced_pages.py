@@ -1,9 +1,11 @@
 """Write the page of each paper from finished reproductions: its figures, its claims on every model, how to rerun each.
 
 uv run python scripts/reproduced_pages.py NAME=FOLDER [NAME=FOLDER ...]
+uv run python scripts/reproduced_pages.py --rules
 
 Each folder is what `prefdyn reproduce all --out FOLDER` wrote; the first one gives the pictures. Figures that quote
-statements of the data are left out.
+statements of the data are left out. `--rules` keeps the verdicts of the pages that stand and writes today's rules under
+them.
 """
 
 import csv
@@ -31,6 +33,7 @@ PAPERS = {
 }
 WORDS = {True: "held", False: "failed", None: "not testable"}
 _SORTS = ("figure", "table", "fit", "experiment", "check")
+_HEAD = '??? note "How they are judged"'
 _WIDEST, _COLOURS = 1500, 64
 
 
@@ -80,13 +83,29 @@ def page(paper: str, runs: Sequence[Run]) -> str:
         claims = [claim for claim in recipe.claims if claim.figure == spec.id]
         if claims:
             parts.append(_table(claims, runs))
-            rules = "\n".join(_rules(claims, spec.where))
-            parts.append(f'??? note "How they are judged"\n{rules}')
+            parts.append(_judged(claims, spec.where))
         else:
             parts.append("It makes no claim of its own.")
         parts.append(f"Rerun: `{_rerun(spec.recipe, runs[0])}`")
     parts += ["## Settings, beside the published ones", _settings(paper, runs[0])]
     return "\n\n".join(parts) + "\n"
+
+
+def _judged(claims: Iterable[Any], where: str) -> str:
+    rules = "\n".join(_rules(claims, where))
+    return f"{_HEAD}\n{rules}"
+
+
+def restated(page: str, paper: str) -> str:
+    """A page that stands, with the rules as they are today."""
+    parts = page.split("\n\n")
+    for spec in CATALOGUE:
+        claims = [claim for claim in recipe_named(spec.recipe).claims if claim.figure == spec.id]
+        if spec.paper == paper and claims:
+            start = parts.index(f"## {spec.where}: {spec.title}")
+            place = next(at for at in range(start, len(parts)) if parts[at].startswith(_HEAD))
+            parts[place] = _judged(claims, spec.where)
+    return "\n\n".join(parts)
 
 
 def _rerun(recipe: str, run: Run) -> str:
@@ -206,6 +225,11 @@ def draw(run: Run, folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
+    if sys.argv[1] == "--rules":
+        for PAPER in PAPERS:
+            PAGE = PAGES / f"{PAPER}.md"
+            PAGE.write_text(restated(PAGE.read_text(encoding="utf-8"), PAPER), encoding="utf-8")
+        raise SystemExit
     RUNS = [read(given) for given in sys.argv[1:]]
     PAGES.mkdir(parents=True, exist_ok=True)
     for PAPER in PAPERS:

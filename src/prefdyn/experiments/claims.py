@@ -52,6 +52,12 @@ QUANTITIES: dict[str, str] = {
     "ahead on states": "how much further its loss has fallen over the whole run on the aligned states",
     "distance ratio": "distinguishability of the states of all pairs after alignment over that before",
     "distinguishability": "distinguishability",
+    "circle": "x1² + x2² at the end over that at the start",
+    "derivatives": "relative difference of the derivatives from central differences at random points",
+    "ratio": "relative difference of the ratio of the derivatives from x2/x1 at random points",
+    "ratios": "the fall of x2 less the rise of x1",
+    "probabilities": "the fall of the probability of the rejected side less the rise of that of the chosen side",
+    "logs": "the fall of the log-probability of the rejected side less the rise of that of the chosen side",
     "drift": "the norm of the weight change at the end",
     "end error": "the test error at the end",
     "end margin": "the training margin at the end",
@@ -72,6 +78,34 @@ QUANTITIES: dict[str, str] = {
     "the mean between different rows of one",
     "margin": "the mean {split} margin {step}",
     "off": "distance of the mean margin from the solution without noise, over itself",
+    "crowded": "the number of K at which the law asks for fewer pairs than K directions need",
+    "early error": "the held-out error of the early head",
+    "failing": "number of conditions that fail in some seed",
+    "failure": "the stated probability of failure",
+    "law": "what the law tells of it",
+    "law in few": "what the law tells of it in as many directions as the effective rank",
+    "straight": "R² of the line of the pairs on log K",
+    "ten": "the pairs that the bound asks for",
+    "times": "the pairs that the bound asks for with a hundred values over those with ten",
+    "as printed": "difference of the printed form from them, as a share of the largest slope",
+    "D of the draw": "distinguishability of the draw",
+    "divergence": "the KL divergence",
+    "failing cases": "the number of behaviours and seeds in which some condition that can be measured fails",
+    "fall of the draw": "the fall of the {split} loss at a tenth of the steps",
+    "fall there": "the area above the training loss at the published setting",
+    "likeness of draws": "Spearman's rank correlation, over behaviours, of the area above the training loss with that "
+    "of other seeds, mean over these",
+    "margin asked for": "the least margin that the theorem asks for over the longest that its conditions allow",
+    "over the chord": "nats by which the loss half-way is above the mean of the ends",
+    "over the bound": "the largest weight change over the bound, over samples and steps",
+    "over the predicted": "root mean square error of the class means over the predicted one, at the level where its "
+    "mean is farthest from 1",
+    "room": "the cosine less what is promised, the least over the steps",
+    "share over what is allowed": "the exact one-sided 95 % limit of the share of samples above the bound at the first "
+    "step, less the chance that is stated or allowed",
+    "tail": "alpha (Delta + v − 1/4), which the same argument gives, with measured Delta, the least v and alpha = 1",
+    "unequal": "the largest difference in nats, at stable settings, between loss curves of equal rate · beta²",
+    "unit": "the exponent of the mean's tail with all states in another unit, over that without",
     "own": "that of each with answers of its own at the same scaled time",
     "policy accuracy": "the share of chosen answers that the model prefers, {split} pairs {step}",
     "reward accuracy": "the reward accuracy of the {split} pairs {step}",
@@ -110,12 +144,16 @@ class Statistic:
 
     def __call__(self, rows: Rows, select: Mapping[str, str], source: str) -> list[float]:
         """One number per seed."""
+        return list(self.by_seed(rows, select, source).values())
+
+    def by_seed(self, rows: Rows, select: Mapping[str, str], source: str) -> dict[int, float]:
+        """Seed → number."""
         picked = [rows.pick(quantity, select, source) for quantity in self.quantities]
-        found = []
+        found = {}
         for seed in picked[0]:
             groups = [group for group in picked[0][seed] if all(group in one.get(seed, {}) for one in picked)]
             if groups:
-                found.append(float(self.of(*([one[seed][group] for group in groups] for one in picked))))
+                found[seed] = float(self.of(*([one[seed][group] for group in groups] for one in picked)))
         return found
 
     def words(self, select: Mapping[str, str], units: str) -> str:
@@ -174,6 +212,11 @@ def greatest(quantity: str, *, short: str = "") -> Statistic:
         quantities=(quantity,),
         of=lambda values: float(np.max(values)),
     )
+
+
+def every(quantity: str) -> Statistic:
+    """Each unit's own number, for a test that asks every one; their mean, where one number is asked for."""
+    return replace(mean(quantity), says="{0}, of each of the {units}")
 
 
 def multiple(first: str, second: str) -> Statistic:
@@ -318,15 +361,21 @@ UNITS: Mapping[str, UnitWords] = {
     "run": UnitWords("runs", 0, ""),
 }
 
-Test = Literal["above", "below", "under", "inside", "at most"]
-"""The last two have no twin; "under" is "below" for a distance, which has none either."""
+Test = Literal["above", "below", "under", "inside", "at most", "at least", "between"]
+"""All but the first two have no twin; "under" is "below" for a distance. The last three ask every number."""
 TEST_WORDS: Mapping[str, str] = {
     "under": "holds where the upper end of its 95 % interval over seeds is below {0:g}",
     "above": "holds where the lower end of its 95 % interval over seeds is above {0:g}",
     "below": "holds where the upper end of its 95 % interval over seeds is below {0:g}",
     "inside": "holds where its 95 % interval over seeds lies between {0:g} and {1:g}",
     "at most": "holds where it is at most {0:g} in every seed",
+    "at least": "holds where it is at least {0:g} in every seed",
+    "between": "holds where it is {0:g} to {1:g} in every seed",
 }
+FOLDS: Mapping[str, tuple[str, Callable[..., Any]]] = {
+    "least": ("the least over {}", np.min), "mean": ("mean over {}", np.mean)
+}  # fmt: skip
+"""What is made of the numbers of several figures: in a rule, and deed."""
 Twin = Literal["", "statistic", "learned"]
 """Whether the untrained twin is held against: not, by the statistic alone, or by what was learned as well."""
 TWIN_WORDS: Mapping[tuple[str, bool], str] = {
@@ -357,6 +406,10 @@ class Claim:
     statistic: Statistic | None = None
     select: Mapping[str, str] = field(default_factory=dict)
     """Columns of the rows; the figure is the claim's own unless told."""
+    across: str = ""
+    """Its statistic is taken on every figure of the rows whose name begins so, and folded."""
+    fold: tuple[str, str] = ("least", "settings")
+    """How, by a name of `FOLDS`, and what those figures are."""
     less: Mapping[str, Any] = field(default_factory=dict)
     """Columns, or `statistic`, that differ in what is taken off; what it `says` in a rule, where they do not tell."""
     test: Test = "above"
@@ -394,6 +447,11 @@ class Claim:
     """What judges it, where its fields do not say it all."""
 
     @property
+    def over(self) -> Unit:
+        """What its statistic is taken over: behaviours, where their order is folded over settings or models."""
+        return "behaviour" if self.across else self.unit
+
+    @property
     def paper(self) -> str:
         """Its number on arXiv."""
         return spec_of(self.figure).paper
@@ -414,7 +472,9 @@ class Claim:
         ends = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
         if self.statistic is None:
             return self.said.format(*ends)
-        what = self.statistic.words(self.chosen, UNITS[self.unit].many) + self._less_words()
+        what = self.statistic.words(self.chosen, UNITS[self.over].many) + self._less_words()
+        if self.across:
+            what += f", {FOLDS[self.fold[0]][0].format(self.fold[1])}"
         what = f"{self.setting}: {what}; " if self.setting else f"{what[:1].upper()}{what[1:]}: "
         note = f" {self.note}" if self.note else ""
         return (
@@ -445,12 +505,16 @@ def judged(claim: Claim, rows: Rows) -> Judged:
     statistic = claim.statistic
     assert statistic is not None
     if (why := untold(claim, rows)) is not None:
-        return untestable(why, **claim.printed)
+        had = numbers(claim, rows, MODEL) if claim.told else []
+        told = {"measured": claim.told.format(over_seeds(had), **told_of(claim, rows))} if had else {}
+        return untestable(why, **told, **claim.printed)
     reach = statistic.most - statistic.least
     limits = {"least": -reach, "most": reach} if claim.less else {"least": statistic.least, "most": statistic.most}
-    if claim.test == "at most":
-        return _at_most(claim, rows)
+    if claim.test in ("at most", "at least", "between"):
+        return _every(claim, rows)
     found = measured(claim, rows)
+    if not found.model and claim.unknown:
+        return untestable(claim.unknown)
     what = claim.short or statistic.short.format(units=UNITS[claim.unit].many)
     match claim.test:
         case "inside":
@@ -466,24 +530,31 @@ def judged(claim: Claim, rows: Rows) -> Judged:
             assert isinstance(claim.threshold, float | int)
             came = above(found, claim.threshold, what=what, **limits)
     if claim.told:
-        facts = rows.facts.get(claim.chosen["figure"], {})
-        came = replace(came, measured=claim.told.format(over_seeds(found.model, **limits), **facts))
+        came = replace(came, measured=claim.told.format(over_seeds(found.model, **limits), **told_of(claim, rows)))
     return replace(came, evidence={**came.evidence, **beside(claim, rows)})
 
 
-def _at_most(claim: Claim, rows: Rows) -> Judged:
-    assert isinstance(claim.threshold, float | int)
-    found = [number for source in claim.sources for number in numbers(claim, rows, source)]
+def told_of(claim: Claim, rows: Rows) -> Mapping[str, Any]:
+    """Facts that a claim's sentences have places for."""
+    return rows.facts.get(claim.chosen["figure"], {})
+
+
+def _every(claim: Claim, rows: Rows) -> Judged:
+    assert claim.statistic is not None
+    (quantity,) = claim.statistic.quantities
+    found = [number for source in claim.sources for number in rows.values(quantity, claim.chosen, source)]
     if not found:
         return untestable(claim.unknown)
-    worst = float(np.max(found))
-    told = claim.told.format(worst)
+    ends = claim.threshold if isinstance(claim.threshold, tuple) else (claim.threshold,)
+    least, most = float(np.min(found)), float(np.max(found))
+    worst = least if claim.test == "at least" else most
+    told = claim.told.format(worst, least, **told_of(claim, rows))
     if math.isnan(worst):
         return untestable(claim.unknown, measured=told)
     return Judged(
-        holds=worst <= claim.threshold,
+        holds=(claim.test == "at most" or least >= ends[0]) and (claim.test == "at least" or most <= ends[-1]),
         measured=told,
-        because=claim.because.format(claim.threshold, **rows.facts.get(claim.chosen["figure"], {})),
+        because=claim.because.format(*ends, **told_of(claim, rows)),
         evidence={claim.evidence: worst, **beside(claim, rows)},
     )
 
@@ -493,10 +564,10 @@ def untold(claim: Claim, rows: Rows) -> str | None:
     assert claim.statistic is not None
     if (why := rows.lacking.get(claim.chosen["figure"])) is not None:
         return why
-    words = UNITS[claim.unit]
+    words = UNITS[claim.over]
     if claim.statistic.order and words.fewest:
-        picked = rows.pick(claim.statistic.quantities[-1], claim.chosen)
-        fewest = min((len(groups) for groups in picked.values()), default=0)
+        picked = [rows.pick(claim.statistic.quantities[-1], each) for each in places(claim, rows, claim.chosen)]
+        fewest = min((len(groups) for one in picked for groups in one.values()), default=0)
         if fewest < words.fewest:
             return words.few.format(fewest)
     return None
@@ -528,10 +599,32 @@ def numbers(claim: Claim, rows: Rows, source: str, changes: Mapping[str, Any] = 
         changes: Columns, `source` or `statistic` in place of the claim's; another statistic has nothing taken off.
     """
     chosen: dict[str, Any] = {"statistic": claim.statistic, "source": source, **claim.chosen, **changes}
+    if claim.across and "group" not in changes:
+        return _folded(claim, rows, chosen)
     found = _numbers(rows, chosen)
     if not claim.less or "statistic" in changes:
         return found
     return np.subtract(found, _numbers(rows, {**chosen, **claim.less})).tolist()
+
+
+def places(claim: Claim, rows: Rows, select: Mapping[str, str]) -> list[dict[str, str]]:
+    """The rows that a claim takes, figure by figure."""
+    columns = {name: value for name, value in select.items() if name != "across"}
+    across = select.get("across", claim.across)
+    if not across:
+        return [columns]
+    return [{**columns, "figure": figure} for figure in rows.figures if figure.startswith(across)]
+
+
+def _folded(claim: Claim, rows: Rows, chosen: Mapping[str, Any]) -> list[float]:
+    """One number per seed, of what is known on the figures that a claim goes across."""
+    columns = {name: value for name, value in chosen.items() if name not in ("statistic", "source", "says")}
+    found: dict[int, list[float]] = {}
+    for each in places(claim, rows, columns):
+        for seed, number in chosen["statistic"].by_seed(rows, each, chosen["source"]).items():
+            found.setdefault(seed, []).extend([number] if math.isfinite(number) else [])
+    merge = FOLDS[claim.fold[0]][1]
+    return [float(merge(values)) if values else math.nan for values in found.values()]
 
 
 def _numbers(rows: Rows, chosen: Mapping[str, Any]) -> list[float]:
@@ -548,10 +641,14 @@ def beside(claim: Claim, rows: Rows) -> dict[str, Any]:
         values = numbers(claim, rows, MODEL, changes)
         if values:
             found[label] = over_seeds(values, least=statistic.least, most=statistic.most)
-    if claim.each is not None:
+    if claim.each is not None and claim.across:
+        for each in places(claim, rows, claim.chosen):
+            name = claim.each.format(each["figure"].removeprefix(claim.across))
+            found[name] = over_seeds(claim.statistic(rows, each, MODEL), least=claim.statistic.least)
+    elif claim.each is not None:
         picked = rows.pick(claim.statistic.quantities[-1], claim.chosen)
         for group in dict.fromkeys(group for groups in picked.values() for group in groups if group):
             values = numbers(claim, rows, MODEL, {"group": group})
             found[claim.each.format(group)] = over_seeds(values)
-    facts = rows.facts.get(claim.chosen["figure"], {})
+    facts = told_of(claim, rows)
     return {**as_evidence(found), **claim.printed, **{name: facts[name] for name in claim.facts if name in facts}}
