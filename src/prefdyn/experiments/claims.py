@@ -40,6 +40,8 @@ from prefdyn.experiments.judging import (
 )
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.statistics import exponent, over_seeds, straight_line
+from prefdyn.experiments.tested import FEWEST, beyond_twin, chance_of, learned_more, over_units, passes, places
+from prefdyn.experiments.units import by_repetition
 
 # statistics ----------------------------------------------------------------------------------------------------------
 
@@ -139,8 +141,16 @@ class Statistic:
     least: float = -math.inf
     """Smallest value that it can have."""
     most: float = math.inf
-    order: bool = False
-    """Whether it takes as many units as an order or a trend does."""
+    kind: Literal["order", "mean", "fit", "whole"] = "whole"
+    """How it is tested over units: by their orders, by their signs, by leaving each out, or not."""
+    of_one: Callable[[float], float] = float
+    """Of a mean: what a unit adds."""
+    log: bool = False
+    """Whether its rows are logarithms of what it tells."""
+
+    def scaled(self, threshold: float) -> float:
+        """On the scale of the rows."""
+        return math.log(threshold) if self.log else threshold
 
     def __call__(self, rows: Rows, select: Mapping[str, str], source: str) -> list[float]:
         """One number per seed."""
@@ -174,7 +184,7 @@ def rank(first: str, second: str) -> Statistic:
     """
     says = "Spearman's rank correlation, over {units}, of {0} with {1}"
     return Statistic(
-        says=says, short="rank correlation", quantities=(first, second), of=spearman, least=-1, most=1, order=True
+        says=says, short="rank correlation", quantities=(first, second), of=spearman, least=-1, most=1, kind="order"
     )
 
 
@@ -186,8 +196,9 @@ def mean(quantity: str, *, short: str = "", least: float = -math.inf, most: floa
         1.5
     """
     return Statistic(
-        says="{0}, mean over {units}", short=short or quantity, quantities=(quantity,), of=_mean, least=least, most=most
-    )
+        says="{0}, mean over {units}", short=short or quantity, quantities=(quantity,), of=_mean, kind="mean",
+        least=least, most=most,
+    )  # fmt: skip
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -196,7 +207,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def single(quantity: str, *, short: str = "", least: float = -math.inf, most: float = math.inf) -> Statistic:
     """The one number that a seed has."""
-    return replace(mean(quantity, short=short, least=least, most=most), says="{0}")
+    return replace(mean(quantity, short=short, least=least, most=most), says="{0}", kind="whole")
 
 
 def greatest(quantity: str, *, short: str = "") -> Statistic:
@@ -216,7 +227,7 @@ def greatest(quantity: str, *, short: str = "") -> Statistic:
 
 def every(quantity: str) -> Statistic:
     """Each unit's own number, for a test that asks every one; their mean, where one number is asked for."""
-    return replace(mean(quantity), says="{0}, of each of the {units}")
+    return replace(mean(quantity), says="{0}, of each of the {units}", kind="whole")
 
 
 def multiple(first: str, second: str) -> Statistic:
@@ -232,6 +243,7 @@ def multiple(first: str, second: str) -> Statistic:
         quantities=(first, second),
         of=_explained,
         most=1,
+        kind="fit",
     )
 
 
@@ -259,7 +271,7 @@ def power(first: str, second: str) -> Statistic:
         -1.0
     """
     says = "exponent of {0} in {1}, by least squares of logarithms"
-    return Statistic(says=says, short="exponent of {units}", quantities=(first, second), of=exponent, order=True)
+    return Statistic(says=says, short="exponent of {units}", quantities=(first, second), of=exponent, kind="fit")
 
 
 def line(first: str, second: str, *, log: bool = False) -> Statistic:
@@ -281,7 +293,7 @@ def line(first: str, second: str, *, log: bool = False) -> Statistic:
         of=of,
         least=-1,
         most=1,
-        order=True,
+        kind="fit",
     )
 
 
@@ -326,7 +338,8 @@ def share_above(quantity: str) -> Statistic:
         of=lambda values: float(np.mean([value > 0 for value in values])),
         least=0,
         most=1,
-        order=True,
+        kind="mean",
+        of_one=lambda value: float(value > 0),
     )
 
 
@@ -346,19 +359,23 @@ class UnitWords(NamedTuple):
     """How a unit is spoken of."""
 
     many: str
-    fewest: int
-    """Under which no order or trend is judged."""
-    few: str
+    fewest: int = 0
+    """Under which nothing is judged over them, whatever the test."""
 
 
 UNITS: Mapping[str, UnitWords] = {
-    "behaviour": UnitWords("behaviours", 3, "an order takes 3 behaviours, and there are {}"),
-    "couple": UnitWords("couples", 10, "an order over couples takes 10, and the data has {}"),
-    "value": UnitWords("values", 3, "an order takes 3 values, and there are {}"),
-    "number of values": UnitWords("K", 3, "a trend takes 3 numbers of values, and the data has groups for {}"),
-    "setting": UnitWords("settings", 0, ""),
-    "model": UnitWords("models", 0, ""),
-    "run": UnitWords("runs", 0, ""),
+    "behaviour": UnitWords("behaviours"),
+    "couple": UnitWords("couples", 10),
+    "value": UnitWords("values"),
+    "number of values": UnitWords("K"),
+    "setting": UnitWords("settings"),
+    "model": UnitWords("models"),
+    "run": UnitWords("runs"),
+}
+_FEW: Mapping[str, str] = {
+    "order": "an order of {} takes {}, and there are {}",
+    "mean": "a mean over {} takes {}, and there are {}",
+    "fit": "a trend over {} takes {}, and there are {}",
 }
 
 Test = Literal["above", "below", "under", "inside", "at most", "at least", "between"]
@@ -371,6 +388,23 @@ TEST_WORDS: Mapping[str, str] = {
     "at most": "holds where it is at most {0:g} in every seed",
     "at least": "holds where it is at least {0:g} in every seed",
     "between": "holds where it is {0:g} to {1:g} in every seed",
+}
+UNIT_WORDS: Mapping[str, str] = {
+    "order, above": "holds where at most 5 % of all orders of the {units} give a mean over seeds as large",
+    "order, below": "holds where at most 5 % of all orders of the {units} give a mean over seeds as small",
+    "mean, above": "holds where at most 5 % of all signs that the {units} could have give a mean so far above {0:g}",
+    "mean, below": "holds where at most 5 % of all signs that the {units} could have give a mean so far below {0:g}",
+    "fit, above": "holds where the lower end of its 90 % jackknife interval over the {units} is above {0:g}",
+    "fit, below": "holds where the upper end of its 90 % jackknife interval over the {units} is below {0:g}",
+    "fit, inside": "holds where its 90 % jackknife interval over the {units} lies between {0:g} and {1:g}",
+}
+"""The same of a test over units; repetitions lie inside."""
+_BESIDES = ", and the lower end of its 95 % interval over seeds is above {0:g}"
+_LASTS = ", and at most 5 % of all orders of the {units} give so large a correlation to begin with"
+BEYOND_UNITS: Mapping[str, str] = {
+    "statistic": " Beyond the twin: the difference from the twin's statistic passes a test of the same level.",
+    "learned": " Beyond the twin: the difference from the twin's statistic, the held-out accuracy less one half, and "
+    "its difference from the twin's each pass a test of the same level.",
 }
 FOLDS: Mapping[str, tuple[str, Callable[..., Any]]] = {
     "least": ("the least over {}", np.min), "mean": ("mean over {}", np.mean)
@@ -414,6 +448,8 @@ class Claim:
     """Columns, or `statistic`, that differ in what is taken off; what it `says` in a rule, where they do not tell."""
     test: Test = "above"
     threshold: float | tuple[float, float] = 0.0
+    given: bool = False
+    """Whether a source gives the threshold."""
     twin: Twin = "learned"
     setting: str = ""
     """What was run, where the rule has to say so."""
@@ -477,9 +513,20 @@ class Claim:
             what += f", {FOLDS[self.fold[0]][0].format(self.fold[1])}"
         what = f"{self.setting}: {what}; " if self.setting else f"{what[:1].upper()}{what[1:]}: "
         note = f" {self.note}" if self.note else ""
-        return (
-            f"{what}{TEST_WORDS[self.test].format(*ends)}.{note}{TWIN_WORDS.get((self.twin, self.test == 'below'), '')}"
-        )
+        if over_units(self):
+            return f"{what}{self._test_over_units(ends)}.{note}{BEYOND_UNITS.get(self.twin, '')}"
+        twin = TWIN_WORDS.get((self.twin, self.test == "below"), "")
+        return f"{what}{TEST_WORDS[self.test].format(*ends)}.{note}{twin}"
+
+    def _test_over_units(self, ends: Sequence[float]) -> str:
+        assert self.statistic is not None
+        plain = self.unit != "couple" and not self.less
+        kind = self.statistic.kind if plain else "fit"
+        words = UNIT_WORDS[f"{kind}, {self.test}"]
+        if self.statistic.kind == "order" and any(ends):
+            words += _BESIDES if plain else _LASTS
+        units = "behaviours of the couples" if self.unit == "couple" else UNITS[self.over].many
+        return words.format(*ends, units=units)
 
     def _less_words(self) -> str:
         if not self.less:
@@ -505,9 +552,11 @@ def judged(claim: Claim, rows: Rows) -> Judged:
     statistic = claim.statistic
     assert statistic is not None
     if (why := untold(claim, rows)) is not None:
-        had = numbers(claim, rows, MODEL) if claim.told else []
-        told = {"measured": claim.told.format(over_seeds(had), **told_of(claim, rows))} if had else {}
-        return untestable(why, **told, **claim.printed)
+        had = over_seeds(numbers(claim, rows, MODEL), least=statistic.least, most=statistic.most)
+        if not had.seeds:
+            return untestable(why, **claim.printed)
+        told = claim.told.format(had, **told_of(claim, rows)) if claim.told else f"{_named(claim)} {had}"
+        return untestable(why, measured=told, statistic=had.to_json(), **beside(claim, rows))
     reach = statistic.most - statistic.least
     limits = {"least": -reach, "most": reach} if claim.less else {"least": statistic.least, "most": statistic.most}
     if claim.test in ("at most", "at least", "between"):
@@ -515,7 +564,7 @@ def judged(claim: Claim, rows: Rows) -> Judged:
     found = measured(claim, rows)
     if not found.model and claim.unknown:
         return untestable(claim.unknown)
-    what = claim.short or statistic.short.format(units=UNITS[claim.unit].many)
+    what = _named(claim)
     match claim.test:
         case "inside":
             assert isinstance(claim.threshold, tuple)
@@ -529,9 +578,70 @@ def judged(claim: Claim, rows: Rows) -> Judged:
         case _:
             assert isinstance(claim.threshold, float | int)
             came = above(found, claim.threshold, what=what, **limits)
+    came = _tested(claim, rows, found, came)
     if claim.told:
         came = replace(came, measured=claim.told.format(over_seeds(found.model, **limits), **told_of(claim, rows)))
     return replace(came, evidence={**came.evidence, **beside(claim, rows)})
+
+
+def _named(claim: Claim) -> str:
+    """Its statistic in what was measured."""
+    assert claim.statistic is not None
+    return claim.short or claim.statistic.short.format(units=UNITS[claim.unit].many)
+
+
+def _tested(claim: Claim, rows: Rows, found: Measured, came: Judged) -> Judged:
+    """The verdict over the units that a claim speaks of, or the chance that belongs to that over repetitions."""
+    if came.holds is None:
+        return came
+    if not over_units(claim):
+        return replace(came, p=_over_repetitions(claim, found.model))
+    chance, units = chance_of(claim, rows), UNITS[claim.over].many
+    assert claim.statistic is not None
+    if claim.statistic.kind == "order" and claim.threshold and not claim.less:
+        seeds = _over_repetitions(claim, found.model) or 0.0  # of one end of an interval of 95 %, beside one of 90 %
+        chance = chance._replace(p=max(chance.p, 2 * seeds))
+    if math.isnan(chance.p):
+        return untestable(f"{units} are too few or too alike for a test", measured=came.measured, **came.evidence)
+    told = f"p {chance.p:.2g} over {chance.units} {'behaviours' if claim.unit == 'couple' else units}"
+    control = came.control
+    if control is not None and claim.twin:
+        parts = {"the statistic": beyond_twin(claim, rows)}
+        if claim.twin == "learned":
+            half, more = learned_more(claim, rows)
+            parts |= {"the held-out accuracy above one half": half, "the held-out accuracy above the twin's": more}
+        because = ", ".join(f"{name}: p {p:.2g}" for name, p in parts.items())
+        control = replace(control, beyond=all(passes(p) for p in parts.values()), because=because)
+    return replace(came, holds=passes(chance.p), because=f"{told}; 0.05 is asked for", p=chance.p, control=control)
+
+
+def _over_repetitions(claim: Claim, values: Sequence[float]) -> float | None:
+    """One-sided; an interval of 95 % has the verdict, so it holds from 0.025 down."""
+    ends = claim.threshold if isinstance(claim.threshold, tuple) else (claim.threshold,)
+    sides = {"above": (1,), "below": (-1,), "under": (-1,), "inside": (1, -1)}[claim.test]
+    found = [by_repetition([s * (value - end) for value in values]).p for s, end in zip(sides, ends, strict=True)]
+    return None if any(math.isnan(p) for p in found) else max(found)
+
+
+def at_other_thresholds(claim: Claim, rows: Rows) -> list[dict[str, Any]]:
+    """What would come of a claim at half and at twice a threshold that we chose: none where 0, 1 or the paper gives it.
+
+    Of a share or correlation near 1 its distance from 1 is halved and doubled; of two ends, their distance.
+    """
+    statistic = claim.statistic
+    if claim.code or statistic is None or claim.test not in ("above", "below", "under", "inside") or claim.given:
+        return []
+    others: list[float | tuple[float, float]]
+    if isinstance(claim.threshold, tuple):
+        middle, half = sum(claim.threshold) / 2, (claim.threshold[1] - claim.threshold[0]) / 2
+        others = [(middle - times * half, middle + times * half) for times in (0.5, 2.0)]
+    elif claim.threshold in (0, 1):
+        return []
+    elif statistic.most == 1 and claim.threshold > 0.5:
+        others = [1 - times * (1 - claim.threshold) for times in (0.5, 2.0)]
+    else:
+        others = [times * claim.threshold for times in (0.5, 2.0)]
+    return [{"threshold": other, "holds": replace(claim, threshold=other).judge(rows).holds} for other in others]
 
 
 def told_of(claim: Claim, rows: Rows) -> Mapping[str, Any]:
@@ -564,13 +674,19 @@ def untold(claim: Claim, rows: Rows) -> str | None:
     assert claim.statistic is not None
     if (why := rows.lacking.get(claim.chosen["figure"])) is not None:
         return why
-    words = UNITS[claim.over]
-    if claim.statistic.order and words.fewest:
+    if claim.unit == "couple" and claim.statistic.kind == "whole" and claim.test != "at most":
+        every = {name: column for name, column in claim.chosen.items() if name != "group"}
+        picked = [rows.pick(quantity, every) for quantity in claim.statistic.quantities]
+        few = "a sentence on {} takes {}, and there are {}"
+    elif over_units(claim):
         picked = [rows.pick(claim.statistic.quantities[-1], each) for each in places(claim, rows, claim.chosen)]
-        fewest = min((len(groups) for one in picked for groups in one.values()), default=0)
-        if fewest < words.fewest:
-            return words.few.format(fewest)
-    return None
+        few = _FEW[claim.statistic.kind]
+    else:
+        return None
+    words = UNITS[claim.over]
+    need = max(words.fewest, FEWEST.get(claim.statistic.kind, 0))
+    count = min((len(groups) for one in picked for groups in one.values()), default=0)
+    return few.format(words.many, need, count) if count < need else None
 
 
 def measured(claim: Claim, rows: Rows) -> Measured:
@@ -605,15 +721,6 @@ def numbers(claim: Claim, rows: Rows, source: str, changes: Mapping[str, Any] = 
     if not claim.less or "statistic" in changes:
         return found
     return np.subtract(found, _numbers(rows, {**chosen, **claim.less})).tolist()
-
-
-def places(claim: Claim, rows: Rows, select: Mapping[str, str]) -> list[dict[str, str]]:
-    """The rows that a claim takes, figure by figure."""
-    columns = {name: value for name, value in select.items() if name != "across"}
-    across = select.get("across", claim.across)
-    if not across:
-        return [columns]
-    return [{**columns, "figure": figure} for figure in rows.figures if figure.startswith(across)]
 
 
 def _folded(claim: Claim, rows: Rows, chosen: Mapping[str, Any]) -> list[float]:

@@ -55,6 +55,8 @@ class Judged:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """Numbers behind it, plain JSON."""
     control: Control | None = None
+    p: float | None = None
+    """Chance that what is claimed comes out so where nothing is there, one-sided; None of what is no test."""
 
 
 def untestable(because: str, *, measured: str = "not measured", **evidence: Any) -> Judged:

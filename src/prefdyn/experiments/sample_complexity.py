@@ -311,7 +311,7 @@ def _algebra(name: str, quantity: str, **rest: Any) -> Claim:
     return Claim(id=f"{_FIGURE}-{name}", statistic=single(quantity), **{**common, "evidence": quantity, **rest})
 
 
-_DATA: dict[str, Any] = {"figure": _FIGURE, "unit": "number of values", "setting": "Early head on the states"}
+_DATA: dict[str, Any] = {"figure": _FIGURE, "unit": "run", "setting": "Early head on the states"}
 _OFF = distance("early error", "law", short="off")
 
 CLAIMS = (
