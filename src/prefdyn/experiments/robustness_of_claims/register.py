@@ -182,7 +182,7 @@ CLAIMS = (
         told=f"exponent {{1:.3g}} to {{0:.3g}}, printed {_HEAVY / 4:g}",
         because="alpha (Delta + v − 1/4) is alpha/4 at v = 1/2 − Delta only",
         paper_value="alpha/4",
-        **_COMMON,
+        **{**_COMMON, "kind": "replication"},  # data with another Delta could change it
     ),
     Claim(
         id=f"{FIGURE}-convex",
