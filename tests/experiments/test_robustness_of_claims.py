@@ -418,7 +418,7 @@ def test_the_law_on_copies_is_judged_at_the_most(split):
     assert held.holds is True
     assert held.evidence["values"] == pytest.approx([0.9] * 3)
     assert held.evidence["up to 4 copies"]["value"] == pytest.approx((1 + 0.9 + 1) / 3)
-    assert claim.judge(copies([-0.9, -0.9, 0.9])).holds is False
+    assert claim.judge(copies([-1.0, -1.0, -0.9])).holds is False
     assert claim.judge(copies([0.8] * 3, count=2)).holds is None
 
 
