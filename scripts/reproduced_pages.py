@@ -1,12 +1,15 @@
 """Write the page of each paper from finished reproductions: its figures, its claims on every model, how to rerun each.
 
 uv run python scripts/reproduced_pages.py NAME=FOLDER [NAME=FOLDER ...]
+uv run python scripts/reproduced_pages.py --rules
 
 Each folder is what `prefdyn reproduce all --out FOLDER` wrote; the first one gives the pictures. Figures that quote
-statements of the data are left out.
+statements of the data are left out. `--rules` keeps the verdicts of the pages that stand and writes today's rules under
+them.
 """
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from prefdyn.experiments.catalogue import CATALOGUE
+from prefdyn.experiments.claims import KINDS
 from prefdyn.experiments.presets import beside_published, preset_named
 from prefdyn.experiments.published import SETTINGS
 from prefdyn.experiments.recipes import recipe_named
@@ -29,8 +33,13 @@ PAPERS = {
     "2408.03459": "Diverse values and the reward margin",
     "2404.04626": "The gradient field of DPO",
 }
+EARLIER = (
+    "† The rule is another one since that run; the one below is today's. "
+    "[What changed](index.md#rules-that-changed-since-these-runs)."
+)
 WORDS = {True: "held", False: "failed", None: "not testable"}
 _SORTS = ("figure", "table", "fit", "experiment", "check")
+_HEAD = '??? note "How they are judged"'
 _WIDEST, _COLOURS = 1500, 64
 
 
@@ -73,6 +82,7 @@ def page(paper: str, runs: Sequence[Run]) -> str:
         "here is a finding about these models and these settings, and shows that the test can fail. "
         "[How to read this page](index.md) says what the verdicts, intervals and twins are.",
         _counts(paper, runs),
+        EARLIER,
     ]
     for spec in specs:
         recipe = recipe_named(spec.recipe)
@@ -80,13 +90,29 @@ def page(paper: str, runs: Sequence[Run]) -> str:
         claims = [claim for claim in recipe.claims if claim.figure == spec.id]
         if claims:
             parts.append(_table(claims, runs))
-            rules = "\n".join(_rules(claims, spec.where))
-            parts.append(f'??? note "How they are judged"\n{rules}')
+            parts.append(_judged(claims, spec.where))
         else:
             parts.append("It makes no claim of its own.")
         parts.append(f"Rerun: `{_rerun(spec.recipe, runs[0])}`")
     parts += ["## Settings, beside the published ones", _settings(paper, runs[0])]
     return "\n\n".join(parts) + "\n"
+
+
+def _judged(claims: Iterable[Any], where: str) -> str:
+    rules = "\n".join(_rules(claims, where))
+    return f"{_HEAD}\n{rules}"
+
+
+def restated(page: str, paper: str) -> str:
+    """A page that stands, with the rules as they are today."""
+    parts = page.split("\n\n")
+    for spec in CATALOGUE:
+        claims = [claim for claim in recipe_named(spec.recipe).claims if claim.figure == spec.id]
+        if spec.paper == paper and claims:
+            start = parts.index(f"## {spec.where}: {spec.title}")
+            place = next(at for at in range(start, len(parts)) if parts[at].startswith(_HEAD))
+            parts[place] = _judged(claims, spec.where)
+    return "\n\n".join(parts)
 
 
 def _rerun(recipe: str, run: Run) -> str:
@@ -115,13 +141,15 @@ def _value(value: Any) -> str:
 
 
 def _counts(paper: str, runs: Sequence[Run]) -> str:
-    lines = ["| model | held | of them beyond the untrained twin | failed | not testable |", "|---|--:|--:|--:|--:|"]
-    for run in runs:
-        claims = [row for row in run.claims.values() if row["paper"] == paper]
+    heads = ("model", "kind", "held", "of them after correction", "beyond the untrained twin", "failed", "not testable")
+    lines = [f"| {' | '.join(heads)} |", "|---|---|--:|--:|--:|--:|--:|"]
+    for run, (kind, words) in itertools.product(runs, KINDS.items()):
+        claims = [row for row in run.claims.values() if (row["paper"], row.get("kind", "replication")) == (paper, kind)]
         held, failed, neither = ([row for row in claims if row["holds"] is word] for word in (True, False, None))
         twins = [row["control"]["beyond"] for row in held if row.get("control")]
-        twin = f"{sum(map(bool, twins))} of {len(twins)} with a twin"
-        lines.append(f"| {run.name} | {len(held)} | {twin} | {len(failed)} | {len(neither)} |")
+        tested = [row["corrected"]["holds"] for row in held if row.get("corrected")]
+        twin, stand = (f"{sum(map(bool, each))} of {len(each)}" for each in (twins, tested))
+        lines.append(f"| {run.name} | {words} | {len(held)} | {stand} | {twin} | {len(failed)} | {len(neither)} |")
     return "\n".join(lines)
 
 
@@ -152,16 +180,18 @@ def _table(claims: Iterable[Any], runs: Sequence[Run]) -> str:
         cells = [
             _text(claim.statement),
             _text(claim.paper_value or "–"),
-            *(_cell(run.claims.get(claim.id)) for run in runs),
+            *(_cell(run.claims.get(claim.id), claim.rule) for run in runs),
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(row: Mapping[str, Any] | None) -> str:
+def _cell(row: Mapping[str, Any] | None, rule: str) -> str:
     if row is None:
         return "–"
-    word = f"**{WORDS[row['holds']]}**"
+    word = f"**{WORDS[row['holds']]}**" + ("" if row["rule"] == rule else " †")
+    if (beside := row.get("corrected")) and row["holds"] and not beside["holds"]:
+        word += ", *not after correction*"
     control = row.get("control") or {}
     if row["holds"] and control.get("beyond") is not None:
         word += ", beyond the twin" if control["beyond"] else ", *not beyond the twin*"
@@ -206,6 +236,11 @@ def draw(run: Run, folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
+    if sys.argv[1] == "--rules":
+        for PAPER in PAPERS:
+            PAGE = PAGES / f"{PAPER}.md"
+            PAGE.write_text(restated(PAGE.read_text(encoding="utf-8"), PAPER), encoding="utf-8")
+        raise SystemExit
     RUNS = [read(given) for given in sys.argv[1:]]
     PAGES.mkdir(parents=True, exist_ok=True)
     for PAPER in PAPERS:

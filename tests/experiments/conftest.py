@@ -92,3 +92,16 @@ def builtin_model() -> ModelChoice:
 def context(builtin_model) -> Context:
     """What `prefdyn reproduce --preset smoke` gives its recipes."""
     return Context(preset=preset_named("smoke"), data=("builtin",), models=(builtin_model,))
+
+
+def spread(rows: Sequence[Row], count: int = 5) -> list[Row]:
+    """So many units that have the numbers of the seeds in turn, the same in every seed: what differs is the units."""
+    places: dict[Row, list[float]] = {}
+    for row in rows:
+        places.setdefault(row._replace(value=0.0, seed=0), []).append(row.value)
+    return [
+        place._replace(value=values[unit % len(values)], seed=seed, group=f"unit {unit}")
+        for place, values in places.items()
+        for seed in range(len(values))
+        for unit in range(count)
+    ]

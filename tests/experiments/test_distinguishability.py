@@ -18,7 +18,7 @@ from prefdyn.experiments.reproduce import _Landed
 from prefdyn.experiments.rows import CODE, Rows
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory
-from tests.experiments.conftest import beside_twin, learned, measured, ordered, twin_of
+from tests.experiments.conftest import beside_twin, learned, measured, ordered, spread, twin_of
 
 CLAIMS = {claim.id: claim for claim in recipe.CLAIMS}
 A = "2403.18742"
@@ -55,7 +55,7 @@ def test_an_order_is_held_where_its_interval_is_above_zero(id, values, holds):
 def test_the_last_layer_is_judged_by_the_text_and_tells_the_code():
     figure = f"{A}-fig03"
     code = ordered("distinguishability", "fall", [0.5, 0.5, 0.2], figure=figure, source=CODE)
-    found = judged("fig03-training-early", order(figure, [1.0, 0.9, 0.8], [0.1] * 3), learned(figure), code)
+    found = judged("fig03-training-early", order(figure, [1.0, 0.9, 0.8], [-0.9] * 3), learned(figure), code)
     assert (found.holds, twin_of(found).beyond) == (True, True)
     assert found.evidence["as the published code does"]["value"] == pytest.approx(0.4)
 
@@ -65,7 +65,7 @@ def test_what_one_model_or_two_behaviours_cannot_tell_is_not_told():
     assert CLAIMS[f"{A}-fig10-training-area"].judge(one).because == "one model was given; give a second --model"
     rows = [row for row in order(f"{A}-fig06", [1.0] * 3, [0.0] * 3) if row.group in "ab"]
     few = judged("fig06-test-area", rows)
-    assert (few.holds, few.because) == (None, "an order takes 3 behaviours, and there are 2")
+    assert (few.holds, few.because) == (None, "an order of behaviours takes 4, and there are 2")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_order_over_many_behaviours_lasts_or_fades(late, lasts):
 @pytest.mark.parametrize(("straight", "holds"), [([0.97, 0.98, 0.99], True), ([0.85, 0.9, 0.88], False)])
 def test_growth_is_linear_above_nine_tenths(straight, holds):
     figure = f"{A}-fig04"
-    rest = [*beside_twin("straightness", straight, [0.9] * 3, figure=figure), *learned(figure)]
+    rest = [*spread(beside_twin("straightness", straight, [0.9] * 3, figure=figure)), *learned(figure)]
     assert judged("fig04-linear", rest).holds is holds
     assert judged("fig04-order", rest, order(figure, [1.0] * 3, [1.0] * 3, "drift")).holds is True
     assert judged("fig04-order", rest, order(figure, [0.9, -0.9, 0.1], [1.0] * 3, "drift")).holds is False
@@ -123,7 +123,10 @@ def test_the_theorem_is_judged_where_it_speaks_and_its_repair_everywhere(change,
 )  # fmt: skip
 def test_labels_are_beside_random_ones_by_z_and_by_p(z, share, holds):
     figure = f"{A}-experiment01"
-    rows = [*beside_twin("z", z, [1.0, 1.2, 1.1], figure=figure), *measured("significant", share, figure=figure)]
+    rows = [
+        *spread(beside_twin("z", z, [1.0, 1.2, 1.1], figure=figure)),
+        *measured("significant", share, figure=figure),
+    ]
     assert judged("experiment01-null", rows, learned(figure)).holds is holds
 
 

@@ -119,7 +119,8 @@ def test_across_betas_the_worst_one_decides_and_across_behaviours_the_mean():
     assert judged("fig22-betas-distinguishable", shifted(UP)).holds is True
     assert judged("fig22-betas-trace", rows).holds is False  # the largest is that of the others
     found = judged("fig08-all-distinguishable", rows)
-    assert found.holds is True  # geometric mean of four up and one down
+    assert found.holds is False  # the geometric mean is above 1, but signs of four up and one down may come by chance
+    assert judged("fig08-all-distinguishable", shifted(UP)).holds is True
     assert found.measured.startswith(f"distinguishability D after over before {math.exp(0.55 * 3 / 5):.2f}")
 
 

@@ -68,10 +68,10 @@ def test_what_is_exact_is_held_to_rounding(off, holds):
 @pytest.mark.parametrize(
     ("model", "twin", "accuracies", "holds", "beyond"),
     [
-        ([1.0, 1.0, 1.0], [0.5, 0.6, 0.4], LEARNED, True, True),
+        ([1.0, 1.0, 1.0], [-0.9, -1.0, -0.9], LEARNED, True, True),
         ([1.0, 1.0, 1.0], [1.0] * 3, LEARNED, True, False),
-        ([1.0, 1.0, 1.0], [0.5, 0.6, 0.4], {MODEL: [0.5, 0.49, 0.51], TWIN: [0.5] * 3}, True, False),
-        ([0.8, 0.9, 0.9], [0.5, 0.6, 0.4], LEARNED, False, True),
+        ([1.0, 1.0, 1.0], [-0.9, -1.0, -0.9], {MODEL: [0.5, 0.49, 0.51], TWIN: [0.5] * 3}, True, False),
+        ([0.8, 0.9, 0.9], [-0.9, -1.0, -0.9], LEARNED, False, True),
     ],
 )
 @pytest.mark.parametrize(("short", "loss"), list(OTHERS.items()))
@@ -85,7 +85,7 @@ def test_orders_are_one_above_nine_tenths(short, loss, model, twin, accuracies, 
     assert (found.holds, beyond_twin(found)) == (holds, beyond)
 
 
-def margins(loss, power, source=MODEL, counts=(1, 2, 4)):
+def margins(loss, power, source=MODEL, counts=(1, 2, 4, 8)):
     rows = measured("K", [{count: float(count) for count in counts}] * 3, figure=loss, source=source)
     values = [{count: 0.3 * count**power for count in counts}] * 3
     return [*rows, *measured("margin", values, figure=loss, source=source)]
@@ -94,9 +94,9 @@ def margins(loss, power, source=MODEL, counts=(1, 2, 4)):
 def test_two_values_are_no_order_and_two_numbers_no_trend():
     rows = [row for row in ordered("DPO's area", "area", [1.0], figure="gpo_ipo") if row.group in "ab"]
     found = judged("ipo-order", rows)
-    assert (found.holds, found.because) == (None, "an order takes 3 values, and there are 2")
+    assert (found.holds, found.because) == (None, "an order of values takes 4, and there are 2")
     found = judged("ipo-scaling", [row for loss in recipe.LOSSES for row in margins(loss, -0.75, counts=(1, 2))])
-    assert found.because == "a trend takes 3 numbers of values, and the data has groups for 2"
+    assert found.because == "a trend over K takes 4, and there are 2"
 
 
 @pytest.mark.parametrize(("power", "holds"), [(-0.75, True), (-0.6, False), (-0.9, False)])

@@ -73,39 +73,31 @@ def of_many(id, rows, beta=0.01):
     return judged(id, rows, facts={f"{A}-fig05b": {"couples": 75, "beta": beta}})
 
 
-@pytest.mark.parametrize(
-    ("values", "holds"), [([0.1, 0.12, 0.11], True), ([0.1, -0.05, 0.02], False), ([0.1, 0.12, float("nan")], None)]
-)
-@pytest.mark.parametrize("claim", ["faster-early", "more-late"])
+@pytest.mark.parametrize("claim", ["faster-early", "more-late", "similar"])
 @pytest.mark.parametrize("figure", ["fig07", "fig12"])
-def test_leads_are_held_where_the_interval_is_above_zero(figure, claim, values, holds):
+def test_two_couples_give_no_verdict_however_many_seeds(figure, claim):
+    """With no relation at all, each of two couples leads one way in every seed."""
     facts = {f"{A}-{figure}": {"of_higher_priority": ["a", "b"]}}
-    found = judged(f"{figure}-{claim}", pace(f"{A}-{figure}", values), facts=facts)
-    assert found.holds is holds
-    assert found.evidence["of_higher_priority"] == ["a", "b"]
+    found = judged(f"{figure}-{claim}", pace(f"{A}-{figure}", [0.1, 0.12, 0.11]), facts=facts)
+    assert found.holds is None
+    assert "couples takes 10, and there are" in found.because
+    assert "(" in found.measured  # with its interval
+    if claim != "similar":
+        assert found.evidence["of_higher_priority"] == ["a", "b"]
 
 
-def test_the_head_is_judged_by_the_text_and_tells_the_code():
+def test_the_head_is_measured_by_the_text_and_tells_the_code():
     figure = f"{A}-fig05"
     code = [row for row in pace(figure, [0.3, 0.5, 0.4], source=CODE) if row.source == CODE]
     found = judged("fig05-more-area", [*pace(figure, [0.1, 0.12, 0.11]), *code])
-    assert (found.holds, twin_of(found).beyond) == (True, True)
     assert found.evidence["statistic"]["value"] == pytest.approx(0.11)
     assert found.evidence["as the published code does"]["value"] == pytest.approx(0.4)
-    assert judged("fig05-faster-area", pace(figure, [-0.1, -0.2, -0.1])).holds is False
 
 
 def test_what_one_model_cannot_tell_is_not_told():
     for claim in ("faster-area", "more-area", "similar"):
         found = judged(f"fig12-{claim}", [], lacking={f"{A}-fig12": "one model was given; give a second --model"})
         assert (found.holds, found.because) == (None, "one model was given; give a second --model")
-
-
-@pytest.mark.parametrize(
-    ("values", "holds"), [([0.1, 0.12, 0.11], True), ([0.1, 0.4, 0.2], False), ([0.1, float("nan"), 0.1], None)]
-)
-def test_curves_are_similar_below_a_quarter(values, holds):
-    assert judged("fig07-similar", pace(f"{A}-fig07", values)).holds is holds
 
 
 def test_the_published_pairs_are_in_the_published_order_or_not_in_the_data():
@@ -126,7 +118,7 @@ def test_many_couples_are_judged_by_their_order(values, holds):
     assert of_many("fig05-many-share", rows).holds is holds
     few = many(couples=COUPLES[:9])
     for id in ("fig05-many-area", "fig05-many-share", "fig05-lengths"):
-        assert of_many(id, few).because == "an order over couples takes 10, and the data has 9"
+        assert of_many(id, few).because.endswith("couples takes 10, and there are 9")
 
 
 def test_an_order_without_learning_is_not_beyond_the_twin():

@@ -44,26 +44,41 @@ def feats():
 
 @pytest.fixture(scope="module")
 def measured(feats):
-    return {"register": register.of_states(feats, GROUPS, SEEDS)}
+    return register.of_states(feats, GROUPS, SEEDS)
+
+
+def judge(id, rows):
+    return CLAIMS[id].judge(Rows(rows, facts={register.FIGURE: register.facts(rows)}))
+
+
+def of(rows, quantity, source=MODEL):
+    return Rows(rows).values(quantity, {"figure": register.FIGURE}, source)
+
+
+def with_values(rows, **change):
+    """The same, and every one of some quantities another number."""
+    change = {name.replace("_", " "): value for name, value in change.items()}
+    return [row._replace(value=change.get(row.quantity, row.value)) for row in rows]
 
 
 def test_the_printed_gradient_has_the_wrong_sign(measured):
-    found = measured["register"]
-    assert len(found["as printed"]) == len(GROUPS) * len(SEEDS)
-    assert found["as printed"] == pytest.approx([2.0] * 15, abs=1e-6)
-    assert max(found["turned"]) < 1e-7
-    judged = CLAIMS["gradient"].judge(Rows(facts=measured))
+    assert len(of(measured, "as printed")) == len(GROUPS) * len(SEEDS)
+    assert of(measured, "as printed") == pytest.approx([2.0] * 15, abs=1e-6)
+    assert max(of(measured, "turned")) < 1e-7
+    judged = judge("gradient", measured)
     assert (judged.holds, judged.because) == (False, "it is the direction of descent, minus the gradient")
-    right = {"register": found | {"as printed": [1e-9], "turned": [2.0]}}
-    assert CLAIMS["gradient"].judge(Rows(facts=right)).holds is True
-    neither = {"register": found | {"as printed": [1.0], "turned": [1.0]}}
-    assert CLAIMS["gradient"].judge(Rows(facts=neither)).because == "neither sign agrees"
+    assert judge("gradient", with_values(measured, as_printed=1e-9, turned=2.0)).holds is True
+    assert judge("gradient", with_values(measured, as_printed=1.0, turned=1.0)).because == "neither sign agrees"
 
 
 def test_states_in_another_unit_change_the_exponent_by_its_power(measured):
-    assert measured["register"]["unit"] == pytest.approx([0.5] * 15, rel=1e-9)
-    assert CLAIMS["unit"].judge(Rows(facts=measured)).holds is False
-    assert CLAIMS["unit"].judge(Rows(facts={"register": {"unit": [1.0, 1.0]}})).holds is True
+    assert of(measured, "unit") == pytest.approx([0.5] * 15, rel=1e-9)
+    assert judge("unit", measured).holds is False
+    assert judge("unit", with_values(measured, unit=1.0)).holds is True
+    one_off = with_values(measured, unit=1.0)
+    place = next(place for place, row in enumerate(one_off) if row.quantity == "unit")
+    one_off[place] = one_off[place]._replace(value=1.1)
+    assert judge("unit", one_off).holds is False
 
 
 def test_the_exponent_of_the_mean_is_that_of_the_theorem():
@@ -76,15 +91,15 @@ def test_the_exponent_of_the_mean_is_that_of_the_theorem():
 def test_the_exponent_of_the_norms_tail(measured, feats):
     rows = feats[MODEL, 0].members("a")
     c = constants(feats[MODEL, 0].states[rows].astype(float), np.arange(60) % 2 == 0)
-    assert measured["register"]["tail"][0] == pytest.approx(c.exponent + smallest_variance_exponent(6) - 0.25)
-    assert CLAIMS["tail"].judge(Rows(facts=measured)).holds is False
-    assert CLAIMS["tail"].judge(Rows(facts={"register": {"tail": [0.249, 0.251]}})).holds is True
+    assert of(measured, "tail")[0] == pytest.approx(c.exponent + smallest_variance_exponent(6) - 0.25)
+    assert judge("tail", measured).holds is False
+    assert judge("tail", with_values(measured, tail=0.251)).holds is True
 
 
 def test_the_loss_half_way_is_below_its_chord(measured):
-    assert max(measured["register"]["over the chord"]) < 0
-    assert CLAIMS["convex"].judge(Rows(facts=measured)).holds is True
-    assert CLAIMS["convex"].judge(Rows(facts={"register": {"over the chord": [-1.0, 1e-3]}})).holds is False
+    assert max(of(measured, "over the chord")) < 0
+    assert judge("convex", measured).holds is True
+    assert judge("convex", with_values(measured, over_the_chord=1e-3)).holds is False
 
 
 def test_the_divergence_of_classes_of_one_covariance_is_half_the_squared_distance():
@@ -96,14 +111,13 @@ def test_the_divergence_of_classes_of_one_covariance_is_half_the_squared_distanc
 
 
 def test_the_order_by_divergence_is_judged_over_seeds(measured):
-    orders = measured["register"]["order by divergence"]
-    assert orders[MODEL] == pytest.approx([1.0, 1.0, 1.0])
-    assert CLAIMS["divergence"].judge(Rows(facts=measured)).holds is True
-    other = {"register": {"order by divergence": {MODEL: [1.0, 0.9, 1.0], TWIN: [1.0] * 3}}}
-    assert CLAIMS["divergence"].judge(Rows(facts=other)).holds is False
+    judged = judge("divergence", measured)
+    assert (judged.holds, judged.evidence["values"]) == (True, pytest.approx([1.0] * 3))
+    turned = [row._replace(value=-row.value) if row.quantity == "divergence" and row.seed else row for row in measured]
+    assert judge("divergence", turned).holds is False
 
 
-def of(context, *data):
+def given(context, *data):
     return Context(preset=context.preset, data=data, models=context.models)
 
 
@@ -125,10 +139,10 @@ def test_statements_are_counted_by_answer(context):
     claim = next(each for each in distinguishability.CLAIMS if each.id.endswith("fig01-counts"))
     assert distinguishability._counts(context) is None
     assert claim.judge(Rows(facts={"counts": None})).holds is None
-    whole = distinguishability._counts(of(context, persona(1000)))
+    whole = distinguishability._counts(given(context, persona(1000)))
     assert whole == {"subscribes-to-Buddhism": [500, 500]}
     assert claim.judge(Rows(facts={"counts": whole})).holds is True
-    fewer = claim.judge(Rows(facts={"counts": distinguishability._counts(of(context, persona(999)))}))
+    fewer = claim.judge(Rows(facts={"counts": distinguishability._counts(given(context, persona(999)))}))
     assert (fewer.holds, fewer.because) == (False, "all but subscribes-to-Buddhism: 499 + 500")
 
 
@@ -139,7 +153,7 @@ def test_rows_with_two_prompts_are_counted(context, tmp_path):
     pairs = load_dataset("builtin:responses", limit=3)
     one = LeftOut(source="f", line=1, field="rejected", reason="has another prompt than chosen (3 characters …)")
     other = LeftOut(source="f", line=2, field="chosen", reason="is empty; a pair needs two answers")
-    mixed = of(context, "builtin", replace(pairs, left_out=(one, other)))
+    mixed = given(context, "builtin", replace(pairs, left_out=(one, other)))
     found = misalignment._two_prompts(mixed)
     assert found == (1, len(pairs) + 2)
     assert claim.judge(Rows(facts={"two prompts": found})).holds is False

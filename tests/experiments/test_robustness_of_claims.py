@@ -13,26 +13,27 @@ from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments import distinguishability
 from prefdyn.experiments import robustness_of_claims as recipe
+from prefdyn.experiments.claims import rank
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
-from prefdyn.experiments.falls import falls
+from prefdyn.experiments.falls import PHASES, fallen, falls
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.published import SETTINGS as PUBLISHED
 from prefdyn.experiments.reproduce import _Landed
 from prefdyn.experiments.robustness_of_claims import dependent, settings, theorems
 from prefdyn.experiments.robustness_of_claims.draws import Violations
-from prefdyn.experiments.robustness_of_claims.settings import REFERENCE, SETTINGS, WHEN
+from prefdyn.experiments.robustness_of_claims.settings import LOSSES, REFERENCE, SETTINGS, WHEN
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.work import Outcome
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
 from prefdyn.report.reproduce import reproduced_figure
 from prefdyn.trajectory import Trajectory
-from tests.experiments.conftest import twin_of
+from tests.experiments.conftest import beside_twin, learned, ordered, twin_of
+from tests.experiments.conftest import measured as rows_of
 
 CLAIMS = {claim.id.removeprefix("2403.18742-"): claim for claim in recipe.RECIPE.claims}
 GROUPS = ("a", "b", "c", "d", "e")
 RECORD = [0, 2, 20]
-LEARNED = {MODEL: [0.9, 0.91, 0.92], TWIN: [0.6, 0.61, 0.62]}
 
 
 def five(seed, signal, *, rows=40, width=12, scale=20.0):
@@ -93,50 +94,64 @@ def real():
 # settings ------------------------------------------------------------------------------------------------------------
 
 
-def test_laws_are_rank_correlations_of_direct_runs(real):
+@pytest.fixture(scope="module")
+def rows(real):
     feats, done, seeds = real
-    found = settings.over_settings(done, feats, GROUPS, seeds)
+    found, facts = settings.over_settings(done, feats, GROUPS, seeds)
+    return Rows(found, facts={settings.FIGURE: facts})
+
+
+LAW = rank("distinguishability", "fall")
+
+
+def test_laws_are_rank_correlations_of_direct_runs(real, rows):
+    feats, _, _ = real
     for place in (0, 5, 10):
         beta, rate = SETTINGS[place]
         direct = descent(feats[MODEL, 1], DPO(beta=beta), learning_rate=rate, steps=20, record=RECORD)
         far = []
         for name in GROUPS:
-            rows = feats[MODEL, 1].members(name)
-            yes, states = feats[MODEL, 1].signs(name) > 0, feats[MODEL, 1].states[rows].astype(float)
+            mine = feats[MODEL, 1].members(name)
+            yes, states = feats[MODEL, 1].signs(name) > 0, feats[MODEL, 1].states[mine].astype(float)
             far.append(np.linalg.norm(states[yes].mean(axis=0) - states[~yes].mean(axis=0)))
         for split, phase in itertools.product(("train", "held_out"), WHEN):
             fallen = [falls(*direct.curve("loss", group=name, run="alone", split=split))[phase] for name in GROUPS]
-            assert found[MODEL]["laws"][split][phase][place][1] == pytest.approx(spearman(far, fallen))
+            select = {"figure": settings.named(SETTINGS[place]), "split": split, "step": phase}
+            assert LAW(rows, select, MODEL)[1] == pytest.approx(spearman(far, fallen))
 
 
-def test_settings_with_one_product_are_one_run_where_descent_is_stable(real):
+def test_settings_with_one_product_are_one_run_where_descent_is_stable(rows):
+    (off,) = rows.values("unequal", {"figure": settings.FIGURE})
+    facts = rows.facts[settings.FIGURE]
+    assert facts["compared"] > 0
+    assert off < 1e-12
+    stable = {figure.removeprefix(settings.STABLE) for figure in rows.figures if figure.startswith(settings.STABLE)}
+    products = {figure: beta**2 * rate for beta, rate in SETTINGS for figure in (f"beta {beta:g}, rate {rate:g}",)}
+    assert 0 < len(stable) < len(SETTINGS)
+    assert max(products[name] for name in stable) < min(
+        product for name, product in products.items() if name not in stable
+    )
+    assert facts["stable"] == pytest.approx(max(products[name] for name in stable))
+
+
+def test_the_published_setting_agrees_with_itself_and_draws_leave_themselves_out(real, rows):
     feats, done, seeds = real
-    found = settings.over_settings(done, feats, GROUPS, seeds)
-    assert found["equal"]["compared"] > 0
-    assert found["equal"]["difference"] < 1e-12
-    stable = np.array(found["stable"])
-    assert not stable.all()
-    products = np.array([beta**2 * rate for beta, rate in SETTINGS])
-    assert products[stable.all(axis=1)].max() < products[~stable.any(axis=1)].min()
-    assert settings.largest_stable(found) == pytest.approx(products[stable.all(axis=1)].max())
-
-
-def test_the_published_setting_agrees_with_itself_and_draws_leave_themselves_out(real):
-    feats, done, seeds = real
-    found = settings.over_settings(done, feats, GROUPS, seeds)
-    assert found[MODEL]["orders"][SETTINGS.index(REFERENCE)] == pytest.approx([1.0] * 3)
-    alone = settings.over_settings(done, feats, GROUPS, seeds[:1])
-    assert math.isnan(alone[MODEL]["draws"][0])
-    assert all(value > 0.5 for value in found[MODEL]["draws"])
+    there = {"figure": settings.named(REFERENCE), "split": "train", "step": "area"}
+    assert rank("fall there", "fall")(rows, there, MODEL) == pytest.approx([1.0] * 3)
+    alone, _ = settings.over_settings(done, feats, GROUPS, seeds[:1])
+    assert Rows(alone).values("likeness of draws", {}) == []
+    area = rows.pick("fall", there)
+    one = [spearman([*area[0].values()], [*area[other].values()]) for other in (1, 2)]
+    assert rows.values("likeness of draws", {"figure": settings.FIGURE})[0] == pytest.approx(np.mean(one))
 
 
 def test_a_run_that_ended_early_stays_where_it_ended():
-    rows = [{"run": "joint", "group": "g", "split": "train", "step": step, "loss": loss}
-            for step, loss in ((0, math.log(2)), (10, 0.5))]  # fmt: skip
-    whole, cut = (Trajectory.from_rows(rows, settings={"steps": steps}) for steps in (10, 20))
+    steps = [{"run": "joint", "group": "g", "split": "train", "step": step, "loss": loss}
+             for step, loss in ((0, math.log(2)), (10, 0.5))]  # fmt: skip
+    whole, cut = (Trajectory.from_rows(steps, settings={"steps": last}) for last in (10, 20))
     fall = math.log(2) - 0.5
-    assert settings.fallen(whole, "g", "train") == pytest.approx({"early": 0.1 * fall, "area": fall / 2, "late": fall})
-    assert settings.fallen(cut, "g", "train") == pytest.approx(
+    assert fallen(whole, "g", "train") == pytest.approx({"early": 0.1 * fall, "area": fall / 2, "late": fall})
+    assert fallen(cut, "g", "train") == pytest.approx(
         {"early": 0.2 * fall, "area": (fall / 2 + fall) / 2, "late": fall}
     )
 
@@ -149,61 +164,86 @@ def test_the_reference_is_the_published_last_layer():
     assert products == [-8, -7, -6, -5, -4, -3, -2]
 
 
-def law(values, twin=(0.1, 0.12, 0.11), stable=None, learned=None) -> dict[str, Any]:
-    """Every law and order the same at all settings, but for the last one, which has `values`."""
-    good = [0.9, 0.95, 0.92]
-    found: dict[str, Any] = {"stable": stable or [[True] * 3] * len(SETTINGS)}
-    for source, last in ((MODEL, values), (TWIN, twin)):
-        rows = [list(last if source == TWIN else good)] * (len(SETTINGS) - 1) + [list(last)]
-        found[source] = {
-            "laws": {split: dict.fromkeys(WHEN, rows) for split in ("train", "held_out")},
-            "orders": rows, "draws": list(last), "accuracy": (learned or LEARNED)[source],
-        }  # fmt: skip
-    return {"groups": GROUPS, "sweep": found}
+def at_settings(last, *, twin=(-0.9, -1.0, -0.9), stable=True, count=5):
+    """Laws and orders of five behaviours nearly perfect at all settings, but for the last one, which has `last`."""
+    found = learned(settings.FIGURE)
+    for source, setting in itertools.product((MODEL, TWIN), SETTINGS):
+        values = twin if source == TWIN else last if setting == SETTINGS[-1] else (1.0, 0.9, 1.0)
+        figure = settings.named(setting)
+        for split, step, first in itertools.product(LOSSES, PHASES, ("distinguishability", "fall there")):
+            where = {"split": split, "step": step}
+            each = ordered(first, "fall", values, source=source, figure=figure, **where)
+            found += [row for row in each if row.quantity == "fall" or where == {"split": "train", "step": "area"}]
+    found = [row._replace(split="", step="") if row.quantity != "fall" else row for row in found]
+    found = list(dict.fromkeys(found))
+    found = [row for row in found if not row.group or row.quantity == "accuracy" or row.group in "abcde"[:count]]
+    kept = [row for row in found if row.figure != settings.named(SETTINGS[-1]) or stable]
+    found += [row._replace(figure=row.figure.replace(settings.EVERY, settings.STABLE)) for row in kept
+              if row.figure.startswith(settings.EVERY)]  # fmt: skip
+    return Rows(found)
 
 
-@pytest.mark.parametrize("id", ["early", "late", "early-stable", "late-stable", "order", "draws"])
+LAWS = ["early", "late", "early-stable", "late-stable", "order"]
+
+
+@pytest.mark.parametrize("id", LAWS)
 def test_the_worst_setting_decides(id):
-    held = CLAIMS[f"check01-{id}"].judge(Rows(facts=law([0.8, 0.85, 0.82])))
+    claim = CLAIMS[f"check01-{id}"]
+    held = claim.judge(at_settings([0.9, 1.0, 0.9]))
     assert (held.holds, twin_of(held).beyond) == (True, True)
-    assert CLAIMS[f"check01-{id}"].judge(Rows(facts=law([0.8, -0.5, 0.3]))).holds is False
-    assert CLAIMS[f"check01-{id}"].judge(Rows(facts=law([0.8, math.nan, 0.82]))).holds is (
-        None if id == "draws" else True
-    )
-    few = {**law([0.8, 0.85, 0.82]), "groups": GROUPS[:2]}
-    assert CLAIMS[f"check01-{id}"].judge(Rows(facts=few)).because == "an order takes 3 behaviours, and there are 2"
+    assert held.evidence["values"] == pytest.approx([0.9, 0.9, 0.9])
+    assert claim.judge(at_settings([0.8, -0.5, 0.3])).holds is False
+    few = claim.judge(at_settings([0.9] * 3, count=2))
+    assert few.because == "an order of behaviours takes 4, and there are 2"
+
+
+def test_draws_are_alike_above_a_half():
+    def judge(values):
+        return CLAIMS["check01-draws"].judge(
+            Rows([*beside_twin("likeness of draws", values, [0.1, 0.12, 0.11], figure=settings.FIGURE),
+                  *learned(settings.FIGURE)])
+        )  # fmt: skip
+
+    assert judge([0.8, 0.85, 0.82]).holds is True
+    assert judge([0.8, -0.5, 0.3]).holds is False
+    assert judge([]).because == "one seed alone was run"
 
 
 def test_settings_that_are_not_stable_count_only_where_all_do():
-    unstable = [[True] * 3] * (len(SETTINGS) - 1) + [[False] * 3]
-    bad = law([-0.9, -0.8, -0.7], stable=unstable)
-    assert CLAIMS["check01-early-stable"].judge(Rows(facts=bad)).holds is True
-    assert CLAIMS["check01-early"].judge(Rows(facts=bad)).holds is False
-    nowhere = law([0.8, 0.85, 0.82], stable=[[False] * 3] * len(SETTINGS))
-    assert CLAIMS["check01-late-stable"].judge(Rows(facts=nowhere)).holds is None
+    bad = at_settings([-0.9, -0.8, -0.7], stable=False)
+    assert CLAIMS["check01-early-stable"].judge(bad).holds is True
+    assert CLAIMS["check01-early"].judge(bad).holds is False
+    nowhere = Rows([row for row in bad if not row.figure.startswith(settings.STABLE)])
+    assert CLAIMS["check01-late-stable"].judge(nowhere).holds is None
 
 
-@pytest.mark.parametrize(("off", "compared", "holds"), [(1e-12, 4, True), (1e-6, 4, False), (0.0, 0, None)])
-def test_equal_products_give_equal_curves(off, compared, holds):
-    measured = {"sweep": {"equal": {"difference": off, "compared": compared}}}
-    assert CLAIMS["check01-product"].judge(Rows(facts=measured)).holds is holds
+@pytest.mark.parametrize(("off", "holds"), [(1e-12, True), (1e-6, False), (None, None)])
+def test_equal_products_give_equal_curves(off, holds):
+    rows = [] if off is None else rows_of("unequal", [off], figure=settings.FIGURE)
+    judged = CLAIMS["check01-product"].judge(Rows(rows, facts={settings.FIGURE: {"compared": 4}}))
+    assert judged.holds is holds
 
 
-def test_sizes_take_models_of_two_widths():
-    def model(width, values):
-        return {
-            "name": f"m{width}", "width": width,
-            **{source: {**dict.fromkeys(WHEN, each), "accuracy": LEARNED[source]}
-               for source, each in ((MODEL, values), (TWIN, [0.1, 0.12, 0.11]))},
-        }  # fmt: skip
+def test_sizes_are_judged_by_the_worst_model():
+    def models(last):
+        found = learned(settings.SIZES)
+        for (name, values), source in itertools.product((("m64", [1.0, 0.9, 1.0]), ("m128", last)), SOURCES):
+            each = [-0.9] * 3 if source == TWIN else values
+            figure = f"{settings.MODELS}{name}"
+            for step in ("early", "late"):
+                rows = ordered(
+                    "distinguishability", "fall", each, source=source, figure=figure, split="train", step=step
+                )
+                found += [row._replace(split="", step="") if row.quantity != "fall" else row for row in rows]
+        return list(dict.fromkeys(found))
 
-    claim, good = CLAIMS["check01-sizes"], [0.8, 0.85, 0.82]
-    assert claim.judge(Rows(facts={"groups": GROUPS, "models": [model(64, good), model(128, good)]})).holds is True
-    bad = claim.judge(Rows(facts={"groups": GROUPS, "models": [model(64, good), model(128, [-0.8, -0.7, 0.1])]}))
+    claim = CLAIMS["check01-sizes"]
+    assert claim.judge(Rows(models([0.9, 1.0, 1.0]))).holds is True
+    bad = claim.judge(Rows(models([-0.8, -0.7, 0.1])))
     assert bad.holds is False
-    assert bad.evidence["m128 (width 128), at the end"]["value"] < 0
-    one = claim.judge(Rows(facts={"groups": GROUPS, "models": [model(64, good), model(64, good)]}))
-    assert one.because == "all models given have width 64; give a further --model of another size"
+    assert bad.evidence["m128, at a tenth of the steps"]["value"] < 0
+    why = "all models given have width 64; give a further --model of another size"
+    assert claim.judge(Rows(models([1.0] * 3), lacking={settings.SIZES: why})).because == why
 
 
 @pytest.mark.thorough
@@ -215,14 +255,13 @@ def test_labels_drawn_by_lot_never_go_beyond_the_twin(monkeypatch):
         seeds = (0, 1, 2)
         feats = {(source, seed): five(100 * repetition + 10 * seed + (source == TWIN), NONE)
                  for source in SOURCES for seed in seeds}  # fmt: skip
-        measured = {
-            "groups": GROUPS,
-            "sweep": settings.over_settings(swept(feats), feats, GROUPS, seeds),
-            "copies": dependent.uneven_copies(feats, GROUPS, seeds, steps=2),
-        }
+        found, _ = settings.over_settings(swept(feats), feats, GROUPS, seeds)
+        found += dependent.uneven_copies(feats, GROUPS, seeds, steps=2)
+        found += [row._replace(figure=dependent.FIGURE) for row in found
+                  if (row.quantity, row.figure) == ("accuracy", settings.FIGURE)]  # fmt: skip
         ids = ["check01-early-stable", "check01-late", "check01-order", "check01-draws", "check03-law-train",
                "check03-law-held-out"]  # fmt: skip
-        judged = [CLAIMS[id].judge(Rows(facts=measured)) for id in ids]
+        judged = [CLAIMS[id].judge(Rows(found)) for id in ids]
         held += sum(bool(each.holds) for each in judged)
         beyond += [twin_of(each).beyond for each in judged]
     assert held >= 2
@@ -251,41 +290,46 @@ def test_delta_is_the_exponent_of_the_gap_and_cutting_keeps_a_share_of_the_coord
     assert theorems.at_width(feats, GROUPS, seeds, model="m", first=True, part=2)["model"] == "m, 1/2 of its states"
 
 
+def proved(id, row):
+    found, facts = theorems.rows(row)
+    return CLAIMS[f"check01-{id}"].judge(Rows(found, facts={settings.FIGURE: facts}))
+
+
+ROW = {"of": 15, "met": 0, "accurate": 0, "failing": {}, "against": 0}
+
+
 def test_conditions_are_those_of_theory(real):
     """THEORY 2.4: Theorem 4.2 needs D < 1 where d < 256; these gaps are 10 and more."""
     feats, _, seeds = real
     row = theorems.at_width(feats, GROUPS, seeds, model="m", first=True)
     assert row["met"] == 0
     assert row["failing"]["Delta <= 1/2 - 4 log 2/log d"] == 15
-    judged = CLAIMS["check01-conditions"].judge(Rows(facts={"widths": [row]}))
+    judged = proved("conditions", row)
     assert judged.holds is False
     assert "Delta <= 1/2 - 4 log 2/log d fails in 15" in judged.because
-    assert CLAIMS["check01-conditions"].judge(Rows(facts={"widths": [{**row, "met": 15, "failing": {}}]})).holds is True
+    assert proved("conditions", {**row, "met": 15, "failing": {}}).holds is True
 
 
-def test_theorem_42_breaks_from_the_starts_that_theory_names():
+def test_theorem_42_breaks_from_the_starts_that_theory_names(monkeypatch):
     """THEORY 2.4 (X-22): violated at cosines -1 and -0.9, kept at -0.8."""
-    found = theorems.from_every_start()
-    over = dict(zip(found["start"], found["over what is promised"], strict=True))
+    over = theorems.from_every_start()
     assert over[-1.0] < 0
     assert over[-0.9] < 0
     assert min(room for start, room in over.items() if start >= -0.8) > 0
-    judged = CLAIMS["check01-start"].judge(Rows(facts={"starts": found}))
+    judged = proved("start", ROW)
     assert (judged.holds, judged.because) == (False, "cosines of the starts from which it is broken: -1, -0.9")
-    kept = {"start": [0.0], "over what is promised": [0.1]}
-    assert CLAIMS["check01-start"].judge(Rows(facts={"starts": kept})).holds is True
+    monkeypatch.setattr(theorems, "from_every_start", lambda: {0.0: 0.1, 0.5: 0.0})
+    assert proved("start", ROW).holds is True
 
 
-def test_theorem_43_asks_for_more_than_it_allows():
+def test_theorem_43_asks_for_more_than_it_allows(monkeypatch):
     """THEORY 2.5 (X-5): the least on a grid is 1.001 at a cosine of 0.999 and d = 2^30."""
-    found = theorems.least_margin()
-    assert found["least"] == pytest.approx(1.001, abs=5e-4)
-    assert found["grid"] > 500
-    row = {"first": True, "part": 1, "accurate": 0, "of": 15}
-    assert CLAIMS["check01-accuracy"].judge(Rows(facts={"margin": found, "widths": [row]})).holds is False
-    assert (
-        CLAIMS["check01-accuracy"].judge(Rows(facts={"margin": {**found, "least": 0.9}, "widths": [row]})).holds is True
-    )
+    least, grid = theorems.least_margin()
+    assert least == pytest.approx(1.001, abs=5e-4)
+    assert grid > 500
+    assert proved("accuracy", ROW).holds is False
+    monkeypatch.setattr(theorems, "least_margin", lambda: (0.9, grid))
+    assert proved("accuracy", ROW).holds is True
 
 
 # dependent rows ------------------------------------------------------------------------------------------------------
@@ -324,18 +368,22 @@ def test_copies_are_uneven_and_leave_held_out_pairs_alone(real):
     assert min(most.values()) <= 2
 
 
-def errors(values, predicted=2.0):
-    return {"errors": {kind: {"times": [4.0], "error": [list(values)], "predicted": [[predicted] * len(values)]}
-                       for kind in dependent.KINDS}}  # fmt: skip
+def judge(id, errors=None, cases=()):
+    found, facts = dependent.rows(errors or {}, cases or [case()])
+    return CLAIMS[f"check03-{id}"].judge(Rows(found, facts=facts))
 
 
 @pytest.mark.parametrize("kind", dependent.KINDS)
 def test_predicted_errors_must_be_met_within_a_tenth(kind):
-    claim = CLAIMS[f"check03-{kind}"]
-    assert claim.judge(Rows(facts=errors([2.02, 2.04, 1.98]))).holds is True
-    assert claim.judge(Rows(facts=errors([2.3, 2.32, 2.28]))).holds is False
-    assert claim.judge(Rows(facts=errors([1.5, 2.5, 2.0]))).holds is False
-    assert claim.judge(Rows(facts=errors([2.0, 2.0]))).holds is None
+    def of(*values):
+        close = [2.0] * len(values)
+        return judge(kind, {kind: {"times": [1.0, 4.0], "error": [list(values), close], "predicted": [close, close]}})
+
+    assert of(2.02, 2.04, 1.98).holds is True
+    assert of(2.3, 2.32, 2.28).holds is False
+    assert of(1.5, 2.5, 2.0).holds is False
+    assert of(2.0, 2.0).holds is None
+    assert of(2.3, 2.32, 2.28).measured.endswith("where 1 rows are worth one")
 
 
 def case(copies=1, published=25, repaired=1.0, effective=0, counted=0):
@@ -346,26 +394,33 @@ def case(copies=1, published=25, repaired=1.0, effective=0, counted=0):
 
 
 def test_bounds_are_judged_by_exact_shares():
-    theorem, repaired, effective = (CLAIMS[f"check03-{name}"] for name in ("theorem", "repaired", "effective"))
-    assert theorem.judge(Rows(facts={"theorem": [case()]})).holds is False
-    assert theorem.judge(Rows(facts={"theorem": [case(published=0), case(copies=2)]})).holds is True
-    assert repaired.judge(Rows(facts={"theorem": [case(), case(repaired=1.01)]})).holds is False
-    assert repaired.judge(Rows(facts={"theorem": [case(), case()]})).holds is True
-    assert effective.judge(Rows(facts={"theorem": [case(effective=1), case(counted=25)]})).holds is True
-    assert effective.judge(Rows(facts={"theorem": [case(effective=4), case(effective=3)]})).holds is False
+    assert judge("theorem", cases=[case()]).holds is False
+    assert judge("theorem", cases=[case(published=0), case(copies=2)]).holds is True
+    assert judge("repaired", cases=[case(), case(copies=2, repaired=1.01)]).holds is False
+    assert judge("repaired", cases=[case(), case(copies=2)]).holds is True
+    assert judge("effective", cases=[case(effective=1), case(copies=2, counted=25)]).holds is True
+    assert judge("effective", cases=[case(effective=4), case(copies=2, effective=3)]).holds is False
 
 
 @pytest.mark.parametrize("split", ["train", "held-out"])
 def test_the_law_on_copies_is_judged_at_the_most(split):
-    def copies(last):
-        rows = [[0.9, 0.9, 0.9]] * 4 + [list(last)]
-        name = split.replace("-", "_")
-        return {**law([0.8] * 3), "copies": {MODEL: {name: rows}, TWIN: {name: [[0.1, 0.12, 0.11]] * 5}}}
+    def copies(last, count=5):
+        found = learned(dependent.FIGURE)
+        for level, draw, source in itertools.product(dependent.LEVELS, range(2), SOURCES):
+            values = (
+                [-0.9] * 3 if source == TWIN else last if level == dependent.LEVELS[-1] and draw else [1.0, 0.9, 1.0]
+            )
+            place = {"source": source, "figure": f"{dependent.up_to(level)}{draw}", "split": split.replace("-", "_")}
+            found += ordered("D of the draw", "fall of the draw", values, **place)
+        return Rows([row for row in found if row.quantity == "accuracy" or row.group in "abcde"[:count]])
 
     claim = CLAIMS[f"check03-law-{split}"]
-    assert claim.judge(Rows(facts=copies([0.8, 0.85, 0.82]))).holds is True
-    assert claim.judge(Rows(facts=copies([0.8, -0.85, 0.2]))).holds is False
-    assert claim.judge(Rows(facts={**copies([0.8] * 3), "groups": GROUPS[:2]})).holds is None
+    held = claim.judge(copies([0.8, 0.9, 0.8]))
+    assert held.holds is True
+    assert held.evidence["values"] == pytest.approx([0.9] * 3)
+    assert held.evidence["up to 4 copies"]["value"] == pytest.approx((1 + 0.9 + 1) / 3)
+    assert claim.judge(copies([-1.0, -1.0, -0.9])).holds is False
+    assert claim.judge(copies([0.8] * 3, count=2)).holds is None
 
 
 # end to end ----------------------------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from prefdyn.experiments import sample_complexity as recipe
-from prefdyn.experiments.context import MODEL, SOURCES, TWIN
-from prefdyn.experiments.early import law, values_measured
+from prefdyn.experiments.context import MODEL, TWIN
+from prefdyn.experiments.early import Geometry, law, values_measured
 from prefdyn.experiments.launch import launch
 from prefdyn.experiments.reproduce import _Landed
-from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.values import ring, value_sets
 from tests.experiments.conftest import twin_of
 
@@ -20,12 +20,15 @@ FIGURE = "2408.03459-fig04"
 BOUND = recipe._bound()
 
 
-def judged(claim, measured):
-    return CLAIMS[f"{FIGURE}-{claim}"].judge(Rows(facts=measured))
+def judged(claim, rows):
+    return CLAIMS[f"{FIGURE}-{claim}"].judge(rows)
 
 
 def bound(**change):
-    return {"bound": {**BOUND, **{name.replace("_", " "): value for name, value in change.items()}}}
+    found = BOUND | {name.replace("_", " "): value for name, value in change.items()}
+    return Rows(
+        [Row(quantity=name, value=value, figure=FIGURE) for name, value in found.items()], facts={FIGURE: found}
+    )
 
 
 def test_numbers_of_the_bound_are_those_of_theory():
@@ -36,7 +39,7 @@ def test_numbers_of_the_bound_are_those_of_theory():
     assert BOUND["pairs for the event"] == pytest.approx(1.84e5, rel=0.01)
     assert BOUND["pairs with known constants"] == 278
     assert BOUND["feasible"] == 5974
-    assert BOUND["crowded"][0] == 8192
+    assert BOUND["crowded"] == len([8192 * 2**place for place in range(8)])
     q = 880
     assert BOUND["failure"] == pytest.approx(8 * 10 * q**2.25 * math.exp(-(q**0.75) / 256))
     assert BOUND["log10 error at the fewest"] == pytest.approx(-8868, abs=30)
@@ -58,10 +61,10 @@ def test_what_is_told_of_the_bound_is_judged_by_it():
 def test_the_other_side_of_each_rule():
     assert judged("ten", bound(ten=900.0)).holds is False
     assert judged("ten", bound(ten=874.0)).holds is False
-    assert judged("hundred", bound(hundred=1.47 * BOUND["ten"])).holds is True
+    assert judged("hundred", bound(times=1.47)).holds is True
     assert judged("logarithm", bound(straight=0.98)).holds is False
     assert judged("event", bound(failure=0.04)).holds is True
-    assert judged("feasible", bound(crowded=[])).holds is True
+    assert judged("feasible", bound(crowded=0)).holds is True
     assert judged("needed", bound(log10_error_at_the_fewest=-1.0)).holds is True
 
 
@@ -74,14 +77,15 @@ def cells(values, counts=(1, 4), levels=(4, 8)):
     return {count: {pairs: list(values) for pairs in levels} for count in counts}
 
 
-def data(error=(0.3, 0.31, 0.32), law=(0.31, 0.32, 0.33), levels=(4, 8), **change):
-    return {
-        "counts": [1, 4], "levels": list(levels),
-        "errors": {MODEL: cells(error, levels=levels), TWIN: cells([0.5] * len(error), levels=levels)},
-        "law": dict.fromkeys(SOURCES, cells(law, levels=levels)),
-        "isotropic law": cells(law, levels=levels), "drawn": cells(law, levels=levels),
-        "geometry": {MODEL: {"noise": list(law)}}, "conditions": [], **change,
-    }  # fmt: skip
+def data(error=(0.3, 0.31, 0.32), law=(0.31, 0.32, 0.33), levels=(4, 8), drawn=None, errors=None):
+    usual = {MODEL: cells(error, levels=levels), TWIN: cells([0.5] * len(error), levels=levels)}
+    rows, laws = [], cells(law, levels=levels)
+    for source, found in usual.items():
+        rows += recipe._cells(found, laws, FIGURE, source=source)
+    rows += recipe._cells(drawn or laws, laws, recipe._DRAWN)
+    extremes, lacking = recipe._extremes(errors or usual, [1, 4], list(levels))
+    facts = {name: {"K": 4, "Q": levels[-1]} for name in recipe._EXTREMES}
+    return Rows(rows + extremes, lacking=lacking, facts=facts)
 
 
 def test_a_law_tells_the_error_within_a_twentieth():
@@ -92,21 +96,19 @@ def test_a_law_tells_the_error_within_a_twentieth():
 
 
 def test_on_its_own_model_it_does_so_within_a_hundredth():
-    measured = data()
-    assert judged("law-drawn", measured).holds is True
-    assert judged("law-drawn", {**measured, "drawn": cells((0.33, 0.34, 0.36))}).holds is False
+    assert judged("law-drawn", data()).holds is True
+    assert judged("law-drawn", data(drawn=cells((0.33, 0.34, 0.36)))).holds is False
     nan = [float("nan")] * 3
-    assert judged("law-drawn", {**measured, "drawn": cells(nan)}).holds is None
+    unknown = judged("law-drawn", data(drawn=cells(nan)))
+    assert unknown.because == "no clusters of this width have room for the values"
     one_known = {1: {4: [0.31, 0.32, 0.33], 8: nan}, 4: {4: nan, 8: nan}}
-    assert judged("law-drawn", {**measured, "drawn": one_known}).holds is True
+    assert judged("law-drawn", data(drawn=one_known)).holds is True
 
 
 def test_the_error_falls_as_pairs_are_added():
     def both(first, last):
-        return {
-            MODEL: {4: {4: list(first), 8: list(last)}},
-            TWIN: {4: {4: [0.45, 0.46, 0.44], 8: [0.44, 0.45, 0.44]}},
-        }
+        found = {MODEL: {4: list(first), 8: list(last)}, TWIN: {4: [0.45, 0.46, 0.44], 8: [0.44, 0.45, 0.44]}}
+        return {source: {1: cells([0.5] * 3)[1], 4: each} for source, each in found.items()}
 
     found = judged("falls", data(errors=both((0.4, 0.41, 0.42), (0.3, 0.31, 0.31))))
     assert (found.holds, twin_of(found).beyond) == (True, True)
@@ -125,15 +127,22 @@ def test_as_many_pairs_as_the_bound_asks_for_are_needed_to_test_it():
     assert judged("enough", data(levels=(800, 900))).holds is False
 
 
+def clusters(noise):
+    return Geometry(noise=noise, width=100, shared_norm=0.3, effective_rank=50.0)
+
+
 def test_conditions_hold_where_all_do_in_every_seed():
-    rows = [
-        {"says": "d <= 5 Q", "measured": [100, 100], "limit": 400, "holds": [True, True]},
-        {"says": "l_b <= 1/2", "measured": [0.4, 3.0], "limit": 0.5, "holds": [True, False]},
-    ]
-    found = judged("conditions", data(conditions=rows))
-    assert (found.holds, found.because) == (False, "l_b <= 1/2: 1.7 against 0.5")
-    assert judged("conditions", data(conditions=rows[:1])).holds is True
-    assert judged("conditions", data()).holds is None
+    def of(*noises):
+        failing, told = recipe._conditions([clusters(noise) for noise in noises], 1, 40)
+        rows = [Row(quantity=name, value=value, figure=FIGURE) for name, value in failing.items()]
+        return judged("conditions", Rows(rows, facts={FIGURE: told}))
+
+    small, large = 1e-4, 0.5
+    assert (of(small, small).holds, of(small, small).because) == (True, "all hold in every seed")
+    assert of(small, large).holds is False
+    limit = 1 / (32 * math.sqrt(40))
+    assert of(small, large).because == f"v <= 1/(32 sqrt Q): {(small + large) / 2:.3g} against {limit:.3g}"
+    assert of(small, math.inf).because.startswith("the values have no gap beyond noise")
 
 
 def test_the_recipe_end_to_end(context):
@@ -143,8 +152,6 @@ def test_the_recipe_end_to_end(context):
     done = _Landed(plan, landed)
     results = recipe._results(context, done)
     assert [figure.id for figure in results.figures] == [FIGURE, f"{FIGURE}b"]
-    measured = results.measured.facts
-    assert measured["counts"] == [1, 2, 4]
     verdicts = {claim.id.removeprefix(f"{FIGURE}-"): claim.judge(results.measured).holds for claim in recipe.CLAIMS}
     assert {id for id, holds in verdicts.items() if holds} == {"ten", "logarithm"}
     assert {id for id, holds in verdicts.items() if holds is None} == {"enough", "falls", "law", "law-drawn"}
@@ -152,11 +159,14 @@ def test_the_recipe_end_to_end(context):
     feats = done["features", MODEL, 0].features
     sets = value_sets(context)
     alone = values_measured(feats, sets[4], seed=0)
-    errors = [alone.error([(name,)], measured["levels"][-1]) for name in sets[4]]
-    assert measured["errors"][MODEL][1][measured["levels"][-1]] == [pytest.approx(np.mean(errors))]
-    assert measured["geometry"][MODEL]["noise"] == [alone.geometry.noise]
-    by_law = law(alone.geometry, 4, measured["levels"][0])
-    assert measured["law"][MODEL][4][measured["levels"][0]] == [by_law]
+    most = max(int(row.group.rpartition(" ")[2]) for row in results.measured if row.quantity == "law")
+    cells = results.measured.pick("early error", {"figure": FIGURE})[0]
+    errors = [alone.error([(name,)], most) for name in sets[4]]
+    assert cells[f"K = 1, Q = {most}"] == pytest.approx(np.mean(errors))
+    assert {group.partition(",")[0] for group in cells} == {"K = 1", "K = 2", "K = 4"}
+    assert results.measured.values("noise", {"figure": FIGURE}) == [alone.geometry.noise]
+    laws = results.measured.pick("law", {"figure": FIGURE})[0]
+    assert laws[f"K = 4, Q = {most}"] == law(alone.geometry, 4, most)
     assert len(ring(sets)[2]) == 4
     asked, data_panel = results.figures[1].panels
     stated = next(line for line in asked.lines if line.label == "(b) bound at most 0.05")

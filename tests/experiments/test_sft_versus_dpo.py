@@ -16,7 +16,7 @@ from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.separability import CLOUDS, RATIOS, READERS, SPLITS, moved, separability
 from prefdyn.experiments.sft_versus_dpo import WAYS
 from prefdyn.report.reproduce import reproduced_figure
-from tests.experiments.conftest import measured, twin_of
+from tests.experiments.conftest import measured, spread, twin_of
 
 START = "2403.18742-experiment03-"
 CLAIMS = {claim.id.removeprefix(START): claim for claim in recipe.CLAIMS}
@@ -37,7 +37,7 @@ def compared(model, twin, learned=None, seeds=3) -> list[Row]:
                 rows += measured(name, values[:seeds], figure=figure, source=source, split=split)
         for quantity in ("accuracy", "accuracy after SFT"):
             rows += measured(quantity, (learned or LEARNED)[source][:seeds], figure=figure, source=source)
-    return rows
+    return spread(rows)
 
 
 UP, SOME = [0.3, 0.35, 0.32], [0.05, 0.04, 0.06]

@@ -85,9 +85,10 @@ def judged(id, *rows, **rest):
 @pytest.mark.parametrize(
     ("model", "twin", "learned", "holds", "beyond"),
     [
-        (DOWN, FLAT, (0.8, 0.81, 0.82), True, True),
+        (DOWN, UP, (0.8, 0.81, 0.82), True, True),
         (DOWN, DOWN, (0.8, 0.81, 0.82), True, False),
-        (DOWN, FLAT, (0.5, 0.49, 0.51), True, False),
+        (DOWN, UP, (0.5, 0.49, 0.51), True, False),
+        (DOWN, FLAT, (0.8, 0.81, 0.82), True, False),  # five numbers of values cannot tell these two apart
         (FLAT, FLAT, (0.8, 0.81, 0.82), False, False),
         (UP, FLAT, (0.8, 0.81, 0.82), False, False),
     ],
@@ -120,7 +121,8 @@ def test_one_model_tells_nothing_of_another(id):
 def test_two_numbers_of_values_are_no_trend(id):
     ways = ("adam", "whole", "table", "descent, on a ring", "adam, on a ring")
     found = judged(id, *(series(way, [0.9, 0.5], [0.9, 0.5]) for way in ways))
-    assert (found.holds, found.because) == (None, "a trend takes 3 numbers of values, and the data has groups for 2")
+    assert found.holds is None
+    assert found.because.endswith("takes 4, and there are 2")
 
 
 def company(way, margins, shared=(0.3,) * 3, own=(0.3,) * 3):

@@ -40,6 +40,8 @@ from prefdyn.experiments.judging import (
 )
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.statistics import exponent, over_seeds, straight_line
+from prefdyn.experiments.tested import FEWEST, beyond_twin, chance_of, learned_more, over_units, passes, places
+from prefdyn.experiments.units import by_repetition
 
 # statistics ----------------------------------------------------------------------------------------------------------
 
@@ -52,6 +54,12 @@ QUANTITIES: dict[str, str] = {
     "ahead on states": "how much further its loss has fallen over the whole run on the aligned states",
     "distance ratio": "distinguishability of the states of all pairs after alignment over that before",
     "distinguishability": "distinguishability",
+    "circle": "x1² + x2² at the end over that at the start",
+    "derivatives": "relative difference of the derivatives from central differences at random points",
+    "ratio": "relative difference of the ratio of the derivatives from x2/x1 at random points",
+    "ratios": "the fall of x2 less the rise of x1",
+    "probabilities": "the fall of the probability of the rejected side less the rise of that of the chosen side",
+    "logs": "the fall of the log-probability of the rejected side less the rise of that of the chosen side",
     "drift": "the norm of the weight change at the end",
     "end error": "the test error at the end",
     "end margin": "the training margin at the end",
@@ -72,6 +80,34 @@ QUANTITIES: dict[str, str] = {
     "the mean between different rows of one",
     "margin": "the mean {split} margin {step}",
     "off": "distance of the mean margin from the solution without noise, over itself",
+    "crowded": "the number of K at which the law asks for fewer pairs than K directions need",
+    "early error": "the held-out error of the early head",
+    "failing": "number of conditions that fail in some seed",
+    "failure": "the stated probability of failure",
+    "law": "what the law tells of it",
+    "law in few": "what the law tells of it in as many directions as the effective rank",
+    "straight": "R² of the line of the pairs on log K",
+    "ten": "the pairs that the bound asks for",
+    "times": "the pairs that the bound asks for with a hundred values over those with ten",
+    "as printed": "difference of the printed form from them, as a share of the largest slope",
+    "D of the draw": "distinguishability of the draw",
+    "divergence": "the KL divergence",
+    "failing cases": "the number of behaviours and seeds in which some condition that can be measured fails",
+    "fall of the draw": "the fall of the {split} loss at a tenth of the steps",
+    "fall there": "the area above the training loss at the published setting",
+    "likeness of draws": "Spearman's rank correlation, over behaviours, of the area above the training loss with that "
+    "of other seeds, mean over these",
+    "margin asked for": "the least margin that the theorem asks for over the longest that its conditions allow",
+    "over the chord": "nats by which the loss half-way is above the mean of the ends",
+    "over the bound": "the largest weight change over the bound, over samples and steps",
+    "over the predicted": "root mean square error of the class means over the predicted one, at the level where its "
+    "mean is farthest from 1",
+    "room": "the cosine less what is promised, the least over the steps",
+    "share over what is allowed": "the exact one-sided 95 % limit of the share of samples above the bound at the first "
+    "step, less the chance that is stated or allowed",
+    "tail": "alpha (Delta + v − 1/4), which the same argument gives, with measured Delta, the least v and alpha = 1",
+    "unequal": "the largest difference in nats, at stable settings, between loss curves of equal rate · beta²",
+    "unit": "the exponent of the mean's tail with all states in another unit, over that without",
     "own": "that of each with answers of its own at the same scaled time",
     "policy accuracy": "the share of chosen answers that the model prefers, {split} pairs {step}",
     "reward accuracy": "the reward accuracy of the {split} pairs {step}",
@@ -105,17 +141,29 @@ class Statistic:
     least: float = -math.inf
     """Smallest value that it can have."""
     most: float = math.inf
-    order: bool = False
-    """Whether it takes as many units as an order or a trend does."""
+    kind: Literal["order", "mean", "fit", "whole"] = "whole"
+    """How it is tested over units: by their orders, by their signs, by leaving each out, or not."""
+    of_one: Callable[[float], float] = float
+    """Of a mean: what a unit adds."""
+    log: bool = False
+    """Whether its rows are logarithms of what it tells."""
+
+    def scaled(self, threshold: float) -> float:
+        """On the scale of the rows."""
+        return math.log(threshold) if self.log else threshold
 
     def __call__(self, rows: Rows, select: Mapping[str, str], source: str) -> list[float]:
         """One number per seed."""
+        return list(self.by_seed(rows, select, source).values())
+
+    def by_seed(self, rows: Rows, select: Mapping[str, str], source: str) -> dict[int, float]:
+        """Seed → number."""
         picked = [rows.pick(quantity, select, source) for quantity in self.quantities]
-        found = []
+        found = {}
         for seed in picked[0]:
             groups = [group for group in picked[0][seed] if all(group in one.get(seed, {}) for one in picked)]
             if groups:
-                found.append(float(self.of(*([one[seed][group] for group in groups] for one in picked))))
+                found[seed] = float(self.of(*([one[seed][group] for group in groups] for one in picked)))
         return found
 
     def words(self, select: Mapping[str, str], units: str) -> str:
@@ -136,7 +184,7 @@ def rank(first: str, second: str) -> Statistic:
     """
     says = "Spearman's rank correlation, over {units}, of {0} with {1}"
     return Statistic(
-        says=says, short="rank correlation", quantities=(first, second), of=spearman, least=-1, most=1, order=True
+        says=says, short="rank correlation", quantities=(first, second), of=spearman, least=-1, most=1, kind="order"
     )
 
 
@@ -148,8 +196,9 @@ def mean(quantity: str, *, short: str = "", least: float = -math.inf, most: floa
         1.5
     """
     return Statistic(
-        says="{0}, mean over {units}", short=short or quantity, quantities=(quantity,), of=_mean, least=least, most=most
-    )
+        says="{0}, mean over {units}", short=short or quantity, quantities=(quantity,), of=_mean, kind="mean",
+        least=least, most=most,
+    )  # fmt: skip
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -158,7 +207,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def single(quantity: str, *, short: str = "", least: float = -math.inf, most: float = math.inf) -> Statistic:
     """The one number that a seed has."""
-    return replace(mean(quantity, short=short, least=least, most=most), says="{0}")
+    return replace(mean(quantity, short=short, least=least, most=most), says="{0}", kind="whole")
 
 
 def greatest(quantity: str, *, short: str = "") -> Statistic:
@@ -176,6 +225,11 @@ def greatest(quantity: str, *, short: str = "") -> Statistic:
     )
 
 
+def every(quantity: str) -> Statistic:
+    """Each unit's own number, for a test that asks every one; their mean, where one number is asked for."""
+    return replace(mean(quantity), says="{0}, of each of the {units}", kind="whole")
+
+
 def multiple(first: str, second: str) -> Statistic:
     """R² of the best multiple of the first quantity for the second; below 0 where the mean of it does better.
 
@@ -189,6 +243,7 @@ def multiple(first: str, second: str) -> Statistic:
         quantities=(first, second),
         of=_explained,
         most=1,
+        kind="fit",
     )
 
 
@@ -216,7 +271,7 @@ def power(first: str, second: str) -> Statistic:
         -1.0
     """
     says = "exponent of {0} in {1}, by least squares of logarithms"
-    return Statistic(says=says, short="exponent of {units}", quantities=(first, second), of=exponent, order=True)
+    return Statistic(says=says, short="exponent of {units}", quantities=(first, second), of=exponent, kind="fit")
 
 
 def line(first: str, second: str, *, log: bool = False) -> Statistic:
@@ -238,7 +293,7 @@ def line(first: str, second: str, *, log: bool = False) -> Statistic:
         of=of,
         least=-1,
         most=1,
-        order=True,
+        kind="fit",
     )
 
 
@@ -283,7 +338,8 @@ def share_above(quantity: str) -> Statistic:
         of=lambda values: float(np.mean([value > 0 for value in values])),
         least=0,
         most=1,
-        order=True,
+        kind="mean",
+        of_one=lambda value: float(value > 0),
     )
 
 
@@ -303,30 +359,57 @@ class UnitWords(NamedTuple):
     """How a unit is spoken of."""
 
     many: str
-    fewest: int
-    """Under which no order or trend is judged."""
-    few: str
+    fewest: int = 0
+    """Under which nothing is judged over them, whatever the test."""
 
 
 UNITS: Mapping[str, UnitWords] = {
-    "behaviour": UnitWords("behaviours", 3, "an order takes 3 behaviours, and there are {}"),
-    "couple": UnitWords("couples", 10, "an order over couples takes 10, and the data has {}"),
-    "value": UnitWords("values", 3, "an order takes 3 values, and there are {}"),
-    "number of values": UnitWords("K", 3, "a trend takes 3 numbers of values, and the data has groups for {}"),
-    "setting": UnitWords("settings", 0, ""),
-    "model": UnitWords("models", 0, ""),
-    "run": UnitWords("runs", 0, ""),
+    "behaviour": UnitWords("behaviours"),
+    "couple": UnitWords("couples", 10),
+    "value": UnitWords("values"),
+    "number of values": UnitWords("K"),
+    "setting": UnitWords("settings"),
+    "model": UnitWords("models"),
+    "run": UnitWords("runs"),
+}
+_FEW: Mapping[str, str] = {
+    "order": "an order of {} takes {}, and there are {}",
+    "mean": "a mean over {} takes {}, and there are {}",
+    "fit": "a trend over {} takes {}, and there are {}",
 }
 
-Test = Literal["above", "below", "under", "inside", "at most"]
-"""The last two have no twin; "under" is "below" for a distance, which has none either."""
+Test = Literal["above", "below", "under", "inside", "at most", "at least", "between"]
+"""All but the first two have no twin; "under" is "below" for a distance. The last three ask every number."""
 TEST_WORDS: Mapping[str, str] = {
     "under": "holds where the upper end of its 95 % interval over seeds is below {0:g}",
     "above": "holds where the lower end of its 95 % interval over seeds is above {0:g}",
     "below": "holds where the upper end of its 95 % interval over seeds is below {0:g}",
     "inside": "holds where its 95 % interval over seeds lies between {0:g} and {1:g}",
     "at most": "holds where it is at most {0:g} in every seed",
+    "at least": "holds where it is at least {0:g} in every seed",
+    "between": "holds where it is {0:g} to {1:g} in every seed",
 }
+UNIT_WORDS: Mapping[str, str] = {
+    "order, above": "holds where at most 5 % of all orders of the {units} give a mean over seeds as large",
+    "order, below": "holds where at most 5 % of all orders of the {units} give a mean over seeds as small",
+    "mean, above": "holds where at most 5 % of all signs that the {units} could have give a mean so far above {0:g}",
+    "mean, below": "holds where at most 5 % of all signs that the {units} could have give a mean so far below {0:g}",
+    "fit, above": "holds where the lower end of its 90 % jackknife interval over the {units} is above {0:g}",
+    "fit, below": "holds where the upper end of its 90 % jackknife interval over the {units} is below {0:g}",
+    "fit, inside": "holds where its 90 % jackknife interval over the {units} lies between {0:g} and {1:g}",
+}
+"""The same of a test over units; repetitions lie inside."""
+_BESIDES = ", and the lower end of its 95 % interval over seeds is above {0:g}"
+_LASTS = ", and at most 5 % of all orders of the {units} give so large a correlation to begin with"
+BEYOND_UNITS: Mapping[str, str] = {
+    "statistic": " Beyond the twin: the difference from the twin's statistic passes a test of the same level.",
+    "learned": " Beyond the twin: the difference from the twin's statistic, the held-out accuracy less one half, and "
+    "its difference from the twin's each pass a test of the same level.",
+}
+FOLDS: Mapping[str, tuple[str, Callable[..., Any]]] = {
+    "least": ("the least over {}", np.min), "mean": ("mean over {}", np.mean)
+}  # fmt: skip
+"""What is made of the numbers of several figures: in a rule, and deed."""
 Twin = Literal["", "statistic", "learned"]
 """Whether the untrained twin is held against: not, by the statistic alone, or by what was learned as well."""
 TWIN_WORDS: Mapping[tuple[str, bool], str] = {
@@ -357,10 +440,16 @@ class Claim:
     statistic: Statistic | None = None
     select: Mapping[str, str] = field(default_factory=dict)
     """Columns of the rows; the figure is the claim's own unless told."""
+    across: str = ""
+    """Its statistic is taken on every figure of the rows whose name begins so, and folded."""
+    fold: tuple[str, str] = ("least", "settings")
+    """How, by a name of `FOLDS`, and what those figures are."""
     less: Mapping[str, Any] = field(default_factory=dict)
     """Columns, or `statistic`, that differ in what is taken off; what it `says` in a rule, where they do not tell."""
     test: Test = "above"
     threshold: float | tuple[float, float] = 0.0
+    given: bool = False
+    """Whether a source gives the threshold."""
     twin: Twin = "learned"
     setting: str = ""
     """What was run, where the rule has to say so."""
@@ -394,6 +483,11 @@ class Claim:
     """What judges it, where its fields do not say it all."""
 
     @property
+    def over(self) -> Unit:
+        """What its statistic is taken over: behaviours, where their order is folded over settings or models."""
+        return "behaviour" if self.across else self.unit
+
+    @property
     def paper(self) -> str:
         """Its number on arXiv."""
         return spec_of(self.figure).paper
@@ -414,12 +508,25 @@ class Claim:
         ends = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
         if self.statistic is None:
             return self.said.format(*ends)
-        what = self.statistic.words(self.chosen, UNITS[self.unit].many) + self._less_words()
+        what = self.statistic.words(self.chosen, UNITS[self.over].many) + self._less_words()
+        if self.across:
+            what += f", {FOLDS[self.fold[0]][0].format(self.fold[1])}"
         what = f"{self.setting}: {what}; " if self.setting else f"{what[:1].upper()}{what[1:]}: "
         note = f" {self.note}" if self.note else ""
-        return (
-            f"{what}{TEST_WORDS[self.test].format(*ends)}.{note}{TWIN_WORDS.get((self.twin, self.test == 'below'), '')}"
-        )
+        if over_units(self):
+            return f"{what}{self._test_over_units(ends)}.{note}{BEYOND_UNITS.get(self.twin, '')}"
+        twin = TWIN_WORDS.get((self.twin, self.test == "below"), "")
+        return f"{what}{TEST_WORDS[self.test].format(*ends)}.{note}{twin}"
+
+    def _test_over_units(self, ends: Sequence[float]) -> str:
+        assert self.statistic is not None
+        plain = self.unit != "couple" and not self.less
+        kind = self.statistic.kind if plain else "fit"
+        words = UNIT_WORDS[f"{kind}, {self.test}"]
+        if self.statistic.kind == "order" and any(ends):
+            words += _BESIDES if plain else _LASTS
+        units = "behaviours of the couples" if self.unit == "couple" else UNITS[self.over].many
+        return words.format(*ends, units=units)
 
     def _less_words(self) -> str:
         if not self.less:
@@ -445,13 +552,19 @@ def judged(claim: Claim, rows: Rows) -> Judged:
     statistic = claim.statistic
     assert statistic is not None
     if (why := untold(claim, rows)) is not None:
-        return untestable(why, **claim.printed)
+        had = over_seeds(numbers(claim, rows, MODEL), least=statistic.least, most=statistic.most)
+        if not had.seeds:
+            return untestable(why, **claim.printed)
+        told = claim.told.format(had, **told_of(claim, rows)) if claim.told else f"{_named(claim)} {had}"
+        return untestable(why, measured=told, statistic=had.to_json(), **beside(claim, rows))
     reach = statistic.most - statistic.least
     limits = {"least": -reach, "most": reach} if claim.less else {"least": statistic.least, "most": statistic.most}
-    if claim.test == "at most":
-        return _at_most(claim, rows)
+    if claim.test in ("at most", "at least", "between"):
+        return _every(claim, rows)
     found = measured(claim, rows)
-    what = claim.short or statistic.short.format(units=UNITS[claim.unit].many)
+    if not found.model and claim.unknown:
+        return untestable(claim.unknown)
+    what = _named(claim)
     match claim.test:
         case "inside":
             assert isinstance(claim.threshold, tuple)
@@ -465,25 +578,93 @@ def judged(claim: Claim, rows: Rows) -> Judged:
         case _:
             assert isinstance(claim.threshold, float | int)
             came = above(found, claim.threshold, what=what, **limits)
+    came = _tested(claim, rows, found, came)
     if claim.told:
-        facts = rows.facts.get(claim.chosen["figure"], {})
-        came = replace(came, measured=claim.told.format(over_seeds(found.model, **limits), **facts))
+        came = replace(came, measured=claim.told.format(over_seeds(found.model, **limits), **told_of(claim, rows)))
     return replace(came, evidence={**came.evidence, **beside(claim, rows)})
 
 
-def _at_most(claim: Claim, rows: Rows) -> Judged:
-    assert isinstance(claim.threshold, float | int)
-    found = [number for source in claim.sources for number in numbers(claim, rows, source)]
+def _named(claim: Claim) -> str:
+    """Its statistic in what was measured."""
+    assert claim.statistic is not None
+    return claim.short or claim.statistic.short.format(units=UNITS[claim.unit].many)
+
+
+def _tested(claim: Claim, rows: Rows, found: Measured, came: Judged) -> Judged:
+    """The verdict over the units that a claim speaks of, or the chance that belongs to that over repetitions."""
+    if came.holds is None:
+        return came
+    if not over_units(claim):
+        return replace(came, p=_over_repetitions(claim, found.model))
+    chance, units = chance_of(claim, rows), UNITS[claim.over].many
+    assert claim.statistic is not None
+    if claim.statistic.kind == "order" and claim.threshold and not claim.less:
+        seeds = _over_repetitions(claim, found.model) or 0.0  # of one end of an interval of 95 %, beside one of 90 %
+        chance = chance._replace(p=max(chance.p, 2 * seeds))
+    if math.isnan(chance.p):
+        return untestable(f"{units} are too few or too alike for a test", measured=came.measured, **came.evidence)
+    told = f"p {chance.p:.2g} over {chance.units} {'behaviours' if claim.unit == 'couple' else units}"
+    control = came.control
+    if control is not None and claim.twin:
+        parts = {"the statistic": beyond_twin(claim, rows)}
+        if claim.twin == "learned":
+            half, more = learned_more(claim, rows)
+            parts |= {"the held-out accuracy above one half": half, "the held-out accuracy above the twin's": more}
+        because = ", ".join(f"{name}: p {p:.2g}" for name, p in parts.items())
+        control = replace(control, beyond=all(passes(p) for p in parts.values()), because=because)
+    return replace(came, holds=passes(chance.p), because=f"{told}; 0.05 is asked for", p=chance.p, control=control)
+
+
+def _over_repetitions(claim: Claim, values: Sequence[float]) -> float | None:
+    """One-sided; an interval of 95 % has the verdict, so it holds from 0.025 down."""
+    ends = claim.threshold if isinstance(claim.threshold, tuple) else (claim.threshold,)
+    sides = {"above": (1,), "below": (-1,), "under": (-1,), "inside": (1, -1)}[claim.test]
+    found = [by_repetition([s * (value - end) for value in values]).p for s, end in zip(sides, ends, strict=True)]
+    return None if any(math.isnan(p) for p in found) else max(found)
+
+
+def at_other_thresholds(claim: Claim, rows: Rows) -> list[dict[str, Any]]:
+    """What would come of a claim at half and at twice a threshold that we chose: none where 0, 1 or the paper gives it.
+
+    Of a share or correlation near 1 its distance from 1 is halved and doubled; of two ends, their distance.
+    """
+    statistic = claim.statistic
+    if claim.code or statistic is None or claim.test not in ("above", "below", "under", "inside") or claim.given:
+        return []
+    others: list[float | tuple[float, float]]
+    if isinstance(claim.threshold, tuple):
+        middle, half = sum(claim.threshold) / 2, (claim.threshold[1] - claim.threshold[0]) / 2
+        others = [(middle - times * half, middle + times * half) for times in (0.5, 2.0)]
+    elif claim.threshold in (0, 1):
+        return []
+    elif statistic.most == 1 and claim.threshold > 0.5:
+        others = [1 - times * (1 - claim.threshold) for times in (0.5, 2.0)]
+    else:
+        others = [times * claim.threshold for times in (0.5, 2.0)]
+    return [{"threshold": other, "holds": replace(claim, threshold=other).judge(rows).holds} for other in others]
+
+
+def told_of(claim: Claim, rows: Rows) -> Mapping[str, Any]:
+    """Facts that a claim's sentences have places for."""
+    return rows.facts.get(claim.chosen["figure"], {})
+
+
+def _every(claim: Claim, rows: Rows) -> Judged:
+    assert claim.statistic is not None
+    (quantity,) = claim.statistic.quantities
+    found = [number for source in claim.sources for number in rows.values(quantity, claim.chosen, source)]
     if not found:
         return untestable(claim.unknown)
-    worst = float(np.max(found))
-    told = claim.told.format(worst)
+    ends = claim.threshold if isinstance(claim.threshold, tuple) else (claim.threshold,)
+    least, most = float(np.min(found)), float(np.max(found))
+    worst = least if claim.test == "at least" else most
+    told = claim.told.format(worst, least, **told_of(claim, rows))
     if math.isnan(worst):
         return untestable(claim.unknown, measured=told)
     return Judged(
-        holds=worst <= claim.threshold,
+        holds=(claim.test == "at most" or least >= ends[0]) and (claim.test == "at least" or most <= ends[-1]),
         measured=told,
-        because=claim.because.format(claim.threshold, **rows.facts.get(claim.chosen["figure"], {})),
+        because=claim.because.format(*ends, **told_of(claim, rows)),
         evidence={claim.evidence: worst, **beside(claim, rows)},
     )
 
@@ -493,13 +674,19 @@ def untold(claim: Claim, rows: Rows) -> str | None:
     assert claim.statistic is not None
     if (why := rows.lacking.get(claim.chosen["figure"])) is not None:
         return why
-    words = UNITS[claim.unit]
-    if claim.statistic.order and words.fewest:
-        picked = rows.pick(claim.statistic.quantities[-1], claim.chosen)
-        fewest = min((len(groups) for groups in picked.values()), default=0)
-        if fewest < words.fewest:
-            return words.few.format(fewest)
-    return None
+    if claim.unit == "couple" and claim.statistic.kind == "whole" and claim.test != "at most":
+        every = {name: column for name, column in claim.chosen.items() if name != "group"}
+        picked = [rows.pick(quantity, every) for quantity in claim.statistic.quantities]
+        few = "a sentence on {} takes {}, and there are {}"
+    elif over_units(claim):
+        picked = [rows.pick(claim.statistic.quantities[-1], each) for each in places(claim, rows, claim.chosen)]
+        few = _FEW[claim.statistic.kind]
+    else:
+        return None
+    words = UNITS[claim.over]
+    need = max(words.fewest, FEWEST.get(claim.statistic.kind, 0))
+    count = min((len(groups) for one in picked for groups in one.values()), default=0)
+    return few.format(words.many, need, count) if count < need else None
 
 
 def measured(claim: Claim, rows: Rows) -> Measured:
@@ -528,10 +715,23 @@ def numbers(claim: Claim, rows: Rows, source: str, changes: Mapping[str, Any] = 
         changes: Columns, `source` or `statistic` in place of the claim's; another statistic has nothing taken off.
     """
     chosen: dict[str, Any] = {"statistic": claim.statistic, "source": source, **claim.chosen, **changes}
+    if claim.across and "group" not in changes:
+        return _folded(claim, rows, chosen)
     found = _numbers(rows, chosen)
     if not claim.less or "statistic" in changes:
         return found
     return np.subtract(found, _numbers(rows, {**chosen, **claim.less})).tolist()
+
+
+def _folded(claim: Claim, rows: Rows, chosen: Mapping[str, Any]) -> list[float]:
+    """One number per seed, of what is known on the figures that a claim goes across."""
+    columns = {name: value for name, value in chosen.items() if name not in ("statistic", "source", "says")}
+    found: dict[int, list[float]] = {}
+    for each in places(claim, rows, columns):
+        for seed, number in chosen["statistic"].by_seed(rows, each, chosen["source"]).items():
+            found.setdefault(seed, []).extend([number] if math.isfinite(number) else [])
+    merge = FOLDS[claim.fold[0]][1]
+    return [float(merge(values)) if values else math.nan for values in found.values()]
 
 
 def _numbers(rows: Rows, chosen: Mapping[str, Any]) -> list[float]:
@@ -548,10 +748,14 @@ def beside(claim: Claim, rows: Rows) -> dict[str, Any]:
         values = numbers(claim, rows, MODEL, changes)
         if values:
             found[label] = over_seeds(values, least=statistic.least, most=statistic.most)
-    if claim.each is not None:
+    if claim.each is not None and claim.across:
+        for each in places(claim, rows, claim.chosen):
+            name = claim.each.format(each["figure"].removeprefix(claim.across))
+            found[name] = over_seeds(claim.statistic(rows, each, MODEL), least=claim.statistic.least)
+    elif claim.each is not None:
         picked = rows.pick(claim.statistic.quantities[-1], claim.chosen)
         for group in dict.fromkeys(group for groups in picked.values() for group in groups if group):
             values = numbers(claim, rows, MODEL, {"group": group})
             found[claim.each.format(group)] = over_seeds(values)
-    facts = rows.facts.get(claim.chosen["figure"], {})
+    facts = told_of(claim, rows)
     return {**as_evidence(found), **claim.printed, **{name: facts[name] for name in claim.facts if name in facts}}

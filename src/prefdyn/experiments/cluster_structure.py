@@ -169,7 +169,7 @@ _SHORT = "likeness of different personas over one:"
 
 
 def _claims(figure: str, who: str) -> Iterator[Claim]:
-    common: dict[str, Any] = {"figure": figure, "twin": "statistic", "unit": "value"}
+    common: dict[str, Any] = {"figure": figure, "twin": "statistic", "unit": "run"}
     yield Claim(
         id=f"{figure}-shared",
         statement=f"States of {who} share a component that outweighs what is their own.",

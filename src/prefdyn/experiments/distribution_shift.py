@@ -355,7 +355,7 @@ def _pictures(number: str) -> Iterator[Claim]:
     figure = f"{_A}-fig{number}"
     for measure, says in _WORDS.items():
         id = f"{figure}-{_SHORT[measure]}"
-        yield _claim(id, figure, measure, f"{says}.", paper_value="seen in the picture")
+        yield _claim(id, figure, measure, f"{says}.", paper_value="seen in the picture", unit="run")
     for measure, says in _WORDS.items() if number == "08" else ():
         yield _claim(
             f"{figure}-all-{_SHORT[measure]}",
@@ -394,6 +394,7 @@ CLAIMS = (
         id=f"{_STATES}-contrast",
         figure=_STATES,
         statement="“agreeableness” is more distinguishable than “subscribes to total utilitarianism”.",
+        unit="run",
         statistic=single("contrast", short="distinguishability of the first less that of the second:"),
         note="The held-out accuracy is that of a linear probe, mean of the two.",
         paper_value="“a higher degree of distinguishability”",

@@ -37,6 +37,15 @@ def falls(steps: Real[np.ndarray, " s"], losses: Float[np.ndarray, " s"]) -> dic
     }
 
 
+def fallen(run: Trajectory, name: str, split: str) -> dict[str, float]:
+    """How far the loss of a behaviour fell, by phase; a run that ended early stays where it ended."""
+    steps, losses = run.curve("loss", group=name, split=split)
+    last = run.settings.get("steps", steps[-1])
+    if steps[-1] < last:
+        steps, losses = np.append(steps, last), np.append(losses, losses[-1])
+    return falls(steps, losses)
+
+
 def rows_alone(
     runs: Mapping[str, Trajectory],
     *,
@@ -57,12 +66,7 @@ def rows_alone(
     for name, run in runs.items():
         mine = {"figure": figure, "source": source, "seed": seed, "group": name}
         for split in splits:
-            for phase, fall in falls(*run.curve("loss", group=name, split=split)).items():
+            for phase, fall in fallen(run, name, split).items():
                 yield Row(quantity="fall", value=fall, split=split, step=phase, **mine)
         learned = run.final("reward_accuracy", group=name, split="held_out")
         yield Row(quantity="accuracy", value=learned, **mine)
-
-
-def accuracy_alone(runs: Mapping[str, Trajectory]) -> float:
-    """Held-out reward accuracy at the end, mean over behaviours, each trained alone."""
-    return float(np.mean([run.final("reward_accuracy", group=name, split="held_out") for name, run in runs.items()]))

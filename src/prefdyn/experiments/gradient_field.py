@@ -17,12 +17,12 @@ import numpy as np
 from prefdyn._random import stream
 from prefdyn.errors import DataError
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.claims import Claim
+from prefdyn.experiments.claims import Claim, single
 from prefdyn.experiments.context import MODEL, TWIN, Context
-from prefdyn.experiments.judging import BEYOND_TWIN, Judged, Measured, above, as_evidence, unless_few, untestable
+from prefdyn.experiments.judging import Judged, as_evidence, unless_few
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
-from prefdyn.experiments.rows import Rows
-from prefdyn.experiments.statistics import Estimate, difference, over_seeds
+from prefdyn.experiments.rows import Row, Rows
+from prefdyn.experiments.statistics import over_seeds
 from prefdyn.theory.gradient_field import field_gradient, field_loss, gradient_ratio
 from prefdyn.theory.measured import PlanePath, plane_path
 from prefdyn.trajectory import Trajectory
@@ -38,6 +38,7 @@ _SHARE = 0.25
 _POINTS = 1000
 _EXACT = 1e-6
 """Relative difference up to which a formula counts as equal to its finite difference."""
+_FROM_BASE: dict[str, str] = {"figure": _EXPERIMENT, "split": "whole", "group": STARTS["base"]}
 _CIRCLE = 0.1
 """Share by which x1² + x2² may move while a path still counts as a circle of the field."""
 
@@ -79,34 +80,20 @@ def _results(context: Context, done: Done) -> Results:
     }
     twins = [_path(done["twin", seed].trajectory) for seed in seeds]
     beta = context.setup("dpo-after").beta
-    measured: dict[str, Any] = {
-        "theorem": _theorem(beta),
-        "field": _along(paths["whole"], beta),
-        "leads": {
-            way: {
-                start: {name: [leads(path)[name] for path in found] for name in COORDINATES}
-                for start, found in starts.items()
-            }
-            for way, starts in paths.items()
-        },
-        "twin": {name: [leads(path)[name] for path in twins] for name in COORDINATES},
-        "circle": {
-            way: {start: [_circle(path) for path in found] for start, found in starts.items()}
-            for way, starts in paths.items()
-        },
-        "ends": {
-            way: {
-                start: [[float(path.x1[-1]), float(path.x2[-1])] for path in found] for start, found in starts.items()
-            }
-            for way, starts in paths.items()
-        },
-        "references": {
-            start: [[path.ref_chosen, path.ref_rejected] for path in found] for start, found in paths["whole"].items()
-        },
-        "falling": {
-            start: [_falling(done["whole", start, seed].trajectory) for seed in seeds] for start in STARTS
-        },
-    }  # fmt: skip
+    rows = [
+        row for way, starts in paths.items() for start, found in starts.items() for row in _moved(found, way, start)
+    ]
+    rows += _moved(twins, "whole", "base", source=TWIN)
+    falling = [_falling(done["whole", "base", seed].trajectory) for seed in seeds]
+    rows += [Row(quantity="falling", value=value, seed=seed, **_FROM_BASE) for seed, value in enumerate(falling)]
+    along = _along(paths["whole"])
+    for name, off in _theorem(beta).items():
+        if name == "derivatives" or along["points"]:
+            rows.append(Row(quantity=name, value=off, figure=_FIGURE))
+    references = {
+        start: [[path.ref_chosen, path.ref_rejected] for path in found] for start, found in paths["whole"].items()
+    }
+    facts = {_FIGURE: along | {"beta": beta}, _EXPERIMENT: {"reference_probabilities": references}}
     figures = (
         Figure(
             spec=spec_of(_FIGURE), part="a", panels=(Panel(kind="surface", options={"beta": beta}),),
@@ -120,7 +107,7 @@ def _results(context: Context, done: Done) -> Results:
         ),
         _experiment(paths),
     )  # fmt: skip
-    return Results(measured=Rows(facts=measured), figures=figures)
+    return Results(measured=Rows(rows, facts=facts), figures=figures)
 
 
 def _path(run: Trajectory) -> PlanePath:
@@ -128,6 +115,17 @@ def _path(run: Trajectory) -> PlanePath:
     if found is None:
         raise DataError("a run measured no log-probabilities, so it has no path in the plane")
     return found
+
+
+def _moved(paths: Sequence[PlanePath], way: str, start: str, *, source: str = MODEL) -> list[Row]:
+    """What became of one kind of run, seed by seed."""
+    found = [{**leads(path), "circle": _circle(path)} for path in paths]
+    place: dict[str, Any] = {"figure": _EXPERIMENT, "source": source, "split": way, "group": STARTS[start]}
+    return [
+        Row(quantity=name, value=value, seed=seed, **place)
+        for seed, each in enumerate(found)
+        for name, value in each.items()
+    ]
 
 
 def leads(path: PlanePath) -> dict[str, float]:
@@ -181,7 +179,7 @@ def _theorem(beta: float) -> dict[str, float]:
     return {"derivatives": float(max(off)), "ratio": float(np.abs(ratio).max())}
 
 
-def _along(paths: Mapping[str, Sequence[PlanePath]], beta: float) -> dict[str, Any]:
+def _along(paths: Mapping[str, Sequence[PlanePath]]) -> dict[str, int]:
     """Along real runs: at how many recorded points with x1 above x2 the field pulls the rejected side harder."""
     points = [
         (float(x1), float(x2))
@@ -191,7 +189,7 @@ def _along(paths: Mapping[str, Sequence[PlanePath]], beta: float) -> dict[str, A
         if x1 > x2
     ]
     harder = sum(float(gradient_ratio(x1, x2)) < 1 for x1, x2 in points)
-    return {"points": len(points), "harder": harder, "beta": beta}
+    return {"points": len(points), "harder": harder}
 
 
 # figures -------------------------------------------------------------------------------------------------------------
@@ -240,54 +238,9 @@ def _experiment(paths: Mapping[str, Mapping[str, Sequence[PlanePath]]]) -> Figur
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_theorem(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    off = measured["theorem"]["derivatives"]
-    return Judged(
-        holds=off <= _EXACT,
-        measured=f"off by at most {off:.2g} of the derivative",
-        because=f"against central differences at {_POINTS} random points",
-        evidence={"largest_relative_difference": off},
-    )
-
-
-def _judge_ratio(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    off, along = measured["theorem"]["ratio"], measured["field"]
-    if not along["points"]:
-        return untestable("no run came to a point with x1 above x2")
-    return Judged(
-        holds=off <= _EXACT and along["harder"] == along["points"],
-        measured=f"off by at most {off:.2g}; rejected pulled harder at {along['harder']} of {along['points']} points "
-        "of runs",
-        because="random points, and the recorded points of whole-model runs at which x1 is above x2",
-        evidence={"largest_relative_difference": off, **along},
-    )
-
-
-def _judge_lead(name: str) -> Any:
-    def judge(_: Claim, rows: Rows) -> Judged:
-        measured = rows.facts
-        found = Measured(model=measured["leads"]["whole"]["base"][name], twin=measured["twin"][name])
-        judged = above(found, 0.0, what="fall of rejected less rise of chosen")
-        rest = {
-            f"{way}, {start}": over_seeds(measured["leads"][way][start][name])
-            for way in WAYS
-            for start in STARTS
-            if (way, start) != ("whole", "base")
-        }
-        falling = over_seeds(measured["falling"]["base"], least=0, most=1)
-        return replace(
-            judged, evidence={**judged.evidence, **as_evidence(rest), **as_evidence({"chosen_falling": falling})}
-        )
-
-    return judge
-
-
 def _judge_coordinates(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found: dict[str, Estimate] = {
-        f"{name}, {start}": over_seeds(measured["leads"]["whole"][start][name])
+    found = {
+        f"{name}, {start}": over_seeds(single(name)(rows, {**_FROM_BASE, "group": STARTS[start]}, MODEL))
         for start in STARTS
         for name in COORDINATES
     }
@@ -302,53 +255,19 @@ def _judge_coordinates(_: Claim, rows: Rows) -> Judged:
     return unless_few(judged, min(estimate.seeds for estimate in found.values()))
 
 
-def _judge_start(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    whole = measured["leads"]["whole"]
-    gap = difference(whole["chosen"]["logs"], whole["rejected"]["logs"])
-    head = difference(measured["leads"]["head"]["chosen"]["logs"], measured["leads"]["head"]["rejected"]["logs"])
-    starts = {start: over_seeds(whole[start]["logs"]) for start in STARTS}
-    evidence = as_evidence({"difference": gap, "head_alone": head, **starts}) | {
-        "reference_probabilities": measured["references"]
+def _elsewhere(*but: tuple[str, str]) -> dict[str, Any]:
+    """Evidence: the same from other starts, and of the head alone."""
+    return {
+        f"{way}, {start}": {"split": way, "group": STARTS[start]}
+        for way in WAYS
+        for start in STARTS
+        if (way, start) not in but
     }
-    judged = Judged(
-        holds=gap.low > 0,
-        measured=f"after SFT on the chosen less after SFT on the rejected: {gap} nats; head alone {head}",
-        because=f"the lower end {gap.low:.3g} is {'' if gap.low > 0 else 'not '}above 0",
-        evidence=evidence,
-    )
-    return unless_few(judged, gap.seeds)
 
 
-def _judge_circle(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = over_seeds(measured["circle"]["whole"]["base"], least=0)
-    rest = {f"{way}, {start}": over_seeds(measured["circle"][way][start], least=0) for way in WAYS for start in STARTS}
-    judged = Judged(
-        holds=found.low > 1 - _CIRCLE and found.high < 1 + _CIRCLE,
-        measured=f"x1² + x2² at the end over the start: {found}",
-        because=f"a circle would keep it within {_CIRCLE:g} of 1",
-        evidence=as_evidence(rest),
-    )
-    return unless_few(judged, found.seeds)
-
-
-def _lead_claim(name: str) -> Claim:
-    return Claim(
-        id=f"{_EXPERIMENT}-{name}",
-        kind="replication",
-        unit="run",
-        figure=_EXPERIMENT,
-        place="Abstract",
-        statement=f"DPO decreases the rejected probability faster than it increases the chosen one, in "
-        f"{COORDINATES[name]}.",
-        said="Whole-model run from the base, geometric means over the training pairs: the fall of the rejected side "
-        "less the rise of the chosen side over the run; holds where the lower end of its 95 % interval over seeds is "
-        "above 0. " + BEYOND_TWIN,
-        code=_judge_lead(name),
-        paper_value="“at a faster rate”",
-    )
-
+_RUN: dict[str, Any] = {
+    "figure": _EXPERIMENT, "unit": "run", "select": _FROM_BASE, "setting": "Whole-model runs"
+}  # fmt: skip
 
 CLAIMS = (
     Claim(
@@ -358,8 +277,13 @@ CLAIMS = (
         figure=_FIGURE,
         place="Theorem 1",
         statement="The partial derivatives of the loss are −(β/x1) σ(−β log(x1/x2)) and (β/x2) σ(−β log(x1/x2)).",
-        said=f"Holds where both are within {_EXACT:g} of central differences, relatively, at {_POINTS} random points.",
-        code=_judge_theorem,
+        statistic=single("derivatives"),
+        test="at most",
+        threshold=_EXACT,
+        twin="",
+        told="off by at most {0:.2g} of the derivative",
+        because=f"against central differences at {_POINTS} random points",
+        evidence="largest_relative_difference",
     ),
     Claim(
         id=f"{_FIGURE}-ratio",
@@ -369,11 +293,32 @@ CLAIMS = (
         place="Corollary 1",
         statement="The pull on the chosen side over that on the rejected side is x2/x1, so once x1 is above x2 the "
         "rejected side is pulled harder.",
-        said=f"Holds where the ratio of the derivatives is within {_EXACT:g} of x2/x1 at random points, and below 1 at "
-        "every recorded point of the whole-model runs with x1 above x2.",
-        code=_judge_ratio,
+        statistic=single("ratio"),
+        test="at most",
+        threshold=_EXACT,
+        twin="",
+        told="off by at most {0:.2g}; rejected pulled harder at {harder} of {points} points of runs",
+        because="random points, and the recorded points of whole-model runs at which x1 is above x2",
+        evidence="largest_relative_difference",
+        facts=("points", "harder", "beta"),
+        unknown="no run came to a point with x1 above x2",
     ),
-    *(_lead_claim(name) for name in COORDINATES),
+    *(
+        Claim(
+            id=f"{_EXPERIMENT}-{name}",
+            place="Abstract",
+            statement=f"DPO decreases the rejected probability faster than it increases the chosen one, in {words}.",
+            statistic=single(name, short="fall of rejected less rise of chosen"),
+            twin="statistic",
+            beside={
+                **_elsewhere(("whole", "base")),
+                "chosen_falling": {"statistic": single("falling", least=0, most=1)},
+            },
+            paper_value="“at a faster rate”",
+            **_RUN,
+        )
+        for name, words in COORDINATES.items()
+    ),
     Claim(
         id=f"{_EXPERIMENT}-coordinates",
         kind="ours",
@@ -387,26 +332,29 @@ CLAIMS = (
     ),
     Claim(
         id=f"{_EXPERIMENT}-start",
-        kind="replication",
-        unit="run",
-        figure=_EXPERIMENT,
         place="Abstract",
         statement="DPO is sensitive to SFT: the more likely the chosen answers are at the start, the more of the "
         "change falls on the rejected ones.",
-        said="Whole-model runs, in log-probabilities: the lead of the rejected side after SFT on the chosen less that "
-        "after SFT on the rejected, seed by seed; holds where the lower end of its 95 % interval is above 0.",
-        code=_judge_start,
+        statistic=single("logs"),
+        less={"group": STARTS["rejected"]},
+        twin="",
+        told="after SFT on the chosen less after SFT on the rejected: {0} nats",
+        beside={"head_alone": {"split": "head"}}
+        | {start: {"group": words, "statistic": single("logs")} for start, words in STARTS.items()},
+        facts=("reference_probabilities",),
+        **{**_RUN, "select": {**_FROM_BASE, "group": STARTS["chosen"]}},
     ),
     Claim(
         id=f"{_EXPERIMENT}-circle",
-        kind="replication",
-        unit="run",
-        figure=_EXPERIMENT,
         place="Figure 1, flow lines",
         statement="A training run follows the flow lines of the plane, circles about the origin.",
-        said="Whole-model run from the base: holds where the 95 % interval over seeds of x1² + x2² at the end over "
-        f"that at the start lies within {_CIRCLE:g} of 1.",
-        code=_judge_circle,
+        statistic=single("circle"),
+        test="inside",
+        threshold=(1 - _CIRCLE, 1 + _CIRCLE),
+        twin="",
+        told="x1² + x2² at the end over the start: {0}",
+        beside=_elsewhere(),
+        **_RUN,
     ),
 )
 

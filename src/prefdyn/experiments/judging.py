@@ -55,6 +55,8 @@ class Judged:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """Numbers behind it, plain JSON."""
     control: Control | None = None
+    p: float | None = None
+    """Chance that what is claimed comes out so where nothing is there, one-sided; None of what is no test."""
 
 
 def untestable(because: str, *, measured: str = "not measured", **evidence: Any) -> Judged:
@@ -73,6 +75,7 @@ class Measured:
 
     model: Sequence[float]
     twin: Sequence[float]
+    """Empty where it plays no part."""
     accuracy: Sequence[float] | None = None
     """Held-out reward accuracy at the end of the model's runs, mean over groups; None where labels play no part."""
     twin_accuracy: Sequence[float] | None = None
@@ -134,7 +137,7 @@ def _beside(found: Measured, threshold: float, what: str, least: float, most: fl
             measured=_told(found, what, estimate, least, most),
             statistic=estimate.to_json(),
         )
-    control = twin_control(found, least=least, most=most, sign=sign)
+    control = twin_control(found, least=least, most=most, sign=sign) if len(found.twin) else None
     end = estimate.low if sign > 0 else estimate.high
     holds = sign * (end - threshold) > 0
     side, name = ("above", "lower") if sign > 0 else ("below", "upper")
@@ -151,7 +154,8 @@ def _beside(found: Measured, threshold: float, what: str, least: float, most: fl
 
 
 def _told(found: Measured, what: str, estimate: Estimate, least: float, most: float) -> str:
-    return f"{what} {estimate}; untrained twin {over_seeds(found.twin, least=least, most=most)}"
+    twin = f"; untrained twin {over_seeds(found.twin, least=least, most=most)}" if len(found.twin) else ""
+    return f"{what} {estimate}{twin}"
 
 
 def twin_control(

@@ -468,7 +468,8 @@ def _judge_rates(claim: Claim, rows: Rows) -> Judged:
 
 def _row(id: str, says: str, statistic: Statistic | None = None, /, **rest: Any) -> Claim:
     common: dict[str, Any] = {"figure": _EXPERIMENT, "statement": says, "statistic": statistic}
-    return Claim(**{"id": f"{_EXPERIMENT}-{id}", "unit": "number of values", "kind": "ours", **common, **rest})
+    unit = "run" if statistic is not None and statistic.kind == "whole" else "number of values"
+    return Claim(**{"id": f"{_EXPERIMENT}-{id}", "unit": unit, "kind": "ours", **common, **rest})
 
 
 def _of_loss(loss: str) -> Iterator[Claim]:

@@ -439,7 +439,7 @@ CLAIMS = (
         select={"group": "(a)"},
         less={"group": "(b)"},
         code=_judge_published,
-        unit="couple",
+        unit="run",
         paper_value="(a) “larger”, (b) “smaller”",
     ),
     *(

@@ -8,12 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
+from scipy.stats import false_discovery_control
 
 from prefdyn._checks import one_of
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.errors import PrefdynError
-from prefdyn.experiments.claims import KINDS, Claim
+from prefdyn.experiments.claims import KINDS, Claim, at_other_thresholds
 from prefdyn.experiments.context import Context, looked_at
 from prefdyn.experiments.cost import Cost, costs
 from prefdyn.experiments.judging import Judged, untestable
@@ -23,6 +24,7 @@ from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe
 from prefdyn.experiments.recipes import recipe_named, recipes_named
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice
+from prefdyn.experiments.units import LEVEL
 from prefdyn.experiments.work import Outcome
 from prefdyn.provenance import versions
 
@@ -48,7 +50,7 @@ class RecipeResult:
     @property
     def claims(self) -> list[dict[str, Any]]:
         """One dictionary per claim, as in claims.json."""
-        return [claim_row(self.recipe, self.preset, claim, judged) for claim, judged in self.judged]
+        return corrected([claim_row(self, claim, judged) for claim, judged in self.judged])
 
     def rows(self) -> list[dict[str, Any]]:
         """The same."""
@@ -79,7 +81,7 @@ class Reproduction:
     @property
     def claims(self) -> list[dict[str, Any]]:
         """One dictionary per claim, as in claims.json."""
-        return [row for result in self.results for row in result.claims]
+        return corrected([row for result in self.results for row in result.claims])
 
     def rows(self) -> list[dict[str, Any]]:
         """The same."""
@@ -317,17 +319,41 @@ def context_of(
 
 
 def counts_of(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many held, failed and were not testable.
+    """How many held, failed and were not testable; and of those that held by a test, how many a correction leaves.
 
     Example:
-        >>> counts_of([{"holds": True}, {"holds": None}])
-        {'held': 1, 'failed': 0, 'not_testable': 1}
+        >>> counts_of([{"holds": True, "p": 0.01, "corrected": {"p": 0.2, "holds": False}}, {"holds": None}])
+        {'held': 1, 'failed': 0, 'not_testable': 1, 'tested': 1, 'stand': 0}
     """
     words = {"held": True, "failed": False, "not_testable": None}
-    return {word: sum(row["holds"] is holds for row in claims) for word, holds in words.items()}
+    tested = [row["corrected"]["holds"] for row in claims if row["holds"] and row.get("corrected")]
+    counts = {word: sum(row["holds"] is holds for row in claims) for word, holds in words.items()}
+    return {**counts, "tested": len(tested), "stand": sum(tested)}
 
 
-def claim_row(recipe: Recipe, preset: str, claim: Claim, judged: Judged) -> dict[str, Any]:
+def corrected(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same, each p beside what it is among all tested claims of its paper, by Benjamini and Hochberg.
+
+    A reader goes through a list of claims, so the share of false ones among those that stand is held at 5 %. What is no
+    test has no p, and claims that no model or data can change are none.
+
+    Reference:
+        Benjamini and Hochberg (1995).
+
+    Example:
+        >>> rows = [{"paper": "a", "kind": "ours", "holds": True, "p": p} for p in (0.01, 0.04)]
+        >>> [row["corrected"]["p"] for row in corrected(rows)]
+        [0.02, 0.04]
+    """
+    found = [{**row, "corrected": None} for row in claims]
+    for paper in {row["paper"] for row in claims}:
+        mine = [row for row in found if row["paper"] == paper and row["p"] is not None and row["kind"] != "algebra"]
+        for row, p in zip(mine, false_discovery_control([row["p"] for row in mine]) if mine else (), strict=True):
+            row["corrected"] = {"p": float(p), "among": len(mine), "holds": bool(row["holds"] and p <= LEVEL)}
+    return found
+
+
+def claim_row(result: RecipeResult, claim: Claim, judged: Judged) -> dict[str, Any]:
     """One claim as in claims.json."""
     return plain(
         {
@@ -340,13 +366,15 @@ def claim_row(recipe: Recipe, preset: str, claim: Claim, judged: Judged) -> dict
             "paper_value": claim.paper_value,
             "measured": judged.measured,
             "holds": judged.holds,
+            "p": judged.p,
+            "thresholds": at_other_thresholds(claim, result.measured) if judged.holds is not None else [],
             "evidence": judged.evidence,
             "because": judged.because,
             "rule": claim.rule,
             "control": None if judged.control is None else judged.control.to_json(),
-            "recipe": recipe.name,
+            "recipe": result.recipe.name,
             "figure": claim.figure,
-            "preset": preset,
+            "preset": result.preset,
         }
     )
 

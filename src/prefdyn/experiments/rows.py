@@ -53,6 +53,8 @@ class Rows:
         self._by_quantity: dict[str, list[Row]] = {}
         for row in self._all:
             self._by_quantity.setdefault(row.quantity, []).append(row)
+        self.figures = tuple(dict.fromkeys(row.figure for row in self._all))
+        """Ids of the figures that have rows, as they came."""
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._all)

@@ -9,20 +9,18 @@ and clusters drawn by the paper's own model with the same v, d and offset.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.claims import Claim
-from prefdyn.experiments.context import MODEL, SOURCES, Context
+from prefdyn.experiments.claims import Claim, distance, greatest, single
+from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
 from prefdyn.experiments.early import Geometry, law, simulated, values_measured
-from prefdyn.experiments.judging import BEYOND, Judged, Measured, below, unless_few, untestable
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line, shades
-from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.run import Run
-from prefdyn.experiments.statistics import Estimate, over_seeds, straight_line
+from prefdyn.experiments.statistics import straight_line
 from prefdyn.experiments.values import members, ring, value_sets
 from prefdyn.theory.value_scaling import (
     ClusterModel,
@@ -37,6 +35,8 @@ from prefdyn.theory.value_scaling import (
 
 _B = "2408.03459"
 _FIGURE = f"{_B}-fig04"
+_DRAWN, _LARGEST_K, _ENOUGH = f"{_FIGURE}, clusters drawn", f"{_FIGURE}, largest K", f"{_FIGURE}, as many as asked for"
+_EXTREMES = (_LARGEST_K, _ENOUGH)
 _ERROR = 0.05
 """Of Figure 4."""
 _TEN, _HUNDRED = 10, 100
@@ -49,6 +49,7 @@ _STRAIGHT = 0.99
 _MOST = 1024
 _LARGEST = 2**20
 """Values up to which the growth of Q is fitted, and up to which it is held against its own conditions."""
+_GEOMETRY = ("noise", "width", "shared norm", "effective rank")
 _FEWEST_PAIRS = 40
 """Of Theorem 4.3."""
 _WITHIN, _EXACT_WITHIN = 0.05, 0.01
@@ -102,24 +103,67 @@ def _results(context: Context, done: Done) -> Results:
         }
         for count in companies
     }  # fmt: skip
-    measured: dict[str, Any] = {
-        "counts": list(companies),
-        "levels": levels,
-        "bound": _bound(),
-        "errors": errors,
-        "law": {source: _laws(geometry[source], companies, levels) for source in SOURCES},
-        "isotropic law": _laws([each.along_few() for each in geometry[MODEL]], companies, levels),
+    curves = {
+        "errors": errors[MODEL],
+        "law": _laws(geometry[MODEL], companies, levels),
         "drawn": drawn,
-        "conditions": _conditions(geometry[MODEL], max(companies), max(levels)),
-        "geometry": {
-            source: {
-                name: [getattr(each, name) for each in geometry[source]]
-                for name in ("noise", "width", "shared_norm", "effective_rank")
-            }
-            for source in SOURCES
-        },
     }
-    return Results(measured=Rows(facts=measured), figures=(_published_figure(), _data_figure(measured)))
+    rows = _cells(curves["errors"], curves["law"], _FIGURE)
+    rows += _cells(errors[TWIN], _laws(geometry[TWIN], companies, levels), _FIGURE, source=TWIN)
+    few = _laws([each.along_few() for each in geometry[MODEL]], companies, levels)
+    rows += [row._replace(quantity="law in few") for row in _cells({}, few, _FIGURE)]
+    rows += _cells(drawn, curves["law"], _DRAWN)
+    bound, (failing, conditions) = _bound(), _conditions(geometry[MODEL], max(companies), max(levels))
+    rows += [Row(quantity=name, value=value, figure=_FIGURE) for name, value in {**bound, **failing}.items()]
+    rows += [
+        Row(quantity=name, value=getattr(each, name.replace(" ", "_")), figure=_FIGURE, seed=seed)
+        for seed, each in enumerate(geometry[MODEL])
+        for name in _GEOMETRY
+    ]
+    extremes, lacking = _extremes(errors, list(companies), levels)
+    facts = {_FIGURE: bound | conditions, **{name: {"K": max(companies), "Q": levels[-1]} for name in _EXTREMES}}
+    return Results(
+        measured=Rows(rows + extremes, lacking=lacking, facts=facts),
+        figures=(_published_figure(), _data_figure(list(companies), levels, curves)),
+    )
+
+
+def _cells(errors: Mapping[int, Any], laws: Mapping[int, Any], figure: str, *, source: str = MODEL) -> list[Row]:
+    """Errors and laws at every number of values and of pairs, of what is known."""
+    return [
+        Row(quantity=name, value=value, figure=figure, source=source, seed=seed, group=f"K = {count}, Q = {pairs}")
+        for name, found in (("early error", errors), ("law", laws))
+        for count, each in found.items()
+        for pairs, values in each.items()
+        for seed, value in enumerate(values)
+        if math.isfinite(value)
+    ]
+
+
+def _extremes(errors: Mapping[str, Any], counts: list[int], levels: list[int]) -> tuple[list[Row], dict[str, str]]:
+    """Errors with the most and with the fewest pairs, and with as many as the bound asks for; why there are none."""
+    lacking = {}
+    if len(levels) < 2:
+        lacking[_LARGEST_K] = f"the data has {levels[-1]} pairs per cluster, too few to halve"
+    enough = [count for count in counts if required_pairs(count, _ERROR) <= levels[-1]]
+    if not enough:
+        lacking[_ENOUGH] = (
+            f"there are {levels[-1]} pairs per cluster to train on, and the bound asks for "
+            f"{required_pairs(counts[0], _ERROR)} and more"
+        )
+    rows = []
+    for source, found in errors.items():
+        most = found[max(counts)]
+        told = {"most pairs": most[levels[-1]], "fewest pairs": most[levels[0]]}
+        places = [(_LARGEST_K, name, each, "early error") for name, each in told.items()]
+        places.append((_LARGEST_K, "", [1 - error for error in told["most pairs"]], "accuracy"))
+        places.append((_ENOUGH, "", found[max(enough, default=counts[0])][levels[-1]], "early error"))
+        rows += [
+            Row(quantity=quantity, value=value, figure=figure, source=source, seed=seed, group=group)
+            for figure, group, values, quantity in places
+            for seed, value in enumerate(values)
+        ]
+    return rows, lacking
 
 
 def _levels(most: int) -> list[int]:
@@ -137,7 +181,7 @@ def _laws(geometry: Sequence[Geometry], counts: Mapping[int, Any], levels: Seque
     return {count: {pairs: [law(each, count, pairs) for each in geometry] for pairs in levels} for count in counts}
 
 
-def _bound() -> dict[str, Any]:
+def _bound() -> dict[str, float]:
     """What follows from the bound alone, whatever the data."""
     counts = [2**power for power in range(math.ceil(math.log2(_MOST)) + 1)]
     pairs = [pairs_at_error(count, _ERROR) for count in counts]
@@ -148,12 +192,13 @@ def _bound() -> dict[str, Any]:
     return {
         "ten": pairs_at_error(_TEN, _ERROR),
         "hundred": pairs_at_error(_HUNDRED, _ERROR),
+        "times": pairs_at_error(_HUNDRED, _ERROR) / pairs_at_error(_TEN, _ERROR),
         "at the stated": float(simplified_error(_TEN, _STATED)),
         "straight": straight,
         "failure": stated_failure(_TEN, needed),
         "pairs for the event": required_pairs_for_event(_TEN, form="stated"),
         "pairs with known constants": required_pairs_for_event(_TEN, shared_norm=0.5),
-        "crowded": [count for count in every if (count + 1) / 5 > pairs_at_error(count, _ERROR)],
+        "crowded": sum((count + 1) / 5 > pairs_at_error(count, _ERROR) for count in every),
         "feasible": feasible_values(_ERROR),
         "log10 error at the fewest": log_mean_early_error(
             noise=least.noise, width=least.width, per_cluster=least.per_cluster, shared_norm=least.shared_norm
@@ -162,11 +207,12 @@ def _bound() -> dict[str, Any]:
     }
 
 
-def _conditions(geometry: Sequence[Geometry], values: int, pairs: int) -> list[dict[str, Any]]:
-    """Conditions of Theorem 4.2 on the measured clusters, with what was measured in each seed; none without a gap."""
-    rows: dict[str, dict[str, Any]] = {}
+def _conditions(geometry: Sequence[Geometry], values: int, pairs: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Conditions of Theorem 4.2 on the measured clusters: how many fail in some seed, and which; none without a gap."""
+    measured: dict[str, list[float]] = {}
+    broken: dict[str, float] = {}
     if any(math.isinf(each.noise) for each in geometry):
-        return []
+        return {}, {}
     for each in geometry:
         model = ClusterModel(
             values=values, per_cluster=pairs, width=each.width, noise=each.noise, shared_norm=each.shared_norm,
@@ -175,12 +221,12 @@ def _conditions(geometry: Sequence[Geometry], values: int, pairs: int) -> list[d
         for condition in model.conditions():
             if condition.holds is None:
                 continue
-            row = rows.setdefault(
-                condition.says, {"says": condition.says, "measured": [], "limit": condition.limit, "holds": []}
-            )
-            row["measured"].append(condition.measured)
-            row["holds"].append(condition.holds)
-    return list(rows.values())
+            measured.setdefault(condition.says, []).append(float(condition.measured))
+            if not condition.holds:
+                broken[condition.says] = float(condition.limit)
+    told = [f"{says}: {np.mean(measured[says]):.3g} against {limit:.3g}" for says, limit in broken.items()]
+    facts = {"conditions": len(measured), "which": "; ".join(told) or "all hold in every seed", "measured": measured}
+    return {"failing": len(broken)}, facts
 
 
 # figures -------------------------------------------------------------------------------------------------------------
@@ -223,18 +269,17 @@ def _asked() -> tuple[Line, ...]:
     )
 
 
-def _data_figure(measured: Mapping[str, Any]) -> Figure:
-    counts, levels = measured["counts"], measured["levels"]
+def _data_figure(counts: list[int], levels: list[int], curves: Mapping[str, Any]) -> Figure:
     shown = list(dict.fromkeys((counts[0], counts[len(counts) // 2], counts[-1])))
     lines = []
     for count, shade in zip(shown, shades(len(shown)), strict=True):
         for words, found, style in (
-            ("", measured["errors"][MODEL], "solid"),
-            (", law", measured["law"][MODEL], "dashed"),
-            (", clusters drawn", measured["drawn"], "dotted"),
+            ("", curves["errors"], "solid"),
+            (", law", curves["law"], "dashed"),
+            (", clusters drawn", curves["drawn"], "dotted"),
         ):
-            curves = np.array([found[count][pairs] for pairs in levels]).T
-            kept = curves[np.isfinite(curves).all(axis=1)]
+            each = np.array([found[count][pairs] for pairs in levels]).T
+            kept = each[np.isfinite(each).all(axis=1)]
             if len(kept):
                 lines.append(mean_line(f"(c) K = {count}{words}", levels, kept.tolist(), shade=shade, style=style))
     return Figure(
@@ -260,301 +305,156 @@ def _data_figure(measured: Mapping[str, Any]) -> Figure:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_ten(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = measured["bound"]
-    pairs = found["ten"]
-    return Judged(
-        holds=pairs > _STATED and pairs / _STATED - 1 <= _CLOSE,
-        measured=f"{pairs:.2f}, so {math.ceil(pairs)}; at {_STATED} the bound is {found['at the stated']:.4f}",
-        because=f"{pairs / _STATED - 1:+.2%} from {_STATED}",
-        evidence={"pairs_per_value": pairs, "bound_at_the_stated": found["at the stated"]},
-    )
+def _algebra(name: str, quantity: str, **rest: Any) -> Claim:
+    """What follows from the bound alone."""
+    common: dict[str, Any] = {"kind": "algebra", "unit": "run", "figure": _FIGURE, "twin": "", "place": "Section 4.2"}
+    return Claim(id=f"{_FIGURE}-{name}", statistic=single(quantity), **{**common, "evidence": quantity, **rest})
 
 
-def _judge_hundred(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    ten, hundred = measured["bound"]["ten"], measured["bound"]["hundred"]
-    ratio = hundred / ten
-    return Judged(
-        holds=abs(ratio - _STATED_RATIO) <= _CLOSE_RATIO,
-        measured=f"{hundred:.1f} / {ten:.1f} = {ratio:.3f} times per value, {ratio * _HUNDRED / _TEN:.1f} times in all",
-        because=f"{ratio - _STATED_RATIO:+.3f} from {_STATED_RATIO:g}",
-        evidence={"ratio": ratio, "ratio_in_all": ratio * _HUNDRED / _TEN},
-    )
-
-
-def _judge_logarithm(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    straight = measured["bound"]["straight"]
-    return Judged(
-        holds=straight >= _STRAIGHT,
-        measured=f"R² {straight:.5f}",
-        because=f"of the line on log K, K from 1 to {_MOST} by doubling",
-        evidence={"r_squared": straight},
-    )
-
-
-def _judge_event(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = measured["bound"]
-    return Judged(
-        holds=found["failure"] <= _ERROR,
-        measured=f"stated probability of failure {found['failure']:.2e}; it takes {found['pairs for the event']} "
-        f"pairs, or {found['pairs with known constants']} with known constants and Z = 1",
-        because=f"at K = {_TEN} and the Q of Figure 4, with the unknown constant c infinite, which favours the paper",
-        evidence={name.replace(" ", "_"): found[name] for name in ("failure", "pairs for the event")},
-    )
-
-
-def _judge_feasible(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = measured["bound"]
-    return Judged(
-        holds=not found["crowded"],
-        measured=f"up to K = {found['feasible']}",
-        because=f"beyond, (K + 1)/5 is more than the law asks for; K up to {_LARGEST} by doubling",
-        evidence={"feasible": found["feasible"], "beyond": found["crowded"]},
-    )
-
-
-def _judge_needed(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    log10 = measured["bound"]["log10 error at the fewest"]
-    return Judged(
-        holds=log10 > math.log10(_ERROR),
-        measured=f"held-out error 10^{log10:.0f} with {_FEWEST_PAIRS} pairs per cluster",
-        because="exact for the early head on the theorem's own data: v = 1/(32 √Q), d = 5 Q, answers of their own",
-        evidence={"log10_error": log10},
-    )
-
-
-def _judge_conditions(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = measured["conditions"]
-    if not found:
-        return untestable("the values have no gap beyond noise in some seed, so there is nothing to scale by")
-    failing = [row for row in found if not all(row["holds"])]
-    told = [f"{row['says']}: {np.mean(row['measured']):.3g} against {row['limit']:.3g}" for row in failing]
-    return Judged(
-        holds=not failing,
-        measured=f"{len(failing)} of {len(found)} conditions fail",
-        because="; ".join(told) if told else "all hold in every seed",
-        evidence={row["says"]: [float(value) for value in row["measured"]] for row in found},
-    )
-
-
-def _judge_enough(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    most, counts = max(measured["levels"]), measured["counts"]
-    enough = [count for count in counts if required_pairs(count, _ERROR) <= most]
-    if not enough:
-        asked, error = (
-            required_pairs(counts[0], _ERROR),
-            over_seeds(measured["errors"][MODEL][counts[0]][most], least=0),
-        )
-        return untestable(
-            f"there are {most} pairs per cluster to train on, and the bound asks for {asked} and more",
-            measured=f"error {error} at K = {counts[0]}, Q = {most}",
-        )
-    found = over_seeds(measured["errors"][MODEL][max(enough)][most], least=0, most=1)
-    judged = Judged(
-        holds=found.high <= _ERROR,
-        measured=f"error {found} at K = {max(enough)}, Q = {most}",
-        because=f"the upper end {found.high:.3g} is {'' if found.high <= _ERROR else 'not '}at most {_ERROR:g}",
-        evidence={"error": found.to_json()},
-    )
-    return unless_few(judged, found.seeds)
-
-
-def _judge_falls(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    levels, count = measured["levels"], max(measured["counts"])
-    if len(levels) < 2:
-        return untestable(f"the data has {levels[-1]} pairs per cluster, too few to halve")
-    found = {source: measured["errors"][source][count] for source in SOURCES}
-    fall = {source: np.subtract(each[levels[-1]], each[levels[0]]).tolist() for source, each in found.items()}
-    model, twin = ([1 - error for error in found[source][levels[-1]]] for source in SOURCES)
-    judged = below(
-        Measured(model=fall[SOURCES[0]], twin=fall[SOURCES[1]], accuracy=model, twin_accuracy=twin), 0.0,
-        what=f"error at Q = {levels[-1]} less error at Q = {levels[0]}, K = {count}:", least=-1, most=1,
-    )  # fmt: skip
-    return replace(judged, evidence={**judged.evidence, "error": over_seeds(found[MODEL][levels[-1]]).to_json()})
-
-
-def _off(found: Mapping[int, Any], other: Mapping[int, Any]) -> list[float]:
-    """Mean difference without sign, over K and Q, seed by seed; what is not known is left out.
-
-    Example:
-        >>> _off({1: {2: [0.5, 0.25]}, 4: {2: [0.5, 0.25]}}, {1: {2: [0.25, 0.25]}, 4: {2: [0.5, float("nan")]}})
-        [0.125, 0.0]
-    """
-    off = np.abs(_cells(found) - _cells(other))
-    return [float(np.nanmean(seed)) if np.isfinite(seed).any() else math.nan for seed in off.T]
-
-
-def _cells(found: Mapping[int, Any]) -> np.ndarray:
-    return np.array([values for each in found.values() for values in each.values()], dtype=np.float64)
-
-
-def _judge_law(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    errors, laws = measured["errors"], measured["law"]
-    found = over_seeds(_off(errors[MODEL], laws[MODEL]), least=0)
-    few = over_seeds(_off(errors[MODEL], measured["isotropic law"]), least=0)
-    twin = over_seeds(_off(errors[SOURCES[1]], laws[SOURCES[1]]), least=0)
-    return _told_apart(
-        found, _WITHIN,
-        {"in_as_many_directions_as_the_effective_rank": few.to_json(), "untrained_twin": twin.to_json()}
-        | {name: over_seeds(values).to_json() for name, values in measured["geometry"][MODEL].items()},
-    )  # fmt: skip
-
-
-def _judge_drawn(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = over_seeds(_off(measured["drawn"], measured["law"][MODEL]), least=0)
-    return _told_apart(found, _EXACT_WITHIN, {})
-
-
-def _told_apart(found: Estimate, limit: float, evidence: Mapping[str, Any]) -> Judged:
-    if not found.seeds:
-        return untestable("no clusters of this width have room for the values")
-    judged = Judged(
-        holds=found.high < limit,
-        measured=f"off by {found} on average",
-        because=f"the upper end {found.high:.3g} is {'' if found.high < limit else 'not '}below {limit:g}",
-        evidence={"difference": found.to_json(), **evidence},
-    )
-    return unless_few(judged, found.seeds)
-
+_DATA: dict[str, Any] = {"figure": _FIGURE, "unit": "run", "setting": "Early head on the states"}
+_OFF = distance("early error", "law", short="off")
 
 CLAIMS = (
-    Claim(
-        id=f"{_FIGURE}-ten",
-        kind="algebra",
-        unit="number of values",
-        figure=_FIGURE,
-        place="Section 4.2",
+    _algebra(
+        "ten",
+        "ten",
         statement=f"Ten values take more than {_STATED} pairs each for a bound of {_ERROR:g}.",
-        said=f"Larger root Q of 2 K Q² exp(−Q/45) = {_ERROR:g} at K = {_TEN}: holds where it is above {_STATED} by at "
-        f"most {_CLOSE:.0%}.",
-        code=_judge_ten,
+        test="between",
+        threshold=(_STATED, _STATED * (1 + _CLOSE)),
+        told=f"{{0:.2f}}; at {_STATED} the bound is {{at the stated:.4f}}",
+        because="the larger root Q of 2 K Q² exp(−Q/45) = 0.05, to a hundredth",
+        facts=("at the stated",),
         paper_value="more than 875",
     ),
-    Claim(
-        id=f"{_FIGURE}-hundred",
-        kind="algebra",
-        unit="number of values",
-        figure=_FIGURE,
+    _algebra(
+        "hundred",
+        "times",
         place="Summary of the paper, source error X-9",
         statement=f"A hundred values take about {_STATED_RATIO:g} times the pairs per value of ten.",
-        said=f"Ratio of the two roots at {_ERROR:g}: holds where it is within {_CLOSE_RATIO:g} of {_STATED_RATIO:g}.",
-        code=_judge_hundred,
+        test="between",
+        threshold=(_STATED_RATIO - _CLOSE_RATIO, _STATED_RATIO + _CLOSE_RATIO),
+        told="{hundred:.1f} / {ten:.1f} = {0:.3f} times per value",
+        because=f"ratio of the two roots at {_ERROR:g}",
         paper_value="approximately 1.5×",
     ),
-    Claim(
-        id=f"{_FIGURE}-logarithm",
-        kind="algebra",
-        unit="number of values",
-        figure=_FIGURE,
-        place="Section 4.2",
+    _algebra(
+        "logarithm",
+        "straight",
         statement="The pairs per value that the bound asks for grow with the logarithm of the number of values.",
-        said=f"R² of the line of Q on log K, K from 1 to {_MOST} by doubling: holds where it is at least "
-        f"{_STRAIGHT:g}.",
-        code=_judge_logarithm,
+        test="at least",
+        threshold=_STRAIGHT,
+        told="R² {0:.5f}",
+        because=f"of the line on log K, K from 1 to {_MOST} by doubling",
         paper_value="Q = Θ(log K)",
     ),
-    Claim(
-        id=f"{_FIGURE}-event",
-        kind="algebra",
-        unit="number of values",
-        figure=_FIGURE,
+    _algebra(
+        "event",
+        "failure",
         place="Theorems 4.2 and 4.3, source error X-10",
         statement="At the Q of Figure 4 the guarantee holds with high probability.",
-        said=f"Stated probability of failure at K = {_TEN} and that Q, c infinite: holds where it is at most "
-        f"{_ERROR:g}.",
-        code=_judge_event,
+        test="at most",
+        threshold=_ERROR,
+        told="stated probability of failure {0:.2e}; it takes {pairs for the event} pairs, or {pairs with known "
+        "constants} with known constants and Z = 1",
+        because=f"at K = {_TEN} and the Q of Figure 4, with the unknown constant c infinite, which favours the paper",
+        facts=("pairs for the event",),
         paper_value="8 K Q^(9/4) exp(−min(c √Q / 5, Q^(3/4)/256))",
     ),
-    Claim(
-        id=f"{_FIGURE}-feasible",
-        kind="algebra",
-        unit="number of values",
-        figure=_FIGURE,
+    _algebra(
+        "feasible",
+        "crowded",
         place="Section 4.2, source error X-11",
         statement="The law Q = Θ(log K) holds for any number of values.",
-        said="K + 1 orthogonal directions need d ≥ K + 1, and the theorem needs d ≤ 5 Q: holds where the Q of the law "
-        f"is at least (K + 1)/5 for every K up to {_LARGEST} by doubling.",
-        code=_judge_feasible,
+        test="at most",
+        threshold=0,
+        told="up to K = {feasible}",
+        because=f"beyond, (K + 1)/5 is more than the law asks for; K up to {_LARGEST} by doubling",
+        note="K + 1 orthogonal directions need d ≥ K + 1, and the theorem needs d ≤ 5 Q.",
+        facts=("feasible",),
         paper_value="Q = Θ(log K)",
     ),
-    Claim(
-        id=f"{_FIGURE}-needed",
-        kind="algebra",
-        unit="number of values",
-        figure=_FIGURE,
+    _algebra(
+        "needed",
+        "log10 error at the fewest",
         place="Summary of the paper",
         statement="So many pairs are required for the error to go to zero.",
-        said="Exact mean error of the early head on the theorem's own data, at the limits of its conditions, with "
-        f"{_TEN} values and {_FEWEST_PAIRS} pairs per cluster, the fewest it speaks of: holds where it is above "
-        f"{_ERROR:g}.",
-        code=_judge_needed,
+        test="at least",
+        threshold=math.log10(_ERROR),
+        told=f"held-out error 10^{{0:.0f}} with {_FEWEST_PAIRS} pairs per cluster",
+        because="exact for the early head on the theorem's own data: v = 1/(32 √Q), d = 5 Q, answers of their own",
         paper_value="“required to approach zero generalization error”",
     ),
     Claim(
         id=f"{_FIGURE}-conditions",
-        kind="replication",
-        unit="number of values",
         figure=_FIGURE,
+        unit="number of values",
         place="Theorem 4.2",
         statement="States of a model meet the conditions of the theorem.",
-        said="Clusters as measured on all values together: holds where every condition that can be measured holds in "
-        "every seed.",
-        code=_judge_conditions,
+        statistic=greatest("failing"),
+        test="at most",
+        threshold=0,
+        twin="",
+        told="{0:.0f} of {conditions} conditions fail",
+        because="{which}",
+        evidence="failing",
+        facts=("measured",),
+        note="Clusters are as measured on all values together.",
+        unknown="the values have no gap beyond noise in some seed, so there is nothing to scale by",
     ),
     Claim(
         id=f"{_FIGURE}-enough",
-        kind="replication",
-        unit="number of values",
-        figure=_FIGURE,
         place="Theorem 4.3",
         statement=f"With the pairs that the bound asks for, the held-out error is at most {_ERROR:g}.",
-        said="Early head on the states of the model, largest K for which there are as many pairs per cluster: holds "
-        f"where the upper end of the 95 % interval of its error over seeds is at most {_ERROR:g}.",
-        code=_judge_enough,
+        statistic=single("early error", least=0, most=1),
+        select={"figure": _ENOUGH},
+        test="under",
+        threshold=_ERROR,
+        twin="",
+        told="error {0} at the largest K for which there are as many pairs, or the smallest, and Q = {Q}",
+        **_DATA,
     ),
     Claim(
         id=f"{_FIGURE}-falls",
-        kind="replication",
-        unit="number of values",
-        figure=_FIGURE,
         place="Theorem 4.3",
         statement="The held-out error falls as pairs per value are added.",
-        said="Early head on the states of the model, all values together: error with all pairs less that with the "
-        "fewest; holds where the upper end of its 95 % interval over seeds is below 0. " + BEYOND,
-        code=_judge_falls,
+        statistic=single("early error", least=0, most=1),
+        select={"figure": _LARGEST_K, "group": "most pairs"},
+        less={"group": "fewest pairs"},
+        test="below",
+        told="error with the most pairs less error with the fewest, K = {K}: {0}",
+        beside={"error": {"statistic": single("early error")}},
+        **_DATA,
     ),
     Claim(
         id=f"{_FIGURE}-law",
         kind="ours",
-        unit="number of values",
-        figure=_FIGURE,
         place="THEORY 3.6 (ours)",
         statement="The law for shared answers, at the measured noise and width, tells the held-out error.",
-        said="Mean difference without sign of law and measured error of the early head, over K and Q: holds where the "
-        f"upper end of its 95 % interval over seeds is below {_WITHIN:g}.",
-        code=_judge_law,
+        statistic=_OFF,
+        test="under",
+        threshold=_WITHIN,
+        twin="",
+        told="off by {0} on average",
+        beside={
+            "in_as_many_directions_as_the_effective_rank": {"statistic": distance("early error", "law in few")},
+            "untrained_twin": {"source": TWIN},
+            **{name.replace(" ", "_"): {"statistic": single(name)} for name in _GEOMETRY},
+        },
+        **_DATA,
     ),
     Claim(
         id=f"{_FIGURE}-law-drawn",
         kind="ours",
-        unit="number of values",
-        figure=_FIGURE,
         place="THEORY 3.6 (ours)",
         statement="It does so on clusters drawn by the paper's model with the same noise, width and offset.",
-        said="The same on clusters drawn, the error of each head exact: holds where the upper end of the 95 % interval "
-        f"over seeds is below {_EXACT_WITHIN:g}.",
-        code=_judge_drawn,
+        statistic=_OFF,
+        select={"figure": _DRAWN},
+        test="under",
+        threshold=_EXACT_WITHIN,
+        twin="",
+        told="off by {0} on average",
+        unknown="no clusters of this width have room for the values",
+        **{**_DATA, "setting": "Clusters drawn, the error of each head exact"},
     ),
 )
 

@@ -141,6 +141,8 @@ def moved(measure: str, *, after: str = "after", before: str = "before", fold: s
         quantities=(measure,),
         of=of,
         least=0.0 if ratio else -math.inf,
+        kind="mean" if fold == "mean" else "whole",
+        log=ratio,
     )
 
 

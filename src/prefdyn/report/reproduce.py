@@ -72,12 +72,35 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> str:
         lines += [f"  {_WORDS[row['holds']]:12}  {visible(row['statement'])}", f"{'':16}{visible(row['measured'])}"]
         if (beyond := _beyond(row)) and row["holds"]:
             lines.append(f"{'':16}{beyond}")
+        if (chance := _chance(row)) and row["holds"]:
+            lines.append(f"{'':16}{chance}")
     many = "1 claim" if len(claims) == 1 else f"{len(claims)} claims"
     return "\n".join([*lines, "", f"{many}: {_counted(counts_of(claims))} here{_apart(claims)}"])
 
 
 def _counted(counts: Mapping[str, Any]) -> str:
-    return f"{counts['held']} held, {counts['failed']} failed, {counts['not_testable']} not testable"
+    stand = f" (of {counts['tested']} by a test {counts['stand']} after correction)" if counts.get("tested") else ""
+    return f"{counts['held']} held{stand}, {counts['failed']} failed, {counts['not_testable']} not testable"
+
+
+def _chance(row: Mapping[str, Any]) -> str:
+    """The p of a claim, and what the correction makes of it."""
+    if row.get("p") is None:
+        return ""
+    beside = row.get("corrected")
+    told = f"p {row['p']:.2g}, one-sided"
+    if beside:
+        told += f"; {beside['p']:.2g} among {beside['among']} claims of the paper (Benjamini–Hochberg)"
+    return told
+
+
+def _thresholds(row: Mapping[str, Any]) -> str:
+    """What would come of a claim at other thresholds."""
+
+    def ends(value: Any) -> str:
+        return " to ".join(f"{end:.3g}" for end in value) if isinstance(value, list) else f"{value:.3g}"
+
+    return "; ".join(f"at {ends(each['threshold'])}: {_WORDS[each['holds']]}" for each in row.get("thresholds") or [])
 
 
 def _apart(claims: Sequence[Mapping[str, Any]]) -> str:
@@ -122,14 +145,13 @@ def reproduced_page(folder: Path) -> str:
     style = colour_rules() + "".join(
         loader.get_source(environment, name)[0] for name in ("report.css", "reproduce.css")
     )
-    counts, model = summary["claims"], visible(summary["model"]["name"] or "the published models")
+    counts, model = counts_of(claims), visible(summary["model"]["name"] or "the published models")
     return environment.get_template("reproduce.html.j2").render(
         title=f"Reproduction ({visible(summary['preset']['name'])}) · {model}",
         model=model,
         dataset=visible(summary["dataset"]["name"]),
         preset={name: readable(str(summary["preset"][name])) for name in ("name", "says")},
-        lead=f"{counts['held']} claims held, {counts['failed']} failed, {counts['not_testable']} not testable here"
-        f"{_apart(claims)}.",
+        lead=f"Of {len(claims)} claims {_counted(counts)} here{_apart(claims)}.",
         facts=_facts(summary),
         warnings=[readable(str(text)) for text in summary["warnings"]],
         claims=[_claim(row) for row in claims],
@@ -180,6 +202,8 @@ def _claim(row: Mapping[str, Any]) -> dict[str, Any]:
         "word": _WORDS[row["holds"]],
         "key": _WORDS[row["holds"]].replace(" ", "-"),
         "beyond": _beyond(row),
+        "chance": _chance(row),
+        "thresholds": _thresholds(row),
         "beyond_because": readable(str((row.get("control") or {}).get("because", ""))),
         "evidence": _evidence(row.get("evidence") or {}),
     }

@@ -103,7 +103,9 @@ _CLAIM = dict.fromkeys(
     ("id", "figure", "paper", "where", "statement", "measured", "because", "rule", "recipe", "preset"), str
 )
 CLAIMS = [
-    {**_CLAIM, "paper_value": VALUE, "holds": (bool, None), "kind?": str, "unit?": str, "evidence?": (dict, None),
+    {**_CLAIM, "paper_value": VALUE, "holds": (bool, None), "kind?": str, "unit?": str, "p?": (float, None),
+     "corrected?": ({"p": float, "among": int, "holds": bool}, None),
+     "thresholds?": [{"threshold": VALUE, "holds": (bool, None)}], "evidence?": (dict, None),
      "control?": ({"beyond": (bool, None), "because": str}, None)}
 ]  # fmt: skip
 """claims.json."""

@@ -22,7 +22,7 @@ from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe, Results
 from prefdyn.experiments.robustness_of_claims import dependent, register, settings, theorems
 from prefdyn.experiments.robustness_of_claims.draws import violations
-from prefdyn.experiments.robustness_of_claims.settings import REFERENCE, SETTINGS, largest_stable
+from prefdyn.experiments.robustness_of_claims.settings import REFERENCE, SETTINGS
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice, RecipeSetup
 
@@ -69,32 +69,42 @@ def _results(context: Context, done: Done) -> Results:
     shown = [done["features", place, MODEL, seeds[0]].run.model.shown for place in range(count)]
     first = feats[0]
     steps = context.setup("last-layer").updates(int((~first[MODEL, seeds[0]].held_out).sum()))
-    measured: dict[str, Any] = {
-        "groups": list(names),
-        "sweep": settings.over_settings(done, first, names, seeds),
-        "models": [settings.of_model(done, feats[place], place, names, seeds) for place in range(count)],
-        "widths": [
-            *(theorems.at_width(first, names, seeds, model=shown[0], first=True, part=part) for part in theorems.PARTS),
-            *(
-                theorems.at_width(theirs, names, seeds, model=name, first=False)
-                for theirs, name in zip(feats[1:], shown[1:], strict=True)
-            ),
-        ],
-        "starts": theorems.from_every_start(),
-        "margin": theorems.least_margin(),
-        "register": register.of_states(first, names, seeds),
-        "errors": dependent.mean_errors(first, names, seeds),
-        "copies": dependent.uneven_copies(first, names, seeds, steps=max(1, round(0.1 * steps))),
-        "theorem": [violations(copies, draws=dependent.SAMPLES, steps=dependent.STEPS) for copies in dependent.COPIES],
-    }
-    stable = largest_stable(measured["sweep"])
-    told = "" if stable is None else f"Descent is stable for every behaviour and seed up to {stable:.1g}."
+    swept, facts = settings.over_settings(done, first, names, seeds)
+    models = [row for place in range(count) for row in settings.of_model(done, feats[place], place, names, seeds)]
+    widths = [
+        *(theorems.at_width(first, names, seeds, model=shown[0], first=True, part=part) for part in theorems.PARTS),
+        *(
+            theorems.at_width(theirs, names, seeds, model=name, first=False)
+            for theirs, name in zip(feats[1:], shown[1:], strict=True)
+        ),
+    ]
+    proved, told = theorems.rows(widths[len(theorems.PARTS) - 1])
+    errors = dependent.mean_errors(first, names, seeds)
+    cases = [violations(copies, draws=dependent.SAMPLES, steps=dependent.STEPS) for copies in dependent.COPIES]
+    bounds, places = dependent.rows(errors, cases)
+    ours = register.of_states(first, names, seeds)
+    copies = list(dependent.uneven_copies(first, names, seeds, steps=max(1, round(0.1 * steps))))
+    copies += (
+        row._replace(figure=dependent.FIGURE)
+        for row in swept
+        if (row.quantity, row.figure) == ("accuracy", settings.FIGURE)
+    )
+    lacking = {}
+    if len(known := {each[MODEL, seeds[0]].states.shape[1] for each in feats}) < 2:
+        lacking[settings.SIZES] = f"all models given have width {min(known)}; give a further --model of another size"
+    measured = Rows(
+        [*swept, *models, *proved, *bounds, *ours, *copies],
+        lacking=lacking,
+        facts={settings.FIGURE: facts | told | register.facts(ours), **places},
+    )
+    stable = facts["stable"]
+    limit = "" if stable is None else f"Descent is stable for every behaviour and seed up to {stable:.1g}."
     wider = Figure(
         spec=spec_of(settings.FIGURE),
         part="a",
-        panels=settings.panels(measured["sweep"]),
+        panels=settings.panels(measured),
         caption="Full-batch descent of the head at four betas and three learning rates each, by the product that it "
-        f"depends on; lines: mean of the seeds, bands: their range. {told}",
+        f"depends on; lines: mean of the seeds, bands: their range. {limit}",
     )
     notes = []
     if count == 1:
@@ -103,12 +113,12 @@ def _results(context: Context, done: Done) -> Results:
             "of Delta and the table, and the claim about sizes is not testable."
         )
     return Results(
-        measured=Rows(facts=measured),
+        measured=measured,
         figures=(
             wider,
-            theorems.exponents_figure(measured["widths"], names),
-            theorems.conditions_table(measured["widths"]),
-            *dependent.figures(measured),
+            theorems.exponents_figure(widths, names),
+            theorems.conditions_table(widths),
+            *dependent.figures(errors, cases, measured),
         ),
         notes=tuple(notes),
     )

@@ -5,20 +5,18 @@ those of fewer rows would, and a behaviour with many copies looks more distingui
 that meet its conditions the bound of Theorem 4.1 fails even for independent rows; the repaired one never does.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prefdyn._random import stream
-from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.claims import Claim
+from prefdyn.experiments.claims import Claim, numbers, rank, single
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
-from prefdyn.experiments.judging import BEYOND, Judged, above, as_evidence, unless_few
 from prefdyn.experiments.recipe import Figure, Line, Panel, mean_line
 from prefdyn.experiments.robustness_of_claims.draws import (
     PAIRS,
@@ -34,12 +32,9 @@ from prefdyn.experiments.robustness_of_claims.settings import (
     REFERENCE,
     SHADES,
     Feats,
-    beside,
-    too_few,
 )
-from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.sides import distance, sides, trained_rows
-from prefdyn.experiments.statistics import over_seeds
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2
 from prefdyn.synthetic import Dependence
@@ -58,6 +53,7 @@ _UNEVEN = 8
 _CLOSE = 0.1
 """Share by which a predicted error may be off."""
 _ROUNDING = 1e-6
+_AS_STATED, _NEW_SAMPLE = f"{FIGURE}, as stated", f"{FIGURE}, for a new sample"
 
 
 # what is measured ----------------------------------------------------------------------------------------------------
@@ -121,8 +117,8 @@ def _classes(feats: FeatureSet, name: str) -> tuple[np.ndarray, np.ndarray]:
     return rows[positive], rows[~positive]
 
 
-def uneven_copies(feats: Feats, names: Sequence[str], seeds: Sequence[int], *, steps: int) -> dict[str, Any]:
-    """Training pairs drawn with more copies for some behaviours: does D of the draw still tell what is learned?
+def uneven_copies(feats: Feats, names: Sequence[str], seeds: Sequence[int], *, steps: int) -> Iterator[Row]:
+    """Training pairs drawn with more copies for some behaviours: D of the draw, and how far losses fell.
 
     Args:
         feats: By source and seed.
@@ -130,31 +126,26 @@ def uneven_copies(feats: Feats, names: Sequence[str], seeds: Sequence[int], *, s
         seeds: Repetitions.
         steps: After which the fall of the loss is taken.
 
-    Returns:
-        Source and split to one row per level, of one rank correlation per seed, mean over the draws.
+    Yields:
+        Rows under a figure for every level and draw.
     """
-    found: dict[str, Any] = {source: {split: [] for split in LOSSES} for source in SOURCES}
-    for source in SOURCES:
-        for most in LEVELS:
-            cells = [_orders(feats[source, seed], names, most, seed, steps) for seed in seeds]
-            for split in LOSSES:
-                found[source][split].append([cell[split] for cell in cells])
-    return found
-
-
-def _orders(feats: FeatureSet, names: Sequence[str], most: int, seed: int, steps: int) -> dict[str, float]:
     beta, rate = REFERENCE
-    orders: dict[str, list[float]] = {split: [] for split in LOSSES}
-    for draw in range(_UNEVEN):
-        part = with_copies(feats, names, most, stream(seed, "robustness-of-claims", "copies", str(most), str(draw)))
-        runs = sweep(
-            part, beta=beta, learning_rate=rate, groups=[(name,) for name in names], steps=steps, record=[0, steps]
-        )
-        far = [distance(part, np.concatenate(_classes(part, name))) for name in names]
-        for split in LOSSES:
-            fallen = [LOG2 - run.final("loss", group=name, split=split) for name, run in zip(names, runs, strict=True)]
-            orders[split].append(spearman(far, fallen))
-    return {split: float(np.mean(values)) for split, values in orders.items()}
+    for source, most, seed, draw in itertools.product(SOURCES, LEVELS, seeds, range(_UNEVEN)):
+        rng = stream(seed, "robustness-of-claims", "copies", str(most), str(draw))
+        part = with_copies(feats[source, seed], names, most, rng)
+        alone = [(name,) for name in names]
+        runs = sweep(part, beta=beta, learning_rate=rate, groups=alone, steps=steps, record=[0, steps])
+        for name, run in zip(names, runs, strict=True):
+            place = {"figure": f"{up_to(most)}{draw}", "source": source, "seed": seed, "group": name}
+            yield Row(quantity="D of the draw", value=distance(part, np.concatenate(_classes(part, name))), **place)
+            for split in LOSSES:
+                fallen = LOG2 - run.final("loss", group=name, split=split)
+                yield Row(quantity="fall of the draw", value=fallen, split=split, **place)
+
+
+def up_to(most: int) -> str:
+    """How figures of the rows of a level begin."""
+    return f"{FIGURE}, up to {most} copies, draw "
 
 
 def with_copies(feats: FeatureSet, names: Sequence[str], most: int, rng: np.random.Generator) -> FeatureSet:
@@ -175,9 +166,8 @@ def with_copies(feats: FeatureSet, names: Sequence[str], most: int, rng: np.rand
 # figures -------------------------------------------------------------------------------------------------------------
 
 
-def figures(measured: Mapping[str, Any]) -> tuple[Figure, Figure]:
+def figures(errors: Mapping[str, Any], cases: Sequence[Violations], copies: Rows) -> tuple[Figure, Figure]:
     """Errors and distinguishability of dependent draws; then bounds and the law where rows are copies."""
-    errors = measured["errors"]
     return (
         Figure(
             spec=spec_of(FIGURE),
@@ -192,7 +182,7 @@ def figures(measured: Mapping[str, Any]) -> tuple[Figure, Figure]:
         Figure(
             spec=spec_of(FIGURE),
             part="b",
-            panels=(_bounds_panel(measured["theorem"]), _law_panel(measured["copies"])),
+            panels=(_bounds_panel(cases), _law_panel(copies)),
             caption=f"(a): Gaussian classes with {PAIRS} rows and gap 1, {SAMPLES} samples each, mean over them. (b): "
             "training pairs drawn with more copies for some behaviours than for others; lines: mean of the seeds, "
             "bands: their range.",
@@ -231,15 +221,18 @@ def _bounds_panel(cases: Sequence[Violations]) -> Panel:
     )  # fmt: skip
 
 
-def _law_panel(copies: Mapping[str, Any]) -> Panel:
-    lines = [
-        mean_line(
-            f"{told}, {word} loss", [math.log2(level) for level in LEVELS], np.array(copies[source][split]).T.tolist(),
-            shade=SHADES[split], style=style,
-        )
-        for source, told, style in ((MODEL, "model", "solid"), (TWIN, "untrained twin", "dashed"))
-        for split, word in LOSSES.items()
-    ]  # fmt: skip
+def _law_panel(copies: Rows) -> Panel:
+    looks = {MODEL: ("model", "solid"), TWIN: ("untrained twin", "dashed")}
+    lines = []
+    for (source, (told, style)), (split, word) in itertools.product(looks.items(), LOSSES.items()):
+        law = next(claim for claim in CLAIMS if claim.id.endswith(f"law-{split.replace('_', '-')}"))
+        curves = [numbers(law, copies, source, {"across": up_to(level)}) for level in LEVELS]
+        lines.append(
+            mean_line(
+                f"{told}, {word} loss", [math.log2(level) for level in LEVELS], np.transpose(curves).tolist(),
+                shade=SHADES[split], style=style,
+            )
+        )  # fmt: skip
     return Panel(
         kind="lines", title="(b) D of the draw against the early fall", x_label="Most copies of a row, power of two",
         y_label="Rank correlation", lines=tuple(lines), marks=(("none", 0.0),),
@@ -249,136 +242,96 @@ def _law_panel(copies: Mapping[str, Any]) -> Panel:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_error(kind: str) -> Any:
-    def judge(_: Claim, rows: Rows) -> Judged:
-        measured = rows.facts
-        found = measured["errors"][kind]
-        ratios = np.array(found["error"]) / np.array(found["predicted"])
+def rows(errors: Mapping[str, Any], cases: Sequence[Violations]) -> tuple[list[Row], dict[str, Any]]:
+    """What the claims on means and on bounds are judged by, and what is told of them."""
+    found, facts = [], {}
+    for kind, each in errors.items():
+        ratios = np.array(each["error"]) / np.array(each["predicted"])
         farthest = int(np.abs(np.log(ratios.mean(axis=1))).argmax())
-        estimate = over_seeds(ratios[farthest].tolist(), least=0)
-        independent = over_seeds(found["error"][-1], least=0)
-        judged = Judged(
-            holds=estimate.low > 1 - _CLOSE and estimate.high < 1 + _CLOSE,
-            measured=f"measured over predicted error {estimate}, where {found['times'][farthest]:.3g} rows are worth "
-            "one",
-            because=f"the level at which it is farthest from 1; it must lie within {_CLOSE:g} of it. Taken for "
-            f"independent, where {found['times'][-1]:.3g} rows are worth one: {independent}",
-            evidence={
-                "rows_worth_one": found["times"],
-                "measured_over_predicted": ratios.mean(axis=1).tolist(),
-                **as_evidence({"taken for independent": independent}),
-            },
-        )
-        return unless_few(judged, estimate.seeds)
-
-    return judge
-
-
-def _judge_theorem(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    cases: Sequence[Violations] = measured["theorem"]
-    case = cases[0]
-    least = at_least_share(case.published, case.draws)
-    return Judged(
-        holds=least <= case.stated,
-        measured=f"broken in {case.published} of {case.draws} samples; stated chance {case.stated:.2g}",
-        because=f"a share of {least:.3g} or more, where the weight change is {case.excess:.3g} of the bound on average",
-        evidence={f"broken, {other.copies} copies": [other.published, other.draws] for other in cases},
-    )
+        for quantity, values in (("over the predicted", ratios[farthest]), ("error", each["error"][-1])):
+            found += [
+                Row(quantity=quantity, value=float(value), figure=f"{FIGURE}, {kind}", seed=seed)
+                for seed, value in enumerate(values)
+            ]
+        facts[f"{FIGURE}, {kind}"] = {
+            "rows_worth_one": each["times"], "measured_over_predicted": ratios.mean(axis=1).tolist(),
+            "there": each["times"][farthest],
+        }  # fmt: skip
+    case, broken, of = cases[0], sum(each.effective for each in cases), sum(each.draws for each in cases)
+    found += (Row(quantity="over the bound", value=each.repaired, figure=FIGURE, seed=each.copies) for each in cases)
+    for name, count, many, allowed in (
+        (_AS_STATED, case.published, case.draws, case.stated),
+        (_NEW_SAMPLE, broken, of, case.allowed),
+    ):
+        share = at_least_share(count, many)
+        found.append(Row(quantity="share over what is allowed", value=share - allowed, figure=name))
+        facts[name] = {"broken": count, "of": many, "chance": allowed, "share": share, "excess": case.excess}
+    facts[_AS_STATED] |= {f"broken, {each.copies} copies": [each.published, each.draws] for each in cases}
+    facts[_NEW_SAMPLE] |= {
+        "counted": sum(each.counted for each in cases[1:]), "of copies": of - case.draws,
+        **{f"broken with every row counted, {each.copies} copies": [each.counted, each.draws] for each in cases},
+    }  # fmt: skip
+    return found, facts
 
 
-def _judge_repaired(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    cases: Sequence[Violations] = measured["theorem"]
-    most = max(case.repaired for case in cases)
-    return Judged(
-        holds=most <= 1 + _ROUNDING,
-        measured=f"at most {most:.6g} of the bound",
-        because="largest over all samples, copies and steps",
-        evidence={f"{case.copies} copies": case.repaired for case in cases},
-    )
-
-
-def _judge_effective(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    cases: Sequence[Violations] = measured["theorem"]
-    broken, of = sum(case.effective for case in cases), sum(case.draws for case in cases)
-    least = at_least_share(broken, of)
-    return Judged(
-        holds=least <= cases[0].allowed,
-        measured=f"broken in {broken} of {of} samples; allowed chance {cases[0].allowed:.2g}",
-        because=f"a share of {least:.3g} or more; with every row counted it is broken in "
-        f"{sum(case.counted for case in cases[1:])} of {of - cases[0].draws} samples with copies",
-        evidence={f"broken with every row counted, {case.copies} copies": [case.counted, case.draws] for case in cases},
-    )
-
-
-def _judge_law(split: str) -> Any:
-    def judge(_: Claim, rows: Rows) -> Judged:
-        measured = rows.facts
-        if (told := too_few(measured)) is not None:
-            return told
-        copies = measured["copies"]
-        judged = above(
-            beside(measured["sweep"], {source: copies[source][split][-1] for source in SOURCES}), 0.0,
-            what=f"rank correlation, up to {LEVELS[-1]} copies", least=-1, most=1,
-        )  # fmt: skip
-        rest = {
-            f"up to {level} copies": over_seeds(row, least=-1, most=1)
-            for level, row in zip(LEVELS, copies[MODEL][split], strict=True)
-        }
-        return replace(judged, evidence={**judged.evidence, **as_evidence(rest)})
-
-    return judge
-
+_BOUND: dict[str, Any] = {
+    "figure": FIGURE, "kind": "algebra", "unit": "run", "twin": "", "test": "at most", "evidence": "most",
+    "setting": f"Gaussian classes that meet all conditions (d = {WIDTH}, n = {PAIRS}, gap 1), {SAMPLES} samples",
+}  # fmt: skip
+_SHARE: dict[str, Any] = {**_BOUND, "statistic": single("share over what is allowed"), "threshold": 0}
 
 CLAIMS = (
     *(
         Claim(
             id=f"{FIGURE}-{kind}",
             kind="ours",
+            unit="run",
             figure=FIGURE,
             statement=f"Class means of dependent rows err as those of n_eff independent ones ({says}).",
-            said=f"Real rows drawn with replacement so that they hang together, at {len(LEVELS)} levels; root mean "
-            "square error of the class means over the predicted one, at the level where its mean is farthest from 1: "
-            f"holds where its 95 % interval over seeds lies within {_CLOSE:g} of 1.",
-            code=_judge_error(kind),
+            setting=f"Real rows drawn with replacement so that they hang together, at {len(LEVELS)} levels",
+            statistic=single("over the predicted"),
+            select={"figure": f"{FIGURE}, {kind}"},
+            test="inside",
+            threshold=(1 - _CLOSE, 1 + _CLOSE),
+            twin="",
+            told="measured over predicted error {0}, where {there:.3g} rows are worth one",
+            beside={"taken for independent": {"statistic": single("error")}},
+            facts=("rows_worth_one", "measured_over_predicted"),
         )
         for kind, says in KINDS.items()
     ),
     Claim(
         id=f"{FIGURE}-theorem",
-        kind="algebra",
-        unit="run",
-        figure=FIGURE,
         place="Theorem 4.1, source error X-2",
         statement="The weight change stays below 6 beta' rate t d^(Delta − 1/2) with the probability that is stated.",
-        said=f"Independent Gaussian rows that meet all conditions (d = {WIDTH}, n = {PAIRS}, gap 1): holds where the "
-        "exact one-sided 95 % limit of the share of samples above the bound at the first step is at most the stated "
-        "chance.",
-        code=_judge_theorem,
+        select={"figure": _AS_STATED},
+        told="broken in {broken} of {of} samples; stated chance {chance:.2g}",
+        because="a share of {share:.3g} or more, where the weight change is {excess:.3g} of the bound on average",
+        facts=tuple(f"broken, {copies} copies" for copies in COPIES),
+        **_SHARE,
     ),
     Claim(
         id=f"{FIGURE}-repaired",
-        kind="algebra",
-        unit="run",
-        figure=FIGURE,
         place="Theorem 4.1, repaired (source errors X-2 and X-4)",
         statement="The weight change stays below √2/4 rate beta t ‖b_w‖, on dependent rows too.",
-        said=f"The same classes, each row in {COPIES[0]} to {COPIES[-1]} copies: holds where no weight change is above "
-        "the bound by more than a millionth of it, over all samples and steps.",
-        code=_judge_repaired,
+        statistic=single("over the bound"),
+        threshold=1 + _ROUNDING,
+        note=f"Each row is there in {COPIES[0]} to {COPIES[-1]} copies.",
+        told="at most {0:.6g} of the bound",
+        because="largest over all samples, copies and steps",
+        **_BOUND,
     ),
     Claim(
         id=f"{FIGURE}-effective",
-        kind="algebra",
-        unit="run",
-        figure=FIGURE,
         place="Theorem 4.1, repaired for a new sample",
         statement="With n_eff in place of n the bound for a new sample holds on copied rows.",
-        said="The same samples, three standard deviations: holds where the exact one-sided 95 % limit of the share "
-        "above the bound at the first step is at most the chance that the bound allows.",
-        code=_judge_effective,
+        select={"figure": _NEW_SAMPLE},
+        note="The bound is that for three standard deviations, and rows are there in copies.",
+        told="broken in {broken} of {of} samples; allowed chance {chance:.2g}",
+        because="a share of {share:.3g} or more; with every row counted it is broken in {counted} of {of copies} "
+        "samples with copies",
+        facts=tuple(f"broken with every row counted, {copies} copies" for copies in COPIES),
+        **_SHARE,
     ),
     *(
         Claim(
@@ -387,11 +340,13 @@ CLAIMS = (
             figure=FIGURE,
             statement="Where behaviours have unequal numbers of copies, distinguishability still tells how fast their "
             f"{word} loss falls.",
-            said=f"Training pairs drawn in 1 to {LEVELS[-1]} copies, by lot more for some behaviours; Spearman's rank "
-            f"correlation, over behaviours, of D of the draw with the fall of the {word} loss at a tenth of the steps, "
-            f"mean over {_UNEVEN} draws: holds where the lower end of its 95 % interval over seeds is above 0. "
-            f"{BEYOND}",
-            code=_judge_law(split),
+            setting=f"Training pairs drawn in 1 to {LEVELS[-1]} copies, by lot more for some behaviours",
+            statistic=rank("D of the draw", "fall of the draw"),
+            select={"split": split},
+            across=up_to(LEVELS[-1]),
+            fold=("mean", "draws"),
+            short=f"rank correlation, up to {LEVELS[-1]} copies",
+            beside={f"up to {level} copies": {"across": up_to(level)} for level in LEVELS},
         )
         for split, word in LOSSES.items()
     ),

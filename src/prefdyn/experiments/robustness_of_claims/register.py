@@ -3,6 +3,7 @@ r"""Errors of the sources that need no run: signs, units, a tail's exponent, and
 They are judged on the states of the pairs trained on, at weights drawn by lot.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,10 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from prefdyn._random import stream
-from prefdyn.dynamics.order import spearman
-from prefdyn.experiments.claims import Claim
-from prefdyn.experiments.context import MODEL, TWIN
-from prefdyn.experiments.judging import Judged, Measured, above
+from prefdyn.experiments.claims import Claim, every, greatest, rank
+from prefdyn.experiments.context import MODEL, SOURCES
 from prefdyn.experiments.robustness_of_claims.settings import FIGURE, REFERENCE, Feats
-from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.rows import Row
 from prefdyn.experiments.sides import sides, trained_rows
 from prefdyn.maths.geometry import mean_gap
 from prefdyn.theory.learning_dynamics import constants, descent_direction, smallest_variance_exponent
@@ -38,28 +37,32 @@ _ORDER = 0.9
 # what is measured ----------------------------------------------------------------------------------------------------
 
 
-def of_states(feats: Feats, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+def of_states(feats: Feats, names: Sequence[str], seeds: Sequence[int]) -> list[Row]:
     """All of it, over behaviours and seeds, on the model and, for the order by KL divergence, on its twin."""
-    found: dict[str, Any] = {"as printed": [], "turned": [], "over the chord": [], "unit": [], "tail": []}
-    for seed in seeds:
-        for name in names:
-            states, signs = _trained(feats, MODEL, seed, name)
+    rows: list[Row] = []
+    for source, seed, name in itertools.product(SOURCES, seeds, names):
+        states, signs = _trained(feats, source, seed, name)
+        far, divergence = _apart(states, signs)
+        found = {"distinguishability": far, "divergence": divergence}
+        if source == MODEL:
             rng = stream(seed, "robustness-of-claims", "register", name)
-            printed, turned = against_differences(states, signs, rng)
-            found["as printed"].append(printed)
-            found["turned"].append(turned)
-            found["over the chord"].append(over_the_chord(states, signs, rng))
-            found["unit"].append(tail_exponent(_SCALE * states, signs) / tail_exponent(states, signs))
+            found["as printed"], found["turned"] = against_differences(states, signs, rng)
+            found["over the chord"] = over_the_chord(states, signs, rng)
+            found["unit"] = tail_exponent(_SCALE * states, signs) / tail_exponent(states, signs)
             c = constants(states, signs > 0)
-            found["tail"].append(_HEAVY * (c.exponent + smallest_variance_exponent(c.width) - 0.25))
-    found["order by divergence"] = {
-        source: [
-            spearman(*zip(*(_apart(*_trained(feats, source, seed, name)) for name in names), strict=True))
-            for seed in seeds
-        ]
-        for source in (MODEL, TWIN)
+            found["tail"] = _HEAVY * (c.exponent + smallest_variance_exponent(c.width) - 0.25)
+        place = {"figure": FIGURE, "source": source, "seed": seed, "group": name}
+        rows += (Row(quantity=quantity, value=value, **place) for quantity, value in found.items())
+    return rows
+
+
+def facts(rows: Sequence[Row]) -> dict[str, Any]:
+    """What is told besides."""
+    turned = max(row.value for row in rows if row.quantity == "turned")
+    return {
+        "sign_turned": turned,
+        "which": "it is the direction of descent, minus the gradient" if turned < _AGREES else "neither sign agrees",
     }
-    return found
 
 
 def _trained(feats: Feats, source: str, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -141,108 +144,58 @@ def _apart(states: np.ndarray, signs: np.ndarray) -> tuple[float, float]:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_gradient(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = measured["register"]
-    printed, turned = max(found["as printed"]), max(found["turned"])
-    return Judged(
-        holds=printed < _AGREES,
-        measured=f"as printed it is off by {printed:.3g} of the largest slope, with its sign turned by {turned:.1g}",
-        because="it is the direction of descent, minus the gradient" if turned < _AGREES else "neither sign agrees",
-        evidence={"as_printed": printed, "sign_turned": turned},
-    )
-
-
-def _judge_unit(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    ratios = measured["register"]["unit"]
-    low, high = min(ratios), max(ratios)
-    return Judged(
-        holds=abs(low - 1) < _AGREES and abs(high - 1) < _AGREES,
-        measured=f"states times {_SCALE:g} multiply the exponent by {low:.3g} to {high:.3g}",
-        because=f"it goes with the unit to the power alpha − 2, here {_HEAVY - 2:g}",
-        evidence={"ratios": ratios},
-    )
-
-
-def _judge_tail(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = measured["register"]["tail"]
-    low, high = min(found), max(found)
-    asked = _HEAVY / 4
-    return Judged(
-        holds=asked - _EXPONENT < low and high < asked + _EXPONENT,
-        measured=f"exponent {low:.3g} to {high:.3g}, printed {asked:g}",
-        because="alpha (Delta + v − 1/4) is alpha/4 at v = 1/2 − Delta only",
-        evidence={"exponents": found},
-    )
-
-
-def _judge_convex(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    most = max(measured["register"]["over the chord"])
-    return Judged(
-        holds=most <= _CONVEX,
-        measured=f"half-way at most {most:.2g} nats over the mean of the ends",
-        because="below 0 at every pair of weights"
-        if most < 0
-        else "above it somewhere"
-        if most > _CONVEX
-        else "never above",
-        evidence={"most": most},
-    )
-
-
-def _judge_divergence(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    orders = measured["register"]["order by divergence"]
-    return above(Measured(model=orders[MODEL], twin=orders[TWIN]), _ORDER, what="rank correlation", least=-1, most=1)
-
+_COMMON: dict[str, Any] = {"figure": FIGURE, "kind": "algebra", "twin": "", "evidence": "worst"}
 
 CLAIMS = (
     Claim(
         id=f"{FIGURE}-gradient",
-        kind="algebra",
-        figure=FIGURE,
         place="Equations 9 to 11, source error X-1",
         statement="Equations 9 to 11 are the gradient of the loss.",
-        said=f"Central differences of the loss along {_DIRECTIONS} directions by lot, at weights by lot with margins "
-        f"of about one: holds where the printed form is within {_AGREES:g} of the largest slope, over behaviours and "
-        "seeds.",
-        code=_judge_gradient,
+        setting=f"Central differences along {_DIRECTIONS} directions by lot, weights by lot with margins of about one",
+        statistic=greatest("as printed"),
+        test="at most",
+        threshold=_AGREES,
+        told="as printed it is off by {0:.3g} of the largest slope, with its sign turned by {sign_turned:.1g}",
+        because="{which}",
+        facts=("sign_turned",),
         paper_value="printed as the gradient",
+        **{**_COMMON, "evidence": "as_printed"},
     ),
     Claim(
         id=f"{FIGURE}-unit",
-        kind="algebra",
-        figure=FIGURE,
         place="Equation 12, source error X-3",
         statement="For features with heavier tails (alpha = 1) the failure probability does not hang on their unit.",
-        said=f"The exponent of the mean's tail, in measured quantities, with all states times {_SCALE:g} over that "
-        f"without: holds where it is within {_AGREES:g} of 1 for every behaviour and seed.",
-        code=_judge_unit,
+        statistic=every("unit"),
+        test="between",
+        threshold=(1 - _AGREES, 1 + _AGREES),
+        told=f"states times {_SCALE:g} multiply the exponent by {{1:.3g}} to {{0:.3g}}",
+        because=f"it goes with the unit to the power alpha − 2, here {_HEAVY - 2:g}",
+        **_COMMON,
     ),
     Claim(
         id=f"{FIGURE}-tail",
-        kind="algebra",
-        figure=FIGURE,
         place="Theorem 4.2, source error X-23",
         statement="The tail of the norms in Theorem 4.2 has the exponent alpha/4 of d, as in Theorem 4.1.",
-        said="alpha (Delta + v − 1/4), which the same argument gives, with measured Delta, the least v that the "
-        f"theorem allows and alpha = 1: holds where it is within {_EXPONENT:g} of 1/4 for every behaviour and seed.",
-        code=_judge_tail,
+        statistic=every("tail"),
+        test="between",
+        threshold=(_HEAVY / 4 - _EXPONENT, _HEAVY / 4 + _EXPONENT),
+        told=f"exponent {{1:.3g}} to {{0:.3g}}, printed {_HEAVY / 4:g}",
+        because="alpha (Delta + v − 1/4) is alpha/4 at v = 1/2 − Delta only",
         paper_value="alpha/4",
+        **{**_COMMON, "kind": "replication"},  # data with another Delta could change it
     ),
     Claim(
         id=f"{FIGURE}-convex",
-        kind="algebra",
-        figure=FIGURE,
         place="Summary of the paper, source error X-17 (the paper does not say it)",
         statement="The loss is convex in the weights of the last layer.",
-        said=f"{_DIRECTIONS} pairs of weights by lot with margins of about one: holds where the loss half-way is never "
-        f"above the mean of the ends by more than {_CONVEX:g}, over behaviours and seeds.",
-        code=_judge_convex,
+        setting=f"{_DIRECTIONS} pairs of weights by lot with margins of about one",
+        statistic=greatest("over the chord"),
+        test="at most",
+        threshold=_CONVEX,
+        told="half-way at most {0:.2g} nats over the mean of the ends",
+        because="over behaviours and seeds, at most {0:g}",
         paper_value="“convex loss landscapes” in the summary",
+        **{**_COMMON, "evidence": "most"},
     ),
     Claim(
         id=f"{FIGURE}-divergence",
@@ -250,10 +203,10 @@ CLAIMS = (
         figure=FIGURE,
         place="Summary of the paper, source error X-17 (the paper does not say it)",
         statement="Distinguishability can be checked by the KL divergence between the two distributions.",
-        said="Rank correlation, over behaviours, of the distance of the class means with the KL divergence of "
-        "Gaussians of one shrunken covariance: holds where the lower end of its 95 % interval over seeds is above "
-        f"{_ORDER:g}.",
-        code=_judge_divergence,
+        statistic=rank("distinguishability", "divergence"),
+        threshold=_ORDER,
+        twin="statistic",
+        note="The divergence is that of Gaussians of one shrunken covariance.",
         paper_value="“by computing KL divergence” in the summary",
     ),
 )

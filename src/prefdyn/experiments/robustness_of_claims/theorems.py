@@ -15,12 +15,11 @@ from scipy.special import expit
 
 from prefdyn._random import stream
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.claims import Claim
+from prefdyn.experiments.claims import Claim, every, single
 from prefdyn.experiments.context import MODEL
-from prefdyn.experiments.judging import Judged
 from prefdyn.experiments.recipe import Figure, Line, Panel, mean_line, shades
 from prefdyn.experiments.robustness_of_claims.settings import FIGURE, REFERENCE, Feats
-from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.rows import Row
 from prefdyn.experiments.sides import sides, trained_rows
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import cosine, mean_gap
@@ -115,7 +114,7 @@ def at_width(
     }  # fmt: skip
 
 
-def from_every_start() -> dict[str, list[float]]:
+def from_every_start() -> dict[float, float]:
     r"""Cosine of the boundary with the gap less what Theorem 4.2 promises: the least over the steps, by the start.
 
     Classes without noise that meet its conditions: $d = 4096$, $\Delta = 0.1$, $v = 0.36$, $\lVert W_B \rVert = 1$ and
@@ -133,7 +132,7 @@ def from_every_start() -> dict[str, list[float]]:
     shared = math.sqrt(c.radius**2 - (gap / 2) ** 2)
     states, signs = np.array([[gap / 2, shared, 0.0], [-gap / 2, shared, 0.0]]), np.array([1.0, -1.0])
     beta, rate = _PRINTED["beta"], _PRINTED["learning_rate"]
-    least = []
+    found = {}
     for phi in _STARTS:
         start, weights, over = np.array([phi, 0.0, math.sqrt(1 - phi**2)]), np.zeros(3), []
         for step in (1, 2):
@@ -144,11 +143,11 @@ def from_every_start() -> dict[str, list[float]]:
                 c, boundary_norm=1.0, phi=phi, steps=step, variance_exponent=_PRINTED_V, beta=beta, learning_rate=rate
             )
             over.append(float(moved[0] / np.linalg.norm(moved)) - promised)
-        least.append(min(over))
-    return {"start": list(_STARTS), "over what is promised": least}
+        found[phi] = min(over)
+    return found
 
 
-def least_margin() -> dict[str, Any]:
+def least_margin() -> tuple[float, int]:
     """The margin that Theorem 4.3 asks for over the longest that its conditions allow: the least on a grid.
 
     $W_B = 0$ is its most lenient case, in which neither beta nor the constants matter.
@@ -166,7 +165,26 @@ def least_margin() -> dict[str, Any]:
             if 13 * c.width**-v < 1 - phi:
                 asked = published_accuracy_margin(c, boundary_norm=0.0, phi=phi, beta=0.01, variance_exponent=v)
                 found.append(asked / margin_ceiling(c))
-    return {"least": min(found), "grid": len(found)}
+    return min(found), len(found)
+
+
+def rows(here: Mapping[str, Any]) -> tuple[list[Row], dict[str, Any]]:
+    """What the claims are judged by, from `at_width` of the whole states of the first model; and what is told."""
+    starts, (margin, grid) = from_every_start(), least_margin()
+    found = [
+        Row(quantity="failing cases", value=here["of"] - here["met"], figure=FIGURE),
+        Row(quantity="margin asked for", value=margin, figure=FIGURE),
+        *(Row(quantity="room", value=room, figure=FIGURE, group=f"{start:g}") for start, room in starts.items()),
+    ]
+    broken = [f"{start:g}" for start, room in starts.items() if room < -_ROUNDING]
+    failing = here["failing"]
+    facts = {
+        "cases": here["of"], "met": here["met"], "accurate": here["accurate"], "grid": grid, "failing": failing,
+        "which": "; ".join(f"{says} fails in {count}" for says, count in failing.items()) or "none fails",
+        "boundary_against_the_gap": here["against"], "broken": len(broken), "starts": len(starts),
+        "broken from": ", ".join(broken) or "none",
+    }  # fmt: skip
+    return found, facts
 
 
 # figures -------------------------------------------------------------------------------------------------------------
@@ -231,76 +249,53 @@ def conditions_table(rows: Sequence[Mapping[str, Any]]) -> Figure:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_conditions(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = next(row for row in measured["widths"] if row["first"] and row["part"] == 1)
-    failing = found["failing"]
-    return Judged(
-        holds=found["met"] == found["of"],
-        measured=f"all conditions hold in {found['met']} of {found['of']} cases",
-        because="; ".join(f"{says} fails in {count}" for says, count in failing.items()) or "none fails",
-        evidence={"failing": failing, "boundary_against_the_gap": found["against"], "cases": found["of"]},
-    )
-
-
-def _judge_start(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = measured["starts"]
-    over = dict(zip(found["start"], found["over what is promised"], strict=True))
-    broken = [f"{start:g}" for start, room in over.items() if room < -_ROUNDING]
-    return Judged(
-        holds=not broken,
-        measured=f"broken from {len(broken)} of {len(over)} starts",
-        because=f"cosines of the starts from which it is broken: {', '.join(broken) or 'none'}",
-        evidence=found,
-    )
-
-
-def _judge_accuracy(_: Claim, rows: Rows) -> Judged:
-    measured = rows.facts
-    found = measured["margin"]
-    here = next(row for row in measured["widths"] if row["first"] and row["part"] == 1)
-    return Judged(
-        holds=found["least"] <= 1,
-        measured=f"it asks for {found['least']:.6g} times the longest margin that it allows, or more",
-        because=f"the least of {found['grid']} settings that meet its conditions; here they hold in {here['accurate']} "
-        f"of {here['of']} cases",
-        evidence={**found, "cases": here["of"], "cases_that_meet_its_conditions": here["accurate"]},
-    )
-
+_COMMON: dict[str, Any] = {"figure": FIGURE, "twin": ""}
 
 CLAIMS = (
     Claim(
         id=f"{FIGURE}-conditions",
-        kind="replication",
-        figure=FIGURE,
         place="Theorem 4.2",
         statement="The conditions of Theorem 4.2 hold on real states.",
-        said="Plug-in constants of the training pairs, published beta and rate, one step: holds where every condition "
-        "that can be measured holds for every behaviour and seed.",
-        code=_judge_conditions,
+        setting="Plug-in constants of the training pairs, published beta and rate, one step",
+        statistic=single("failing cases"),
+        test="at most",
+        threshold=0,
+        told="all conditions hold in {met} of {cases} cases",
+        because="{which}",
+        facts=("failing", "boundary_against_the_gap", "cases"),
         paper_value="“hold with small constant factors” (of Theorem 4.1)",
+        **_COMMON,
     ),
     Claim(
         id=f"{FIGURE}-start",
         kind="algebra",
         unit="setting",
-        figure=FIGURE,
         place="Theorem 4.2, source error X-22",
         statement="The bound of Theorem 4.2 holds wherever the boundary starts.",
-        said=f"Two classes without noise that meet its conditions (d = {_PRINTED_WIDTH}), starts at cosines −1 to 0.9: "
-        "holds where the cosine after each step of the horizon is never below what is promised.",
-        code=_judge_start,
+        setting=f"Two classes without noise that meet its conditions (d = {_PRINTED_WIDTH}), starts at cosines −1 to "
+        "0.9, each step of the horizon",
+        statistic=every("room"),
+        test="at least",
+        threshold=-_ROUNDING,
+        told="broken from {broken} of {starts} starts",
+        because="cosines of the starts from which it is broken: {broken from}",
+        evidence="least_room",
+        **_COMMON,
     ),
     Claim(
         id=f"{FIGURE}-accuracy",
         kind="algebra",
         unit="setting",
-        figure=FIGURE,
         place="Theorem 4.3, source error X-5",
         statement="Theorem 4.3 guarantees an accuracy above 0.",
-        said="The margin it asks for over the longest that its conditions allow, with W_B = 0, its most lenient case, "
-        "on a grid of d, v and cosines that meet its conditions: holds where the least is at most 1.",
-        code=_judge_accuracy,
+        setting="W_B = 0, its most lenient case, on a grid of d, v and cosines that meet its conditions",
+        statistic=single("margin asked for"),
+        test="at most",
+        threshold=1,
+        told="it asks for {0:.6g} times the longest margin that it allows, or more",
+        because="the least of {grid} settings that meet its conditions; here they hold in {accurate} of {cases} cases",
+        evidence="least",
+        facts=("grid", "cases", "accurate"),
+        **_COMMON,
     ),
 )

@@ -119,7 +119,7 @@ def _row(id: str, says: str, statistic: Statistic | None = None, /, **rest: Any)
     return Claim(
         **{
             "id": f"{_B}-{id}", "figure": f"{_B}-{figure}", "statement": says, "statistic": statistic,
-            "unit": "number of values", **rest,
+            "unit": "run" if statistic is not None and statistic.kind == "whole" else "number of values", **rest,
         }
     )  # fmt: skip
 
