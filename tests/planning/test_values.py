@@ -128,3 +128,13 @@ def test_what_takes_long_is_left_out_signs_first(blocks, known, signs, monkeypat
     if found is not None:
         np.testing.assert_allclose(found.own, whole.own, rtol=1e-9, atol=1e-15)
         assert np.isfinite(found.sign).any() == signs
+
+
+@pytest.mark.parametrize(("groups", "known"), [(200, True), (201, False)])
+def test_no_table_of_pairs_against_very_many_groups_is_made(groups, known):
+    n = 4 * groups
+    rows = np.random.default_rng(0).normal(size=(n, 3))
+    feats = FeatureSet.from_arrays(
+        chosen_features=rows, rejected_features=0 * rows, group=np.arange(n) % groups, held_out=np.arange(n) < n // 2
+    )
+    assert (pair_values(feats, DPO(), feats.cluster, learning_rate=1.0, steps=2) is not None) == known

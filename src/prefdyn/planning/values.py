@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from prefdyn._random import stream
 from prefdyn.dynamics.adjoint import sensitivity
+from prefdyn.dynamics.descent import MANY_GROUPS
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 
@@ -70,8 +71,8 @@ def pair_values(
         progress: Show bars on stderr where it is a terminal.
 
     Returns:
-        The values; None where no pair is held out, or the walk would take long: many pairs times many
-        groups (see `affordable`).
+        The values; None where no pair is held out, beyond 200 groups, or where the walk would take long, as with many
+        pairs times many groups (see `affordable`).
 
     Raises:
         ConfigError: The run diverges.
@@ -146,7 +147,7 @@ def _blocks(feats: FeatureSet, unit: Int[np.ndarray, " n"], targets: int, seed: 
     most = min(BLOCKS, targets // max(1, len(members)))
     most = min(most, 1) if most < _FEWEST else most
     masks, group = [], []
-    for code, rows in members if most else ():
+    for code, rows in members if most and len(members) <= MANY_GROUPS else ():
         _, place = np.unique(unit[rows], return_inverse=True)
         count = int(place.max()) + 1
         dealt = stream(seed, "pair-values", feats.groups[code]).permutation(count) % min(most, count)
