@@ -6,7 +6,7 @@ import pytest
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.distinguishability import CLAIMS, _distances, _order_rows
-from prefdyn.experiments.judging import FEWEST_SEEDS, Judged, Measured, above, below, unless_few
+from prefdyn.experiments.judging import FEWEST_SEEDS, Judged, WithTwin, above, below, unless_few
 from prefdyn.experiments.rows import Rows
 from prefdyn.features import FeatureSet
 from tests.experiments.conftest import twin_of
@@ -15,7 +15,7 @@ GOOD = {"accuracy": [0.9, 0.91, 0.92], "twin_accuracy": [0.6, 0.62, 0.61]}
 
 
 def judged(model, twin, **rest):
-    return above(Measured(model=model, twin=twin, **{**GOOD, **rest}), 0.5, what="statistic")
+    return above(WithTwin(model=model, twin=twin, **{**GOOD, **rest}), 0.5, what="statistic")
 
 
 def test_the_lower_end_decides_and_not_the_mean():
@@ -40,17 +40,17 @@ def test_beyond_the_twin_takes_the_statistic_and_what_is_learned():
 
 
 def test_below_is_above_turned_round():
-    found = Measured(model=[0.1, 0.12, 0.11], twin=[0.5, 0.52, 0.51])
+    found = WithTwin(model=[0.1, 0.12, 0.11], twin=[0.5, 0.52, 0.51])
     low = below(found, 0.25, what="ratio")
-    turned = above(Measured(model=[-0.1, -0.12, -0.11], twin=[-0.5, -0.52, -0.51]), -0.25, what="ratio")
+    turned = above(WithTwin(model=[-0.1, -0.12, -0.11], twin=[-0.5, -0.52, -0.51]), -0.25, what="ratio")
     assert (low.holds, twin_of(low).beyond) == (turned.holds, twin_of(turned).beyond) == (True, True)
     assert twin_of(low).difference.value == pytest.approx(-0.4)
-    assert below(Measured(model=[0.1, 0.4, 0.11], twin=[0.5] * 3), 0.25, what="ratio").holds is False
+    assert below(WithTwin(model=[0.1, 0.4, 0.11], twin=[0.5] * 3), 0.25, what="ratio").holds is False
 
 
 def test_under_three_seeds_nothing_is_judged_but_the_number_is_told():
     assert FEWEST_SEEDS == 3
-    few = above(Measured(model=[0.8, 0.9], twin=[0.1, 0.1]), 0.5, what="statistic")
+    few = above(WithTwin(model=[0.8, 0.9], twin=[0.1, 0.1]), 0.5, what="statistic")
     assert few.holds is None
     assert few.measured == "statistic 0.850 (0.215 to 1.49, 2 seeds); untrained twin 0.100 (0.100 to 0.100, 2 seeds)"
     assert few.because == "measured with 2 of 2 seeds, and a verdict takes 3"
@@ -59,7 +59,7 @@ def test_under_three_seeds_nothing_is_judged_but_the_number_is_told():
 
 
 def test_a_seed_without_a_number_costs_the_verdict_and_says_so():
-    found = above(Measured(model=[0.8, float("nan"), 0.9], twin=[0.1] * 3), 0.5, what="statistic")
+    found = above(WithTwin(model=[0.8, float("nan"), 0.9], twin=[0.1] * 3), 0.5, what="statistic")
     assert (found.holds, found.because) == (None, "measured with 2 of 3 seeds, and a verdict takes 3")
 
 

@@ -15,28 +15,33 @@ import pytest
 from prefdyn.errors import ConfigError, MissingExtra, PrefdynError
 from prefdyn.experiments import launch as room
 from prefdyn.experiments.launch import cores, launch
-from prefdyn.experiments.run import Run
-from prefdyn.experiments.work import Outcome, folder_of
+from prefdyn.experiments.run import RecipeRun
+from prefdyn.experiments.work import RunOutcome, folder_of
 from tests.experiments.conftest import HEAD, WHOLE
 
 
 @pytest.fixture
-def features(pairs, builtin_model) -> Run:
-    return Run(kind="features", title="states", pairs=pairs, model=builtin_model)
+def features(pairs, builtin_model) -> RecipeRun:
+    return RecipeRun(kind="features", title="states", pairs=pairs, model=builtin_model)
 
 
 @pytest.fixture
-def heads(features) -> list[Run]:
+def heads(features) -> list[RecipeRun]:
     """Two simulations of one set of features."""
     common = {"pairs": features.pairs, "model": features.model, "start": features}
-    return [Run(kind="simulate", title=f"beta {beta}", setup=replace(HEAD, beta=beta), **common) for beta in (0.1, 0.2)]
+    return [
+        RecipeRun(kind="simulate", title=f"beta {beta}", setup=replace(HEAD, beta=beta), **common)
+        for beta in (0.1, 0.2)
+    ]
 
 
 @pytest.fixture
-def broken(features) -> Run:
+def broken(features) -> RecipeRun:
     """A training run whose loss is not finite after a step."""
     setup = replace(WHOLE, learning_rate=1e30, optimizer="sgd", clip=None)
-    return Run(kind="train", title="broken", pairs=features.pairs, model=features.model, setup=setup, keep_model=True)
+    return RecipeRun(
+        kind="train", title="broken", pairs=features.pairs, model=features.model, setup=setup, keep_model=True
+    )
 
 
 def test_every_run_and_what_it_starts_from_is_done_once(heads, features, monkeypatch):
@@ -51,9 +56,9 @@ def test_every_run_and_what_it_starts_from_is_done_once(heads, features, monkeyp
 
 
 def test_a_failure_ends_what_starts_from_it_and_nothing_else(heads, broken):
-    after = Run(kind="features", title="after", pairs=broken.pairs, model=broken.model, start=broken)
+    after = RecipeRun(kind="features", title="after", pairs=broken.pairs, model=broken.model, start=broken)
     found, _ = launch([after, broken, heads[0]], progress=False)
-    assert isinstance(found[heads[0].key], Outcome)
+    assert isinstance(found[heads[0].key], RunOutcome)
     failed, followed = found[broken.key], found[after.key]
     assert isinstance(failed, PrefdynError)
     assert "lower the learning rate" in str(failed)

@@ -17,7 +17,7 @@ from prefdyn.experiments.misalignment import STARTS, undone
 from prefdyn.experiments.published import MISALIGNED, persona
 from prefdyn.experiments.reproduce import _Landed
 from prefdyn.experiments.rows import Rows
-from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run, StoredPairs
+from prefdyn.experiments.run import ModelChoice, RecipeRun, RecipeSetup, StoredPairs
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import LOG2
 from prefdyn.trajectory import Trajectory
@@ -152,7 +152,7 @@ def test_the_head_alone_on_states_is_descent_by_hand():
     ]
     setup = RecipeSetup(tune="full", beta=0.3, learning_rate=1e-3, steps=2, batch_size="full")
     pairs = StoredPairs(key="k", name="n", groups=("all",), train=6, held_out=0, characters=1.0)
-    run = Run(kind="train", title="t", pairs=pairs, model=ModelChoice(name="builtin"), setup=setup)
+    run = RecipeRun(kind="train", title="t", pairs=pairs, model=ModelChoice(name="builtin"), setup=setup)
     rate = 4 / (0.3**2 * np.linalg.eigvalsh((2 * states).T @ (2 * states) / 6).max()) / 2
     signs = np.array([-1.0, -1, -1, 1, 1, 1])
     for scale, (steps, losses) in zip((1.0, 2.0), recipe._heads(pair, run), strict=True):
@@ -167,14 +167,14 @@ def test_the_head_alone_on_states_is_descent_by_hand():
 def test_margins_against_the_base_make_another_run(pairs, builtin_model):
     setup = RecipeSetup(tune="full", beta=0.1, learning_rate=1e-3, steps=2, batch_size=4)
     common = {"kind": "train", "pairs": pairs, "model": builtin_model, "setup": setup}
-    first = Run(title="first", keep_model=True, **common)
-    back = Run(title="back", start=first, flip=True, **common)
+    first = RecipeRun(title="first", keep_model=True, **common)
+    back = RecipeRun(title="back", start=first, flip=True, **common)
     assert replace(back, reference="start").key == back.key
     assert replace(back, reference="base").key != back.key
     with pytest.raises(ConfigError, match="run 'back' has the reference 'base', which takes training"):
         replace(back, reference="base", model=replace(builtin_model, untrained=0))
     with pytest.raises(ConfigError, match="has the reference 'base'"):
-        Run(kind="features", title="states", pairs=pairs, model=builtin_model, reference="base")
+        RecipeRun(kind="features", title="states", pairs=pairs, model=builtin_model, reference="base")
 
 
 def test_broken_rows_of_dialogues_are_left_out_and_told(context, tmp_path):

@@ -23,7 +23,7 @@ from prefdyn.experiments.robustness_of_claims import dependent, settings, theore
 from prefdyn.experiments.robustness_of_claims.draws import Violations
 from prefdyn.experiments.robustness_of_claims.settings import LOSSES, REFERENCE, SETTINGS, WHEN
 from prefdyn.experiments.rows import Rows
-from prefdyn.experiments.work import Outcome
+from prefdyn.experiments.work import RunOutcome
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
 from prefdyn.report.reproduce import reproduced_figure
@@ -54,7 +54,7 @@ def five(seed, signal, *, rows=40, width=12, scale=20.0):
     )  # fmt: skip
 
 
-class Ready(Outcome):
+class Ready(RunOutcome):
     """Runs that were done elsewhere."""
 
     given: tuple[Trajectory, ...]
@@ -67,7 +67,7 @@ class Ready(Outcome):
         return self.given
 
 
-def swept(feats) -> dict[Any, Outcome]:
+def swept(feats) -> dict[Any, RunOutcome]:
     """What the planned runs give."""
     done = {}
     for (source, seed), each in feats.items():

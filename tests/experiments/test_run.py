@@ -6,15 +6,15 @@ import pytest
 
 from prefdyn.data.loaders import load_dataset
 from prefdyn.errors import ConfigError
-from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run, store_pairs, with_starts
+from prefdyn.experiments.run import ModelChoice, RecipeRun, RecipeSetup, store_pairs, with_starts
 from tests.experiments.conftest import GROUPS, HEAD, WHOLE
 
 MODEL = ModelChoice(name="somewhere", fingerprint="f" * 64, dtype="float32", device="cpu")
 
 
 @pytest.fixture
-def train(pairs) -> Run:
-    return Run(kind="train", title="a run", pairs=pairs, model=MODEL, setup=WHOLE)
+def train(pairs) -> RecipeRun:
+    return RecipeRun(kind="train", title="a run", pairs=pairs, model=MODEL, setup=WHOLE)
 
 
 def test_the_key_follows_everything_that_numbers_depend_on(train, pairs):
@@ -36,8 +36,8 @@ def test_the_key_follows_everything_that_numbers_depend_on(train, pairs):
                 {"scheme": "replacement"},
             )
         ),
-        Run(kind="features", title="a run", pairs=pairs, model=MODEL),
-        Run(kind="features", title="a run", pairs=pairs, model=MODEL, double_norm=True),
+        RecipeRun(kind="features", title="a run", pairs=pairs, model=MODEL),
+        RecipeRun(kind="features", title="a run", pairs=pairs, model=MODEL, double_norm=True),
     ]  # fmt: skip
     keys = [run.key for run in (train, *changed)]
     assert len(set(keys)) == len(keys)
@@ -93,13 +93,15 @@ def test_runs_that_cannot_be_are_refused(train, change, message):
 
 
 def test_a_run_starts_only_from_what_gives_it_something(train, pairs):
-    features = Run(kind="features", title="states", pairs=pairs, model=MODEL)
+    features = RecipeRun(kind="features", title="states", pairs=pairs, model=MODEL)
     with pytest.raises(ConfigError, match="cannot start from features"):
         replace(train, start=features)
     with pytest.raises(ConfigError, match="starts from 'a run', which does not keep its model"):
         replace(train, start=train)
     with pytest.raises(ConfigError, match="cannot start from train"):
-        Run(kind="simulate", title="s", pairs=pairs, model=MODEL, setup=HEAD, start=replace(train, keep_model=True))
+        RecipeRun(
+            kind="simulate", title="s", pairs=pairs, model=MODEL, setup=HEAD, start=replace(train, keep_model=True)
+        )
 
 
 def test_a_setup_says_how_long_it_is_once():

@@ -10,7 +10,7 @@ import pytest
 from prefdyn.dynamics.descent import descent, stable_learning_rate
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.errors import ConfigError
-from prefdyn.experiments.run import Run
+from prefdyn.experiments.run import RecipeRun
 from prefdyn.experiments.work import do, finished, folder_of
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
@@ -19,13 +19,13 @@ from tests.experiments.conftest import GROUPS, HEAD, WHOLE
 
 
 @pytest.fixture
-def features(pairs, builtin_model) -> Run:
-    return Run(kind="features", title="states", pairs=pairs, model=builtin_model)
+def features(pairs, builtin_model) -> RecipeRun:
+    return RecipeRun(kind="features", title="states", pairs=pairs, model=builtin_model)
 
 
 @pytest.fixture
-def train(pairs, builtin_model) -> Run:
-    return Run(kind="train", title="training", pairs=pairs, model=builtin_model, setup=WHOLE, record="all")
+def train(pairs, builtin_model) -> RecipeRun:
+    return RecipeRun(kind="train", title="training", pairs=pairs, model=builtin_model, setup=WHOLE, record="all")
 
 
 def test_features_are_those_of_extract(features, pairs):
@@ -48,7 +48,7 @@ def test_the_second_norm_reaches_the_states(features):
 
 
 def test_a_simulation_is_descent_on_each_group_alone(features, pairs, builtin_model):
-    run = Run(
+    run = RecipeRun(
         kind="simulate", title="head", pairs=pairs, model=builtin_model, setup=HEAD, start=features, record="all",
         subsets=tuple((name,) for name in GROUPS),
     )  # fmt: skip
@@ -62,7 +62,7 @@ def test_a_simulation_is_descent_on_each_group_alone(features, pairs, builtin_mo
 
 
 def test_auto_is_the_stable_rate_of_all_groups_and_batches_are_no_larger_than_a_group(features, pairs, builtin_model):
-    run = Run(
+    run = RecipeRun(
         kind="simulate", title="head", pairs=pairs, model=builtin_model, start=features,
         setup=replace(HEAD, learning_rate="auto", batch_size=1000), subsets=tuple((name,) for name in GROUPS), seed=4,
     )  # fmt: skip
@@ -77,7 +77,7 @@ def test_minibatches_adam_and_a_schedule_are_those_of_the_sweep(features, pairs,
     setup = replace(
         HEAD, optimizer="adam", learning_rate=0.01, batch_size=5, scheme="replacement", schedule="cosine", warmup=2
     )
-    run = Run(
+    run = RecipeRun(
         kind="simulate", title="head", pairs=pairs, model=builtin_model, setup=setup, start=features, seed=2,
         margins_at=(6,),
     )  # fmt: skip
@@ -92,7 +92,9 @@ def test_minibatches_adam_and_a_schedule_are_those_of_the_sweep(features, pairs,
 
 def test_flipping_turns_the_margins_round(features, pairs, builtin_model):
     common = {"pairs": pairs, "model": builtin_model, "setup": HEAD, "start": features, "margins_at": (6,)}
-    ours, turned = (do(Run(kind="simulate", title="head", flip=flip, **common)).trajectory for flip in (False, True))
+    ours, turned = (
+        do(RecipeRun(kind="simulate", title="head", flip=flip, **common)).trajectory for flip in (False, True)
+    )
     feats = do(features).features.flipped()
     direct = descent(feats, DPO(beta=0.1), learning_rate=0.05, steps=6, margins_at=[6])
     np.testing.assert_allclose(turned.margins[6], direct.margins[6], rtol=1e-10)
@@ -117,8 +119,8 @@ def test_a_run_that_starts_from_a_trained_model_has_it_for_its_reference(train):
     start = after.curve("chosen_log_prob", group=name)[1][0]
     assert start == pytest.approx(before.curve("chosen_log_prob", group=name)[1][-1], abs=1e-4)
     assert after.curve("loss", group=name)[1][0] == pytest.approx(np.log(2), abs=1e-6)
-    states = do(Run(kind="features", title="after", pairs=train.pairs, model=train.model, start=first)).features
-    plain = do(Run(kind="features", title="before", pairs=train.pairs, model=train.model)).features
+    states = do(RecipeRun(kind="features", title="after", pairs=train.pairs, model=train.model, start=first)).features
+    plain = do(RecipeRun(kind="features", title="before", pairs=train.pairs, model=train.model)).features
     assert np.abs(states.states - plain.states).max() > 1e-3
 
 

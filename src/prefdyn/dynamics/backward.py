@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from prefdyn._progress import track
 from prefdyn.dynamics.measure import shifts
 from prefdyn.dynamics.problem import Arrays, Pairs
-from prefdyn.dynamics.pull import Columns, Watch
+from prefdyn.dynamics.pull import RunColumns, WatchedPull
 from prefdyn.dynamics.spaces import Route, as_numpy
 from prefdyn.dynamics.transpose import gradient_back, transposed
 from prefdyn.maths.objectives import DPO, IPO, RobustDPO
@@ -97,7 +97,7 @@ class Walk:
         self.reference, self.put = reference, put or (lambda values: values)
         weights = (pairs.weight * ~pairs.held_out)[:, None]
         self.total_weight = float(weights.sum())
-        self.columns = Columns.of(route.like, self.put, pairs, weights / weights.sum(axis=0), [(objective, 0)])
+        self.columns = RunColumns.of(route.like, self.put, pairs, weights / weights.sum(axis=0), [(objective, 0)])
         self.every = math.ceil(math.sqrt(steps))
         self.again = range(0, max(0, math.ceil(steps / self.every) - _LAST) * self.every, self.every)
         """First steps of the stretches that are done again."""
@@ -131,7 +131,7 @@ class Walk:
         return None if self.batches is None else self.batches[step]
 
     def _step(self, step: int, state: Any, memory: State) -> tuple[Moment, Any, State]:
-        watch = Watch(self.columns, self.batches is None, with_loss=False)
+        watch = WatchedPull(self.columns, self.batches is None, with_loss=False)
         signals: list[Any] = []
         pulls: list[Any] = []
 

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from prefdyn._progress import track
 from prefdyn.dynamics.measure import Measured, Member, Outcome, measure
 from prefdyn.dynamics.problem import Arrays, Pairs
-from prefdyn.dynamics.pull import Columns, Watch
+from prefdyn.dynamics.pull import RunColumns, WatchedPull
 from prefdyn.dynamics.routes import Route
 from prefdyn.errors import ConfigError
 from prefdyn.maths.optimizers import SGD, Optimizer, Schedule
@@ -161,7 +161,7 @@ class _Going:
         for start, stop_at in _stretches([each.run.optimizer for each in self.started]):
             optimizer = self.started[start].run.optimizer
             self.pieces.append((slice(start, stop_at), optimizer, optimizer.start(self.state[start:stop_at, ...])))
-        self.columns: Columns | None = None
+        self.columns: RunColumns | None = None
 
     # one step -------------------------------------------------------------------------------------------------------
 
@@ -169,8 +169,8 @@ class _Going:
         """One step of every run; full-batch runs that reach a target or diverge end before it."""
         if self.columns is None:
             runs = [(each.run.objective, each.subset) for each in self.started]
-            self.columns = Columns.of(self.route.like, self.put, self.pairs, self.shares, runs)
-        watch = Watch(self.columns, self.full, with_loss=self._judges_loss(step))
+            self.columns = RunColumns.of(self.route.like, self.put, self.pairs, self.shares, runs)
+        watch = WatchedPull(self.columns, self.full, with_loss=self._judges_loss(step))
         gradient = self.route.gradient(self.state, watch, batch)
         if self.full:
             losses, margins = watch.means()

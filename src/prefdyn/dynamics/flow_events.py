@@ -22,7 +22,7 @@ Margins = Callable[[Sequence[np.ndarray]], Float[np.ndarray, "n t"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class Watched:
     """Numbers to be watched: of margins (n, t) they make (m, t) values, whose sign is what matters."""
 
     values: Callable[[Float[np.ndarray, "n t"]], Float[np.ndarray, "m t"]]
@@ -43,7 +43,7 @@ class PairCrosses:
     r"""`policy`: $\log\pi(w) - \log\pi(l)$, reference included, nats. `reward`: the margin, beta included."""
     level: float = 0.0
 
-    def watches(self, pairs: Pairs, objective: Any) -> list[Watch]:
+    def watches(self, pairs: Pairs, objective: Any) -> list[Watched]:
         """All pairs as one watch.
 
         Raises:
@@ -69,7 +69,7 @@ class PairCrosses:
                 "pair": int(pairs.number[row]),
             }
 
-        return [Watch(values=lambda r: scale * r + shift[:, None] - self.level, linear=True, rows=told)]
+        return [Watched(values=lambda r: scale * r + shift[:, None] - self.level, linear=True, rows=told)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class GroupReaches:
     """Name; None for every group."""
     split: Literal["train", "held_out"] = "train"
 
-    def watches(self, pairs: Pairs, objective: Any) -> list[Watch]:
+    def watches(self, pairs: Pairs, objective: Any) -> list[Watched]:
         """One watch per group that has pairs in the split.
 
         Raises:
@@ -100,19 +100,19 @@ class GroupReaches:
                 found.append(self._watch(members, name, objective))
         return found
 
-    def _watch(self, members: np.ndarray, name: str, objective: Any) -> Watch:
+    def _watch(self, members: np.ndarray, name: str, objective: Any) -> Watched:
         def values(margins: np.ndarray) -> np.ndarray:
             part = margins[members]
             return np.mean(part if self.quantity == "margin" else objective.loss(part), axis=0)[None] - self.level
 
         row = {"event": "group", "quantity": self.quantity, "level": self.level, "group": name, "split": self.split}
-        return Watch(values=values, linear=self.quantity == "margin", rows=lambda _: {**row, "pair": None})
+        return Watched(values=values, linear=self.quantity == "margin", rows=lambda _: {**row, "pair": None})
 
 
 Event = PairCrosses | GroupReaches
 
 
-def crossings(watched: Sequence[Watch], piece: Any, margins: Margins) -> list[dict[str, Any]]:
+def crossings(watched: Sequence[Watched], piece: Any, margins: Margins) -> list[dict[str, Any]]:
     """What crossed its level within one step of the solver, to the accuracy of the step.
 
     Signs are compared at eight points of the step, so that a value that goes and comes back between is seen, unless
@@ -147,7 +147,7 @@ def crossings(watched: Sequence[Watch], piece: Any, margins: Margins) -> list[di
     return found
 
 
-def _root(watch: Watch, row: int, piece: Any, margins: Margins, low: float, high: float) -> float:
+def _root(watch: Watched, row: int, piece: Any, margins: Margins, low: float, high: float) -> float:
     """Where one value that is no polynomial changes sign."""
     found: Any = brentq(lambda time: watch.values(margins([piece(time)]))[row, 0], low, high)
     return float(found)

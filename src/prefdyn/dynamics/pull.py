@@ -12,7 +12,7 @@ from prefdyn.dynamics.problem import Arrays, Pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
+class RunColumns:
     """What the pull needs of the running columns, in the library and dtype of the products."""
 
     objectives: list[tuple[slice, Any]]
@@ -27,7 +27,9 @@ class Columns:
     rejected: Any
 
     @classmethod
-    def of(cls, like: Any, put_array: Arrays, pairs: Pairs, shares: Any, runs: Sequence[tuple[Any, int]]) -> "Columns":
+    def of(
+        cls, like: Any, put_array: Arrays, pairs: Pairs, shares: Any, runs: Sequence[tuple[Any, int]]
+    ) -> "RunColumns":
         """For runs given by objective and subset, in the library and dtype of `like`."""
         dtype = np.dtype(str(like.dtype).rsplit(".", 1)[-1])
 
@@ -53,10 +55,10 @@ class Columns:
         )
 
 
-class Watch:
+class WatchedPull:
     """The pull of the pairs, which also sums the training loss and margin that it sees on the way."""
 
-    def __init__(self, columns: Columns, full: bool, *, with_loss: bool) -> None:
+    def __init__(self, columns: RunColumns, full: bool, *, with_loss: bool) -> None:
         self.columns, self.full, self.with_loss = columns, full, with_loss
         self.losses: Any = 0.0
         self.margins: Any = 0.0

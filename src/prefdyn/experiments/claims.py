@@ -31,7 +31,7 @@ from prefdyn.experiments.judging import (
     BEYOND_BELOW,
     BEYOND_TWIN,
     Judged,
-    Measured,
+    WithTwin,
     above,
     as_evidence,
     below,
@@ -590,7 +590,7 @@ def _named(claim: Claim) -> str:
     return claim.short or claim.statistic.short.format(units=UNITS[claim.unit].many)
 
 
-def _tested(claim: Claim, rows: Rows, found: Measured, came: Judged) -> Judged:
+def _tested(claim: Claim, rows: Rows, found: WithTwin, came: Judged) -> Judged:
     """The verdict over the units that a claim speaks of, or the chance that belongs to that over repetitions."""
     if came.holds is None:
         return came
@@ -689,10 +689,10 @@ def untold(claim: Claim, rows: Rows) -> str | None:
     return few.format(words.many, need, count) if count < need else None
 
 
-def measured(claim: Claim, rows: Rows) -> Measured:
+def measured(claim: Claim, rows: Rows) -> WithTwin:
     """The statistic of each seed, on the model and on its twin, and what was learned."""
     accuracy = {source: [] if claim.twin != "learned" else learned(claim, rows, source) for source in SOURCES}
-    return Measured(
+    return WithTwin(
         model=numbers(claim, rows, MODEL),
         twin=numbers(claim, rows, TWIN),
         accuracy=accuracy[MODEL] or None,

@@ -11,7 +11,7 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import DataError
 from prefdyn.experiments.presets import Preset
 from prefdyn.experiments.published import FIVE, MODELS, SETTINGS, persona
-from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run, StoredPairs, store_pairs
+from prefdyn.experiments.run import ModelChoice, RecipeRun, RecipeSetup, StoredPairs, store_pairs
 
 TWIN = "twin"
 MODEL = "model"
@@ -170,11 +170,11 @@ class Context:
         pairs: StoredPairs,
         model: ModelChoice,
         *,
-        start: Run | None = None,
+        start: RecipeRun | None = None,
         double_norm: bool = False,
-    ) -> Run:
+    ) -> RecipeRun:
         """What a model, or one that was trained, makes of pairs."""
-        return Run(
+        return RecipeRun(
             kind="features",
             title=f"states of {_called(pairs, model)}" + (f", after {start.title}" if start else ""),
             pairs=pairs,
@@ -183,9 +183,9 @@ class Context:
             double_norm=double_norm,
         )
 
-    def simulate(self, features: Run, setup: RecipeSetup, *, seed: int = 0, **rest: Any) -> Run:
+    def simulate(self, features: RecipeRun, setup: RecipeSetup, *, seed: int = 0, **rest: Any) -> RecipeRun:
         """The head trained on features, exactly. `rest`: fields of `Run`."""
-        return Run(
+        return RecipeRun(
             kind="simulate",
             title=f"last layer of {_called(features.pairs, features.model)}, seed {seed}",
             pairs=features.pairs,
@@ -198,9 +198,9 @@ class Context:
 
     def train(
         self, pairs: StoredPairs, model: ModelChoice, setup: RecipeSetup, *, seed: int, title: str = "", **rest: Any
-    ) -> Run:
+    ) -> RecipeRun:
         """Adapters or a whole model trained, measured as often as the preset has it. `rest`: fields of `Run`."""
-        return Run(
+        return RecipeRun(
             kind="train",
             title=f"{title or setup.tune} training of {_called(pairs, model)}, beta {setup.beta:g}, seed {seed}",
             pairs=pairs,

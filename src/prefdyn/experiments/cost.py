@@ -9,7 +9,7 @@ from typing import Any
 from prefdyn._files import shown_bytes
 from prefdyn.dynamics.descent import recorded_steps
 from prefdyn.experiments.published import MODELS
-from prefdyn.experiments.run import Run, with_starts
+from prefdyn.experiments.run import RecipeRun, with_starts
 from prefdyn.experiments.work import finished
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -20,7 +20,7 @@ CHARACTERS_PER_TOKEN = 4.0
 class Cost:
     """One run, as planned."""
 
-    run: Run
+    run: RecipeRun
     done: bool
     """Whether it was done before."""
     steps: int | None
@@ -49,7 +49,7 @@ class Cost:
         }
 
 
-def costs(runs: Sequence[Run], *, look: bool = True) -> list[Cost]:
+def costs(runs: Sequence[RecipeRun], *, look: bool = True) -> list[Cost]:
     """Every run of a plan, those that they start from included, with what it takes.
 
     Args:
@@ -59,7 +59,7 @@ def costs(runs: Sequence[Run], *, look: bool = True) -> list[Cost]:
     return [_cost(run, look) for run in with_starts(runs).values()]
 
 
-def _cost(run: Run, look: bool) -> Cost:
+def _cost(run: RecipeRun, look: bool) -> Cost:
     size = _size(run.model.name)
     tokens = run.pairs.characters / CHARACTERS_PER_TOKEN
     steps = None if run.setup is None else run.setup.updates(run.pairs.train)
@@ -70,7 +70,7 @@ def _cost(run: Run, look: bool) -> Cost:
     return Cost(run=run, done=look and finished(run) is not None, steps=steps, flops=flops, memory=memory)
 
 
-def _flops(run: Run, parameters: int, tokens: float, steps: int | None) -> float:
+def _flops(run: RecipeRun, parameters: int, tokens: float, steps: int | None) -> float:
     pairs = run.pairs.train + run.pairs.held_out
     forward = 2.0 * parameters * tokens
     if run.kind == "features":
@@ -87,7 +87,7 @@ def _flops(run: Run, parameters: int, tokens: float, steps: int | None) -> float
     return learned + forward * (measured * len(recorded_steps(steps, record)) + 2 * pairs)
 
 
-def _memory(run: Run, size: Any, tokens: float) -> int | None:
+def _memory(run: RecipeRun, size: Any, tokens: float) -> int | None:
     from prefdyn.maths.optimizers import AdamW
     from prefdyn.training.memory import Load, estimate
 

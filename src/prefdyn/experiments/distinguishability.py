@@ -24,7 +24,7 @@ from prefdyn.experiments.judging import Judged, as_evidence, untestable
 from prefdyn.experiments.published import PERSONAS, STATED_EXAMPLES
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line, shades
 from prefdyn.experiments.rows import CODE, Row, Rows
-from prefdyn.experiments.run import ModelChoice, Run
+from prefdyn.experiments.run import ModelChoice, RecipeRun
 from prefdyn.experiments.sides import distance, sides, trained_rows
 from prefdyn.experiments.statistics import at_step, over_seeds
 from prefdyn.experiments.values import crowd
@@ -58,7 +58,7 @@ _PER_ANSWER = 500
 def _runs(context: Context) -> Plan:
     names, many = context.behaviours(), _many(context)
     setup = context.setup("last-layer")
-    plan: dict[Any, Run] = {}
+    plan: dict[Any, RecipeRun] = {}
     for seed in context.seeds:
         together = context.pairs(names, seed, template=setup.template)
         apart = {name: context.pairs([name], seed, template=context.setup("full").template) for name in names}
@@ -111,7 +111,7 @@ def _many(context: Context) -> tuple[str, ...]:
     return crowd(context) if len(context.answers().groups) > len(context.behaviours()) else ()
 
 
-def _whole(context: Context, pairs: Any, model: ModelChoice, key: str, seed: int) -> Run:
+def _whole(context: Context, pairs: Any, model: ModelChoice, key: str, seed: int) -> RecipeRun:
     return context.train(pairs, model, context.setup(key), seed=seed, title="whole-model")
 
 

@@ -70,7 +70,7 @@ def untestable(because: str, *, measured: str = "not measured", **evidence: Any)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class WithTwin:
     """One statistic on the model and on its twin, one number per seed."""
 
     model: Sequence[float]
@@ -96,7 +96,7 @@ BEYOND_BELOW = (
 
 
 def above(
-    found: Measured, threshold: float, *, what: str, least: float = float("-inf"), most: float = float("inf")
+    found: WithTwin, threshold: float, *, what: str, least: float = float("-inf"), most: float = float("inf")
 ) -> Judged:
     """Holds where the lower end of the 95 % interval over seeds is above a threshold.
 
@@ -117,7 +117,7 @@ def above(
 
 
 def below(
-    found: Measured, threshold: float, *, what: str, least: float = float("-inf"), most: float = float("inf")
+    found: WithTwin, threshold: float, *, what: str, least: float = float("-inf"), most: float = float("inf")
 ) -> Judged:
     """Holds where the upper end of the 95 % interval over seeds is below a threshold; see `above`.
 
@@ -129,7 +129,7 @@ def below(
     return _beside(found, threshold, what, least, most, sign=-1)
 
 
-def _beside(found: Measured, threshold: float, what: str, least: float, most: float, *, sign: int) -> Judged:
+def _beside(found: WithTwin, threshold: float, what: str, least: float, most: float, *, sign: int) -> Judged:
     estimate = over_seeds(found.model, least=least, most=most)
     if estimate.seeds < FEWEST_SEEDS:
         return untestable(
@@ -153,13 +153,13 @@ def _beside(found: Measured, threshold: float, what: str, least: float, most: fl
     )
 
 
-def _told(found: Measured, what: str, estimate: Estimate, least: float, most: float) -> str:
+def _told(found: WithTwin, what: str, estimate: Estimate, least: float, most: float) -> str:
     twin = f"; untrained twin {over_seeds(found.twin, least=least, most=most)}" if len(found.twin) else ""
     return f"{what} {estimate}{twin}"
 
 
 def twin_control(
-    found: Measured, *, least: float = float("-inf"), most: float = float("inf"), sign: int = 1
+    found: WithTwin, *, least: float = float("-inf"), most: float = float("inf"), sign: int = 1
 ) -> Control:
     """The twin's statistic, and whether the model's goes beyond it: above it, or with sign -1 below."""
     gap = difference(found.model, found.twin)
@@ -182,7 +182,7 @@ def twin_control(
     return Control(**common, beyond=not lacking, because=" and ".join(lacking) if lacking else exceeds)
 
 
-def inside(found: Measured, low: float, high: float, *, what: str) -> Judged:
+def inside(found: WithTwin, low: float, high: float, *, what: str) -> Judged:
     """Holds where the 95 % interval over seeds lies between two numbers. The twin's is told, and decides nothing.
 
     Args:

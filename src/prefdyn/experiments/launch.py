@@ -17,13 +17,13 @@ from typing import Any
 from prefdyn._checks import at_least, one_of
 from prefdyn._progress import track
 from prefdyn.errors import MissingExtra, PrefdynError, TrainingError
-from prefdyn.experiments.run import Run, with_starts
-from prefdyn.experiments.work import Outcome, do, finished
+from prefdyn.experiments.run import RecipeRun, with_starts
+from prefdyn.experiments.work import RunOutcome, do, finished
 
 LAUNCHERS = ("local", "ray")
 _GRACE = 20.0
 """Seconds that a process has to tidy up once the first one is gone."""
-Landed = tuple[str, Outcome | PrefdynError]
+Landed = tuple[str, RunOutcome | PrefdynError]
 """A run's key, and what came of it."""
 
 
@@ -33,8 +33,8 @@ def cores() -> int:
 
 
 def launch(
-    runs: Sequence[Run], *, jobs: int = 1, launcher: str = "local", progress: bool = True
-) -> tuple[dict[str, Outcome | PrefdynError], int]:
+    runs: Sequence[RecipeRun], *, jobs: int = 1, launcher: str = "local", progress: bool = True
+) -> tuple[dict[str, RunOutcome | PrefdynError], int]:
     """Do all runs and those that they start from, each once.
 
     A run that fails does not stop the others; those that start from it fail with the same words.
@@ -55,8 +55,8 @@ def launch(
     """
     at_least(jobs, 1, name="jobs")
     one_of(launcher, LAUNCHERS, name="launcher")
-    found: dict[str, Outcome | PrefdynError] = {}
-    left: dict[str, Run] = {}
+    found: dict[str, RunOutcome | PrefdynError] = {}
+    left: dict[str, RecipeRun] = {}
     for key, run in with_starts(runs).items():
         if (outcome := finished(run)) is not None:
             found[key] = outcome
@@ -77,19 +77,19 @@ def launch(
     return found, before
 
 
-def _here(left: Mapping[str, Run], found: Mapping[str, Any]) -> Iterator[Landed]:
+def _here(left: Mapping[str, RecipeRun], found: Mapping[str, Any]) -> Iterator[Landed]:
     for key, run in left.items():
         yield key, _failed_start(run, found) or _tried(run)
 
 
-def _tried(run: Run) -> Outcome | PrefdynError:
+def _tried(run: RecipeRun) -> RunOutcome | PrefdynError:
     try:
         return do(run)
     except PrefdynError as error:
         return error
 
 
-def _failed_start(run: Run, found: Mapping[str, Any]) -> PrefdynError | None:
+def _failed_start(run: RecipeRun, found: Mapping[str, Any]) -> PrefdynError | None:
     """Why a run cannot begin; None where it can."""
     came = None if run.start is None else found.get(run.start.key)
     if not isinstance(came, PrefdynError):
@@ -100,10 +100,10 @@ def _failed_start(run: Run, found: Mapping[str, Any]) -> PrefdynError | None:
 class _Queue:
     """Runs that wait for what they start from, and those that can go."""
 
-    def __init__(self, left: Mapping[str, Run], found: Mapping[str, Any]) -> None:
+    def __init__(self, left: Mapping[str, RecipeRun], found: Mapping[str, Any]) -> None:
         self.left, self.found = dict(left), found
 
-    def ready(self) -> Iterator[tuple[str, Run]]:
+    def ready(self) -> Iterator[tuple[str, RecipeRun]]:
         """Runs whose start is there, in the order given; each is told once."""
         for key, run in list(self.left.items()):
             if run.start is None or run.start.key in self.found:
@@ -112,11 +112,11 @@ class _Queue:
 
 
 def _gather(
-    left: Mapping[str, Run],
+    left: Mapping[str, RecipeRun],
     found: Mapping[str, Any],
-    submit: Callable[[Run], Any],
+    submit: Callable[[RecipeRun], Any],
     await_some: Callable[[list[Any]], list[Any]],
-    result: Callable[[Any], Outcome | PrefdynError],
+    result: Callable[[Any], RunOutcome | PrefdynError],
 ) -> Iterator[Landed]:
     """Submit what can go, wait for some, and again."""
     queue, going = _Queue(left, found), {}
@@ -163,7 +163,7 @@ def _leave(*_: Any) -> None:
     raise SystemExit(143)
 
 
-def _worked(run: Run) -> Outcome | PrefdynError:
+def _worked(run: RecipeRun) -> RunOutcome | PrefdynError:
     """As `_tried`. Told to stop, it ends the process once tidied up, since the pool would make a result of it."""
     try:
         return _tried(run)
@@ -182,7 +182,7 @@ def _end(children: Iterable[BaseProcess]) -> None:
             child.kill()
 
 
-def _over_processes(left: Mapping[str, Run], found: Mapping[str, Any], jobs: int) -> Iterator[Landed]:
+def _over_processes(left: Mapping[str, RecipeRun], found: Mapping[str, Any], jobs: int) -> Iterator[Landed]:
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         jobs,
@@ -209,13 +209,13 @@ def _over_processes(left: Mapping[str, Run], found: Mapping[str, Any], jobs: int
 # ray -----------------------------------------------------------------------------------------------------------------
 
 
-def _tried_there(run: Run, environment: Mapping[str, str]) -> Outcome | PrefdynError:
+def _tried_there(run: RecipeRun, environment: Mapping[str, str]) -> RunOutcome | PrefdynError:
     """As `_tried`, on a machine that does not have the first one's environment."""
     os.environ.update(environment)
     return _tried(run)
 
 
-def _over_ray(left: Mapping[str, Run], found: Mapping[str, Any]) -> Iterator[Landed]:
+def _over_ray(left: Mapping[str, RecipeRun], found: Mapping[str, Any]) -> Iterator[Landed]:
     # under `uv run` Ray would have every worker make an environment of its own, without the extras of this one
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:

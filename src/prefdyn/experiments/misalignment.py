@@ -24,7 +24,7 @@ from prefdyn.experiments.judging import Judged, as_evidence, unless_few, untesta
 from prefdyn.experiments.published import MISALIGNED, persona
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.rows import Row, Rows
-from prefdyn.experiments.run import ModelChoice, Run, StoredPairs
+from prefdyn.experiments.run import ModelChoice, RecipeRun, StoredPairs
 from prefdyn.experiments.sides import distance
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import mean_curve
@@ -82,7 +82,7 @@ def _dialogues(context: Context) -> PreferenceDataset | None:
 
 
 def _runs(context: Context) -> Plan:
-    plan: dict[Any, Run] = {}
+    plan: dict[Any, RecipeRun] = {}
     dialogues, other = _dialogues(context), context.other_model("full-long-other")
     head = replace(context.setup("last-layer"), batch_size="full", scheme="epochs")
     for seed in context.seeds:
@@ -123,7 +123,7 @@ def _runs(context: Context) -> Plan:
 
 def _three(
     context: Context, key: tuple[str, str, int, str], pairs: StoredPairs, model: ModelChoice, setup: str, seed: int
-) -> dict[Any, Run]:
+) -> dict[Any, RecipeRun]:
     """Alignment, and training on flipped labels from the base and from the aligned model."""
     measured = context.preset.measured_pairs
     rest: dict[str, Any] = {}
@@ -291,7 +291,7 @@ def _states(done: Done, source: str, names: Sequence[str], seed: int) -> Iterato
         yield Row(quantity="ahead on states", value=after - before, **mine)
 
 
-def _heads(pair: Sequence[FeatureSet], run: Run) -> list[tuple[np.ndarray, np.ndarray]]:
+def _heads(pair: Sequence[FeatureSet], run: RecipeRun) -> list[tuple[np.ndarray, np.ndarray]]:
     """Loss curves of a head on base and on aligned states, labels flipped, at the smaller of the two stable rates."""
     assert run.setup is not None
     objective = DPO(beta=run.setup.beta)
@@ -329,7 +329,7 @@ def _loss_figure(what: str, done: Done, names: Sequence[str], seeds: Sequence[in
     )
 
 
-def _how(run: Run) -> str:
+def _how(run: RecipeRun) -> str:
     assert run.setup is not None
     what = {"full": "whole model", "lora": "adapters", "last-layer": "head alone"}[run.setup.tune]
     return f"{what}, {run.setup.optimizer}, beta {run.setup.beta:g}, learning rate {run.setup.learning_rate:.3g}"

@@ -21,10 +21,10 @@ from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import Claim, Statistic, greatest, power, rank, single
 from prefdyn.experiments.clusters import clusters
 from prefdyn.experiments.context import MODEL, SOURCES, Context
-from prefdyn.experiments.judging import Judged, Measured, as_evidence, inside
+from prefdyn.experiments.judging import Judged, WithTwin, as_evidence, inside
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.rows import Row, Rows
-from prefdyn.experiments.run import Run
+from prefdyn.experiments.run import RecipeRun
 from prefdyn.experiments.sides import distance, trained_rows
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import (
@@ -76,7 +76,7 @@ def _runs(context: Context) -> Plan:
     sets = value_sets(context)
     companies = ring(sets)
     setup = replace(context.setup("values-last-layer"), optimizer="sgd", learning_rate="auto", rate_of="gpo_ipo")
-    plan: dict[Any, Run] = {}
+    plan: dict[Any, RecipeRun] = {}
     for seed in context.seeds:
         together = context.pairs(members(sets), seed, template=setup.template)
         for source in SOURCES:
@@ -433,7 +433,7 @@ def _table(measured: Rows, ends: Sequence[int]) -> Figure:
 def _judge_departure(claim: Claim, rows: Rows) -> Judged:
     found = rows.facts["departure"][claim.chosen["figure"]]
     worst = [max(abs(end - 1) for _, end in row.values()) for row in found]
-    came = inside(Measured(model=worst, twin=[]), -1.0, _DEPARTURE, what="")
+    came = inside(WithTwin(model=worst, twin=[]), -1.0, _DEPARTURE, what="")
     ends = {
         f"K = {count}, {when}": over_seeds([row[count][place] for row in found])
         for count in found[0]

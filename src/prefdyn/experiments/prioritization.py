@@ -39,7 +39,7 @@ from prefdyn.experiments.judging import Judged, as_evidence, untestable
 from prefdyn.experiments.published import PRIORITY_PAIRS, persona
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.rows import CODE, Row, Rows
-from prefdyn.experiments.run import Run
+from prefdyn.experiments.run import RecipeRun
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import crowd
 from prefdyn.maths.objectives import LOG2
@@ -93,7 +93,7 @@ def _runs(context: Context) -> Plan:
     setup = context.setup("last-layer")
     couples = _couples(context, "here")
     names = crowd(context)
-    plan: dict[Any, Run] = {}
+    plan: dict[Any, RecipeRun] = {}
     for seed in context.seeds:
         together = context.pairs(_all_of(couples), seed, template=setup.template)
         many = context.pairs(names, seed, template=setup.template)
@@ -132,7 +132,7 @@ def _runs(context: Context) -> Plan:
     return plan
 
 
-def _joint(context: Context, couple: Couple, model: Any, key: str, seed: int) -> Run:
+def _joint(context: Context, couple: Couple, model: Any, key: str, seed: int) -> RecipeRun:
     setup = context.setup(key)
     return context.train(
         context.pairs(couple, seed, template=setup.template), model, setup, seed=seed, title="whole-model"

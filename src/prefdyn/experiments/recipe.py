@@ -12,8 +12,8 @@ from prefdyn.experiments.catalogue import FigureSpec, figures_of
 from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.context import Context
 from prefdyn.experiments.rows import Rows
-from prefdyn.experiments.run import Run
-from prefdyn.experiments.work import Outcome
+from prefdyn.experiments.run import RecipeRun
+from prefdyn.experiments.work import RunOutcome
 from prefdyn.picture import Line, Picture, Plot
 
 # figures -------------------------------------------------------------------------------------------------------------
@@ -132,8 +132,8 @@ def mean_line(label: str, x: Sequence[float], curves: Sequence[Sequence[float]],
 
 # recipes -------------------------------------------------------------------------------------------------------------
 
-Plan = Mapping[Any, Run]
-Done = Mapping[Any, Outcome]
+Plan = Mapping[Any, RecipeRun]
+Done = Mapping[Any, RunOutcome]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from prefdyn.experiments.recipes import recipe_named, recipes_named
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice
 from prefdyn.experiments.units import LEVEL
-from prefdyn.experiments.work import Outcome
+from prefdyn.experiments.work import RunOutcome
 from prefdyn.provenance import versions
 
 _MOST_CSV_ROWS = 20_000
@@ -382,13 +382,13 @@ def claim_row(result: RecipeResult, claim: Claim, judged: Judged) -> dict[str, A
 # one recipe ----------------------------------------------------------------------------------------------------------
 
 
-class _Landed(Mapping[Any, Outcome]):
+class _Landed(Mapping[Any, RunOutcome]):
     """Outcomes under a recipe's own names; what failed raises its error when it is asked for."""
 
-    def __init__(self, plan: Plan, landed: Mapping[str, Outcome | PrefdynError]) -> None:
+    def __init__(self, plan: Plan, landed: Mapping[str, RunOutcome | PrefdynError]) -> None:
         self.plan, self.landed = plan, landed
 
-    def __getitem__(self, name: Any) -> Outcome:
+    def __getitem__(self, name: Any) -> RunOutcome:
         found = self.landed[self.plan[name].key]
         if isinstance(found, PrefdynError):
             raise found
@@ -409,7 +409,7 @@ def _planned(recipe: Recipe, context: Context) -> Plan | PrefdynError:
 
 
 def _result(
-    recipe: Recipe, context: Context, plan: Plan | PrefdynError, landed: Mapping[str, Outcome | PrefdynError]
+    recipe: Recipe, context: Context, plan: Plan | PrefdynError, landed: Mapping[str, RunOutcome | PrefdynError]
 ) -> RecipeResult:
     common: dict[str, Any] = {"recipe": recipe, "preset": context.preset.name}
     try:
@@ -435,7 +435,7 @@ def _result(
     )
 
 
-def _warnings(landed: Mapping[str, Outcome | PrefdynError]) -> list[str]:
+def _warnings(landed: Mapping[str, RunOutcome | PrefdynError]) -> list[str]:
     """What runs told, each sentence once, and which failed."""
     found: list[str] = []
     for came in landed.values():

@@ -150,7 +150,7 @@ class ModelChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class RecipeRun:
     """One piece of work.
 
     | kind | needs | gives |
@@ -169,7 +169,7 @@ class Run:
     pairs: StoredPairs
     model: ModelChoice
     setup: RecipeSetup | None = None
-    start: "Run | None" = None
+    start: "RecipeRun | None" = None
     seed: int = 0
     """Of batches and adapters."""
     record: Literal["log", "all"] | tuple[int, ...] = "log"
@@ -244,7 +244,7 @@ def _versions() -> dict[str, str]:
     return {name: known[name] for name in ("prefdyn", "numpy", "torch", "transformers")}
 
 
-def with_starts(runs: Iterable[Run]) -> dict[str, Run]:
+def with_starts(runs: Iterable[RecipeRun]) -> dict[str, RecipeRun]:
     """All runs by key, with those that they start from before them; a model is kept where anyone wants it.
 
     Example:
@@ -256,9 +256,9 @@ def with_starts(runs: Iterable[Run]) -> dict[str, Run]:
         >>> [run.title for run in with_starts([second, first]).values()]
         ['one', 'two']
     """
-    found: dict[str, Run] = {}
+    found: dict[str, RecipeRun] = {}
 
-    def add(run: Run) -> None:
+    def add(run: RecipeRun) -> None:
         if run.start is not None:
             add(run.start)
         key = run.key

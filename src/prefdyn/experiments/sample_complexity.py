@@ -19,7 +19,7 @@ from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
 from prefdyn.experiments.early import Geometry, law, simulated, values_measured
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line, shades
 from prefdyn.experiments.rows import Row, Rows
-from prefdyn.experiments.run import Run
+from prefdyn.experiments.run import RecipeRun
 from prefdyn.experiments.statistics import straight_line
 from prefdyn.experiments.values import members, ring, value_sets
 from prefdyn.theory.value_scaling import (
@@ -64,7 +64,7 @@ _LEVELS = 5
 def _runs(context: Context) -> Plan:
     setup = context.setup("values-last-layer")
     names = members(value_sets(context))
-    plan: dict[Any, Run] = {}
+    plan: dict[Any, RecipeRun] = {}
     for seed in context.seeds:
         pairs = context.pairs(names, seed, template=setup.template)
         for source in SOURCES:

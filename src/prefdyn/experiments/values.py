@@ -8,7 +8,7 @@ from prefdyn._random import stream
 from prefdyn.errors import DataError
 from prefdyn.experiments.context import Context
 from prefdyn.experiments.published import SEED, VALUE_SETS, VALUES, persona
-from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run
+from prefdyn.experiments.run import ModelChoice, RecipeRun, RecipeSetup
 from prefdyn.experiments.statistics import at_step
 from prefdyn.trajectory import Trajectory
 
@@ -86,7 +86,9 @@ def by_count(runs: Sequence[Trajectory], companies: Ring) -> Company:
     return {count: [next(left) for _ in group] for count, group in companies.items()}
 
 
-def train_values(context: Context, names: Sequence[str], model: ModelChoice, setup: RecipeSetup, *, seed: int) -> Run:
+def train_values(
+    context: Context, names: Sequence[str], model: ModelChoice, setup: RecipeSetup, *, seed: int
+) -> RecipeRun:
     """A whole model trained on some values together, measured on as many pairs whatever their number."""
     measured = context.preset.measured_pairs
     return context.train(

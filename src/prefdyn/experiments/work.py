@@ -10,7 +10,7 @@ from typing import Any
 
 from prefdyn._cache import beside, cache_root
 from prefdyn.errors import ConfigError, StoreError
-from prefdyn.experiments.run import Run
+from prefdyn.experiments.run import RecipeRun
 from prefdyn.features import FeatureSet
 from prefdyn.store import (
     load_features,
@@ -26,10 +26,10 @@ _AGAIN = "delete the folder; the run is then done again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """What a run left behind."""
 
-    run: Run
+    run: RecipeRun
     folder: Path
     seconds: float
     """How long it took when it was done."""
@@ -65,12 +65,12 @@ class Outcome:
         return self.folder / "model"
 
 
-def folder_of(run: Run) -> Path:
+def folder_of(run: RecipeRun) -> Path:
     """Where a run's outcome stands."""
     return cache_root() / "runs" / run.key
 
 
-def finished(run: Run) -> Outcome | None:
+def finished(run: RecipeRun) -> RunOutcome | None:
     """The outcome of a run that was done before; None where it is still to be done.
 
     A damaged outcome is told, and counts as none.
@@ -87,7 +87,7 @@ def finished(run: Run) -> Outcome | None:
         return None
     if run.keep_model and not (folder / "model").is_dir():
         return None
-    return Outcome(
+    return RunOutcome(
         run=run,
         folder=folder,
         seconds=body["run"]["seconds"],
@@ -96,7 +96,7 @@ def finished(run: Run) -> Outcome | None:
     )
 
 
-def do(run: Run, *, progress: bool = False) -> Outcome:
+def do(run: RecipeRun, *, progress: bool = False) -> RunOutcome:
     """Do a run, unless it was done before.
 
     Raises:
@@ -122,7 +122,7 @@ def do(run: Run, *, progress: bool = False) -> Outcome:
     return found
 
 
-def _seal(folder: Path, run: Run, *, seconds: float, told: list[str], settings: dict[str, Any]) -> None:
+def _seal(folder: Path, run: RecipeRun, *, seconds: float, told: list[str], settings: dict[str, Any]) -> None:
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     body = {"key": run.key, "title": run.title, "seconds": round(seconds, 3), "warnings": told, "settings": settings}
     write_manifest(folder / "outcome.json", {"kind": "run", "files": names, "run": body})
@@ -140,7 +140,7 @@ def _put(partial: Path, final: Path) -> None:
 # the three kinds -----------------------------------------------------------------------------------------------------
 
 
-def _features(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dict[str, Any]]:
+def _features(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str], dict[str, Any]]:
     from prefdyn.models.extract import extract
 
     feats = extract(
@@ -155,7 +155,7 @@ def _features(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dic
     return list(feats.provenance.settings.get("warnings", [])), {}
 
 
-def _simulate(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dict[str, Any]]:
+def _simulate(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str], dict[str, Any]]:
     from prefdyn.dynamics.descent import stable_learning_rate
     from prefdyn.dynamics.sweep import sweep
     from prefdyn.maths.objectives import objective
@@ -204,7 +204,7 @@ def _simulate(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dic
     return [str(item.message) for item in caught], {**many.settings[0], "learning_rate_rule": rule}
 
 
-def _train(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dict[str, Any]]:
+def _train(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str], dict[str, Any]]:
     from prefdyn.models.load import load_model, untrained_twin
     from prefdyn.training.settings import chosen
     from prefdyn.training.train import run_training
@@ -239,12 +239,12 @@ def _train(run: Run, folder: Path, *, progress: bool) -> tuple[list[str], dict[s
     return list(found.warnings), found.settings.to_json()
 
 
-def _model_of(run: Run) -> str:
+def _model_of(run: RecipeRun) -> str:
     """The name or folder of the model that a run begins with."""
     return run.model.name if run.start is None else str(do(run.start).model)
 
 
-def _reading(run: Run) -> dict[str, Any]:
+def _reading(run: RecipeRun) -> dict[str, Any]:
     """How a run reads its model."""
     model = run.model
     found: dict[str, Any] = {"answers": model.answers, "dtype": model.dtype, "device": model.device}

@@ -6,7 +6,7 @@ from typing import Any
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.published import VALUE_TABLES
 from prefdyn.experiments.recipe import Plan
-from prefdyn.experiments.run import ModelChoice, RecipeSetup, Run
+from prefdyn.experiments.run import ModelChoice, RecipeRun, RecipeSetup
 from prefdyn.experiments.values import Sets, members, ring, train_values, value_sets
 
 HEADS = {"adam": "Adam", "descent": "gradient descent"}
@@ -25,7 +25,7 @@ def plan(context: Context) -> Plan:
     sets = value_sets(context)
     setup = context.setup("values-last-layer")
     companies = tuple(names for group in ring(sets).values() for names in group)
-    found: dict[Any, Run] = {}
+    found: dict[Any, RecipeRun] = {}
     for seed in context.seeds:
         together = context.pairs(members(sets), seed, template=setup.template)
         for source in SOURCES:
