@@ -12,8 +12,8 @@ NAME = "plan"
 SUMMARY = "What to change: a recipe, with what it gains on pairs that had no say."
 HELP = (
     "What to change before training. `weights`: what pairs of each group should count for a goal, found by exact "
-    "slopes through simulated runs, judged on pairs that took no part beside the best known alternatives. Writes flags for "
-    "`prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
+    "slopes through simulated runs, judged on pairs that took no part beside the best known alternatives. Writes flags "
+    "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
 )
 EXAMPLES = """Examples:
 

@@ -32,7 +32,7 @@ def group_robust(
         pace: $\eta_q$, per nat and step.
 
     Returns:
-        Margins of all pairs at the end, and the weights $q$ of the groups, which sum to 1.
+        Margins of all pairs at the end, and the weights $q$ of the groups, which sum to 1: their mean over the steps.
 
     Raises:
         ConfigError: The objective reads log-probabilities, or the pace is not above 0.
@@ -57,6 +57,7 @@ def group_robust(
     group, weight = pairs.group[train], pairs.weight[train]
     mass = np.bincount(group, weights=weight, minlength=len(pairs.groups))
     belief = (mass > 0) / (mass > 0).sum()
+    average = np.zeros(len(mass))
     reference = reference_state(route, feats.head) if decays(setting) else None
     state, memory = route.start(1), None
     losses = np.full(len(train), np.nan)
@@ -76,6 +77,7 @@ def group_robust(
         gradient = route.gradient(state, pull, batch)
         means = np.bincount(group[seen], weights=weight[seen] * losses[seen], minlength=len(mass))
         grown = belief * np.exp(pace * np.where(inside > 0, means / np.maximum(inside, 1e-300), 0.0))
+        average += belief / steps
         belief = grown / grown.sum()
         xp = array_namespace(state)
         held = state if reference is None else state + reference
@@ -86,4 +88,4 @@ def group_robust(
     margins = np.full(len(pairs), np.nan)
     for part in route.seen(state, logits=False):
         margins[part.places] = objective.beta * part.ratios[:, 0]
-    return margins, belief
+    return margins, average

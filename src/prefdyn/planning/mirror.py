@@ -20,7 +20,8 @@ _LENGTHS = (2.0, 1.0, 0.5, 0.25)
 _FIRST, _LAST = 0.5, 0.02
 """First largest change of a log factor, and the one below which there is nothing more to find."""
 _SHARP, _SHARPER = 4.0, 1.5
-"""Sharpness of the smooth largest, over the spread of the groups at the start; and what each round multiplies it by."""
+"""Sharpness of the smooth largest, over the spread of the groups at the start; and what each round multiplies it by, up
+to one over the error of a group's mean: a sharper one would chase errors."""
 _GAIN, _PATIENCE = 1e-3, 3
 """The search ends where so many rounds gain less than this share of the first score."""
 
@@ -47,6 +48,7 @@ def mirror(
     free: Bool[np.ndarray, " m"],
     starts: Float[np.ndarray, "m starts"],
     *,
+    error: float,
     floor: float,
     ceiling: float,
     rounds: int = ROUNDS,
@@ -60,17 +62,19 @@ def mirror(
         shares: Of each group in the training weight; sums to 1.
         free: Groups whose factor may be moved against the others.
         starts: Factors to begin with, of which the best is taken; the first are those as given.
+        error: Standard error of a typical group's part of the score.
         floor: Smallest factor.
         ceiling: Largest factor; both of the mean weight, which stays.
         rounds: At most.
     """
     columns = np.stack([balanced(column, shares, floor, ceiling) for column in starts.T], axis=1)
     found = losses(columns)
-    values = score.hard(found.T)
+    final = 1 / max(error, 1e-6)
+    values, _ = score.smooth(found.T, final)
     place = int(np.argmin(values))
     theta, now = np.log(columns[:, place]), found[:, place]
     known = now[np.isfinite(score.scale)] * score.scale[np.isfinite(score.scale)]
-    sharpness = _SHARP / max(float(np.ptp(known)), 1e-3)
+    sharpness = min(final, _SHARP / max(float(np.ptp(known)), 1e-3))
     best, best_score = columns[:, place], float(values[place])
     scores, length = [float(values[0]), best_score], _FIRST
     for _ in range(rounds):
@@ -88,13 +92,13 @@ def mirror(
         place = int(np.argmin(values))
         if values[place] < value:
             theta, now, length = np.log(columns[:, place]), found[:, place], float(lengths[place])
-            hard = score.hard(found.T)
-            if hard.min() < best_score:
-                best, best_score = columns[:, int(np.argmin(hard))], float(hard.min())
         else:
             length = float(lengths[-1]) / 2
+        last, _ = score.smooth(found.T, final)
+        if last.min() < best_score:
+            best, best_score = columns[:, int(np.argmin(last))], float(last.min())
         scores.append(best_score)
-        sharpness *= _SHARPER
+        sharpness = min(final, sharpness * _SHARPER)
         stale = len(scores) > 1 + _PATIENCE and scores[-1 - _PATIENCE] - scores[-1] < _GAIN * abs(scores[0])
         if length < _LAST or stale:
             break

@@ -33,6 +33,7 @@ from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
+from prefdyn.maths.units import mean_of
 from prefdyn.planning.goals import Goal, Score
 from prefdyn.planning.judging import Judged, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
@@ -220,7 +221,8 @@ def plan_weights(
             "once); weights are chosen between two groups at least"
         )
     splits = [
-        Split(feats=used, fold=fold, place=place, learns=learns, setting=setting, steps=steps) for place in range(FOLDS)
+        Split(feats=used, unit=unit, fold=fold, place=place, learns=learns, setting=setting, steps=steps)
+        for place in range(FOLDS)
     ]
     alone = None
     if wanted.name == "equal":
@@ -279,6 +281,7 @@ class Split:
     """One fold judges, the next one chooses, the others train."""
 
     feats: FeatureSet
+    unit: Int[np.ndarray, " n"]
     fold: Int[np.ndarray, " n"]
     place: int
     learns: Bool[np.ndarray, " groups"]
@@ -339,13 +342,19 @@ class Split:
         free = self.learns & (shares > 0)
         even = np.where(free, 1 / np.maximum(shares, 1e-300), 1 / (shares[free].sum() / free.sum()))
         simple = np.stack([np.ones(m), *(balanced(even**power, shares, 1e-9, 1e9) for power in (1, 0.5))], axis=1)
-        best = mirror(losses, slopes, score, shares, free, simple, floor=floor, ceiling=ceiling, rounds=rounds)
         linear = linear_programme(
             given, slopes(np.ones(m), np.eye(m)), score, shares, free, floor=floor, ceiling=ceiling
         )
+        error = self._error(run(np.ones((len(feats), 1)))[:, 0], score)
+        robust, belief = self._robust(feats, score, error)
+        known = np.where(free & (belief > 0), belief / np.maximum(shares, 1e-300), 1.0)
+        starts = np.column_stack([simple, linear, known])
+        best = mirror(
+            losses, slopes, score, shares, free, starts, error=error, floor=floor, ceiling=ceiling, rounds=rounds
+        )  # fmt: skip
         columns = [simple[:, 0], best.factors, simple[:, 1], simple[:, 2], linear]
         ends = run(np.stack(columns, axis=1)[feats.group]).T
-        rows = [*ends, self._robust(feats, score)]
+        rows = [*ends, robust]
         return Solved(factors=best.factors, losses=np.stack(rows), rounds=len(best.scores) - 2)
 
     def _means(self, losses: Float[np.ndarray, "tried n"]) -> Float[np.ndarray, "tried m"]:
@@ -377,11 +386,24 @@ class Split:
             steps=self.steps,
         ).group
 
-    def _robust(self, feats: FeatureSet, score: Score) -> Float[np.ndarray, " n"]:
-        tried = [
-            self.setting.objective.loss(group_robust(feats, self.setting, self.steps, pace=pace)[0]) for pace in _PACES
-        ]
-        return tried[int(np.argmin(score.hard(self._means(np.stack(tried)))))]
+    def _error(self, losses: Float[np.ndarray, " n"], score: Score) -> float:
+        """Standard error over units of a typical group's part of the score, on the choosing pairs."""
+        errors = []
+        for code, rows in enumerate(self.feats.by_group()):
+            inside = rows[self.choose[rows]]
+            if np.isfinite(score.scale[code]):
+                errors.append(abs(score.scale[code]) * mean_of(losses[inside], self.unit[inside]).error)
+        known = np.array(errors)[np.isfinite(errors)]
+        return float(np.median(known)) if len(known) else 1.0
+
+    def _robust(
+        self, feats: FeatureSet, score: Score, error: float
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
+        """Losses of the best group-robust run by the choosing pairs, and its groups' weights."""
+        runs = [group_robust(feats, self.setting, self.steps, pace=pace) for pace in _PACES]
+        losses = np.stack([self.setting.objective.loss(margins) for margins, _ in runs])
+        place = int(np.argmin(score.smooth(self._means(losses), 1 / max(error, 1e-6))[0]))
+        return losses[place], runs[place][1]
 
 
 def weighted_losses(
