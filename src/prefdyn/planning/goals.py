@@ -121,7 +121,7 @@ class Score:
             value = parts.mean(axis=-1)
             slope[..., inside] = self.scale[inside] / inside.sum()
         else:
-            value = logsumexp(sharpness * parts, axis=-1) / sharpness
+            value = np.asarray(logsumexp(sharpness * parts, axis=-1)) / sharpness
             slope[..., inside] = softmax(sharpness * parts, axis=-1) * self.scale[inside]
         over = self._over(losses)
         value = value + over.sum(axis=-1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import brentq, linprog
+from scipy.optimize import linprog, root_scalar
 
 from prefdyn.errors import ConfigError
 from prefdyn.planning.goals import Score
@@ -121,7 +121,7 @@ def balanced(
 
     low = np.log(floor / factors[used].max())
     high = np.log(ceiling / factors[used].min())
-    scale = np.exp(brentq(mean, low, high, xtol=1e-13)) if mean(low) < 0 < mean(high) else 1.0
+    scale = np.exp(root_scalar(mean, bracket=(low, high), xtol=1e-13).root)
     return np.clip(factors * scale, floor, ceiling).round(12)
 
 

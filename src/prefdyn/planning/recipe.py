@@ -58,7 +58,8 @@ def train_flags(
         if name in _KEPT and value is not None
     }
     kept = {name: value for name, value in kept.items() if value not in ([], False)}
-    given: Mapping[str, float] = kept.pop("group_weights", None) or {}
+    kept.pop("group_weights", None)
+    given: Mapping[str, float] = flags.get("group_weights") or {}
     found = {name: round(value * given.get(name, 1.0), 4) for name, value in weights.items()} if change else given
     if found:
         kept["group_weights"] = factors_text(found)

@@ -70,7 +70,7 @@ def _sure(part: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> 
     name = _NAMES.get(str(best.get("name")), visible(best.get("name")))
     lead = f"{minus(best.get('plan_better_by'))} ({minus(low)} to {minus(high)})"
     verdict = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
-    return f"{words} It is {verdict} the best alternative, {name}: better by {lead}."
+    return f"{words} It is {verdict} the best alternative, {name}: its lead is {lead}."
 
 
 def _columns(part: Mapping[str, Any]) -> tuple[str, ...]:
