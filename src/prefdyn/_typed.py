@@ -1,7 +1,7 @@
 """What is typed for a setting: texts into values, with an error that names the flag."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from prefdyn._shape import shown
@@ -83,6 +83,17 @@ def factors(text: str, flag: str) -> dict[str, float]:
         found[name] = number(part[3].strip(), flag)
         at = part.end()
     return found
+
+
+def factors_text(given: Mapping[str, float]) -> str:
+    """What `factors` reads: every name in double quotes.
+
+    Example:
+        >>> factors(factors_text({"b, c": 0.5, 'say "a"': 2.0}), "--group-weights")
+        {'b, c': 0.5, 'say "a"': 2.0}
+    """
+    quoted = {name.replace('"', '""'): value for name, value in given.items()}
+    return ",".join(f'"{name}"={value!r}' for name, value in quoted.items())
 
 
 def rate(text: str, flag: str) -> float | Literal["auto"]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefdyn.dynamics.crossfit import _deal, crossfit
+from prefdyn.dynamics.crossfit import crossfit, deal
 from prefdyn.dynamics.descent import descent, recorded_steps
 from prefdyn.dynamics.order import critical, ranks
 from prefdyn.errors import ConfigError
@@ -39,7 +39,7 @@ def test_every_loss_is_that_of_a_descent_without_the_pairs_fold(kind):
     feats, unit = problem(kind)
     objective, recorded = DPO(beta=BETA), recorded_steps(STEPS)
     found = crossfit(feats, objective, unit, learning_rate=RATE, steps=STEPS, folds=4, seed=3)
-    fold = _deal(feats, unit, 4, 3)
+    fold = deal(feats, unit, 4, 3)
     loss, area, alone = np.full((3, 33), math.nan)
     trained = [[] for _ in range(33)]
     paths = np.full((len(recorded), 33), math.nan)
@@ -106,7 +106,7 @@ def test_units_are_never_split_and_folds_of_a_group_are_even(seed, folds):
     own = group == 2
     unit[own] += 100
     feats = FeatureSet.from_arrays(rng.normal(size=(60, 2)), chosen=[0] * 60, rejected=[1] * 60, group=group)
-    fold = _deal(feats, unit, folds, seed)
+    fold = deal(feats, unit, folds, seed)
     for name in np.unique(unit):
         inside = unit == name
         if (fold[inside] >= 0).all():

@@ -114,7 +114,7 @@ def crossfit(
             seed=seed, progress=progress,
         )  # fmt: skip
         return replace(some, unit=unit, **{name: _spread(getattr(some, name), sample, n) for name in _PER_PAIR})
-    fold = _deal(feats, unit, folds, seed)
+    fold = deal(feats, unit, folds, seed)
     pairs = replace(Pairs.of(feats), held_out=np.zeros(n, dtype=bool))
     dtype = feats.working_dtype
     width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
@@ -242,7 +242,7 @@ def _thinned(recorded: Sequence[int], pairs: int) -> list[int]:
     return [recorded[round(place)] for place in np.linspace(0, len(recorded) - 1, most)]
 
 
-def _deal(feats: FeatureSet, unit: Int[np.ndarray, " n"], folds: int, seed: int) -> Int[np.ndarray, " n"]:
+def deal(feats: FeatureSet, unit: Int[np.ndarray, " n"], folds: int, seed: int) -> Int[np.ndarray, " n"]:
     """Fold of each pair; -1 for pairs of groups with one unit, which every run trains on.
 
     Units are dealt like cards, group by group in the order of the data; a unit of several groups goes with the first.

@@ -16,6 +16,7 @@ from prefdyn.report.many import drawn, drawn_words
 from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.panels import CHAPTERS, DRAWINGS, sections
+from prefdyn.report.plan import plan_chapter
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.says import says
 from prefdyn.report.tables import verdict_sentence
@@ -217,6 +218,7 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "reading": _chapter("reading", "How to read these curves", lambda sheet: reading_chapter(sheet.whole)),
     "proved": _chapter("proved", "", lambda sheet: proved_chapter(sheet.run)),
     "grid": _chapter("grid", "Which setting", lambda sheet: grid_chapter(sheet.run)),
+    "plan": _chapter("plan", "The plan", lambda sheet: plan_chapter(sheet.run)),
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),
     "odds": _odds,
     "findings": _findings,

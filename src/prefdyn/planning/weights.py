@@ -1,0 +1,487 @@
+"""Which weight each group should have: proposed on some pairs, judged on others, beside the best known alternatives.
+
+Whole units are dealt into folds. For each fold in turn, the runs train on three fifths of the pairs, the factors are
+chosen by the losses of one fifth, and all of them are judged by the losses of the last. Every pair is judged once, in
+runs that neither trained on it nor chose by it. Pairs that the features hold out take no part at all: they are left
+for judging the training that follows.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float, Int
+
+from prefdyn._checks import between
+from prefdyn._csv import write_csv
+from prefdyn._json import plain, write_json
+from prefdyn._progress import track
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.diagnostics.units import units
+from prefdyn.dynamics.adjoint import laid_out, one_setting, sensitivity
+from prefdyn.dynamics.crossfit import FOLDS, deal
+from prefdyn.dynamics.engine import Run, solve
+from prefdyn.dynamics.grid import Setting
+from prefdyn.dynamics.measure import Member
+from prefdyn.dynamics.robust import group_robust
+from prefdyn.errors import ConfigError, DataError
+from prefdyn.features import FeatureSet
+from prefdyn.maths.objectives import Objective
+from prefdyn.maths.optimizers import Optimizer, Schedule
+from prefdyn.maths.units import mean_of
+from prefdyn.planning.goals import Goal, Score
+from prefdyn.planning.judging import Judged, judged
+from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
+from prefdyn.planning.recipe import write_recipe
+from prefdyn.planning.summary import header
+
+GIVEN, PLAN = "as_given", "plan"
+BASELINES = ("stratified", "tempered", "linear", "group_robust")
+"""Every group the same total weight (for pairs of equal weight: inverse size); the square root of that factor; a linear
+programme on the first slopes; group-robust training online, arXiv:2405.20304."""
+_PACES = (0.03, 0.1, 0.3, 1.0)
+"""Of group-robust training; the best on the choosing pairs is taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightPlan:
+    """A proposal of group weights with what stands for and against it. `rows()` per group; `write(folder)`."""
+
+    features: FeatureSet
+    goal: Goal
+    factors: Float[np.ndarray, " groups"]
+    """What the weights of each group are to be multiplied by; all 1 where nothing is to be changed. Their mean over the
+    training weight is 1."""
+    found: Float[np.ndarray, "folds groups"]
+    """The factors that each fold found by itself."""
+    change: bool
+    """Whether the proposal is to change anything: the judged gain is above 0 with its whole interval."""
+    because: str
+    judged: Judged
+    rounds: tuple[int, ...]
+    """Rounds of the search, per fold."""
+    learns: Bool[np.ndarray, " groups"]
+    """Groups with enough units to be chosen and judged by; the others keep what they count."""
+    setting: Setting
+    steps: int
+    settings: Mapping[str, Any]
+
+    @property
+    def proposed(self) -> Float[np.ndarray, " groups"]:
+        """The factors that the folds agree on, whether or not they are worth it."""
+        return _agreed(self.found, _shares(self.features))
+
+    def weights(self) -> dict[str, float]:
+        """The factor of each group by name, as `--group-weights` and `GroupDPOTrainer(group_weights=)` take them."""
+        return {name: round(float(each), 4) for name, each in zip(self.features.groups, self.factors, strict=True)}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary per group: pairs, factor, spread over folds, judged losses and the gain with its interval."""
+        proposed, feats = self.proposed, self.features
+        count = np.bincount(feats.group[~feats.held_out], minlength=len(feats.groups))
+        rows = []
+        for code, name in enumerate(feats.groups):
+            row: dict[str, Any] = {
+                "name": name,
+                "pairs": int(count[code]),
+                "factor": self.factors[code],
+                "found_factor": proposed[code],
+                "found_low": self.found[:, code].min(),
+                "found_high": self.found[:, code].max(),
+            }
+            row |= {f"loss_{how}": self.judged.loss[place, code] for place, how in enumerate(self.judged.methods)}
+            low, high = self.judged.gain_interval[code]
+            rows.append(plain({**row, "gain": self.judged.gain[code], "gain_low": low, "gain_high": high}))
+        return rows
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        part = {
+            "goal": self.goal.name,
+            "limits": dict(self.goal.limits),
+            "slack": self.goal.slack,
+            "change": self.change,
+            "because": self.because,
+            "weights": self.weights(),
+            "methods": self.judged.rows(),
+            "rounds": list(self.rounds),
+        }
+        few = [name for name, known in zip(self.features.groups, self.learns, strict=True) if not known]
+        warnings = []
+        if few:
+            shown = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+            warnings.append(f"too few units to choose and judge by (under {FOLDS}), so their weight is kept: {shown}")
+        return plain(
+            {
+                **header(self.features, command="plan", settings=self.settings),
+                "groups": self.rows(),
+                "plan": {"weights": part},
+                "bounds": [],
+                "warnings": warnings,
+                "timings": {},
+            }
+        )
+
+    def write(
+        self, folder: Path, *, texts: PreferenceDataset | None = None, flags: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write summary.json, weights.csv, plan.yaml, trl.yaml and, where there are texts, dataset.jsonl.
+
+        Args:
+            folder: An existing folder.
+            texts: The pairs, for a dataset with a column `weight`.
+            flags: Of `prefdyn train`, that say which data and model; plan.yaml holds them.
+        """
+        write_json(folder / "summary.json", self.summary())
+        write_csv(pa.Table.from_pylist(self.rows()), folder / "weights.csv")
+        write_recipe(
+            folder, self.weights(), self.setting, self.steps, texts=texts, flags=flags or {}, change=self.change
+        )
+
+
+def plan_weights(
+    feats: FeatureSet,
+    goal: str | Goal = "worst",
+    *,
+    floor: float = 0.1,
+    ceiling: float = 10.0,
+    objective: str | Objective = "sigmoid",
+    beta: float = 0.1,
+    learning_rate: float | Literal["auto"] = "auto",
+    optimizer: str | Optimizer = "sgd",
+    schedule: Schedule | None = None,
+    batch_size: int | Literal["full"] = "full",
+    scheme: str = "epochs",
+    steps: int = 100,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+    progress: bool = True,
+) -> WeightPlan:
+    """Group weights for a goal, chosen by exact slopes and re-runs, judged on pairs that had no say.
+
+    Args:
+        feats: Features of either kind. Pairs that they hold out take no part.
+        goal: `worst`, `mean`, `equal` or `protect=GROUP:LOSS`, or a `Goal`.
+        floor: Smallest factor on a group, of the mean weight.
+        ceiling: Largest.
+        objective: A loss of the margin, by name with `beta`, or itself.
+        beta: Strength of an objective given by name.
+        learning_rate: Step size of every run; "auto" is half of the largest stable step of the data as given.
+        optimizer: Of every run.
+        schedule: Of every run.
+        batch_size: Of every run.
+        scheme: How minibatches are drawn.
+        steps: Of every run.
+        rounds: Of the search, at most.
+        seed: Deals units into folds, draws minibatches and resamples.
+        progress: Show a bar on stderr where it is a terminal.
+
+    Returns:
+        The proposal: factors, how they were found, and what they do beside the alternatives.
+
+    Raises:
+        ConfigError: A setting is out of range, or the run as given diverges.
+        DataError: Fewer than two groups have the five units that choosing and judging take.
+
+    Example:
+        >>> from prefdyn.synthetic import gaussian_groups
+        >>> feats = gaussian_groups([100, 20], groups=2, width=8, half_gap=[1.0, 1.0], tokens="shared")
+        >>> plan = plan_weights(feats, steps=20, progress=False)
+        >>> plan.judged.methods[:2], len(plan.rows())
+        (('as_given', 'plan'), 2)
+    """
+    wanted = Goal.read(goal) if isinstance(goal, str) else goal
+    wanted.check(feats.groups)
+    between(floor, 0.0, 1.0, name="floor")
+    if not ceiling > 1:
+        raise ConfigError(f"the ceiling {ceiling:g} must be above 1, the mean weight")
+    setting = one_setting(
+        feats, objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule,
+        batch_size=batch_size, scheme=scheme, seed=seed,
+    )  # fmt: skip
+    if setting.objective.reads != "margins":
+        raise ConfigError(
+            f"{setting.objective.name!r} reads log-probabilities; weights are planned for losses of the margin"
+        )
+    if wanted.name == "equal" and batch_size != "full":
+        raise ConfigError(
+            "the goal 'equal' needs runs of each group alone, which take full batches: leave --batch-size"
+        )
+    used = feats.select(~feats.held_out)
+    unit = units(used)
+    fold, learns = _dealt(used, unit, seed)
+    if learns.sum() < 2:
+        raise DataError(
+            f"{int(learns.sum())} of {len(feats.groups)} groups have {FOLDS} units (pairs that hang together count "
+            "once); weights are chosen between two groups at least"
+        )
+    splits = [
+        Split(feats=used, unit=unit, fold=fold, place=place, learns=learns, setting=setting, steps=steps)
+        for place in range(FOLDS)
+    ]
+    alone = None
+    if wanted.name == "equal":
+        each_alone = np.stack([split.alone() for split in splits])
+        pooled = np.where(np.isnan(each_alone), 0.0, each_alone).sum(axis=0)
+        alone = np.array([
+            pooled[rows].mean() if known else math.nan for rows, known in zip(used.by_group(), learns, strict=True)
+        ])  # fmt: skip
+    found = [
+        split.solved(wanted, alone, floor=floor, ceiling=ceiling, rounds=rounds)
+        for split in track(splits, "Folds", unit="folds", shown=progress)
+    ]
+    methods = (GIVEN, PLAN, *BASELINES)
+    losses = np.full((len(methods), len(used)), math.nan)
+    for split, each in zip(splits, found, strict=True):
+        losses[:, split.judge] = each.losses[:, split.judge]
+    result = judged(
+        losses, methods, used.group, used.groups, unit, wanted, start=_start(setting), alone=alone, seed=seed
+    )  # fmt: skip
+    factors = np.stack([each.factors for each in found])
+    change, because = _decision(result, wanted)
+    agreed = _agreed(factors, _shares(feats))
+    return WeightPlan(
+        features=feats,
+        goal=wanted,
+        factors=agreed if change else np.ones(len(feats.groups)),
+        found=factors,
+        change=change,
+        because=because,
+        judged=result,
+        rounds=tuple(each.rounds for each in found),
+        learns=learns,
+        setting=setting,
+        steps=steps,
+        settings=setting.describe()
+        | {"steps": steps, "seed": seed, "goal": wanted.name, "floor": floor, "ceiling": ceiling, "folds": FOLDS}
+        | ({"learning_rate_rule": "half of the largest stable step"} if learning_rate == "auto" else {}),
+    )
+
+
+# one split ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solved:
+    """What one split found."""
+
+    factors: Float[np.ndarray, " groups"]
+    losses: Float[np.ndarray, "methods n"]
+    """Of every pair, in the runs of each method."""
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One fold judges, the next one chooses, the others train."""
+
+    feats: FeatureSet
+    unit: Int[np.ndarray, " n"]
+    fold: Int[np.ndarray, " n"]
+    place: int
+    learns: Bool[np.ndarray, " groups"]
+    setting: Setting
+    steps: int
+
+    @property
+    def judge(self) -> Bool[np.ndarray, " n"]:
+        """The pairs that judge."""
+        return self.fold == self.place
+
+    @property
+    def choose(self) -> Bool[np.ndarray, " n"]:
+        """The pairs that choose."""
+        return self.fold == (self.place + 1) % FOLDS
+
+    @property
+    def trained(self) -> FeatureSet:
+        """The features, with all but the training pairs held out."""
+        return self.feats.with_held_out(self.judge | self.choose)
+
+    def alone(self) -> Float[np.ndarray, " n"]:
+        """Loss of every judging pair where its group trains by itself; NaN where it cannot."""
+        feats, found = self.trained, np.full(len(self.feats), math.nan)
+        able = np.flatnonzero((_shares(feats) > 0) & self.learns)
+        ends = weighted_losses(feats, self.setting, self.steps, (feats.group[:, None] == able).astype(np.float64))
+        for column, code in enumerate(able):
+            inside = self.judge & (feats.group == code)
+            found[inside] = ends[inside, column]
+        return found
+
+    def solved(
+        self,
+        goal: Goal,
+        alone: Float[np.ndarray, " groups"] | None,
+        *,
+        floor: float,
+        ceiling: float,
+        rounds: int,
+    ) -> Solved:
+        """Search, the alternatives, and what all of them do to every pair."""
+        feats, groups = self.trained, self.feats.groups
+        shares, m = _shares(feats), len(groups)
+        run = partial(weighted_losses, feats, self.setting, self.steps)
+
+        def losses(columns: Float[np.ndarray, "m tried"]) -> Float[np.ndarray, "m tried"]:
+            return self._means(run(columns[feats.group]).T).T
+
+        def slopes(factors: Float[np.ndarray, " m"], sums: Float[np.ndarray, "sums m"]) -> Float[np.ndarray, "sums m"]:
+            return self._slopes(feats, factors, sums)
+
+        given = losses(np.ones((m, 1)))[:, 0]
+        if not np.isfinite(given[np.isfinite(given) | np.isinf(given)]).all():
+            raise ConfigError(
+                f"the run as given diverges with learning rate {self.setting.learning_rate:g}; lower the rate"
+            )
+        score = goal.score(groups, given, start=_start(self.setting), alone=alone)
+        free = self.learns & (shares > 0)
+        even = np.where(free, 1 / np.maximum(shares, 1e-300), 1 / (shares[free].sum() / free.sum()))
+        simple = np.stack([np.ones(m), *(balanced(even**power, shares, 1e-9, 1e9) for power in (1, 0.5))], axis=1)
+        linear = linear_programme(
+            given, slopes(np.ones(m), np.eye(m)), score, shares, free, floor=floor, ceiling=ceiling
+        )
+        error = self._error(run(np.ones((len(feats), 1)))[:, 0], score)
+        robust, belief = self._robust(feats, score, error)
+        known = np.where(free & (belief > 0), belief / np.maximum(shares, 1e-300), 1.0)
+        starts = np.column_stack([simple, linear, known])
+        best = mirror(
+            losses, slopes, score, shares, free, starts, error=error, floor=floor, ceiling=ceiling, rounds=rounds
+        )  # fmt: skip
+        columns = [simple[:, 0], best.factors, simple[:, 1], simple[:, 2], linear]
+        ends = run(np.stack(columns, axis=1)[feats.group]).T
+        rows = [*ends, robust]
+        return Solved(factors=best.factors, losses=np.stack(rows), rounds=len(best.scores) - 2)
+
+    def _means(self, losses: Float[np.ndarray, "tried n"]) -> Float[np.ndarray, "tried m"]:
+        """Means over the choosing pairs of each group; NaN where there is none, or the group is not chosen by."""
+        found = np.full((len(losses), len(self.learns)), math.nan)
+        for code, rows in enumerate(self.feats.by_group()):
+            inside = rows[self.choose[rows]]
+            if len(inside) and self.learns[code]:
+                found[:, code] = losses[:, inside].mean(axis=1)
+        return found
+
+    def _slopes(
+        self, feats: FeatureSet, factors: Float[np.ndarray, " m"], sums: Float[np.ndarray, "sums m"]
+    ) -> Float[np.ndarray, "sums m"]:
+        m = len(factors)
+        rows = np.stack([self.choose & (feats.group == code) & self.learns[code] for code in range(m)]).astype(float)
+        known = rows.sum(axis=1) > 0
+        means = rows[known] / rows[known].sum(axis=1, keepdims=True)
+        return sensitivity(
+            feats.weighted(dict(zip(feats.groups, factors, strict=True))),
+            of=sums[:, known] @ means,
+            objective=self.setting.objective,
+            learning_rate=self.setting.learning_rate,
+            optimizer=self.setting.optimizer,
+            schedule=self.setting.schedule,
+            batch_size=self.setting.batch_size,
+            scheme=self.setting.scheme,
+            seed=self.setting.seed,
+            steps=self.steps,
+        ).group
+
+    def _error(self, losses: Float[np.ndarray, " n"], score: Score) -> float:
+        """Standard error over units of a typical group's part of the score, on the choosing pairs."""
+        errors = []
+        for code, rows in enumerate(self.feats.by_group()):
+            inside = rows[self.choose[rows]]
+            if np.isfinite(score.scale[code]):
+                errors.append(abs(score.scale[code]) * mean_of(losses[inside], self.unit[inside]).error)
+        known = np.array(errors)[np.isfinite(errors)]
+        return float(np.median(known)) if len(known) else 1.0
+
+    def _robust(
+        self, feats: FeatureSet, score: Score, error: float
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
+        """Losses of the best group-robust run by the choosing pairs, and its groups' weights."""
+        runs = [group_robust(feats, self.setting, self.steps, pace=pace) for pace in _PACES]
+        losses = np.stack([self.setting.objective.loss(margins) for margins, _ in runs])
+        place = int(np.argmin(score.smooth(self._means(losses), 1 / max(error, 1e-6))[0]))
+        return losses[place], runs[place][1]
+
+
+def weighted_losses(
+    feats: FeatureSet, setting: Setting, steps: int, factors: Float[np.ndarray, "n runs"]
+) -> Float[np.ndarray, "n runs"]:
+    """Loss of every pair at the end of runs whose pairs' weights are multiplied by these factors, all in one solve.
+
+    Args:
+        feats: Features of either kind; pairs that they hold out are not trained on.
+        setting: Of every run; an objective of the margin.
+        steps: Of every run.
+        factors: Not below 0, one column per run.
+
+    Returns:
+        Losses in nats; infinite where a run diverges.
+    """
+    count = factors.shape[1]
+    route, pairs, batches = laid_out(feats, setting, steps, dtype=feats.working_dtype, runs=count)
+    run = Run(
+        objective=setting.objective, learning_rate=setting.learning_rate, optimizer=setting.optimizer,
+        schedule=setting.schedule, members=(Member(objective=setting.objective),),
+    )  # fmt: skip
+    outcomes = solve(
+        route, pairs, [run] * count, steps=steps, recorded=[0], kept=[steps], batches=batches, masks=factors,
+        subset=range(count), head=feats.head,
+    )  # fmt: skip
+    found = np.full(factors.shape, math.inf)
+    for column, (outcome,) in enumerate(outcomes):
+        if steps in outcome.margins:
+            losses = setting.objective.loss(outcome.margins[steps])
+            found[:, column] = np.where(np.isfinite(losses), losses, math.inf)
+    return found
+
+
+# small parts --------------------------------------------------------------------------------------------------------
+
+
+def _dealt(
+    feats: FeatureSet, unit: Int[np.ndarray, " n"], seed: int
+) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " groups"]]:
+    """Fold of each pair, -1 for those of groups with too few units; and which groups have enough."""
+    fold = deal(feats, unit, FOLDS, seed)
+    learns = np.zeros(len(feats.groups), dtype=bool)
+    for code, rows in enumerate(feats.by_group()):
+        learns[code] = len(np.unique(unit[rows])) >= FOLDS
+    fold[np.isin(unit, unit[~learns[feats.group]])] = -1
+    return fold, learns
+
+
+def _start(setting: Setting) -> float:
+    """Loss of every pair before the first step, nats."""
+    return float(setting.objective.loss(np.zeros(1))[0])
+
+
+def _shares(feats: FeatureSet) -> Float[np.ndarray, " groups"]:
+    """Of each group in the training weight."""
+    train = ~feats.held_out
+    mass = np.bincount(feats.group[train], weights=feats.weight[train], minlength=len(feats.groups))
+    return mass / mass.sum()
+
+
+def _agreed(found: Float[np.ndarray, "folds m"], shares: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """Geometric mean over folds, with mean 1 over the training weight."""
+    factors = np.exp(np.log(found).mean(axis=0))
+    return factors / float(shares @ factors)
+
+
+def _decision(result: Judged, goal: Goal) -> tuple[bool, str]:
+    """Whether to change anything, and why."""
+    low, high = result.score_gain_interval
+    what = {"worst": "worst group's loss", "mean": "mean loss over groups", "equal": "least share"}[goal.name]
+    told = f"by {abs(result.score_gain):.4f} on pairs that took no part"
+    if low > 0:
+        return True, f"the {what} becomes better {told}, 90 % interval {low:.4f} to {high:.4f}"
+    if high < 0:
+        return False, f"the {what} becomes worse {told}: keep the weights as they are"
+    better = "better" if result.score_gain >= 0 else "worse"
+    return False, (
+        f"the {what} becomes {better} {told}, which is not told from 0 (90 % interval of the gain {low:+.4f} to "
+        f"{high:+.4f}): keep the weights as they are"
+    )
