@@ -26,7 +26,7 @@ from prefdyn.experiments.work import do
 
 KEYS = {
     "id", "paper", "where", "statement", "paper_value", "measured", "holds", "evidence", "because", "rule", "control",
-    "recipe", "figure", "preset", "kind", "unit",
+    "recipe", "figure", "preset", "kind", "unit", "p", "corrected", "thresholds",
 }  # fmt: skip
 SPEC = spec_of("2408.03459-fig03")
 
@@ -97,11 +97,12 @@ def test_claims_and_files_are_as_they_are_documented(only_toy, tmp_path):
         "measured": None, "holds": True, "evidence": None, "because": "it is",
         "rule": "Holds where their size is above 0.", "control": None, "recipe": "cluster-structure",
         "figure": "2408.03459-fig03", "preset": "smoke", "kind": "replication", "unit": "behaviour",
+        "p": None, "corrected": None, "thresholds": [],
     }  # fmt: skip
     assert written[0]["evidence"]["nan"] is None
     summary = json.loads((tmp_path / "summary.json").read_text())
-    none = {"held": 0, "failed": 0, "not_testable": 0}
-    both = {"held": 1, "failed": 1, "not_testable": 0}
+    none = dict.fromkeys(("held", "failed", "not_testable", "tested", "stand"), 0)
+    both = none | {"held": 1, "failed": 1}
     assert summary["claims"] == {**both, "by_kind": {"replication": both, "ours": none, "algebra": none}}
     assert summary["command"] == "reproduce"
     assert [figure["id"] for figure in summary["figures"]] == ["2408.03459-fig03", "2408.03459-fig03b"]

@@ -10,8 +10,8 @@ STEP = 1e-30
 
 
 def loss(x1, x2, beta):
-    """As the paper writes it: minus the log of a fraction of powers. Takes complex numbers; overflows."""
-    return -np.log(x1**beta / (x1**beta + x2**beta))
+    """Minus the log of x1^beta over the sum of both powers, divided out: complex steps keep their digits. Overflows."""
+    return np.log(1 + x2**beta / x1**beta)
 
 
 def partials(function, point):

@@ -32,7 +32,7 @@ def answer_place(chosen_whole: str, rejected_whole: str, chosen: str, rejected: 
 
     Example:
         >>> answer_place("<think></think>Yes</s>", "<think></think>No</s>", " Yes", " No")
-        Place(before='<think></think>', chosen='Yes', rejected='No')
+        AnswerPlace(before='<think></think>', chosen='Yes', rejected='No')
         >>> answer_place("YES</s>", "NO</s>", "Yes", "No") is None
         True
     """
