@@ -304,6 +304,9 @@ def test_the_command_writes_a_recipe_that_training_takes(tmp_path):
     for row in data.table.select(["group", "weight"]).to_pylist():
         assert row["weight"] == pytest.approx(weights[row["group"]])
     assert "How sure" in render([read_folder(out)])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "data_files=&#34;dataset.jsonl&#34;" in page
+    assert ".partial" not in page
     trained = runner.invoke(
         app, ["train", "--config", str(out / "plan.yaml"), "--out", str(tmp_path / "run")], catch_exceptions=False
     )

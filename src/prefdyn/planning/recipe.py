@@ -78,11 +78,10 @@ def train_flags(
     )
 
 
-def trl_lines(place: str) -> tuple[str, ...]:
-    """The lines that train on the weighted dataset with TRL; `place`: where the folder is."""
-    return (
-        f'data = load_dataset("json", data_files="{place}/dataset.jsonl", split="train")'
-        '.filter(lambda row: row.get("split", "train") == "train")',
-        f'args = DPOConfig(output_dir="out", **yaml.safe_load(open("{place}/trl.yaml")))',
-        "GroupDPOTrainer(model, args=args, train_dataset=data, processing_class=tokenizer).train()",
-    )
+TRL_LINES = (
+    'data = load_dataset("json", data_files="dataset.jsonl", split="train")',
+    'data = data.filter(lambda row: row.get("split", "train") == "train")',
+    'args = DPOConfig(output_dir="out", **yaml.safe_load(open("trl.yaml")))',
+    "GroupDPOTrainer(model, args=args, train_dataset=data, processing_class=tokenizer).train()",
+)
+"""What trains on the weighted dataset with TRL, in the plan's folder."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefdyn.planning.recipe import trl_lines
+from prefdyn.planning.recipe import TRL_LINES
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.tables import minus
 from prefdyn.report.text import cells, cut, padded, sentence, visible
@@ -35,7 +35,7 @@ def plan_chapter(run: RunFolder) -> dict[str, Any] | None:
         "group_columns": ["Pairs", "Factor", "Folds say", "As given", "This plan", "Better by", "90 % interval"],
         "groups": _groups(run),
         "changes": bool(part.get("change")),
-        "lines": trl_lines(visible(run.path.name)) if (run.path / "dataset.jsonl").exists() else (),
+        "lines": TRL_LINES if (run.path / "dataset.jsonl").exists() else (),
     }
 
 
