@@ -180,7 +180,7 @@ def test_the_recipe_end_to_end(found):
     for claim in recipe.CLAIMS:
         assert claim.judge(results.measured).holds in (None, True, False)
     one = CLAIMS[f"{A}-fig06-training-area"].judge(results.measured)
-    assert (one.holds, one.because) == (None, "measured with 1 of 1 seeds, and a verdict takes 3")
+    assert (one.holds, one.because) == (None, "an order of behaviours takes 4, and there are 3")
     assert CLAIMS[f"{A}-fig04-repaired"].judge(results.measured).holds is True
 
     feats = done["features", MODEL, 0].features

@@ -10,7 +10,7 @@ import typer
 from prefdyn.cli import app
 
 COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
-WITH_MODEL = ("audit", "extract", "simulate", "bounds", "train", "score")
+WITH_MODEL = ("audit", "extract", "simulate", "bounds", "train", "score", "plan")
 ODD = [
     "", " ", ",", ",,", "x", "a,b", '"', '"a', "-", "-1", "0", "1", "1.5", "nan", "inf", "-inf", "1e309", "1e-400",
     "9" * 5000,
@@ -57,6 +57,11 @@ SENSE: dict[str, list[Any]] = {
     "epochs": [0.5, 1, 0, -1, 1e-9],
     "accumulate": [1, 2, 3, *LARGE],
     "clip": [0, 1, 0.1, -1],
+    "group_weights": ["a=2", "a=2,b=0.5", "a", "a=0", "a=-1", "a=nan", "c=2", '"a"=1e300', "a=1,a=2", "=1", "a=2,"],
+    "goal": ["worst", "mean", "equal", "protect=a:0.5", "protect=", "protect=c:1", "other"],
+    "no_worse": [0, 0.1, -1, 1e30],
+    "floor": [0.1, 0, 1, -1, 2],
+    "ceiling": [10, 1, 0.5, 1e30],
     "lora_rank": [1, 2, 64],
     "lora_alpha": [1, 0, -1, 1e30],
     "lora_dropout": [0, 0.1, 1, 2, -1],
@@ -95,6 +100,8 @@ def flag_set(rng: Random) -> list[str]:
             given += rng.choice(
                 [[], ["all"], ["distinguishability"], ["other"], ["distinguishability", "value-scaling"]]
             )
+        elif parameter.name == "part":
+            given += rng.choice([[], ["weights"], ["weights"], ["other"]])
         elif parameter.nargs == -1:
             given += [rng.choice(PLACES) for _ in range(rng.randrange(3))]
         else:
