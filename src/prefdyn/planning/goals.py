@@ -69,7 +69,7 @@ class Goal:
         *,
         start: float,
         alone: Float[np.ndarray, " m"] | None = None,
-    ) -> "Score":
+    ) -> "GoalScore":
         """The score on one split, from the groups' losses as given and, for `equal`, alone; NaN: not in the split.
 
         Raises:
@@ -89,11 +89,11 @@ class Goal:
         scale = np.where(np.isfinite(given), scale, np.nan)
         if not np.isfinite(scale).any():
             raise DataError(f"no group can be judged by the goal {self.name!r}: none learns anything alone")
-        return Score(scale=scale, offset=offset, limit=limit, mean=self.name == "mean")
+        return GoalScore(scale=scale, offset=offset, limit=limit, mean=self.name == "mean")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class GoalScore:
     r"""Largest or mean of $a_g L_g + b_g$ over the groups with a finite $a_g$, and a price on losses over limits."""
 
     scale: Float[np.ndarray, " m"]

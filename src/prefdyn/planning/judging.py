@@ -19,7 +19,7 @@ _BLOCK = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class JudgedWays:
     """M ways to train on m groups, the first as given, the second the proposal. Losses in nats; better is less."""
 
     methods: tuple[str, ...]
@@ -83,7 +83,7 @@ def judged(
     alone: Float[np.ndarray, " m"] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> Judged:
+) -> JudgedWays:
     """Means, scores and paired intervals: whole units are drawn again, the same ones for every way to train.
 
     Units are drawn within the group that their first pair belongs to, so that no group is ever empty. The runs stay:
@@ -132,7 +132,7 @@ def judged(
         found[fine] = np.percentile(many[:, fine], LEVEL, axis=0).T
         return found
 
-    return Judged(
+    return JudgedWays(
         methods=tuple(methods),
         loss=total,
         gain=total[0] - total[1],

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from scipy.optimize import linprog, root_scalar
 
 from prefdyn.errors import ConfigError
-from prefdyn.planning.goals import Score
+from prefdyn.planning.goals import GoalScore
 
 ROUNDS = 15
 _LENGTHS = (2.0, 1.0, 0.5, 0.25)
@@ -43,7 +43,7 @@ class Found:
 def mirror(
     losses: Losses,
     slopes: Slopes,
-    score: Score,
+    score: GoalScore,
     shares: Float[np.ndarray, " m"],
     free: Bool[np.ndarray, " m"],
     starts: Float[np.ndarray, "m starts"],
@@ -128,7 +128,7 @@ def balanced(
 def linear_programme(
     now: Float[np.ndarray, " m"],
     slopes: Float[np.ndarray, "m m"],
-    score: Score,
+    score: GoalScore,
     shares: Float[np.ndarray, " m"],
     free: Bool[np.ndarray, " m"],
     *,

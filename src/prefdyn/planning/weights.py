@@ -34,8 +34,8 @@ from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.maths.units import mean_of
-from prefdyn.planning.goals import Goal, Score
-from prefdyn.planning.judging import Judged, judged
+from prefdyn.planning.goals import Goal, GoalScore
+from prefdyn.planning.judging import JudgedWays, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
 from prefdyn.planning.recipe import write_recipe
 from prefdyn.planning.summary import header
@@ -62,7 +62,7 @@ class WeightPlan:
     change: bool
     """Whether the proposal is to change anything: the judged gain is above 0 with its whole interval."""
     because: str
-    judged: Judged
+    judged: JudgedWays
     rounds: tuple[int, ...]
     """Rounds of the search, per fold."""
     learns: Bool[np.ndarray, " groups"]
@@ -386,7 +386,7 @@ class Split:
             steps=self.steps,
         ).group
 
-    def _error(self, losses: Float[np.ndarray, " n"], score: Score) -> float:
+    def _error(self, losses: Float[np.ndarray, " n"], score: GoalScore) -> float:
         """Standard error over units of a typical group's part of the score, on the choosing pairs."""
         errors = []
         for code, rows in enumerate(self.feats.by_group()):
@@ -397,7 +397,7 @@ class Split:
         return float(np.median(known)) if len(known) else 1.0
 
     def _robust(
-        self, feats: FeatureSet, score: Score, error: float
+        self, feats: FeatureSet, score: GoalScore, error: float
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
         """Losses of the best group-robust run by the choosing pairs, and its groups' weights."""
         runs = [group_robust(feats, self.setting, self.steps, pace=pace) for pace in _PACES]
@@ -471,7 +471,7 @@ def _agreed(found: Float[np.ndarray, "folds m"], shares: Float[np.ndarray, " m"]
     return factors / float(shares @ factors)
 
 
-def _decision(result: Judged, goal: Goal) -> tuple[bool, str]:
+def _decision(result: JudgedWays, goal: Goal) -> tuple[bool, str]:
     """Whether to change anything, and why."""
     low, high = result.score_gain_interval
     what = {"worst": "worst group's loss", "mean": "mean loss over groups", "equal": "least share"}[goal.name]
