@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from prefdyn import _typed
-from prefdyn._checks import at_least
+from prefdyn._checks import at_least, one_of
 from prefdyn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -274,11 +274,12 @@ class Setup(Settings):
 
     def falls(self, steps: int) -> "Schedule | None":
         """The schedule over so many steps; None where the rate is constant."""
-        from prefdyn.maths.optimizers import Schedule
+        from prefdyn.maths.optimizers import SCHEDULES, Schedule
 
         if self.schedule == "constant" and not self.warmup:
             return None
-        return Schedule(kind=self.schedule, steps=steps, warmup=self.warmup)  # type: ignore[arg-type]
+        kind: Any = one_of(self.schedule, SCHEDULES, name="--schedule")
+        return Schedule(kind=kind, steps=steps, warmup=self.warmup)
 
     @property
     def stepper(self) -> "Optimizer | None":

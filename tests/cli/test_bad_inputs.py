@@ -197,6 +197,7 @@ def test_bad_input_is_one_clear_line(prefdyn, tmp_path, arguments, code, says):
         (["simulate", "--steps", "1.5"], 1, "--steps '1.5'"),
         (["data", "--data", "nowhere.csv"], 1, r"nowhere\.csv"),
         (["data", "--to", "x.docx"], 1, r"x\.docx"),
+        (["plan", "--schedule", "nan"], 1, "schedule 'nan' is unknown; known: constant, cosine, linear"),
         (["field", "--beta", "1e-30"], 1, "beta is 1e-30, and the plane can be drawn from 1e-12 to 1e[+]100"),
         (["score", "--out", "\udcff"], 1, r"--out '\\udcff' holds bytes that are not UTF-8"),
         (["audit", "--answers", "a\udcff,b"], 1, r"--answers 'a\\udcff,b' holds bytes that are not UTF-8"),
