@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ModelError
 from prefdyn.models import rendering, texts
@@ -220,6 +221,20 @@ def chat(tmp_path):
 def read_all(lm: Any, data: PreferenceDataset) -> list[str]:
     found = RenderedTexts(data, lm)
     return [text for row in range(len(data)) for text in (found.prompt(row), found.whole(row, "rejected"))]
+
+
+def test_a_row_may_bring_the_template_that_the_tokenizer_lacks(tmp_path):
+    """One that does not is refused by name."""
+    lm = load_model(str(make_model(tmp_path / "plain", "llama", byte_tokenizer())))
+    talk = {"prompt": [{"role": "user", "content": "Hi"}]} | {
+        side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")
+    }
+    own = talk | {"chat_template_kwargs": {"chat_template": HARMLESS}}
+    assert read_all(lm, load_dataset([own])) == ["Hi", "Hirejected"]
+    with pytest.raises(
+        ModelError, match=r"'row:2' .* is a conversation, but the tokenizer of plain has no chat template"
+    ):
+        RenderedTexts(load_dataset([own, talk]), lm)
 
 
 HARMLESS = "{% for m in messages %}{{ m['content'] }}{% endfor %}"

@@ -230,6 +230,11 @@ def test_a_reference_with_other_tokens_is_refused(tiny, tmp_path):
         run_training(yes_no(12), str(tiny("llama")), tune="full", reference=str(other), steps=1)
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(0.01, 1), (1.0, 2), (1.5, 3), (None, 2)])
+def test_epochs_are_steps_over_all_pairs_and_one_at_least(epochs, steps):
+    assert resolve(10, tune="full", epochs=epochs, batch_size=5).steps == steps
+
+
 def test_margins_before_the_first_step_are_checked():
     settings = resolve(10, tune="full")
     assert check_start(Start(margins=np.array([5e-7, -9e-7]), sizes=np.array([0.5, 0.5])), settings) == 9e-7
