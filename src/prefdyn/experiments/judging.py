@@ -108,7 +108,7 @@ def above(
         most: Largest.
 
     Example:
-        >>> found = Measured(model=[0.9, 1.0, 0.8], twin=[0.9, 1.0, 1.0], accuracy=[0.9] * 3, twin_accuracy=[0.6] * 3)
+        >>> found = WithTwin(model=[0.9, 1.0, 0.8], twin=[0.9, 1.0, 1.0], accuracy=[0.9] * 3, twin_accuracy=[0.6] * 3)
         >>> judged = above(found, 0.0, what="rank correlation", least=-1, most=1)
         >>> judged.holds, judged.control.beyond
         (True, False)
@@ -122,7 +122,7 @@ def below(
     """Holds where the upper end of the 95 % interval over seeds is below a threshold; see `above`.
 
     Example:
-        >>> judged = below(Measured(model=[0.1, 0.1, 0.11], twin=[0.4, 0.4, 0.4]), 0.25, what="ratio", least=0)
+        >>> judged = below(WithTwin(model=[0.1, 0.1, 0.11], twin=[0.4, 0.4, 0.4]), 0.25, what="ratio", least=0)
         >>> judged.holds, judged.control.beyond
         (True, True)
     """
@@ -192,7 +192,7 @@ def inside(found: WithTwin, low: float, high: float, *, what: str) -> Judged:
         what: Its name, for people.
 
     Example:
-        >>> inside(Measured(model=[0.9, 1.0, 0.95], twin=[0.5] * 3), 0.8, 1.2, what="exponent").holds
+        >>> inside(WithTwin(model=[0.9, 1.0, 0.95], twin=[0.5] * 3), 0.8, 1.2, what="exponent").holds
         True
     """
     estimate = over_seeds(found.model)

@@ -250,9 +250,9 @@ def with_starts(runs: Iterable[RecipeRun]) -> dict[str, RecipeRun]:
     Example:
         >>> pairs = StoredPairs(key="p", name="p", groups=("a",), train=9, held_out=1, characters=40.0)
         >>> model = ModelChoice(name="builtin")
-        >>> first = Run(kind="features", title="one", pairs=pairs, model=model)
+        >>> first = RecipeRun(kind="features", title="one", pairs=pairs, model=model)
         >>> setup = RecipeSetup(tune="last-layer", beta=0.1, learning_rate=0.1, steps=5, batch_size="full")
-        >>> second = Run(kind="simulate", title="two", pairs=pairs, model=model, setup=setup, start=first)
+        >>> second = RecipeRun(kind="simulate", title="two", pairs=pairs, model=model, setup=setup, start=first)
         >>> [run.title for run in with_starts([second, first]).values()]
         ['one', 'two']
     """
