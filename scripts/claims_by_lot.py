@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn.experiments.chance import LEVEL
 from prefdyn.experiments.claims import Claim, line, mean, power, rank
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.rows import Row, Rows
-from prefdyn.experiments.units import LEVEL
 
 FIGURE = "2403.18742-fig03"
 SEEDS = 3

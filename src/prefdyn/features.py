@@ -325,7 +325,7 @@ class FeatureSet:
         One piece, unless their features take over 2 GiB: then nothing larger than a piece of them is ever in memory.
         """
         answers = self.coordinates()[0].astype(self.working_dtype)
-        bytes_of_row = self._kernel_width * self.working_dtype.itemsize
+        bytes_of_row = self.kernel_width * self.working_dtype.itemsize
         held = len(rows) * bytes_of_row <= _FLOAT64_BYTES
         step = len(rows) if held else max(1, _PIECE_BYTES // bytes_of_row)
         for start in range(0, len(rows), max(1, step)):
@@ -336,18 +336,19 @@ class FeatureSet:
             yield slice(start, start + len(some)), PairKernel(answers=answers[some], features=features)
 
     @property
-    def _kernel_width(self) -> int:
+    def kernel_width(self) -> int:
+        """Numbers per pair that every product reads: of a state, or of a longer response's sketch."""
         return (self.states if self.chosen_features is None else self.chosen_features).shape[1]
 
     @property
     def working_dtype(self) -> np.dtype:
         """float64, or float32 where float64 features would take over 2 GiB."""
-        return np.dtype(np.float32 if len(self) * self._kernel_width * 8 > _FLOAT64_BYTES else np.float64)
+        return np.dtype(np.float32 if len(self) * self.kernel_width * 8 > _FLOAT64_BYTES else np.float64)
 
     @property
     def in_pieces(self) -> bool:
         """Whether all features in `working_dtype` take over 2 GiB, so that they are read piece by piece."""
-        return len(self) * self._kernel_width * self.working_dtype.itemsize > _FLOAT64_BYTES
+        return len(self) * self.kernel_width * self.working_dtype.itemsize > _FLOAT64_BYTES
 
     def working_kernel(self) -> PairKernel:
         """The margin kernel in `working_dtype`."""

@@ -189,7 +189,7 @@ def separation(
     answers: Any = None
     largest = np.full(permutations, -math.inf) if together else None
     at_least(cells, 1, name="cells")
-    most = max(4, cells // (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1])
+    most = max(4, cells // feats.kernel_width)
     for code in track(range(groups), "Separation", unit="groups", shown=progress):
         name, rows = feats.groups[code], by_group[code]
         given_answers = feats.two_answers(rows)

@@ -13,8 +13,8 @@ much as the mean pair has `pair` 0, not `pair_fixed`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from prefdyn.dynamics.backward import Walk
 from prefdyn.dynamics.descent import allowed, stable_learning_rate
 from prefdyn.dynamics.engine import reference_state
 from prefdyn.dynamics.grid import Setting, decays, grid
-from prefdyn.dynamics.problem import Arrays, Pairs, as_seen
+from prefdyn.dynamics.problem import Arrays, Pairs, as_seen, spread
 from prefdyn.dynamics.routes import build
 from prefdyn.dynamics.sampling import batches
 from prefdyn.dynamics.spaces import Route
@@ -167,11 +167,34 @@ def sensitivity(
         >>> np.sign(found.pair[0]).tolist()  # the third pair pulls the other way: more of it raises the loss
         [-1.0, -1.0, 1.0, nan]
     """
-    steps = at_least(steps, 1, name="steps")
     setting = one_setting(
         feats, objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule,
         batch_size=batch_size, scheme=scheme, seed=seed,
     )  # fmt: skip
+    found = sensitivity_of(
+        feats, setting, steps, of=of, quantity=quantity, split=split, route=route, dtype=dtype, arrays=arrays,
+        progress=progress,
+    )  # fmt: skip
+    if learning_rate != "auto":
+        return found
+    return replace(found, settings={**found.settings, "learning_rate_rule": "half of the largest stable step"})
+
+
+def sensitivity_of(
+    feats: FeatureSet,
+    setting: Setting,
+    steps: int,
+    *,
+    of: Any = "groups",
+    quantity: str = "loss",
+    split: str = "held_out",
+    route: str = "auto",
+    dtype: Literal["float32", "float64"] | None = None,
+    arrays: Arrays | None = None,
+    progress: bool = False,
+) -> Sensitivity:
+    """The same for a run whose settings are together; see `sensitivity`."""
+    steps = at_least(steps, 1, name="steps")
     one = setting.objective
     wanted = targets(feats, "groups" if isinstance(of, str) and of == "worst" else of, quantity=quantity, split=split)
     used = np.dtype(dtype) if dtype is not None else feats.working_dtype
@@ -204,17 +227,15 @@ def sensitivity(
         targets=wanted.names,
         quantity=quantity,
         value=found.values,
-        pair=_spread(back.pair, train, len(feats)),
-        pair_fixed=_spread(back.pair_fixed, train, len(feats)),
+        pair=spread(back.pair, train, len(feats)),
+        pair_fixed=spread(back.pair_fixed, train, len(feats)),
         group=_by_group(back.pair * feats.weight[train], feats.group[train], len(feats.groups)),
         learning_rate=back.learning_rate,
         beta=found.beta + back.beta,
         label_smoothing=found.smoothing + back.smoothing if isinstance(one, DPO | RobustDPO) else None,
         weight=feats.weight,
         groups=feats.groups,
-        settings=setting.describe()
-        | {"steps": steps, "compute_dtype": str(used), "route": built.name}
-        | ({"learning_rate_rule": "half of the largest stable step"} if learning_rate == "auto" else {}),
+        settings=setting.describe() | {"steps": steps, "compute_dtype": str(used), "route": built.name},
         states_held=walk.most_states,
     )
 
@@ -251,20 +272,12 @@ def laid_out(
     """Route, pairs and batches of runs with these settings."""
     seen = as_seen(feats, setting.objective)
     pairs = Pairs.of(seen)
-    width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
-    name = route_for(setting, pairs, width, asked=route, runs=runs, steps=steps, dtype=dtype)
+    name = route_for(setting, pairs, seen.kernel_width, asked=route, runs=runs, steps=steps, dtype=dtype)
     built = build(seen, pairs, name, dtype=dtype, arrays=arrays, sft=setting.objective.reads == "log_probs")
     if setting.batch_size == "full":
         return built, pairs, None
     size = int(setting.batch_size)
     return built, pairs, batches(len(pairs.train), size, steps, seed=setting.seed, scheme=setting.scheme)
-
-
-def _spread(values: Float[np.ndarray, "T trained"], places: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
-    """A column per pair; NaN for those that are not trained on."""
-    found = np.full((len(values), n), math.nan)
-    found[:, places] = values
-    return found
 
 
 def _by_group(values: Float[np.ndarray, "T trained"], group: np.ndarray, count: int) -> np.ndarray:

@@ -22,13 +22,14 @@ from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 
 from prefdyn._progress import track
+from prefdyn.dynamics.engine import moved
 from prefdyn.dynamics.measure import shifts
 from prefdyn.dynamics.problem import Arrays, Pairs
 from prefdyn.dynamics.pull import RunColumns, WatchedPull
 from prefdyn.dynamics.spaces import Route, as_numpy
 from prefdyn.dynamics.transpose import gradient_back, transposed
 from prefdyn.maths.objectives import DPO, IPO, RobustDPO
-from prefdyn.maths.optimizers import Optimizer, Schedule, State
+from prefdyn.maths.optimizers import Optimizer, Schedule, State, factor_of
 from prefdyn.maths.reverse import step_back
 from prefdyn.maths.slopes import bend, by_beta, by_smoothing
 
@@ -110,9 +111,9 @@ class Walk:
 
     def forward(self, *, progress: bool = False) -> Any:
         """Walk to the end; the last state."""
-        state, memory = self.route.start(1), None
+        state = self.route.start(1)
+        memory = self.optimizer.start(state)
         for step in track(range(self.steps), "Forward", unit="steps", shown=progress):
-            memory = self.optimizer.start(state) if memory is None else memory
             if step in self.again:
                 self.kept[step] = (state, memory)
             moment, state, memory = self._step(step, state, memory)
@@ -125,7 +126,7 @@ class Walk:
         self.most_states = max(self.most_states, len(self.kept) + beside)
 
     def _rate(self, step: int) -> float:
-        return self.learning_rate * (self.schedule.factor(step) if self.schedule else 1.0)
+        return self.learning_rate * factor_of(self.schedule, step)
 
     def _batch(self, step: int) -> Int[np.ndarray, " b"] | None:
         return None if self.batches is None else self.batches[step]
@@ -142,10 +143,11 @@ class Walk:
 
         gradient = self.route.gradient(state, pull, self._batch(step))
         signal, pulled = _joined(signals), _joined(pulls)
-        weights = state if self.reference is None else state + self.reference
-        after, memory_after = self.optimizer.update(weights, gradient, memory, rate=self._rate(step), step=step)
         moment = Moment(step=step, state=state, memory=memory, gradient=gradient, signal=signal, pulls=pulled)
-        return moment, after if self.reference is None else after - self.reference, memory_after
+        after = moved(
+            self.optimizer, state, gradient, memory, rate=self._rate(step), step=step, reference=self.reference
+        )  # fmt: skip
+        return moment, *after
 
     # back -----------------------------------------------------------------------------------------------------------
 
@@ -183,8 +185,7 @@ class Walk:
                 self.optimizer, weights, moment.gradient, moment.memory, rate=self._rate(moment.step),
                 step=moment.step, after=cotangent, memory_after=memory,
             )  # fmt: skip
-            factor = self.schedule.factor(moment.step) if self.schedule else 1.0
-            rates = rates + factor * before.rate
+            rates = rates + factor_of(self.schedule, moment.step) * before.rate
             batch = self._batch(moment.step)
             turned = gradient_back(self.turned, before.gradient, found.pull(moment, batch is None), batch)
             cotangent, memory = before.weights - turned, before.memory

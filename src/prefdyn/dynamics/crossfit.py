@@ -25,7 +25,7 @@ from prefdyn._random import stream
 from prefdyn.dynamics.descent import recorded_steps, together
 from prefdyn.dynamics.engine import Run, solve
 from prefdyn.dynamics.measure import Member, Outcome
-from prefdyn.dynamics.problem import Pairs
+from prefdyn.dynamics.problem import Pairs, spread
 from prefdyn.dynamics.routes import build, cheapest
 from prefdyn.dynamics.streaming import HELD_BYTES
 from prefdyn.features import FeatureSet
@@ -113,11 +113,11 @@ def crossfit(
             feats.select(sample), objective, unit[sample], learning_rate=learning_rate, steps=steps, folds=folds,
             seed=seed, progress=progress,
         )  # fmt: skip
-        return replace(some, unit=unit, **{name: _spread(getattr(some, name), sample, n) for name in _PER_PAIR})
+        return replace(some, unit=unit, **{name: spread(getattr(some, name), sample, n) for name in _PER_PAIR})
     fold = deal(feats, unit, folds, seed)
     pairs = replace(Pairs.of(feats), held_out=np.zeros(n, dtype=bool))
     dtype = feats.working_dtype
-    width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
+    width = feats.kernel_width
     run = Run(objective=objective, learning_rate=learning_rate, optimizer=SGD(), members=(Member(objective=objective),))
     recorded = _thinned(recorded_steps(steps), n * folds)
     name = cheapest(
@@ -172,23 +172,13 @@ _PER_PAIR = ("loss", "area", "alone", "trained")
 
 def _sample(feats: FeatureSet, unit: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " sampled"]:
     """Rows of whole units, as many as fit into memory: all, but of features that are read from a file at every step."""
-    features = feats.states if feats.chosen_features is None else feats.chosen_features
-    most = HELD_BYTES // (features.shape[1] * feats.working_dtype.itemsize)
+    most = HELD_BYTES // (feats.kernel_width * feats.working_dtype.itemsize)
     if len(feats) <= most:
         return np.arange(len(feats))
     _, code = np.unique(unit, return_inverse=True)
     order = stream(seed, "cross-fit", "sample").permutation(int(code.max()) + 1)
     taken = np.cumsum(np.bincount(code)[order]) <= most
     return np.flatnonzero(np.isin(code, order[taken]))
-
-
-def _spread(
-    values: Float[np.ndarray, " sampled"], rows: Int[np.ndarray, " sampled"], n: int
-) -> Float[np.ndarray, " n"]:
-    """One number per pair, NaN for those that are not in the sample."""
-    found = np.full(n, math.nan)
-    found[rows] = values
-    return found
 
 
 def _redrawn(unit: Int[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:

@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float
 
 from prefdyn._checks import at_least, between
 from prefdyn._random import stream
-from prefdyn.dynamics.adjoint import Sensitivity, laid_out, one_setting, sensitivity
+from prefdyn.dynamics.adjoint import Sensitivity, laid_out, one_setting, sensitivity_of
 from prefdyn.dynamics.engine import Run, solve
-from prefdyn.dynamics.measure import Member
+from prefdyn.dynamics.grid import Setting
+from prefdyn.dynamics.measure import Member, Outcome
 from prefdyn.dynamics.order import spearman
+from prefdyn.dynamics.problem import Pairs
 from prefdyn.dynamics.targets import Targets, ended, targets
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
@@ -103,13 +105,10 @@ def lds(
     """
     at_least(subsets, 3, name="subsets")
     setting = one_setting(feats, **settings)
-    fixed: dict[str, Any] = {
-        **settings, "objective": setting.objective, "learning_rate": setting.learning_rate, "of": of,
-        "quantity": quantity, "split": split, "progress": progress,
-    }  # fmt: skip
+    asked: dict[str, Any] = {"of": of, "quantity": quantity, "split": split, "progress": progress}
     forecasts: dict[str, Sensitivity] = {
-        "exact": sensitivity(feats, steps=steps, **fixed),
-        "first_step": sensitivity(feats, steps=1, **fixed),
+        "exact": sensitivity_of(feats, setting, steps, **asked),
+        "first_step": sensitivity_of(feats, setting, 1, **asked),
     }
     wanted = targets(feats, of, quantity=quantity, split=split)
     found = []
@@ -136,7 +135,7 @@ def resimulated(
     feats: FeatureSet,
     masks: Bool[np.ndarray, "n subsets"],
     wanted: Targets,
-    setting: Any,
+    setting: Setting,
     steps: int,
     *,
     progress: bool = False,
@@ -151,23 +150,48 @@ def resimulated(
         steps: Of every run.
         progress: Show a bar on stderr where it is a terminal.
     """
-    dtype, count = feats.working_dtype, masks.shape[1]
-    route, pairs, drawn = laid_out(feats, setting, steps, dtype=dtype, runs=count)
+    pairs, outcomes = reweighted(
+        feats, setting, steps, 1.0 - masks, label="Runs without some pairs", progress=progress
+    )  # fmt: skip
+    return np.stack(
+        [
+            ended(wanted, setting.objective, pairs, outcome.margins[steps], outcome.chosen_changes.get(steps))
+            for outcome in outcomes
+        ],
+        axis=1,
+    )
+
+
+def reweighted(
+    feats: FeatureSet,
+    setting: Setting,
+    steps: int,
+    factors: Float[np.ndarray, "n runs"],
+    *,
+    label: str = "Runs",
+    progress: bool = False,
+) -> tuple[Pairs, list[Outcome]]:
+    """Runs whose pairs' weights are multiplied by these factors, all in one solve; each keeps its last margins.
+
+    Args:
+        feats: Features of either kind; pairs that they hold out are not trained on.
+        setting: Of every run.
+        steps: Of every run.
+        factors: Not below 0, one column per run.
+        label: Name of the bar.
+        progress: Show it on stderr where it is a terminal.
+    """
+    count = factors.shape[1]
+    route, pairs, drawn = laid_out(feats, setting, steps, dtype=feats.working_dtype, runs=count)
     run = Run(
         objective=setting.objective, learning_rate=setting.learning_rate, optimizer=setting.optimizer,
         schedule=setting.schedule, members=(Member(objective=setting.objective),),
     )  # fmt: skip
     outcomes = solve(
-        route, pairs, [run] * count, steps=steps, recorded=[0], kept=[steps], batches=drawn,
-        masks=1.0 - masks, subset=range(count), head=feats.head, label="Runs without some pairs", progress=progress,
+        route, pairs, [run] * count, steps=steps, recorded=[0], kept=[steps], batches=drawn, masks=factors,
+        subset=range(count), head=feats.head, label=label, progress=progress,
     )  # fmt: skip
-    return np.stack(
-        [
-            ended(wanted, setting.objective, pairs, outcome.margins[steps], outcome.chosen_changes.get(steps))
-            for (outcome,) in outcomes
-        ],
-        axis=1,
-    )
+    return pairs, [outcome for (outcome,) in outcomes]
 
 
 def _left_out(feats: FeatureSet, share: float, subsets: int, seed: int) -> Bool[np.ndarray, "n subsets"]:

@@ -149,7 +149,7 @@ def _each_alone(
     One after another; beyond `MANY_GROUPS` groups, small ones go together in one solve, each on its own pairs.
     """
     members = [rows for rows in feats.by_group() if len(rows) and not feats.held_out[rows].all()]
-    width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
+    width = feats.kernel_width
     found: list[tuple[str, Outcome, Pairs]] = []
     for some in track(together(members, pairs.answers.shape[1] * width), "Groups alone", unit="solves", shown=progress):
         parts = [pairs.of_group(rows) for rows in some]
@@ -222,7 +222,7 @@ def _alone(
 ) -> tuple[Outcome, str]:
     """One full-batch run, and the route it took."""
     dtype, sft = feats.working_dtype, objective.reads == "log_probs"
-    width = (feats.states if feats.chosen_features is None else feats.chosen_features).shape[1]
+    width = feats.kernel_width
     name = cheapest(
         pairs,
         width,
@@ -320,9 +320,8 @@ def allowed(feats: FeatureSet, objective: Objective, groups: Sequence[str] | Non
 
 def _largest(feats: FeatureSet, rows: Int[np.ndarray, " trained"]) -> float:
     """Largest eigenvalue of the weighted kernel of some pairs; of features beyond memory by passes over the file."""
-    features = feats.states if feats.chosen_features is None else feats.chosen_features
     dtype = feats.working_dtype
-    if len(rows) * features.shape[1] * dtype.itemsize <= HELD_BYTES:
+    if len(rows) * feats.kernel_width * dtype.itemsize <= HELD_BYTES:
         if feats.kind == "responses":
             ones = np.ones((len(rows), 1), dtype=dtype)
             kernel = PairKernel(answers=ones, features=feats.pair_features(rows, dtype))

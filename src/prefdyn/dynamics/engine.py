@@ -26,7 +26,7 @@ from prefdyn.dynamics.problem import Arrays, Pairs
 from prefdyn.dynamics.pull import RunColumns, WatchedPull
 from prefdyn.dynamics.routes import Route
 from prefdyn.errors import ConfigError
-from prefdyn.maths.optimizers import SGD, Optimizer, Schedule
+from prefdyn.maths.optimizers import SGD, Optimizer, Schedule, State, factor_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,13 +195,13 @@ class _Going:
         changed, pieces = [], []
         for where, optimizer, memory in self.pieces:
             runs = [each.run for each in self.started[where]]
-            rates = [run.learning_rate * (run.schedule.factor(step) if run.schedule else 1.0) for run in runs]
-            offset = self.reference if getattr(optimizer, "weight_decay", 0.0) else None
-            weights = self.state[where, ...] if offset is None else self.state[where, ...] + offset
-            weights, memory = optimizer.update(
-                weights, gradient[where, ...], memory, rate=self.put(np.array(rates)), step=step
-            )
-            changed.append(weights if offset is None else weights - offset)
+            rates = [run.learning_rate * factor_of(run.schedule, step) for run in runs]
+            reference = self.reference if getattr(optimizer, "weight_decay", 0.0) else None
+            state, memory = moved(
+                optimizer, self.state[where, ...], gradient[where, ...], memory, rate=self.put(np.array(rates)),
+                step=step, reference=reference,
+            )  # fmt: skip
+            changed.append(state)
             pieces.append((where, optimizer, memory))
         self.state = changed[0] if len(changed) == 1 else xp.concat(changed, axis=0)
         self.pieces = pieces
@@ -285,6 +285,25 @@ class _Going:
                 pieces.append((slice(start, start + len(inside)), optimizer, left))
                 start += len(inside)
         self.pieces, self.started = pieces, [self.started[place] for place in going]
+
+
+def moved(
+    optimizer: Optimizer, state: Any, gradient: Any, memory: State, *, rate: Any, step: int, reference: Any
+) -> tuple[Any, State]:
+    """A state, a change of the head, after an update, and the optimizer's memory.
+
+    Args:
+        optimizer: Which.
+        state: Before it.
+        gradient: Of the loss.
+        memory: Of the optimizer.
+        rate: Of this step.
+        step: Number of the step, from 0.
+        reference: Head that the state is a change of, where the optimizer decays weights; else None.
+    """
+    weights = state if reference is None else state + reference
+    weights, memory = optimizer.update(weights, gradient, memory, rate=rate, step=step)
+    return weights if reference is None else weights - reference, memory
 
 
 DIVERGED = "diverged"

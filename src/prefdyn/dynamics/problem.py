@@ -125,3 +125,15 @@ def _log_probs(feats: FeatureSet) -> np.ndarray | None:
             return None
         parts.append(part)
     return np.concatenate(parts)
+
+
+def spread(values: Float[np.ndarray, "*m some"], places: Int[np.ndarray, " some"], n: int) -> Float[np.ndarray, "*m n"]:
+    """Numbers of some of n pairs as numbers of all; NaN for the others.
+
+    Example:
+        >>> spread(np.array([5.0, 7.0]), np.array([2, 0]), 3).tolist()
+        [7.0, nan, 5.0]
+    """
+    found = np.full((*values.shape[:-1], n), np.nan)
+    found[..., places] = values
+    return found

@@ -7,15 +7,15 @@ of the group's pairs in the step.
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from prefdyn._checks import positive
 from prefdyn.dynamics.adjoint import laid_out
-from prefdyn.dynamics.engine import reference_state
+from prefdyn.dynamics.engine import moved, reference_state
 from prefdyn.dynamics.grid import Setting, decays
 from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
+from prefdyn.maths.optimizers import factor_of
 
 
 def group_robust(
@@ -59,7 +59,8 @@ def group_robust(
     belief = (mass > 0) / (mass > 0).sum()
     average = np.zeros(len(mass))
     reference = reference_state(route, feats.head) if decays(setting) else None
-    state, memory = route.start(1), None
+    state = route.start(1)
+    memory = setting.optimizer.start(state)
     losses = np.full(len(train), np.nan)
     for step in range(steps):
         batch = None if batches is None else batches[step]
@@ -79,12 +80,8 @@ def group_robust(
         grown = belief * np.exp(pace * np.where(inside > 0, means / np.maximum(inside, 1e-300), 0.0))
         average += belief / steps
         belief = grown / grown.sum()
-        xp = array_namespace(state)
-        held = state if reference is None else state + reference
-        memory = setting.optimizer.start(state) if memory is None else memory
-        rate = setting.learning_rate * (setting.schedule.factor(step) if setting.schedule else 1.0)
-        after, memory = setting.optimizer.update(held, gradient, memory, rate=rate, step=step)
-        state = after if reference is None else xp.subtract(after, reference)
+        rate = setting.learning_rate * factor_of(setting.schedule, step)
+        state, memory = moved(setting.optimizer, state, gradient, memory, rate=rate, step=step, reference=reference)
     margins = np.full(len(pairs), np.nan)
     for part in route.seen(state, logits=False):
         margins[part.places] = objective.beta * part.ratios[:, 0]

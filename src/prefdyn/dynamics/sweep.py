@@ -225,17 +225,12 @@ class _Solver:
                 found += subsets.values()
             else:
                 found.append(pile)
-        size = max(1, _STATE_BYTES // (8 * max(1, self.pairs.tokens) * self._width))
+        size = max(1, _STATE_BYTES // (8 * max(1, self.pairs.tokens) * self.feats.kernel_width))
         return [pile[start : start + size] for pile in found for start in range(0, len(pile), size)]
 
     def _cost(self, rows: int, runs: int) -> float:
         """Of one step: reading the rows once, and the products of every run."""
         return rows * (5.0 * self.dtype.itemsize + 4.0 * runs)
-
-    @property
-    def _width(self) -> int:
-        features = self.feats.states if self.feats.chosen_features is None else self.feats.chosen_features
-        return features.shape[1]
 
     def _members(self, subsets: Iterable[Sequence[str] | None]) -> np.ndarray:
         """Rows of the pairs whose group is in one of the subsets."""
@@ -311,7 +306,9 @@ class _Solver:
         return pairs if inside.all() else pairs.rows(np.flatnonzero(inside))
 
     def _route(self, one: Setting, pairs: Pairs, runs: int) -> str:
-        return route_for(one, pairs, self._width, asked=self.route, runs=runs, steps=self.steps, dtype=self.dtype)
+        return route_for(
+            one, pairs, self.feats.kernel_width, asked=self.route, runs=runs, steps=self.steps, dtype=self.dtype
+        )
 
 
 def route_for(

@@ -24,6 +24,7 @@ import numpy as np
 
 from prefdyn.dynamics.order import spearman
 from prefdyn.experiments.catalogue import spec_of
+from prefdyn.experiments.chance import by_repetition
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
 from prefdyn.experiments.falls import PHASES
 from prefdyn.experiments.judging import (
@@ -41,7 +42,6 @@ from prefdyn.experiments.judging import (
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.statistics import exponent, over_seeds, straight_line
 from prefdyn.experiments.tested import FEWEST, beyond_twin, chance_of, learned_more, over_units, passes, places
-from prefdyn.experiments.units import by_repetition
 
 # statistics ----------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from prefdyn._checks import one_of
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.errors import PrefdynError
+from prefdyn.experiments.chance import LEVEL
 from prefdyn.experiments.claims import KINDS, Claim, at_other_thresholds
 from prefdyn.experiments.context import Context, looked_at
 from prefdyn.experiments.cost import Cost, costs
@@ -24,7 +25,6 @@ from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe
 from prefdyn.experiments.recipes import recipe_named, recipes_named
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice
-from prefdyn.experiments.units import LEVEL
 from prefdyn.experiments.work import RunOutcome
 from prefdyn.provenance import versions
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prefdyn.experiments.chance import LEVEL, Chance, by_leaving_out, by_order, by_repetition, by_sign
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.rows import Rows
-from prefdyn.experiments.units import LEVEL, Chance, by_leaving_out, by_order, by_repetition, by_sign
 
 if TYPE_CHECKING:
     from prefdyn.experiments.claims import Claim

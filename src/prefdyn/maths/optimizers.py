@@ -244,6 +244,16 @@ def optimizer(name: str, **options: Any) -> Optimizer:
     return replace(OPTIMIZERS[name], **options)
 
 
+def factor_of(schedule: "Schedule | None", step: int) -> float:
+    """The factor on the learning rate of the update that follows `step` others; 1 without a schedule.
+
+    Example:
+        >>> factor_of(None, 3), factor_of(Schedule(kind="linear", steps=4), 3)
+        (1.0, 0.25)
+    """
+    return 1.0 if schedule is None else schedule.factor(step)
+
+
 SCHEDULES: Sequence[str] = ("constant", "linear", "cosine")
 
 

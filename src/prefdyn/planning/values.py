@@ -135,8 +135,7 @@ def affordable(feats: FeatureSet, steps: int) -> int:
         >>> affordable(feats, 100), affordable(feats, 10**6)
         (590551, 59)
     """
-    features = feats.states if feats.chosen_features is None else feats.chosen_features
-    products = min(4 * feats.coordinates()[1].shape[1] * features.shape[1], 2 * len(feats))
+    products = min(4 * feats.coordinates()[1].shape[1] * feats.kernel_width, 2 * len(feats))
     return int(_WORK / (len(feats) * (products + _ELEMENTWISE) * steps))
 
 

@@ -23,11 +23,10 @@ from prefdyn._json import plain, write_json
 from prefdyn._progress import track
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.units import units
-from prefdyn.dynamics.adjoint import laid_out, one_setting, sensitivity
+from prefdyn.dynamics.adjoint import one_setting, sensitivity_of
 from prefdyn.dynamics.crossfit import FOLDS, deal
-from prefdyn.dynamics.engine import Run, solve
+from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.grid import Setting
-from prefdyn.dynamics.measure import Member
 from prefdyn.dynamics.robust import group_robust
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
@@ -325,16 +324,14 @@ class Split:
         """Search, the alternatives, and what all of them do to every pair."""
         feats, groups = self.trained, self.feats.groups
         shares, m = _shares(feats), len(groups)
-        run = partial(weighted_losses, feats, self.setting, self.steps)
+        run, slopes = partial(weighted_losses, feats, self.setting, self.steps), partial(self._slopes, feats)
 
         def losses(columns: Float[np.ndarray, "m tried"]) -> Float[np.ndarray, "m tried"]:
             return self._means(run(columns[feats.group]).T).T
 
-        def slopes(factors: Float[np.ndarray, " m"], sums: Float[np.ndarray, "sums m"]) -> Float[np.ndarray, "sums m"]:
-            return self._slopes(feats, factors, sums)
-
-        given = losses(np.ones((m, 1)))[:, 0]
-        if not np.isfinite(given[np.isfinite(given) | np.isinf(given)]).all():
+        as_given = run(np.ones((len(feats), 1))).T
+        given = self._means(as_given)[0]
+        if np.isinf(given).any():
             raise ConfigError(
                 f"the run as given diverges with learning rate {self.setting.learning_rate:g}; lower the rate"
             )
@@ -345,16 +342,15 @@ class Split:
         linear = linear_programme(
             given, slopes(np.ones(m), np.eye(m)), score, shares, free, floor=floor, ceiling=ceiling
         )
-        error = self._error(run(np.ones((len(feats), 1)))[:, 0], score)
+        error = self._error(as_given[0], score)
         robust, belief = self._robust(feats, score, error)
         known = np.where(free & (belief > 0), belief / np.maximum(shares, 1e-300), 1.0)
         starts = np.column_stack([simple, linear, known])
         best = mirror(
             losses, slopes, score, shares, free, starts, error=error, floor=floor, ceiling=ceiling, rounds=rounds
         )  # fmt: skip
-        columns = [simple[:, 0], best.factors, simple[:, 1], simple[:, 2], linear]
-        ends = run(np.stack(columns, axis=1)[feats.group]).T
-        rows = [*ends, robust]
+        columns = np.stack([best.factors, simple[:, 1], simple[:, 2], linear], axis=1)
+        rows = [as_given[0], *run(columns[feats.group]).T, robust]
         return Solved(factors=best.factors, losses=np.stack(rows), rounds=len(best.scores) - 2)
 
     def _means(self, losses: Float[np.ndarray, "tried n"]) -> Float[np.ndarray, "tried m"]:
@@ -373,18 +369,8 @@ class Split:
         rows = np.stack([self.choose & (feats.group == code) & self.learns[code] for code in range(m)]).astype(float)
         known = rows.sum(axis=1) > 0
         means = rows[known] / rows[known].sum(axis=1, keepdims=True)
-        return sensitivity(
-            feats.weighted(dict(zip(feats.groups, factors, strict=True))),
-            of=sums[:, known] @ means,
-            objective=self.setting.objective,
-            learning_rate=self.setting.learning_rate,
-            optimizer=self.setting.optimizer,
-            schedule=self.setting.schedule,
-            batch_size=self.setting.batch_size,
-            scheme=self.setting.scheme,
-            seed=self.setting.seed,
-            steps=self.steps,
-        ).group
+        weighted = feats.weighted(dict(zip(feats.groups, factors, strict=True)))
+        return sensitivity_of(weighted, self.setting, self.steps, of=sums[:, known] @ means).group
 
     def _error(self, losses: Float[np.ndarray, " n"], score: GoalScore) -> float:
         """Standard error over units of a typical group's part of the score, on the choosing pairs."""
@@ -420,18 +406,8 @@ def weighted_losses(
     Returns:
         Losses in nats; infinite where a run diverges.
     """
-    count = factors.shape[1]
-    route, pairs, batches = laid_out(feats, setting, steps, dtype=feats.working_dtype, runs=count)
-    run = Run(
-        objective=setting.objective, learning_rate=setting.learning_rate, optimizer=setting.optimizer,
-        schedule=setting.schedule, members=(Member(objective=setting.objective),),
-    )  # fmt: skip
-    outcomes = solve(
-        route, pairs, [run] * count, steps=steps, recorded=[0], kept=[steps], batches=batches, masks=factors,
-        subset=range(count), head=feats.head,
-    )  # fmt: skip
     found = np.full(factors.shape, math.inf)
-    for column, (outcome,) in enumerate(outcomes):
+    for column, outcome in enumerate(reweighted(feats, setting, steps, factors)[1]):
         if steps in outcome.margins:
             losses = setting.objective.loss(outcome.margins[steps])
             found[:, column] = np.where(np.isfinite(losses), losses, math.inf)

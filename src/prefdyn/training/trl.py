@@ -273,8 +273,9 @@ class GroupMetrics(_Base):
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._weights is not None and self._weights.by == "loss":
             own = sum(tag[-1] for batch in batches for tag in batch.get(TAGS, ()))
-            told = torch.tensor(own, dtype=torch.float32, device=device)
-            self._weights.in_step = float(self.accelerator.reduce(told, reduction="sum"))  # type: ignore[reportArgumentType]
+            if self.accelerator.num_processes > 1:  # one alone need not wait for its device
+                own = self.accelerator.reduce(torch.tensor(own, dtype=torch.float32, device=device), reduction="sum")
+            self._weights.in_step = float(own)  # type: ignore[reportArgumentType]
         return batches, items
 
     def _scale(self, log_probs: torch.Tensor, tags: Any) -> None:

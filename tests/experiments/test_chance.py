@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from prefdyn.experiments.units import by_leaving_out, by_order, by_repetition, by_sign, ranks
+from prefdyn.experiments.chance import by_leaving_out, by_order, by_repetition, by_sign, ranks
 from scripts.claims_by_lot import CASES, beyond, shares
 
 stats: Any = scipy.stats
