@@ -9,6 +9,7 @@ from prefdyn.dynamics.order import rank_correlation
 from prefdyn.picture import Layer, Marker, Picture
 from prefdyn.report.folders import RunFolder, number
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders, similar_together, sorted_codes
+from prefdyn.report.tables import minus_signs
 from prefdyn.report.text import visible
 
 
@@ -261,7 +262,7 @@ def _agreement_note(run: RunFolder, key: str) -> str:
     sure += [] if math.isnan(p) else [f"p {p:.2g}"]
     tail = f" ({', '.join(sure)})" if sure else ""
     tail += "" if math.isnan(kendall) else f", Kendall {kendall:.2f}"
-    return f"Spearman {spearman:.2f}{tail}{over}."
+    return minus_signs(f"Spearman {spearman:.2f}{tail}{over}.")
 
 
 def cosine(run: RunFolder) -> Picture | None:
