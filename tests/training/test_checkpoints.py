@@ -427,16 +427,15 @@ while True:
 
 def _killed(folder, pause):
     """Save in a loop, kill after the first whole save and a pause; the last step that was begun and that was done."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", _LOOP, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    lines = [child.stdout.readline() for _ in range(2)]
-    time.sleep(pause)
-    child.send_signal(signal.SIGKILL)
-    rest, errors = child.communicate()
-    lines = [line.split() for line in [*lines, *rest.splitlines()]]
-    assert child.returncode == -signal.SIGKILL, errors
+    command = [sys.executable, "-c", _LOOP, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(2)]
+        time.sleep(pause)
+        child.send_signal(signal.SIGKILL)
+        lines += child.stdout  # not communicate(), which loses what readline() has read ahead
+    assert child.returncode == -signal.SIGKILL, lines
+    lines = [line.split() for line in lines]
     begun, done = (max(int(step) for word, step in lines if word == kind) for kind in ("begin", "done"))
     return begun, done
 
