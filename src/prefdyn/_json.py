@@ -118,6 +118,22 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
+def number(value: Any) -> float:
+    """The value as a float; NaN where it is no finite number.
+
+    Example:
+        >>> number(2), number(None), number("x")
+        (2.0, nan, nan)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        found = float(value)
+    except OverflowError:
+        return math.nan
+    return found if math.isfinite(found) else math.nan
+
+
 def plain(value: Any) -> Any:
     """The same value as JSON can hold it: NaN and infinity become None, arrays lists, NumPy scalars Python ones.
 

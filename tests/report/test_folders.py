@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prefdyn._json import number
 from prefdyn.errors import StoreError
-from prefdyn.report.folders import number, read_folder
+from prefdyn.report.folders import read_folder
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
 
 

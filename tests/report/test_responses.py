@@ -183,9 +183,7 @@ def test_the_ring_is_the_raw_mean_norm_and_the_dot_the_distance_between_pairs(tm
 def test_a_giveaway_has_a_place_in_the_order_of_verdicts_and_a_colour(tmp_path):
     assert list(VERDICTS).index("giveaway") < list(VERDICTS).index("trivial")
     assert set(ATTENTION) == set(VERDICTS)
-    attention = [
-        by_attention({"verdict": name, "predicted_rank": 1})[0] for name in ("memorised", "giveaway", "looks random")
-    ]
+    attention = [by_attention(name, 1)[0] for name in ("memorised", "giveaway", "looks random")]
     assert attention == sorted(set(attention))
     run = read_folder(make_responses_folder(tmp_path / "run", names=60))
     assert {"giveaway", "looks random", "conflicting", "memorised"} <= {run.verdicts[code] for code in telling(run)}

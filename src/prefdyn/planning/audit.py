@@ -36,9 +36,9 @@ from prefdyn.maths.objectives import DPO, LOG2, NormalisedDPO, Objective
 from prefdyn.maths.units import joined
 from prefdyn.planning.bounds import proved_parts
 from prefdyn.planning.exact import ExactHead, affordable, exact_head
+from prefdyn.planning.group_row import COLUMNS, GroupRow, columns_of
 from prefdyn.planning.summary import (
     header,
-    loss_decrease,
     pairs_table,
     plain,
     predictions,
@@ -84,7 +84,7 @@ class Audit:
     """The same separation for the model's untrained twin, on request."""
     findings: tuple[Finding, ...]
     judgements: tuple[Judgement, ...]
-    predicted: tuple[Mapping[str, Any], ...]
+    predicted: tuple[GroupRow, ...]
     thresholds: Thresholds
     settings: Mapping[str, Any]
     warnings: tuple[str, ...]
@@ -104,7 +104,7 @@ class Audit:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group, as in `groups` of summary.json; NaN becomes None."""
-        return [plain(row) for row in self._groups()]
+        return [row.to_json(self._columns(row)) for row in self.groups]
 
     def pairs(self) -> pa.Table:
         """One row per pair, as in pairs.parquet."""
@@ -135,7 +135,7 @@ class Audit:
         return plain(
             {
                 **header(self.features, command="audit", settings=self.settings, left_out=left_out),
-                "groups": self._groups(),
+                "groups": self.rows(),
                 "diagnostics": self._diagnostics(),
                 "verdict_thresholds": self.thresholds.rules(),
                 "findings": [item.to_json() for item in self.findings],
@@ -152,80 +152,26 @@ class Audit:
         """Write summary.json, groups.csv, pairs.parquet and trajectory.parquet into an existing folder."""
         write_files(folder, summary=self.summary(), groups=self.rows(), pairs=self.pairs(), run=self.simulation)
 
-    def _groups(self) -> list[dict[str, Any]]:
-        rows = []
-        displaced, by_group = self.displacement.rows(), self.features.by_group()
-        for code, (measured, predicted, judged) in enumerate(
+    @property
+    def groups(self) -> tuple[GroupRow, ...]:
+        """One row per group: everything that was measured, foretold and judged of it."""
+        rows, displaced, by_group = [], self.displacement.rows(), self.features.by_group()
+        for code, (apart, predicted, judged) in enumerate(
             zip(self.separation.groups, self.predicted, self.judgements, strict=True)
         ):
-            row: dict[str, Any] = {
-                "name": measured.name,
-                "pairs": predicted["pairs"],
-                "train_pairs": predicted["train_pairs"],
-                "held_out_pairs": predicted["held_out_pairs"],
-                "units": predicted["units"],
-                "distinguishability": measured.distinguishability,
-                "distinguishability_exponent": measured.distinguishability_exponent,
-                "debiased": measured.debiased,
-                "debiased_low": measured.interval[0],
-                "debiased_high": measured.interval[1],
-                "concentration": measured.concentration,
-                "trace": measured.trace,
-                "concentration_ratio": measured.concentration_ratio,
-                "trace_ratio": measured.trace_ratio,
-                "fisher_ratio": measured.fisher_ratio,
-                "gaussian_kl": measured.gaussian_kl,
-                "kl_shrinkage": measured.kl_shrinkage,
-                "null_rms": measured.null_rms,
-                "null_z": measured.null_z,
-                "null_p": measured.null_p,
-                "null_p_adjusted": measured.null_p_adjusted,
-                "probe_accuracy": measured.probe_accuracy,
-                "probe_low": measured.probe_interval[0],
-                "probe_high": measured.probe_interval[1],
-                "probe_chance": measured.probe_chance,
-                "auc": measured.auc,
-                "auc_low": measured.auc_interval[0],
-                "auc_high": measured.auc_interval[1],
-                "auc_p": measured.auc_p,
-                "signal_p": measured.signal_p,
-                "raw_mean_norm": measured.raw_mean_norm,
-            }
-            if measured.pairs_used < measured.pairs:
-                row["pairs_measured"] = measured.pairs_used
+            further = columns_of(apart) | {name: value for name, value in displaced[code].items() if value is not None}
             if self.wording is not None:
-                words = self.wording.groups[code]
-                row |= {
-                    "words_accuracy": words.words_accuracy,
-                    "words_low": words.words_interval[0],
-                    "words_high": words.words_interval[1],
-                    "length_accuracy": words.length_accuracy,
-                    "length_low": words.length_interval[0],
-                    "length_high": words.length_interval[1],
-                    "reference_accuracy": words.reference_accuracy,
-                    "reference_low": words.reference_interval[0],
-                    "reference_high": words.reference_interval[1],
-                }
+                further |= columns_of(self.wording.groups[code])
             if self.untrained is not None:
-                twin = self.untrained.groups[code]
-                row |= {
-                    "untrained_distinguishability": twin.distinguishability,
-                    "untrained_null_z": twin.null_z,
-                    "untrained_probe_accuracy": twin.probe_accuracy,
-                    "untrained_probe_low": twin.probe_interval[0],
-                    "untrained_probe_high": twin.probe_interval[1],
-                }
-            row |= {
-                "priority": self.prioritization.level[code],
-                "first_step_margin": self.prioritization.first_step_margin[code],
-            }
-            row |= {name: value for name, value in displaced[code].items() if name != "name"}
-            inside = by_group[code]
+                further |= columns_of(self.untrained.groups[code], prefix="untrained_")
+            if apart.pairs_used < apart.pairs:
+                further["pairs_measured"] = apart.pairs_used
             for side in ("chosen", "rejected"):
-                lengths = getattr(self.features, f"{side}_length")[inside]
-                row[f"{side}_tokens"] = float(lengths.mean()) if len(lengths) else math.nan
-            row |= {name: value for name, value in predicted.items() if name.startswith(("predicted", "cross_fitted"))}
-            row |= {
+                lengths = getattr(self.features, f"{side}_length")[by_group[code]]
+                further[f"{side}_tokens"] = float(lengths.mean()) if len(lengths) else math.nan
+            further |= {
+                "priority": float(self.prioritization.level[code]),
+                "first_step_margin": float(self.prioritization.first_step_margin[code]),
                 "verdict": judged.verdict,
                 "verdict_because": judged.because,
                 "advice": judged.advice,
@@ -233,12 +179,25 @@ class Audit:
                 "stability": judged.stability,
                 "could_be": ", ".join(judged.could_be),
             }
-            rows.append(row)
-        return rows
+            rows.append(replace(predicted, **further))
+        return tuple(rows)
+
+    def _columns(self, row: GroupRow) -> list[str]:
+        """Columns of the table of groups: those of what was asked for."""
+        absent = [
+            stems
+            for stems, asked in (
+                (("words_", "length_", "reference_"), self.wording is not None),
+                (("untrained_",), self.untrained is not None),
+                (("pairs_measured",), not math.isnan(row.pairs_measured)),
+            )
+            if not asked
+        ]
+        return [name for name in COLUMNS if not name.startswith(tuple(stem for stems in absent for stem in stems))]
 
     def _diagnostics(self) -> dict[str, Any]:
         shape, cloud = self.orthogonality, self.embedding
-        decrease = np.array([loss_decrease(row) for row in self.predicted])
+        decrease = LOG2 - np.array([row.predicted_final_loss for row in self.predicted])
         return {
             "order": {
                 "distinguishability": rank_agreement(
@@ -454,7 +413,7 @@ def audit(
         limits = thresholds or Thresholds()
         judged = judge(evidence(feats, apart, priority, cross, words), limits, seed=seed)
         predicted = [
-            row | _foretold(item, cross, rows)
+            replace(row, **_foretold(item, cross, rows))
             for row, item, rows in zip(predictions(feats, run, objective, unit), judged, feats.by_group(), strict=True)
         ]
     trained_exactly, untold = None, None

@@ -11,6 +11,7 @@ from prefdyn._json import plain
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
+from prefdyn.planning.group_row import PREDICTED, GroupRow
 from prefdyn.planning.summary import header, pairs_table, predictions, resolved_settings, write_files
 from prefdyn.theory.bound import Bound
 from prefdyn.theory.bounds import bounds
@@ -25,7 +26,7 @@ class BoundsCheck:
     features: FeatureSet
     trajectory: Trajectory
     bounds: tuple[Bound, ...]
-    predicted: tuple[Mapping[str, Any], ...]
+    predicted: tuple[GroupRow, ...]
     settings: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
 
@@ -44,14 +45,14 @@ class BoundsCheck:
         """The content of summary.json."""
         parts = header(self.features, command="bounds", settings=self.settings)
         proved = proved_parts(self.features, self.trajectory, self.bounds)
-        return plain(
-            {**parts, "groups": list(self.predicted), **proved, "warnings": list(self.warnings), "timings": {}}
-        )
+        return plain({**parts, "groups": self._groups(), **proved, "warnings": list(self.warnings), "timings": {}})
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [row.to_json(PREDICTED) for row in self.predicted]
 
     def write(self, folder: Path) -> None:
         """Write summary.json, groups.csv, pairs.parquet and trajectory.parquet into an existing folder."""
-        groups = [plain(row) for row in self.predicted]
-        write_files(folder, summary=self.summary(), groups=groups, pairs=self.pairs(), run=self.trajectory)
+        write_files(folder, summary=self.summary(), groups=self._groups(), pairs=self.pairs(), run=self.trajectory)
 
 
 def check_bounds(

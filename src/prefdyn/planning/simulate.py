@@ -18,6 +18,7 @@ from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.maths.optimizers import SGD, Optimizer, Schedule
+from prefdyn.planning.group_row import PREDICTED, GroupRow
 from prefdyn.planning.summary import header, pairs_table, predictions, resolved_settings, write_files
 from prefdyn.trajectory import Trajectory
 
@@ -29,13 +30,12 @@ class Simulation:
     features: FeatureSet
     trajectory: Trajectory
     prioritization: Prioritization
-    predicted: tuple[Mapping[str, Any], ...]
+    predicted: tuple[GroupRow, ...]
     settings: Mapping[str, Any]
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group: sizes, priority and what the joint run does to it; NaN becomes None."""
-        levels = self.prioritization.level
-        return [plain({**row, "priority": levels[code]}) for code, row in enumerate(self.predicted)]
+        return [row.to_json((*PREDICTED, "priority")) for row in self.predicted]
 
     def pairs(self) -> pa.Table:
         """One row per pair, as in pairs.parquet."""
@@ -91,16 +91,18 @@ def simulate(
         common: dict[str, Any] = {"objective": objective, "learning_rate": learning_rate, "schedule": schedule}
         common |= {"optimizer": optimizer or SGD(), "scheme": scheme, "seed": seed, "steps": steps}
         run = _joint_and_alone(feats, batch_size, common, progress=progress)
+    priority = prioritization(
+        as_seen(feats, objective),
+        beta=objective.beta,
+        learning_rate=run.settings["learning_rate"],
+        shown=shown_groups(feats),
+    )
+    foretold = zip(predictions(feats, run, objective), priority.level.tolist(), strict=True)
     return Simulation(
         features=feats,
         trajectory=run,
-        prioritization=prioritization(
-            as_seen(feats, objective),
-            beta=objective.beta,
-            learning_rate=run.settings["learning_rate"],
-            shown=shown_groups(feats),
-        ),
-        predicted=tuple(predictions(feats, run, objective)),
+        prioritization=priority,
+        predicted=tuple(replace(row, priority=level) for row, level in foretold),
         settings=resolved_settings(feats, run, seed=seed),
     )
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from prefdyn._json import SCHEMA_VERSION, plain, write_json
 from prefdyn.diagnostics.inference import share_interval
 from prefdyn.dynamics.order import learning_area, places
 from prefdyn.features import FeatureSet, describe
-from prefdyn.maths.objectives import LOG2, Objective
+from prefdyn.maths.objectives import Objective
 from prefdyn.maths.units import mean_of
+from prefdyn.planning.group_row import GroupRow
 from prefdyn.planning.values import PairValues
 from prefdyn.trajectory import Trajectory
 
@@ -49,7 +51,7 @@ VALUES = ("own", "all", "worst", "sign")
 
 def predictions(
     feats: FeatureSet, run: Trajectory, objective: Objective, unit: Int[np.ndarray, " n"] | None = None
-) -> list[dict[str, Any]]:
+) -> list[GroupRow]:
     """What the joint run does to each group, with the same group alone beside it; NaN where not measurable.
 
     `predicted_rank` orders groups by the area under their held-out loss, smallest first (ties share the better rank);
@@ -58,7 +60,7 @@ def predictions(
     """
     split = "held_out" if feats.held_out.any() else "train"
     known, areas = feats.cluster if unit is None else unit, []
-    rows: list[dict[str, Any]] = []
+    rows: list[GroupRow] = []
     last = max(run.margins) if run.margins else None
     for name, inside in zip(feats.groups, feats.by_group(), strict=True):
         held_out = inside[feats.held_out[inside]]
@@ -70,33 +72,29 @@ def predictions(
             right = share_interval(share.value, share.units, 0.0 if math.isnan(share.error) else share.error)
         areas.append(learning_area(run, name, split=split))
         rows.append(
-            {
-                "name": name,
-                "pairs": len(inside),
-                "train_pairs": len(inside) - len(held_out),
-                "held_out_pairs": len(held_out),
-                "predicted_rank": math.nan,
-                "predicted_final_loss": run.final("loss", group=name),
-                "predicted_final_margin": run.final("margin", group=name),
-                "predicted_held_out_loss": run.final("loss", group=name, split="held_out"),
-                "predicted_held_out_loss_error": errors,
-                "predicted_held_out_accuracy": run.final("reward_accuracy", group=name, split="held_out"),
-                "predicted_held_out_accuracy_low": right[0],
-                "predicted_held_out_accuracy_high": right[1],
-                "predicted_alone_loss": run.final("loss", group=name, run="alone"),
-                "predicted_chosen_change": run.final("chosen_change", group=name),
-                "predicted_rejected_change": run.final("rejected_change", group=name),
-                "predicted_chosen_falling": run.final("chosen_falling", group=name),
-            }
+            GroupRow(
+                name=name,
+                pairs=len(inside),
+                train_pairs=len(inside) - len(held_out),
+                held_out_pairs=len(held_out),
+                predicted_final_loss=run.final("loss", group=name),
+                predicted_final_margin=run.final("margin", group=name),
+                predicted_held_out_loss=run.final("loss", group=name, split="held_out"),
+                predicted_held_out_loss_error=errors,
+                predicted_held_out_accuracy=run.final("reward_accuracy", group=name, split="held_out"),
+                predicted_held_out_accuracy_low=right[0],
+                predicted_held_out_accuracy_high=right[1],
+                predicted_alone_loss=run.final("loss", group=name, run="alone"),
+                predicted_chosen_change=run.final("chosen_change", group=name),
+                predicted_rejected_change=run.final("rejected_change", group=name),
+                predicted_chosen_falling=run.final("chosen_falling", group=name),
+            )
         )
-    for row, rank in zip(rows, places(np.array(areas)).tolist(), strict=True):
-        row["predicted_rank"] = rank if math.isnan(rank) else int(rank)
-    return rows
-
-
-def loss_decrease(row: Mapping[str, Any]) -> float:
-    """How far a group's training loss falls in the joint run, nats."""
-    return LOG2 - row["predicted_final_loss"]
+    ranks = places(np.array(areas)).tolist()
+    return [
+        replace(row, predicted_rank=rank if math.isnan(rank) else int(rank))
+        for row, rank in zip(rows, ranks, strict=True)
+    ]
 
 
 def pairs_table(

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn._json import number
 from prefdyn.picture import Layer, Line, Marker, Picture, Plot
 from prefdyn.planning.compare import Side
-from prefdyn.report.folders import RunFolder, number, read_folder
+from prefdyn.report.folders import RunFolder, read_folder
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders, sorted_codes
 from prefdyn.report.tables import minus, shown
 from prefdyn.report.text import cells, padded, sentence, shorten, visible, wrapped
@@ -50,10 +51,9 @@ def side(folder: Path) -> Side:
     found = read_folder(folder)
     run = found.run()
     sizes = {}
-    for row in found.groups:
-        pairs, apart = number(row.get("pairs")), number(row.get("held_out_pairs"))
-        if not math.isnan(pairs):
-            sizes[str(row["name"])] = int(pairs - (0 if math.isnan(apart) else apart))
+    for row in found.rows:
+        if row.pairs is not None:
+            sizes[row.name] = row.pairs - (row.held_out_pairs or 0)
     return Side(folder=str(folder), command=str(found.part("command")), run=run, sizes=sizes)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn._json import number
 from prefdyn.picture import Layer, Picture
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.palette import MOST_COLOURED
 from prefdyn.report.shown_groups import for_groups, telling
 from prefdyn.report.tables import shown
@@ -36,7 +37,7 @@ def loss_curves(run: RunFolder) -> Picture | None:
         )
     else:
         caption += "Where the two part, the run fits its pairs rather than the preference."
-    if any(row.get("cross_fitted_loss") is not None for row in run.groups):
+    if any(not math.isnan(row.cross_fitted_loss) for row in run.rows):
         caption += (
             " The curves are of these very pairs; the held-out loss in the table is of every pair, in runs without it, "
             "with its interval."

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from prefdyn._json import number
 from prefdyn.dynamics.order import rank_correlation
 from prefdyn.picture import Layer, Marker, Picture
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders, similar_together, sorted_codes
 from prefdyn.report.tables import minus_signs
 from prefdyn.report.text import visible

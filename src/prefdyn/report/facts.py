@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prefdyn.report.folders import RunFolder, number
+from prefdyn._json import number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.responses import sketch_fact
 from prefdyn.report.tables import minus
 from prefdyn.report.text import visible

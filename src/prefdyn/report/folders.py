@@ -1,6 +1,5 @@
 """An output folder, read back: everything that a report shows comes from here."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from prefdyn._csv import read_csv
-from prefdyn._json import SCHEMA_VERSION, NotJSON, read_json
+from prefdyn._json import SCHEMA_VERSION, NotJSON, number, read_json
 from prefdyn.errors import ConfigError, StoreError
+from prefdyn.planning.group_row import GroupRow
 from prefdyn.provenance import Provenance
 from prefdyn.report.summary_shape import SUMMARY
 from prefdyn.report.text import visible
@@ -81,6 +81,11 @@ class RunFolder:
         return self.summary.get("groups") or []
 
     @property
+    def rows(self) -> tuple[GroupRow, ...]:
+        """The same, each column by its name."""
+        return tuple(GroupRow.read(row) for row in self.groups)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Group names as the data has them."""
         return tuple(str(row.get("name", "")) for row in self.groups)
@@ -147,22 +152,6 @@ def side_of(summary: Mapping[str, Any]) -> Literal["answer", "response"]:
     """
     features = summary.get("features")
     return "response" if isinstance(features, Mapping) and features.get("kind") == "responses" else "answer"
-
-
-def number(value: Any) -> float:
-    """The value as a float; NaN where it is no finite number.
-
-    Example:
-        >>> number(2), number(None), number("x")
-        (2.0, nan, nan)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan
-    try:
-        found = float(value)
-    except OverflowError:
-        return math.nan
-    return found if math.isfinite(found) else math.nan
 
 
 @runtime_checkable

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn._json import number
 from prefdyn.picture import Picture
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.grid_figures import (
     counts_words,
     learning_order_plot,

@@ -1,15 +1,17 @@
 """The table of groups on a page: verdict, reason and advice of each, and its numbers in columns."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.planning.group_row import GroupRow
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.responses import given_away
-from prefdyn.report.tables import STABLE, by_attention, judged_loss, minus_signs, said
+from prefdyn.report.tables import STABLE, by_attention, minus_signs, said
 from prefdyn.report.text import sentence, visible
 
 _NAMES_SHOWN = 6
@@ -56,7 +58,7 @@ _COLUMNS = tuple(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupRow:
+class Shown:
     """One group."""
 
     code: int
@@ -79,13 +81,19 @@ class GroupRow:
     """Mean lengths of the chosen and the rejected responses, where these are longer than one token."""
 
 
-def group_rows(run: RunFolder) -> list[GroupRow]:
+def group_rows(run: RunFolder) -> list[Shown]:
     """Every group, what asks most of the reader first."""
-    order = sorted(range(len(run.groups)), key=lambda code: (*by_attention(run.groups[code]), code))
-    return [_row(run.groups[code], code, responses=run.responses) for code in order]
+    rows, ranks = run.rows, run.rank()
+    order = sorted(range(len(rows)), key=lambda code: (*by_attention(rows[code].verdict, ranks[code]), code))
+    numbers = {column.key: run.column(column.key) for column in _COLUMNS}
+    numbers["predicted_held_out_loss"] = np.array([row.judged_loss for row in rows])
+    return [
+        _row(rows[code], code, {key: values[code] for key, values in numbers.items()}, responses=run.responses)
+        for code in order
+    ]
 
 
-def columns(rows: Sequence[GroupRow]) -> list[Column]:
+def columns(rows: Sequence[Shown]) -> list[Column]:
     """Columns with a number in them."""
     return [
         column
@@ -94,24 +102,23 @@ def columns(rows: Sequence[GroupRow]) -> list[Column]:
     ]
 
 
-def _row(row: Mapping[str, Any], code: int, *, responses: bool) -> GroupRow:
-    verdict, found = row.get("verdict"), {column.key: number(row.get(column.key)) for column in _COLUMNS}
-    found["predicted_held_out_loss"] = judged_loss(row)
-    return GroupRow(
+def _row(row: GroupRow, code: int, found: Mapping[str, float], *, responses: bool) -> Shown:
+    known = row.units < (math.nan if row.pairs is None else row.pairs)
+    return Shown(
         code=code,
-        name=visible(row.get("name", "")),
-        pairs=row.get("pairs"),
-        units=row.get("units") if number(row.get("units")) < number(row.get("pairs")) else None,
-        held_out_pairs=row.get("held_out_pairs"),
+        name=visible(row.name),
+        pairs=row.pairs,
+        units=row.units if known else None,
+        held_out_pairs=row.held_out_pairs,
         verdict=said(row) or None,
-        look=look(verdict).key,
-        because=minus_signs(sentence(row.get("verdict_because"))),
-        advice=minus_signs(" ".join(part for part in (sentence(row.get("advice")), _how_sure(row)) if part)),
+        look=look(row.verdict or None).key,
+        because=minus_signs(sentence(row.verdict_because)),
+        advice=minus_signs(" ".join(part for part in (sentence(row.advice), _how_sure(row)) if part)),
         numbers={key: None if np.isnan(value) else value for key, value in found.items()},
         ends={column.key: ends for column in _COLUMNS if (ends := _ends(row, column, found[column.key]))},
-        attention=by_attention(row)[0],
+        attention=by_attention(row.verdict, math.nan)[0],
         given_away=given_away(row) if responses else "",
-        tokens=(number(row.get("chosen_tokens")), number(row.get("rejected_tokens"))) if responses else None,
+        tokens=(row.chosen_tokens, row.rejected_tokens) if responses else None,
     )
 
 
@@ -125,15 +132,15 @@ ENDS: Mapping[str, tuple[str, ...]] = {
 _Z95 = 1.96
 
 
-def _ends(row: Mapping[str, Any], column: Column, value: float) -> str:
+def _ends(row: GroupRow, column: Column, value: float) -> str:
     """The 95 % interval of a number of a column; empty where there is none.
 
     Example:
         >>> column = Column(key="probe_accuracy", label="Probe", way="falling", form=".3f")
-        >>> _ends({"probe_low": 0.81, "probe_high": 0.9}, column, 0.86)
+        >>> _ends(GroupRow(name="a", probe_low=0.81, probe_high=0.9), column, 0.86)
         '0.810 to 0.900'
     """
-    known = [number(row.get(key)) for key in ENDS.get(column.key, ())]
+    known = [getattr(row, key) for key in ENDS.get(column.key, ())]
     if len(known) == 1:
         known = [value - _Z95 * known[0], value + _Z95 * known[0]]
     if not known or np.isnan([value, *known]).any():
@@ -141,18 +148,17 @@ def _ends(row: Mapping[str, Any], column: Column, value: float) -> str:
     return minus_signs(" to ".join(format(end, column.form) for end in known))
 
 
-def _how_sure(row: Mapping[str, Any]) -> str:
+def _how_sure(row: GroupRow) -> str:
     """How often resamples give the verdict, and what else they give, where that is often.
 
     Example:
-        >>> _how_sure({"stability": 0.71, "could_be": "middle, late"})
+        >>> _how_sure(GroupRow(name="a", stability=0.71, could_be="middle, late"))
         'The same in 71 % of resamples; else middle, late.'
     """
-    share = number(row.get("stability"))
-    if np.isnan(share) or share >= STABLE:
+    if not row.stability < STABLE:
         return ""
-    others = visible(row.get("could_be") or "")
-    return f"The same in {100 * share:.0f} % of resamples" + (f"; else {others}." if others else ".")
+    others = visible(row.could_be)
+    return f"The same in {100 * row.stability:.0f} % of resamples" + (f"; else {others}." if others else ".")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +178,8 @@ class Share:
 
 def verdict_shares(run: RunFolder) -> list[Share]:
     """One part per verdict that occurs, in the order in which counts are told."""
-    order = sorted(range(len(run.groups)), key=lambda code: by_attention(run.groups[code]))
-    labels, verdicts, found, done = run.labels, run.verdicts, [], 0.0
+    labels, verdicts, ranks, found, done = run.labels, run.verdicts, run.rank(), [], 0.0
+    order = sorted(range(len(labels)), key=lambda code: by_attention(verdicts[code], ranks[code]))
     for verdict in [*VERDICTS, *sorted({v for v in verdicts if v} - set(VERDICTS))]:
         inside = [code for code in order if verdicts[code] == verdict]
         if inside:

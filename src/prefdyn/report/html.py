@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prefdyn._files import atomic_write
+from prefdyn._json import number
 from prefdyn.report.facts import dataset_name, model_name
-from prefdyn.report.folders import RunFolder, number, run_of
+from prefdyn.report.folders import RunFolder, run_of
 from prefdyn.report.palette import AGAINST, GROUPS, TOWARDS, UNKNOWN, VERDICTS
 from prefdyn.report.sections import section
 from prefdyn.report.tables import minus

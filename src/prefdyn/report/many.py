@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefdyn.diagnostics.many import SHOWN_GROUPS
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.folders import RunFolder
 
 
 def drawn(run: RunFolder, most: int = SHOWN_GROUPS) -> RunFolder:
@@ -28,7 +29,7 @@ def drawn(run: RunFolder, most: int = SHOWN_GROUPS) -> RunFolder:
     known = {name: code for code, name in reversed(list(enumerate(names)))}
     codes = [known[name] for name in listed if name in known] if isinstance(listed, list) else []
     if not codes:
-        sizes = [-number(row.get("pairs")) for row in run.groups]
+        sizes = [math.inf if row.pairs is None else -row.pairs for row in run.rows]
         codes = [int(code) for code in np.sort(np.argsort(sizes, kind="stable")[:most])]
     kept = [names[code] for code in codes]
     summary = {**run.summary, "groups": [run.groups[code] for code in codes]}

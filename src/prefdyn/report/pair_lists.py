@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefdyn.report.folders import RunFolder, number
+from prefdyn._json import number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.responses import two_digits
 from prefdyn.report.text import cut, readable, visible
 

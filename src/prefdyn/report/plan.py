@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prefdyn._json import number
 from prefdyn.planning.recipe import TRL_LINES
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.tables import minus
 from prefdyn.report.text import cells, cut, padded, sentence, visible
 

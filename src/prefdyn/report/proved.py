@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn._json import number
 from prefdyn.picture import Picture
 from prefdyn.report.field_figures import field_plane, field_speeds, field_surface
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.many import drawn
 from prefdyn.report.statements import STANDINGS, Statement, counted, guarantee, statements
 from prefdyn.report.tables import minus

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from scipy.stats import binom
 
+from prefdyn._json import number
 from prefdyn.diagnostics.inference import wilson_interval
 from prefdyn.planning.verdicts import Thresholds
-from prefdyn.report.folders import number
 from prefdyn.report.run_curves import (
     GroupCurves,
     Row,

@@ -1,15 +1,16 @@
 """What an audit on long responses shows beside all others: first step, exact training, displacement, pairs to read."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from prefdyn._json import number
 from prefdyn.picture import Layer, Marker, Picture
+from prefdyn.planning.group_row import GroupRow
 from prefdyn.report.curves import over_steps
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders
 from prefdyn.report.tables import shown
 from prefdyn.report.text import readable
@@ -221,23 +222,21 @@ def two_digits(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def given_away(row: Mapping[str, Any]) -> str:
+def given_away(row: GroupRow) -> str:
     """The held-out accuracies of a group that its probe is to be read beside; empty where none is known.
 
     Example:
-        >>> given_away({"probe_accuracy": 0.78, "words_accuracy": 0.7, "words_low": 0.61, "words_high": 0.78})
+        >>> given_away(GroupRow(name="a", probe_accuracy=0.78, words_accuracy=0.7, words_low=0.61, words_high=0.78))
         'probe 0.78 · words 0.70 (0.61 to 0.78)'
     """
-    named = (
-        ("probe", "probe"),
-        ("untrained twin", "untrained_probe"),
-        ("words", "words"),
-        ("length", "length"),
-        ("reference log-probability", "reference"),
-    )
     told = []
-    for label, key in named:
-        value, low, high = (number(row.get(f"{key}_{part}")) for part in ("accuracy", "low", "high"))
+    for label, value, low, high in (
+        ("probe", row.probe_accuracy, row.probe_low, row.probe_high),
+        ("untrained twin", row.untrained_probe_accuracy, row.untrained_probe_low, row.untrained_probe_high),
+        ("words", row.words_accuracy, row.words_low, row.words_high),
+        ("length", row.length_accuracy, row.length_low, row.length_high),
+        ("reference log-probability", row.reference_accuracy, row.reference_low, row.reference_high),
+    ):
         if not math.isnan(value):
             interval = "" if math.isnan(low) or math.isnan(high) else f" ({low:.2f} to {high:.2f})"
             told.append(f"{label} {value:.2f}{interval}")

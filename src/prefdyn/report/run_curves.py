@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from prefdyn._json import number
 from prefdyn.diagnostics.inference import wilson_interval
 from prefdyn.dynamics.pace import Cell, Curve, cells
-from prefdyn.report.folders import number
 from prefdyn.report.text import visible
 from prefdyn.trajectory import SCHEMA, Trajectory
 

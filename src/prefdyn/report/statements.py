@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefdyn.report.folders import number
+from prefdyn._json import number
 from prefdyn.report.tables import shown
 from prefdyn.report.text import cells, cut, padded, sentence, visible, wrapped
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from prefdyn.report.folders import number
+from prefdyn._json import number
 from prefdyn.report.remarks import LIMITS, Remark
 from prefdyn.report.run_curves import RunCurves, largest
 from prefdyn.report.tables import shown

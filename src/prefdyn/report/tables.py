@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefdyn._json import number
+from prefdyn.planning.group_row import GroupRow
 from prefdyn.planning.verdicts import Thresholds
-from prefdyn.report.folders import number, side_of
+from prefdyn.report.folders import side_of
 from prefdyn.report.palette import ATTENTION, VERDICTS
 from prefdyn.report.text import cells, cut, padded, shorten, visible, wrapped
 
@@ -43,10 +45,8 @@ def verdict_sentence(summary: Mapping[str, Any]) -> str:
     return f"Of {len(groups)} groups: " + ", ".join(f"{counts[name]} {name}" for name in known if counts[name]) + "."
 
 
-def by_attention(row: Mapping[str, Any]) -> tuple[int, float]:
-    """Sort key: what asks most of the reader first, then first learned first."""
-    verdict = row.get("verdict")
-    rank = number(row.get("predicted_rank", row.get("rank")))
+def by_attention(verdict: str | None, rank: float) -> tuple[int, float]:
+    """Sort key of a group: what asks most of the reader first, then first learned first."""
     return (
         ATTENTION.index(verdict) if verdict in ATTENTION else len(ATTENTION),
         math.inf if math.isnan(rank) else rank,
@@ -97,26 +97,26 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     """
     width = max(width, 80)
     groups = sorted(
-        summary.get("groups") or [],
-        key=lambda row: (math.isnan(number(row.get("predicted_rank"))), number(row.get("predicted_rank"))),
+        map(GroupRow.read, summary.get("groups") or []),
+        key=lambda row: (math.isnan(row.predicted_rank), row.predicted_rank),
     )
     if not groups:
         return "No groups."
     left = len(groups) - _LISTED
     groups = groups[:_LISTED]
-    names = [visible(row.get("name", "")) for row in groups]
+    names = [visible(row.name) for row in groups]
     responses = side_of(summary) == "response"
     columns: list[_Column] = [
         ("group", [shorten(name, 30) for name in names], False),
         ("verdict", [said(row) or "–" for row in groups], False),
-        ("disting.", [shown(row.get("distinguishability")) for row in groups], True),
-        ("probe", [f"{number(row.get('probe_accuracy')):.2f}".replace("nan", "–") for row in groups], True),
+        ("disting.", [shown(row.distinguishability) for row in groups], True),
+        ("probe", [f"{row.probe_accuracy:.2f}".replace("nan", "–") for row in groups], True),
         (_GIVEN_AWAY, [_given_away(row) if responses else "–" for row in groups], True),
-        ("priority", [f"{number(row.get('priority')):.2f}".replace("nan", "–") for row in groups], True),
-        ("loss", [f"{judged_loss(row):.3f}".replace("nan", "–") for row in groups], True),
+        ("priority", [f"{row.priority:.2f}".replace("nan", "–") for row in groups], True),
+        ("loss", [f"{row.judged_loss:.3f}".replace("nan", "–") for row in groups], True),
     ]
     columns = [column for column in columns if any(cell != "–" for cell in column[1])]
-    reasons = [visible(row.get("verdict_because") or "") if row.get("verdict_because") else "" for row in groups]
+    reasons = [visible(row.verdict_because) if row.verdict_because else "" for row in groups]
     if any(reasons) and width - sum(_sizes(columns)) - 2 * len(columns) < _LEAST_REASON:
         columns = [column for column in columns if column[0] != _GIVEN_AWAY]
     sizes = _sizes(columns)
@@ -132,7 +132,7 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
         parts = wrapped(reason, room) if len(groups) <= _WRAP_UP_TO else [cut(reason, room)]
         lines.append("  ".join([*row, parts[0]]).rstrip())
         lines += [" " * (width - room) + part for part in parts[1:]]
-    crossed = any(row.get("cross_fitted_loss") is not None for row in groups)
+    crossed = any(not math.isnan(row.cross_fitted_loss) for row in groups)
     notes = ["disting.: distinguishability · probe: held-out accuracy · loss: held-out, at the end of the joint run"]
     if crossed:
         notes.append("(of five joint runs, each without a fifth of the prompts: every pair in the one without it)")
@@ -149,36 +149,32 @@ def verdict_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     return "\n".join([*lines, "", *notes, *([sentence] if sentence else [])])
 
 
-def said(row: Mapping[str, Any]) -> str:
+def said(row: GroupRow) -> str:
     """A group's verdict as it is said: with "could be" where resamples often give another; empty where there is none.
 
     Example:
-        >>> said({"verdict": "early", "stability": 0.95}), said({"verdict": "early", "stability": 0.7}), said({})
-        ('early', 'could be early', '')
+        >>> said(GroupRow(name="a", verdict="early", stability=0.95)), said(GroupRow(name="a"))
+        ('early', '')
+        >>> said(GroupRow(name="a", verdict="early", stability=0.7))
+        'could be early'
     """
-    verdict = visible(row["verdict"]) if row.get("verdict") else ""
-    return f"could be {verdict}" if verdict and number(row.get("stability")) < STABLE else verdict
-
-
-def judged_loss(row: Mapping[str, Any]) -> float:
-    """Held-out loss that the verdict rests on: cross-fitted where it was, else of the joint run's own split."""
-    found = number(row.get("cross_fitted_loss"))
-    return number(row.get("predicted_held_out_loss")) if math.isnan(found) else found
+    verdict = visible(row.verdict) if row.verdict else ""
+    return f"could be {verdict}" if verdict and row.stability < STABLE else verdict
 
 
 def _sizes(columns: Sequence[_Column]) -> list[int]:
     return [max(cells(title), *map(cells, entries)) for title, entries, _ in columns]
 
 
-def _given_away(row: Mapping[str, Any]) -> str:
+def _given_away(row: GroupRow) -> str:
     """What tells chosen from rejected best without the model's states, and how often it is right.
 
     Example:
-        >>> _given_away({"words_accuracy": 0.61, "length_accuracy": 0.9349}), _given_away({})
-        ('length 0.93', '–')
+        >>> _given_away(GroupRow(name="a", words_accuracy=0.61, length_accuracy=0.9349))
+        'length 0.93'
     """
-    named = (("words", "words_accuracy"), ("length", "length_accuracy"), ("reference", "reference_accuracy"))
-    known = [(number(row.get(key)), name) for name, key in named if not math.isnan(number(row.get(key)))]
+    named = (("words", row.words_accuracy), ("length", row.length_accuracy), ("reference", row.reference_accuracy))
+    known = [(value, name) for name, value in named if not math.isnan(value)]
     if not known:
         return "–"
     best, name = max(known, key=lambda found: found[0])

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn._json import number
 from prefdyn.diagnostics.many import SHOWN_GROUPS
 from prefdyn.picture import Picture
 from prefdyn.report.explained import explained
-from prefdyn.report.folders import RunFolder, number
+from prefdyn.report.folders import RunFolder
 from prefdyn.report.reading import reading, remark_sentence
 from prefdyn.report.text import readable, visible
 from prefdyn.report.training_figures import ModuleDrift, drift_plot, modules_plot, updates_plot
