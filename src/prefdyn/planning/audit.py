@@ -217,6 +217,8 @@ class Audit:
                 }
             row |= {
                 "priority": self.prioritization.level[code],
+                "priority_low": self.prioritization.interval[code, 0],
+                "priority_high": self.prioritization.interval[code, 1],
                 "first_step_margin": self.prioritization.first_step_margin[code],
             }
             row |= {name: value for name, value in displaced[code].items() if name != "name"}
@@ -445,7 +447,7 @@ def audit(
             progress=progress,
         )
         rate = run.settings["learning_rate"]
-        priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown)
+        priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown, unit=unit)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
         worth = None
         if steps in run.margins:  # else the run diverged

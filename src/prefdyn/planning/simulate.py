@@ -11,6 +11,7 @@ import pyarrow as pa
 from prefdyn._json import plain
 from prefdyn.diagnostics.many import SHOWN_GROUPS, shown_groups
 from prefdyn.diagnostics.prioritization import Prioritization, prioritization
+from prefdyn.diagnostics.units import units
 from prefdyn.dynamics.descent import descent
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.dynamics.sweep import sweep
@@ -34,8 +35,11 @@ class Simulation:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group: sizes, priority and what the joint run does to it; NaN becomes None."""
-        levels = self.prioritization.level
-        return [plain({**row, "priority": levels[code]}) for code, row in enumerate(self.predicted)]
+        found = self.prioritization
+        return [
+            plain({**row, "priority": level, "priority_low": low, "priority_high": high})
+            for row, level, (low, high) in zip(self.predicted, found.level, found.interval, strict=True)
+        ]
 
     def pairs(self) -> pa.Table:
         """One row per pair, as in pairs.parquet."""
@@ -99,6 +103,7 @@ def simulate(
             beta=objective.beta,
             learning_rate=run.settings["learning_rate"],
             shown=shown_groups(feats),
+            unit=units(feats),
         ),
         predicted=tuple(predictions(feats, run, objective)),
         settings=resolved_settings(feats, run, seed=seed),
