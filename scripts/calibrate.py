@@ -199,6 +199,46 @@ def coverage(times: int) -> Table:
     ], rows
 
 
+def priorities(times: int) -> Table:
+    """95 % intervals of priority levels against the true ones, of groups that pull one way or each its own."""
+    rows = []
+    for what, n, d, gaps in (
+        ("orthogonal", 200, 64, (2.0, 2.0, 2.0, 2.0, 2.0)),
+        ("one", 200, 64, (2.0, 2.0, 2.0, 2.0, 2.0)),
+        ("partly shared", 20, 64, (3.0, 2.0, 1.0, 1.0, 0.0)),
+        ("partly shared", 60, 64, (3.0, 2.0, 1.0, 1.0, 0.0)),
+        ("partly shared", 200, 640, (3.0, 2.0, 1.0, 1.0, 0.0)),
+        ("partly shared", 1000, 64, (3.0, 2.0, 1.0, 1.0, 0.0)),
+    ):
+        m = len(gaps)
+        along = directions(m, d, np.random.default_rng(7))
+        if what != "orthogonal":
+            along = along + along[0] if what == "partly shared" else np.repeat(along[:1], m, axis=0)
+        pulls = along / np.linalg.norm(along, axis=1, keepdims=True) * np.array(gaps)[:, None]
+        mean = pulls.mean(axis=0)
+        truth = pulls @ mean / np.linalg.norm(mean) / np.linalg.norm(pulls, axis=1).max()
+        held, level, width = np.zeros(m), np.zeros(m), []
+        draws = max(20, times if n * d < 100_000 else times // 4)
+        for draw in range(draws):
+            rng = np.random.default_rng([draw, 5, n, d])
+            labels = np.concatenate([rng.permutation(np.arange(n) % 2 == 0) for _ in range(m)])
+            group = np.repeat(np.arange(m), n)
+            x = rng.normal(size=(m * n, d)) + (labels[:, None] - 0.5) * pulls[group] + 3
+            found = prioritization(answers(x, labels, group), unit=np.arange(m * n))
+            held += (found.interval[:, 0] <= truth + 1e-9) & (truth - 1e-9 <= found.interval[:, 1])
+            level += found.level
+            width.append(np.diff(found.interval)[-1, 0])
+        shares, told = 100 * held / draws, ", ".join(f"{gap:g}" for gap in gaps)
+        rows.append(
+            [what, f"{m} × {n}", str(d), told, f"{shares.min():.0f} to {shares.max():.0f}",
+             f"{truth[-1]:.2f}", f"{level[-1] / draws:.2f}", f"{np.median(width):.2f}", str(draws)]
+        )  # fmt: skip
+    return [
+        "directions", "groups × pairs", "width", "true gaps, sd", "held, over the groups", "last group: true level",
+        "mean level of the pairs at hand", "median width of the interval", "draws",
+    ], rows  # fmt: skip
+
+
 def add(
     figures: dict[str, list[tuple[float, float, float]]], name: str, value: float, ends: tuple[float, float]
 ) -> None:
@@ -260,6 +300,7 @@ TABLES: dict[str, tuple[Callable[[int], Table], int]] = {
     "false alarms": (false_alarms, 60),
     "power": (power, 25),
     "coverage": (coverage, 200),
+    "priority": (priorities, 200),
     "equal groups": (equal_groups, 40),
 }
 

@@ -4,13 +4,14 @@ uv run python scripts/reproduced_pages.py NAME=FOLDER [NAME=FOLDER ...]
 uv run python scripts/reproduced_pages.py --rules
 
 Each folder is what `prefdyn reproduce all --out FOLDER` wrote; the first one gives the pictures. Figures that quote
-statements of the data are left out. `--rules` keeps the verdicts of the pages that stand and writes today's rules under
-them.
+statements of the data are left out. `--rules` keeps the verdicts of the pages that stand, writes today's rules under
+them, and drops claims that are none any more.
 """
 
 import csv
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from prefdyn.experiments.catalogue import CATALOGUE
+from prefdyn.experiments.catalogue import CATALOGUE, FigureSpec
 from prefdyn.experiments.claims import KINDS
 from prefdyn.experiments.presets import beside_published, preset_named
 from prefdyn.experiments.published import SETTINGS
@@ -39,7 +40,7 @@ EARLIER = (
 )
 WORDS = {True: "held", False: "failed", None: "not testable"}
 _SORTS = ("figure", "table", "fit", "experiment", "check")
-_HEAD = '??? note "How they are judged"'
+_COUNTS, _TABLE, _HEAD = "| model | kind", "| claim", '??? note "How they are judged"'
 _WIDEST, _COLOURS = 1500, 64
 
 
@@ -104,15 +105,62 @@ def _judged(claims: Iterable[Any], where: str) -> str:
 
 
 def restated(page: str, paper: str) -> str:
-    """A page that stands, with the rules as they are today."""
+    """A page that stands, with the rules as they are today, without the claims that are none any more."""
     parts = page.split("\n\n")
+    kept: list[tuple[str, list[str]]] = []
     for spec in CATALOGUE:
         claims = [claim for claim in recipe_named(spec.recipe).claims if claim.figure == spec.id]
-        if spec.paper == paper and claims:
-            start = parts.index(f"## {spec.where}: {spec.title}")
-            place = next(at for at in range(start, len(parts)) if parts[at].startswith(_HEAD))
-            parts[place] = _judged(claims, spec.where)
+        if spec.paper != paper or _section(parts, spec, _TABLE) is None:
+            continue
+        table, rules = _section(parts, spec, _TABLE), _section(parts, spec, _HEAD)
+        assert table is not None
+        assert rules is not None
+        if not claims:
+            parts[table : rules + 1] = ["It makes no claim of its own."]
+            continue
+        parts[rules] = _judged(claims, spec.where)
+        stated = {_column(_text(claim.statement)): claim.kind for claim in claims}
+        lines = parts[table].splitlines()
+        rows = [line for line in lines[2:] if cells_of(line)[0] in stated]
+        parts[table] = "\n".join(lines[:2] + rows)
+        kept += [(stated[cells_of(line)[0]], cells_of(line)[2:]) for line in rows]
+    place = next(at for at, part in enumerate(parts) if part.startswith(_COUNTS))
+    parts[place] = _recounted(parts[place], kept)
     return "\n\n".join(parts)
+
+
+def _section(parts: Sequence[str], spec: FigureSpec, head: str) -> int | None:
+    """Where in a figure's section a part begins so."""
+    start = parts.index(f"## {spec.where}: {spec.title}")
+    for at in range(start + 1, len(parts)):
+        if parts[at].startswith("## "):
+            return None
+        if parts[at].startswith(head):
+            return at
+    return None
+
+
+def cells_of(line: str) -> list[str]:
+    """Of a row of a table."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def _recounted(table: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """The counts of a page, from the kinds and cells of its claims; a correction that was not made stays so."""
+    lines = table.splitlines()
+    models = list(dict.fromkeys(cells_of(line)[0] for line in lines[2:]))
+    for at, line in enumerate(lines[2:], start=2):
+        model, words, _, corrected, *_ = cells_of(line)
+        mine = [cells[models.index(model)] for kind, cells in rows if KINDS[kind] == words]
+        held, failed, neither = ([cell for cell in mine if cell.startswith(f"**{word}**")] for word in WORDS.values())
+        heads = [cell.partition(":")[0] for cell in held]
+        twins = [head for head in heads if "beyond the twin" in head]
+        beyond = sum("not beyond the twin" not in head for head in twins)
+        if corrected != "–":
+            corrected = f"{sum('not after correction' not in head for head in heads)} of {len(held)}"
+        cells = (model, words, len(held), corrected, f"{beyond} of {len(twins)}", len(failed), len(neither))
+        lines[at] = f"| {' | '.join(map(str, cells))} |"
+    return "\n".join(lines)
 
 
 def _rerun(recipe: str, run: Run) -> str:
@@ -141,8 +189,8 @@ def _value(value: Any) -> str:
 
 
 def _counts(paper: str, runs: Sequence[Run]) -> str:
-    heads = ("model", "kind", "held", "of them after correction", "beyond the untrained twin", "failed", "not testable")
-    lines = [f"| {' | '.join(heads)} |", "|---|---|--:|--:|--:|--:|--:|"]
+    heads = ("held", "of them after correction", "beyond the untrained twin", "failed", "not testable")
+    lines = [f"{_COUNTS} | {' | '.join(heads)} |", "|---|---|--:|--:|--:|--:|--:|"]
     for run, (kind, words) in itertools.product(runs, KINDS.items()):
         claims = [row for row in run.claims.values() if (row["paper"], row.get("kind", "replication")) == (paper, kind)]
         held, failed, neither = ([row for row in claims if row["holds"] is word] for word in (True, False, None))
@@ -175,15 +223,20 @@ def _quotes(path: Path) -> bool:
 
 def _table(claims: Iterable[Any], runs: Sequence[Run]) -> str:
     names = [run.name for run in runs]
-    lines = [f"| claim | paper | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    lines = [f"{_TABLE} | paper | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
     for claim in claims:
         cells = [
             _text(claim.statement),
             _text(claim.paper_value or "–"),
             *(_cell(run.claims.get(claim.id), claim.rule) for run in runs),
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(_column, cells)) + " |")
     return "\n".join(lines)
+
+
+def _column(text: str) -> str:
+    """As it stands in a table."""
+    return text.replace("|", "\\|")
 
 
 def _cell(row: Mapping[str, Any] | None, rule: str) -> str:

@@ -10,7 +10,7 @@ from prefdyn.errors import DataError
 
 Scale = Literal["linear", "log", "step"]
 """Of an axis; "step" is logarithmic in 1 + step, so that the start has a place on it."""
-Marker = Literal["dot", "ring", "tick", "cross", "diamond", "triangle", "bar", "share", "number"]
+Marker = Literal["dot", "ring", "tick", "cross", "diamond", "triangle", "share", "number"]
 """How a series is drawn; "share" (a percentage) and "number" are written at the end of each group's row."""
 Kind = Literal["plots", "lines", "dots", "scatter", "heat", "points", "hist"]
 """Plots, or a chart of groups, whose arrays the script of a page draws as well."""

@@ -285,7 +285,8 @@ def test_a_group_without_training_pairs_is_nan_and_disturbs_no_other():
     assert np.isnan(found.level[1])
     assert np.isnan(found.gap[1]).all()
     assert np.isnan(found.influence[:, 1]).all()
-    assert found.rows()[1] == {"name": "1", "priority": None, "first_step_margin": None}
+    expected = dict.fromkeys(("priority", "priority_low", "priority_high", "first_step_margin"))
+    assert found.rows()[1] == {"name": "1", **expected}
 
 
 def test_unknown_reference_probabilities_leave_the_pushes_on_each_side_out():

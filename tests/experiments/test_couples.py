@@ -14,11 +14,11 @@ from prefdyn.experiments.couples import (
     gaps_of,
     higher_first,
     lead,
-    off_identity,
     pulls_of,
 )
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2
+from prefdyn.theory.learning_dynamics import pairwise_priority_gap
 from prefdyn.trajectory import Trajectory
 
 
@@ -96,14 +96,19 @@ def test_gaps_are_levels_of_the_two_alone():
         assert gap == pytest.approx(levels[0] - levels[1], rel=1e-9)
 
 
-def test_the_identity_holds_for_equal_sizes_and_is_not_asked_of_others():
+def test_the_gap_of_behaviours_of_equal_size_is_a_matter_of_three_lengths():
+    """THEORY 2.6: the angle between two behaviours enters through the length of their mean alone."""
     found = feats()
     pulls = pulls_of(found)
     assert [pulls[name].pairs for name in "abc"] == [5, 5, 3]
     gaps = gaps_of(found, [("a", "b"), ("a", "c")])
-    assert off_identity(pulls, gaps) < 1e-12
-    assert off_identity(pulls, {("a", "b"): gaps["a", "b"] + 0.1}) > 0.05
-    assert np.isnan(off_identity(pulls, {("a", "c"): gaps["a", "c"]}))
+
+    def of_lengths(one, other):
+        vectors = (pulls[one].vector, pulls[other].vector, (pulls[one].vector + pulls[other].vector) / 2)
+        return pairwise_priority_gap(*(float(np.linalg.norm(vector)) for vector in vectors))
+
+    assert gaps["a", "b"] == pytest.approx(of_lengths("a", "b"), rel=1e-9)
+    assert gaps["a", "c"] != pytest.approx(of_lengths("a", "c"), rel=1e-3)
 
 
 def test_the_lead_is_how_much_further_the_first_has_fallen():

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from prefdyn._random import stream
+from prefdyn.dynamics.descent import descent
 from prefdyn.experiments.robustness_of_claims.draws import (
     BETA,
     PAIRS,
@@ -17,7 +18,9 @@ from prefdyn.experiments.robustness_of_claims.draws import (
     violations,
     worth,
 )
+from prefdyn.maths.objectives import DPO
 from prefdyn.synthetic import Dependence, gaussian_groups
+from prefdyn.theory.learning_dynamics import Constants, population_drift_bound
 
 COPIES = Dependence(size=4, correlation=1.0)
 CLUSTERS = Dependence(size=4, correlation=0.5)
@@ -73,8 +76,6 @@ def test_the_counterexample_is_that_of_theory():
     assert found.published == found.draws == 6
     assert found.excess == pytest.approx(1.19, abs=0.02)
     assert 1 - 1e-6 <= found.repaired <= 1 + 1e-6
-    assert (found.counted, found.effective) == (0, 0)
-    assert found.allowed == pytest.approx(math.exp(-4.5))
 
 
 @pytest.mark.parametrize("copies", [1, 5])
@@ -94,10 +95,31 @@ def test_the_first_step_is_the_weighted_gap_in_closed_form(copies):
     assert BETA == 1 / 64
 
 
-def test_copies_break_the_bound_that_counts_every_row():
-    found = violations(10, draws=4, steps=1)
-    assert found.counted == 4
-    assert found.effective == 0
+@pytest.mark.parametrize("copies", [1, 10])
+def test_a_new_sample_keeps_the_bound_of_the_rows_that_it_is_worth(copies):
+    """Three deviations, chance exp(-4.5) = 0.011 a draw; with every copy counted the bound is broken in all draws."""
+    settings = {"beta": BETA, "learning_rate": 0.2, "steps": 1}
+
+    def bound(rows):
+        truth = Constants(
+            n_plus=rows, n_minus=rows, width=WIDTH, gap=1.0, weighted_gap=1.0, trace_plus=float(WIDTH),
+            trace_minus=float(WIDTH), op_norm=1.0, radius=0.5 + math.sqrt(WIDTH),
+        )  # fmt: skip
+        found = population_drift_bound(truth, **settings, deviations=3.0)
+        assert found.failure == pytest.approx(math.exp(-4.5))
+        return found.value
+
+    broken = {rows: 0 for rows in (PAIRS // 2, PAIRS // 2 // copies)}
+    for seed in range(4):
+        feats = gaussian_groups(
+            PAIRS, groups=1, width=WIDTH, half_gap=0.5, dependence=Dependence(size=copies, correlation=1.0),
+            held_out=0.0, seed=seed,
+        )  # fmt: skip
+        walked = descent(feats, DPO(beta=BETA), learning_rate=0.2, steps=1).curve("drift", group=feats.groups[0])[1][-1]
+        for rows in broken:
+            broken[rows] += walked > bound(rows)
+    assert broken[PAIRS // 2 // copies] == 0
+    assert broken[PAIRS // 2] == (0 if copies == 1 else 4)
 
 
 def test_the_exact_limit_of_a_share():

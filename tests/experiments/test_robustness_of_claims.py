@@ -29,7 +29,6 @@ from prefdyn.maths.objectives import DPO
 from prefdyn.report.reproduce import reproduced_figure
 from prefdyn.trajectory import Trajectory
 from tests.experiments.conftest import beside_twin, learned, ordered, twin_of
-from tests.experiments.conftest import measured as rows_of
 
 CLAIMS = {claim.id.removeprefix("2403.18742-"): claim for claim in recipe.RECIPE.claims}
 GROUPS = ("a", "b", "c", "d", "e")
@@ -120,11 +119,18 @@ def test_laws_are_rank_correlations_of_direct_runs(real, rows):
             assert LAW(rows, select, MODEL)[1] == pytest.approx(spearman(far, fallen))
 
 
-def test_settings_with_one_product_are_one_run_where_descent_is_stable(rows):
-    (off,) = rows.values("unequal", {"figure": settings.FIGURE})
-    facts = rows.facts[settings.FIGURE]
-    assert facts["compared"] > 0
-    assert off < 1e-12
+def test_settings_with_one_product_are_one_run_where_descent_is_stable(real, rows):
+    feats, done, seeds = real
+    facts, compared = rows.facts[settings.FIGURE], 0
+    for first, second in itertools.combinations(SETTINGS, 2):
+        product = first[0] ** 2 * first[1]
+        if product <= facts["stable"] * (1 + 1e-9) and math.isclose(product, second[0] ** 2 * second[1], rel_tol=1e-9):
+            runs = (done["sweep", *setting, MODEL, seeds[0]].trajectories for setting in (first, second))
+            for name, one, other in zip(GROUPS, *runs, strict=True):
+                assert one.curve("loss", group=name)[1] == pytest.approx(other.curve("loss", group=name)[1], abs=1e-12)
+                compared += 1
+    assert compared > 0
+    assert {source for source, _ in feats} == set(SOURCES)
     stable = {figure.removeprefix(settings.STABLE) for figure in rows.figures if figure.startswith(settings.STABLE)}
     products = {figure: beta**2 * rate for beta, rate in SETTINGS for figure in (f"beta {beta:g}, rate {rate:g}",)}
     assert 0 < len(stable) < len(SETTINGS)
@@ -215,13 +221,6 @@ def test_settings_that_are_not_stable_count_only_where_all_do():
     assert CLAIMS["check01-early"].judge(bad).holds is False
     nowhere = Rows([row for row in bad if not row.figure.startswith(settings.STABLE)])
     assert CLAIMS["check01-late-stable"].judge(nowhere).holds is None
-
-
-@pytest.mark.parametrize(("off", "holds"), [(1e-12, True), (1e-6, False), (None, None)])
-def test_equal_products_give_equal_curves(off, holds):
-    rows = [] if off is None else rows_of("unequal", [off], figure=settings.FIGURE)
-    judged = CLAIMS["check01-product"].judge(Rows(rows, facts={settings.FIGURE: {"compared": 4}}))
-    assert judged.holds is holds
 
 
 def test_sizes_are_judged_by_the_worst_model():
@@ -368,38 +367,20 @@ def test_copies_are_uneven_and_leave_held_out_pairs_alone(real):
     assert min(most.values()) <= 2
 
 
-def judge(id, errors=None, cases=()):
-    found, facts = dependent.rows(errors or {}, cases or [case()])
-    return CLAIMS[f"check03-{id}"].judge(Rows(found, facts=facts))
+def case(copies=1, published=25, repaired=1.0):
+    return Violations(copies=copies, draws=25, published=published, stated=1.8e-4, repaired=repaired, excess=1.19)
 
 
-@pytest.mark.parametrize("kind", dependent.KINDS)
-def test_predicted_errors_must_be_met_within_a_tenth(kind):
-    def of(*values):
-        close = [2.0] * len(values)
-        return judge(kind, {kind: {"times": [1.0, 4.0], "error": [list(values), close], "predicted": [close, close]}})
+def test_the_theorem_is_judged_by_an_exact_share_and_its_repair_stands_beside():
+    def judge(*cases):
+        found, facts = dependent.rows(cases)
+        return CLAIMS["check03-theorem"].judge(Rows(found, facts=facts))
 
-    assert of(2.02, 2.04, 1.98).holds is True
-    assert of(2.3, 2.32, 2.28).holds is False
-    assert of(1.5, 2.5, 2.0).holds is False
-    assert of(2.0, 2.0).holds is None
-    assert of(2.3, 2.32, 2.28).measured.endswith("where 1 rows are worth one")
-
-
-def case(copies=1, published=25, repaired=1.0, effective=0, counted=0):
-    return Violations(
-        copies=copies, draws=25, published=published, stated=1.8e-4, repaired=repaired, excess=1.19, counted=counted,
-        effective=effective, allowed=0.011,
-    )  # fmt: skip
-
-
-def test_bounds_are_judged_by_exact_shares():
-    assert judge("theorem", cases=[case()]).holds is False
-    assert judge("theorem", cases=[case(published=0), case(copies=2)]).holds is True
-    assert judge("repaired", cases=[case(), case(copies=2, repaired=1.01)]).holds is False
-    assert judge("repaired", cases=[case(), case(copies=2)]).holds is True
-    assert judge("effective", cases=[case(effective=1), case(copies=2, counted=25)]).holds is True
-    assert judge("effective", cases=[case(effective=4), case(copies=2, effective=3)]).holds is False
+    assert judge(case()).holds is False
+    held = judge(case(published=0), case(copies=2, repaired=0.9))
+    assert held.holds is True
+    assert held.evidence["largest share of the repaired bound"] == 1.0
+    assert held.evidence["broken, 2 copies"] == [25, 25]
 
 
 @pytest.mark.parametrize("split", ["train", "held-out"])
@@ -456,9 +437,9 @@ def test_the_recipe_end_to_end(context):
     judged = {name: claim.judge(results.measured) for name, claim in CLAIMS.items()}
     settled = {name for name, each in judged.items() if each.holds is not None}
     assert settled == {
-        "check01-product", "check01-conditions", "check01-start", "check01-accuracy", "check03-theorem",
-        "check03-repaired", "check03-effective", "check01-gradient", "check01-unit", "check01-tail", "check01-convex",
+        "check01-conditions", "check01-start", "check01-accuracy", "check01-gradient", "check01-unit", "check01-tail",
+        "check01-convex", "check03-theorem",
     }  # fmt: skip
     assert judged["check03-theorem"].holds is False
-    assert judged["check03-repaired"].holds is True
+    assert judged["check03-theorem"].evidence["largest share of the repaired bound"] <= 1 + 1e-6
     assert "One model was given" in results.notes[0]

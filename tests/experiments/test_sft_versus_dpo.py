@@ -66,15 +66,19 @@ def test_on_labels_drawn_by_lot_nothing_goes_beyond_the_twin():
     assert not any(beyond)
 
 
-@pytest.mark.parametrize(("ratio", "drift", "holds"), [(1.0, 0.1, True), (1.001, 0.1, False), (1.0, 0.0, False)])
-def test_the_head_alone_leaves_the_states_and_must_have_moved(ratio, drift, holds):
-    rows = [{"distinguishability": 1.0, "trace_ratio": ratio, "drift": drift}] * 3
-    assert judged("head", facts={"head": rows}).holds is holds
-
-
-def test_a_head_whose_movement_is_not_known_is_no_control():
-    rows = [{"distinguishability": 1.0, "trace_ratio": 1.0, "drift": math.nan}]
-    assert judged("head", facts={"head": rows}).holds is False
+def test_the_head_alone_leaves_what_is_measured_as_it_is(context):
+    """The control of the measuring: states in float32 come back the same from a model of which the head was trained."""
+    setup = replace(context.setup("last-layer"), learning_rate="auto", batch_size="full", scheme="epochs")
+    pairs = context.pairs(context.behaviours()[-1:], 0, template=setup.template)
+    model = context.source(MODEL, 0, "last-layer")
+    plan: dict[str, Any] = {"before": context.features(pairs, model)}
+    plan["head"] = context.train(pairs, model, setup, seed=0, title="head", keep_model=True, probes=("drift",))
+    plan["after"] = context.features(pairs, model, start=plan["head"])
+    done = _Landed(plan, launch(list(plan.values()), progress=False)[0])
+    before, after = (separability(done[stage].features)["all"] for stage in ("before", "after"))
+    for measure in ("distinguishability", "trace_ratio"):
+        assert after[measure] == pytest.approx(before[measure], rel=1e-5)
+    assert done["head"].trajectory.final("drift", group=context.behaviours()[-1]) > 0
 
 
 def test_both_ways_are_equal_but_for_the_loss(context):
@@ -86,8 +90,6 @@ def test_both_ways_are_equal_but_for_the_loss(context):
     assert (dpo.pairs, dpo.seed, dpo.record) == (sft.pairs, sft.seed, sft.record)
     theirs = {run.key for run in distinguishability._runs(context).values()}
     assert dpo.key in theirs
-    head = plan["head", 0]
-    assert (head.setup.tune, head.setup.batch_size, head.setup.learning_rate) == ("last-layer", "full", "auto")
 
 
 def test_means_over_behaviours_are_geometric_for_what_has_one_sign():
@@ -117,9 +119,7 @@ def test_the_recipe_end_to_end(context):
         assert figure.table().num_rows > 0
         assert reproduced_figure(figure).get_figwidth() > 0
     came = {name: claim.judge(results.measured) for name, claim in CLAIMS.items()}
-    assert [name for name, each in came.items() if each.holds is not None] == ["head"]
-    assert came["head"].holds is True
-    assert results.measured.facts["head"][0]["drift"] > 0
+    assert not [name for name, each in came.items() if each.holds is not None]  # of one seed
     names = context.behaviours()
     shapes = {
         (way, name): separability(done["after", way, MODEL, 0, name].features)["train"]["distinguishability"]

@@ -159,20 +159,6 @@ def test_margins_below_zero_have_no_exponent():
     assert (found.holds, found.because) == (None, "measured with 0 of 3 seeds, and a verdict takes 3")
 
 
-@pytest.mark.parametrize(
-    ("change", "holds"),
-    [
-        ({}, True),
-        ({"descent": [-0.85] * 3}, False),
-        ({"adam, axes": [-0.2] * 3}, False),
-        ({"adam, dense": [-0.3] * 3}, False),
-    ],
-)
-def test_exponents_on_clusters_are_held_against_theory(change, holds):
-    found = {"descent": [-0.99] * 3, "adam, axes": [-0.03] * 3, "adam, dense": [-0.51] * 3, "lines": [7.4, 5.2]}
-    assert judged("fig05-clusters", facts={"clusters": found | change}).holds is holds
-
-
 @pytest.mark.parametrize(("lines", "holds"), [([7.4, 5.2], True), ([0.9, 5.2], False), ([7.4, 0.9], False)])
 def test_lines_are_kept_where_no_margin_leaves_them(lines, holds):
     assert judged("fig05-theorem-clusters", facts={"clusters": {"lines": lines}}).holds is holds
@@ -415,9 +401,8 @@ def test_the_published_code_has_two_norms_and_another_rate(context):
 def test_claims_are_judged_and_one_seed_gives_no_verdict(found):
     results = found[3]
     verdicts = {id: claim.judge(results.measured) for id, claim in CLAIMS.items()}
-    told = {"fig05-clusters", "fig05-theorem-clusters", "fig05-sharing", "fit01-printed", "fit01-printed-log"}
+    told = {"fig05-theorem-clusters", "fig05-sharing", "fit01-printed", "fit01-printed-log"}
     assert {id for id, verdict in verdicts.items() if verdict.holds is not None} == told
-    assert verdicts["fig05-clusters"].holds is True
     assert verdicts["fig05-theorem-clusters"].holds is True
     low, high = (
         verdicts["fig05-theorem-clusters"].evidence[key] for key in ("margin_over_lower_line", "upper_line_over_margin")

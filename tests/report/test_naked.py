@@ -37,7 +37,7 @@ EXACT: dict[str, str] = {
     "groups.[].null_rms": NULL, "groups.[].null_z": NULL, "groups.[].null_p": NULL,
     "groups.[].null_p_adjusted": NULL, "groups.[].auc_p": NULL, "groups.[].signal_p": NULL,
     "groups.[].probe_chance": NULL, "groups.[].stability": SURE,
-    "groups.[].priority": STEP, "groups.[].first_step_margin": STEP, "groups.[].chosen_push": STEP,
+    "groups.[].first_step_margin": STEP, "groups.[].chosen_push": STEP,
     "groups.[].rejected_push": STEP, "groups.[].chosen_falls_first": STEP,
     "groups.[].predicted_final_loss": RUN, "groups.[].predicted_final_margin": RUN,
     "groups.[].predicted_alone_loss": RUN, "groups.[].predicted_chosen_change": RUN,
@@ -57,6 +57,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "groups.[].raw_mean_norm": ("null_rms",),
     "groups.[].probe_accuracy": ("probe_low", "probe_high"),
     "groups.[].auc": ("auc_low", "auc_high"),
+    "groups.[].priority": ("priority_low", "priority_high"),
     "groups.[].words_accuracy": ("words_low", "words_high"),
     "groups.[].length_accuracy": ("length_low", "length_high"),
     "groups.[].predicted_rank": ("predicted_rank_low", "predicted_rank_high"),
@@ -75,7 +76,7 @@ ENDS_OF = {f"{path.rpartition('.')[0]}.{key}" for path, keys in BESIDE.items() f
 
 PICTURES: dict[str, str] = {
     "loss-curves": RUN, "margin-curves": RUN, "accuracy-curves": RUN, "log-prob-curves": RUN, "chosen-falling": RUN,
-    "priority": STEP, "influence": STEP, "agreement": STEP, "embedding": SAMPLE,
+    "influence": STEP, "agreement": STEP, "embedding": SAMPLE,
     "order": "it says the rank correlations with their p", "cosine": "it says what random directions have",
 }  # fmt: skip
 """Pictures without intervals, and why; all others must draw or tell one."""
@@ -178,7 +179,7 @@ def test_every_picture_of_estimates_has_intervals(folder):
     for name, picture in drawn.items():
         sure = any(layer.low and layer.high for layer in picture.layers)
         assert sure != (name in PICTURES), name
-    assert set(drawn) == {"distinguishability", "probe", *PICTURES}
+    assert set(drawn) == {"distinguishability", "probe", "priority", *PICTURES}
     assert all(re.search(r"\bp [\d.]", layer.note) for layer in drawn["order"].layers)
     assert "Two random directions have about" in drawn["cosine"].caption
     assert "in runs without it, with its interval" in drawn["loss-curves"].caption

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from prefdyn._checks import positive
 from prefdyn.diagnostics.inference import json_number
+from prefdyn.diagnostics.levels import level_intervals
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import levels_along, priority_gaps, priority_levels
@@ -31,6 +32,9 @@ class Prioritization:
     level: Float[np.ndarray, " m"]
     r"""$P_i = \langle \bar\phi, \bar\phi_i \rangle / (\lVert \bar\phi \rVert \max_k \lVert \bar\phi_k \rVert)$, in
     [-1, 1]. Below 0: the joint first step goes against the group."""
+    interval: Float[np.ndarray, "m 2"]
+    """95 % interval of what other units would show, which need not hold the level of these: noise in a mean goes along
+    itself. NaN of groups that are not in `shown`, and where no units were given."""
     shown: Int[np.ndarray, " k"]
     """Codes of the groups that are held against others: all, unless fewer were asked for."""
     gap: Float[np.ndarray, "k k"]
@@ -48,8 +52,16 @@ class Prioritization:
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group; unknown numbers are None."""
         return [
-            {"name": name, "priority": json_number(level), "first_step_margin": json_number(margin)}
-            for name, level, margin in zip(self.groups, self.level, self.first_step_margin, strict=True)
+            {
+                "name": name,
+                "priority": json_number(level),
+                "priority_low": json_number(low),
+                "priority_high": json_number(high),
+                "first_step_margin": json_number(margin),
+            }
+            for name, level, (low, high), margin in zip(
+                self.groups, self.level, self.interval, self.first_step_margin, strict=True
+            )
         ]
 
 
@@ -69,7 +81,12 @@ class PairPushes:
 
 
 def prioritization(
-    feats: FeatureSet, *, beta: float = 0.1, learning_rate: float = 1.0, shown: Int[np.ndarray, " k"] | None = None
+    feats: FeatureSet,
+    *,
+    beta: float = 0.1,
+    learning_rate: float = 1.0,
+    shown: Int[np.ndarray, " k"] | None = None,
+    unit: Int[np.ndarray, " n"] | None = None,
 ) -> Prioritization:
     r"""Priority level of every group, pairwise gaps, and the influence of each group on each other.
 
@@ -83,6 +100,8 @@ def prioritization(
         learning_rate: Step size of the first step. Levels and gaps do not depend on it or on beta.
         shown: Codes of the groups that are held against others; all if not given. With these alone, time and memory
             grow with the number of groups and not with its square.
+        unit: Equal integers for pairs that are drawn together, for the intervals of the levels
+            (`prefdyn.diagnostics.levels`); none are made without it.
 
     Returns:
         Levels, gaps and influence. A group without training pairs has NaN; where the mean vanishes all levels are
@@ -145,9 +164,13 @@ def prioritization(
     influence[empty[codes], :] = np.nan
     influence[:, empty] = np.nan
     first[empty] = np.nan
+    interval = np.full((m, 2), np.nan)
+    if unit is not None and not vanishing:
+        interval[codes] = level_intervals(feats, unit, codes)
     return Prioritization(
         groups=feats.groups,
         level=level,
+        interval=interval,
         shown=codes,
         gap=gap,
         influence=influence,

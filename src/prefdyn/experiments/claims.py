@@ -70,7 +70,6 @@ QUANTITIES: dict[str, str] = {
     "first step": "difference of the margins after the first step, or of the log-ratios, from these, as a share of "
     "the largest",
     "first step gap": "the gap of the margins after the first step",
-    "identity": "difference over couples of equal size, as a share of the largest gap",
     "lead": "the lead of the higher priority {step}",
     "level gap": "the gap of the two priority levels without sign",
     "priority gap": "the priority gap",
@@ -79,7 +78,6 @@ QUANTITIES: dict[str, str] = {
     "likeness, centred": "after the mean of all rows is removed, mean |cosine| between rows of different personas over "
     "the mean between different rows of one",
     "margin": "the mean {split} margin {step}",
-    "off": "distance of the mean margin from the solution without noise, over itself",
     "crowded": "the number of K at which the law asks for fewer pairs than K directions need",
     "early error": "the held-out error of the early head",
     "failing": "number of conditions that fail in some seed",
@@ -99,21 +97,16 @@ QUANTITIES: dict[str, str] = {
     "of other seeds, mean over these",
     "margin asked for": "the least margin that the theorem asks for over the longest that its conditions allow",
     "over the chord": "nats by which the loss half-way is above the mean of the ends",
-    "over the bound": "the largest weight change over the bound, over samples and steps",
-    "over the predicted": "root mean square error of the class means over the predicted one, at the level where its "
-    "mean is farthest from 1",
     "room": "the cosine less what is promised, the least over the steps",
     "share over what is allowed": "the exact one-sided 95 % limit of the share of samples above the bound at the first "
     "step, less the chance that is stated or allowed",
     "tail": "alpha (Delta + v − 1/4), which the same argument gives, with measured Delta, the least v and alpha = 1",
-    "unequal": "the largest difference in nats, at stable settings, between loss curves of equal rate · beta²",
     "unit": "the exponent of the mean's tail with all states in another unit, over that without",
     "own": "that of each with answers of its own at the same scaled time",
     "policy accuracy": "the share of chosen answers that the model prefers, {split} pairs {step}",
     "reward accuracy": "the reward accuracy of the {split} pairs {step}",
     "measured": "the error measured",
     "shared": "the test error with shared answers",
-    "scale": "difference of twice its mean margin from the paper's, over the largest margin",
     "similarity": "distance of the two areas above the loss curves over their mean",
     "straightness": "growth of the weight change per step over the whole run, over that of its first tenth",
     "undone": "steps until the difference of the log-probabilities of truly chosen and truly rejected answers, over "

@@ -6,7 +6,6 @@ logits by $\frac{\eta\beta}{4}\,\bar b \cdot b_i$ (THEORY 1.2 and 2.6).
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from prefdyn.experiments.falls import PHASES, falls
 from prefdyn.experiments.sides import trained_rows
 from prefdyn.experiments.statistics import at_step
 from prefdyn.features import FeatureSet
-from prefdyn.theory.learning_dynamics import first_step_logits, first_step_margins, pairwise_priority_gap
+from prefdyn.theory.learning_dynamics import first_step_logits, first_step_margins
 from prefdyn.trajectory import Trajectory
 
 Couple = tuple[str, str]
@@ -141,21 +140,3 @@ def first_step(pulls: Mapping[str, Pull], run: Trajectory) -> FirstStep:
 def _share(values: Float[np.ndarray, " m"], law: Float[np.ndarray, " m"]) -> float:
     """Largest difference over the largest of the law; NaN where a value is."""
     return float(np.abs(values - law).max() / np.abs(law).max())
-
-
-def off_identity(pulls: Mapping[str, Pull], gaps: Mapping[Couple, float]) -> float:
-    """Largest difference of priority gaps from what three lengths give, as a share of the largest gap.
-
-    NaN where no two behaviours of a couple have as many pairs.
-
-    Reference:
-        THEORY 2.6 (identity).
-    """
-    off, sizes = [], []
-    for couple, gap in gaps.items():
-        one, other = (pulls[name] for name in couple)
-        if one.pairs == other.pairs:
-            vectors = (one.vector, other.vector, (one.vector + other.vector) / 2)
-            off.append(abs(gap - pairwise_priority_gap(*(float(np.linalg.norm(vector)) for vector in vectors))))
-            sizes.append(abs(gap))
-    return max(off) / max(sizes) if off else math.nan

@@ -240,7 +240,7 @@ def _theorem(
     seeds: Sequence[int],
 ) -> dict[str, Any]:
     """Weight change over the published and over the repaired bound of Theorem 4.1, at every step of full-batch runs."""
-    published, repaired, first, failing, applies = [], [], [], set(), []
+    published, repaired, failing, applies = [], [], set(), []
     for seed in seeds:
         for name in names:
             run = runs[MODEL, seed][name]
@@ -254,15 +254,12 @@ def _theorem(
                 ours = drift_bound(found, **setting, steps=int(step), measured=size)
                 published.append(size / theirs.value)
                 repaired.append(size / ours.value)
-                if step == 1:
-                    first.append(size / ours.value)
                 if not theirs.applies:
                     failing |= {condition.says for condition in theirs.conditions if condition.holds is False}
                 applies.append(theirs.applies)
     return {
         "published": max(published),
         "repaired": max(repaired),
-        "first": [min(first), max(first)],
         "applies": all(applies),
         "failing": sorted(failing),
     }
@@ -471,24 +468,17 @@ def _judge_counts(_: Claim, rows: Rows) -> Judged:
 def _judge_published_bound(_: Claim, rows: Rows) -> Judged:
     found = rows.facts["theorem"]
     told = f"at most {found['published']:.3g} of the bound"
-    evidence = {"largest_share": found["published"], "conditions_that_fail": found["failing"]}
+    evidence = {
+        "largest_share": found["published"],
+        "largest_share_of_the_repaired_bound": found["repaired"],
+        "conditions_that_fail": found["failing"],
+    }
     if not found["applies"]:
         why = "its conditions fail here, so it says nothing: " + "; ".join(found["failing"])
         return Judged(holds=None, measured=told, evidence=evidence, because=why)
     kept = found["published"] <= 1 + _EQUAL
     return Judged(
         holds=kept, measured=told, because="largest share over behaviours, steps and seeds", evidence=evidence
-    )
-
-
-def _judge_repaired_bound(_: Claim, rows: Rows) -> Judged:
-    found = rows.facts["theorem"]
-    low, high = found["first"]
-    return Judged(
-        holds=found["repaired"] <= 1 + _EQUAL and low >= 1 - _EQUAL,
-        measured=f"at most {found['repaired']:.6g} of the bound, {low:.6g} to {high:.6g} of it at the first step",
-        because="over all behaviours, steps and seeds",
-        evidence={"largest_share": found["repaired"], "first_step": [low, high]},
     )
 
 
@@ -597,17 +587,6 @@ CLAIMS = (
         "not testable where a condition of the theorem fails.",
         twin="",
         code=_judge_published_bound,
-    ),
-    Claim(
-        id=f"{_DRIFT}-repaired",
-        figure=_DRIFT,
-        place="Theorem 4.1, repaired (source errors X-2 and X-4)",
-        statement="The weight change stays below √2/4 rate beta t ‖b_w‖, and equals it at the first step.",
-        said="Full-batch runs: holds where no measured change is above the bound by more than a millionth of it, and "
-        "the first step is within a millionth of it, over behaviours, steps and seeds.",
-        twin="",
-        code=_judge_repaired_bound,
-        kind="algebra",
     ),
     Claim(
         id=f"{_NULL}-null",

@@ -18,7 +18,7 @@ from prefdyn._random import stream
 from prefdyn.dynamics.order import area
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.catalogue import spec_of
-from prefdyn.experiments.claims import Claim, Statistic, greatest, power, rank, single
+from prefdyn.experiments.claims import Claim, Statistic, power, rank, single
 from prefdyn.experiments.clusters import clusters
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.judging import Judged, WithTwin, as_evidence, inside
@@ -48,14 +48,10 @@ from prefdyn.trajectory import Trajectory
 _EXPERIMENT = "2408.03459-experiment07"
 LOSSES = {"sigmoid": "DPO", "hinge": "SLiC", "gpo_ipo": "IPO"}
 _OTHERS = ("hinge", "gpo_ipo")
-_PULLS = {"sigmoid": 0.5, "hinge": 1.0, "gpo_ipo": 2.0}
-"""-f'(0)."""
 _SHADES = {"sigmoid": 0.1, "hinge": 0.5, "gpo_ipo": 0.8}
 _WHOLE = "values-full"
-_CLOSE = 0.02
-"""Relative distance up to which a margin counts as that of the closed form, on the paper's clusters."""
 _DEPARTURE = 0.1
-"""The same on real data."""
+"""Relative distance up to which a margin counts as that of the closed form."""
 _EXACT = 1e-6
 """The same where nothing but rounding may differ."""
 _ORDER = 0.9
@@ -97,12 +93,6 @@ def _runs(context: Context) -> Plan:
                         replace(context.setup(_WHOLE), objective=loss),
                         seed=seed,
                     )
-        plan["ipo", seed] = context.simulate(
-            plan["features", MODEL, seed],
-            replace(setup, objective="ipo", rate_of=None),
-            seed=seed,
-            subsets=companies[max(sets)],
-        )
     return plan
 
 
@@ -124,11 +114,6 @@ class OnClusters(NamedTuple):
     margin: np.ndarray
     closed: np.ndarray
 
-    @property
-    def off(self) -> float:
-        """Largest relative distance, from the first step on."""
-        return float(np.abs(self.margin[1:] / self.closed[1:] - 1).max())
-
 
 def _results(context: Context, done: Done) -> Results:
     sets, seeds = value_sets(context), context.seeds
@@ -140,7 +125,8 @@ def _results(context: Context, done: Done) -> Results:
         for seed in seeds
     }
     halves = {seed: _half_gaps(done["features", MODEL, seed].features) for seed in seeds}
-    ideal = {(loss, count): [on_clusters(loss, count, seed) for seed in seeds] for loss in LOSSES for count in sets}
+    middle = sorted(sets)[len(sets) // 2]
+    ideal = {loss: [on_clusters(loss, middle, seed) for seed in seeds] for loss in LOSSES}
 
     rows: list[Row] = []
     for (loss, source, seed), company in heads.items():
@@ -159,23 +145,16 @@ def _results(context: Context, done: Done) -> Results:
             rows += [Row(quantity=name, value=number, group=str(count), **mine) for name, number in numbers.items()]
         ends = [done["whole", loss, source, seed, count].trajectory for count in _ends(sets)]
         rows += _whole(ends, loss, source, seed)
-    for loss, count in ideal:
-        for seed, run in zip(seeds, ideal[loss, count], strict=True):
-            rows.append(Row(quantity="off", value=run.off, figure=f"{loss}, clusters", seed=seed, group=str(count)))
-    for seed in seeds:
-        off = _off_half(done["ipo", seed].trajectory, heads["gpo_ipo", MODEL, seed][max(sets)][0])
-        rows.append(Row(quantity="scale", value=off, figure=_EXPERIMENT, seed=seed))
     facts: dict[str, Any] = {
         "departure": {
             loss: [_departure(loss, heads[loss, MODEL, seed], companies, halves[seed]) for seed in seeds]
             for loss in LOSSES
         },
-        "first": {loss: _first_ratio(heads, loss) for loss in _OTHERS},
         "responses": _responses(),
         "tokens": _tokens(),
     }
     measured = Rows(rows, facts=facts)
-    figures = (_curves(ideal, heads, companies, halves, sets), _table(measured, _ends(sets)))
+    figures = (_curves(ideal, heads, companies, halves, sets, middle), _table(measured, _ends(sets)))
     return Results(measured=measured, figures=figures)
 
 
@@ -208,7 +187,8 @@ def on_clusters(loss: str, count: int, seed: int) -> OnClusters:
         seed: Of the clusters.
 
     Example:
-        >>> on_clusters("sigmoid", 1, 0).off < 0.01
+        >>> run = on_clusters("sigmoid", 1, 0)
+        >>> bool(np.allclose(run.margin, run.closed, rtol=0.01))
         True
     """
     beta = 0.1
@@ -241,28 +221,9 @@ def _departure(
     return found
 
 
-def _first_ratio(heads: Heads, loss: str) -> float:
-    """Largest relative distance of the first steps' ratio to DPO's from that of the pulls, over the model's runs."""
-    wanted = _PULLS[loss] / _PULLS["sigmoid"]
-    found = []
-    for (name, source, seed), company in heads.items():
-        if name == loss and source == MODEL:
-            for count, group in company.items():
-                for run, base in zip(group, heads["sigmoid", source, seed][count], strict=True):
-                    first, other = (float(mean_curve(each, "margin", "train")[1][1]) for each in (base, run))
-                    found.append(abs(other / first / wanted - 1))
-    return max(found)
-
-
 def _areas(company: Company) -> list[float]:
     """How much of its margin each value, trained alone, has over the run."""
     return [area(*mean_curve(run, "margin", "train")) for run in company[1]]
-
-
-def _off_half(ipo: Trajectory, paper: Trajectory) -> float:
-    """Largest distance of TRL's IPO from half of the paper's, over the largest margin."""
-    half, whole = (mean_curve(run, "margin", "train")[1] for run in (ipo, paper))
-    return float(np.abs(2 * half - whole).max() / np.abs(whole).max())
 
 
 # rates of single responses -------------------------------------------------------------------------------------------
@@ -327,13 +288,13 @@ def _relative(found: np.ndarray, numeric: np.ndarray) -> float:
 
 
 def _curves(
-    ideal: Mapping[tuple[str, int], Sequence[OnClusters]],
+    ideal: Mapping[str, Sequence[OnClusters]],
     heads: Heads,
     companies: Ring,
     halves: Mapping[int, Mapping[str, float]],
     sets: Sets,
+    middle: int,
 ) -> Figure:
-    middle = sorted(sets)[len(sets) // 2]
     seeds = list(halves)
     panels = [
         Panel(
@@ -346,9 +307,9 @@ def _curves(
                 for loss in LOSSES
                 for line in _pair(
                     loss,
-                    ideal[loss, middle][0].time,
-                    [run.margin for run in ideal[loss, middle]],
-                    ideal[loss, middle][0].closed,
+                    ideal[loss][0].time,
+                    [run.margin for run in ideal[loss]],
+                    ideal[loss][0].closed,
                 )
             ),
         )
@@ -446,16 +407,6 @@ def _judge_departure(claim: Claim, rows: Rows) -> Judged:
     )
 
 
-def _judge_first(_: Claim, rows: Rows) -> Judged:
-    off = max(rows.facts["first"].values())
-    return Judged(
-        holds=off <= _EXACT,
-        measured=f"off by at most {off:.2g}",
-        because="every run of the model: all sets of neighbours and seeds",
-        evidence={LOSSES[loss]: value for loss, value in rows.facts["first"].items()},
-    )
-
-
 def _judge_rates(claim: Claim, rows: Rows) -> Judged:
     found = rows.facts[claim.chosen["group"]]
     return Judged(
@@ -474,21 +425,6 @@ def _row(id: str, says: str, statistic: Statistic | None = None, /, **rest: Any)
 
 def _of_loss(loss: str) -> Iterator[Claim]:
     name = LOSSES[loss]
-    yield _row(
-        f"{name.lower()}-clusters",
-        f"On the paper's clusters margins under {name} follow its closed form.",
-        greatest("off"),
-        test="at most",
-        threshold=_CLOSE,
-        twin="",
-        setting="Clusters at the limits of Theorem 4.2, shared answers, gradient descent",
-        select={"figure": f"{loss}, clusters"},
-        told="off by at most {0:.2g} of the margin",
-        because=f"up to a scaled time of {_END:g}, over all K and seeds; {{0:g}} is allowed",
-        evidence="largest_relative_difference",
-        place="Section 7, THEORY 3.4",
-        kind="algebra",
-    )
     yield _row(
         f"{name.lower()}-data",
         f"On this data margins under {name} follow the closed form of the measured gaps.",
@@ -550,31 +486,7 @@ def _of_other(loss: str) -> Iterator[Claim]:
 _RATE = "Random problem: holds where the rate is within {0:g} of central differences, over the largest rate."
 CLAIMS = (
     *(claim for loss in LOSSES for claim in _of_loss(loss)),
-    _row(
-        "pull",
-        "The pull is all that changes: first steps of DPO, SLiC and IPO are as 1 to 2 to 4.",
-        said="Last layer at one rate: holds where every ratio of first mean margins is within {0:g} of that, "
-        "relatively, over all runs of the model.",
-        threshold=_EXACT,
-        twin="",
-        code=_judge_first,
-        kind="algebra",
-        paper_value="“replacing the σ(−r) factor with −f′(r)”",
-    ),
     *(claim for loss in _OTHERS for claim in _of_other(loss)),
-    _row(
-        "trl",
-        "TRL's IPO is the paper's at another scale: half the margin, at beta² times the rate.",
-        greatest("scale"),
-        test="at most",
-        threshold=_EXACT,
-        twin="",
-        setting="Last layer, the largest set of values",
-        told="off by at most {0:.2g} of the largest margin",
-        because="the largest set of values, all recorded steps and seeds",
-        place="Section 7, THEORY 1.6",
-        kind="algebra",
-    ),
     _row(
         "responses",
         "The reward of a single response moves at the printed rate, without a share for the softmax.",

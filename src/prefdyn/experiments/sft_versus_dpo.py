@@ -2,8 +2,7 @@ r"""Does DPO separate a behaviour's two sides more than fine-tuning does? The th
 
 The same body is trained on the same pairs by DPO, and by fine-tuning on the chosen answers (SFT): equal steps, batches
 and learning rate, under an optimizer whose steps do not depend on the scale of the loss. What it then holds apart is
-told by seven measures, on the pairs trained on and on held-out ones. Training the head alone cannot move the states, so
-that is the control of the measuring itself.
+told by seven measures, on the pairs trained on and on held-out ones.
 """
 
 import itertools
@@ -17,7 +16,6 @@ import numpy as np
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import Claim, mean, unbounded
 from prefdyn.experiments.context import MODEL, SOURCES, Context
-from prefdyn.experiments.judging import Judged
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results
 from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.separability import (
@@ -37,8 +35,6 @@ _FIGURE = "2403.18742-experiment03"
 WAYS: Mapping[str, str] = {"dpo": "DPO", "sft": "SFT on the chosen"}
 _SHADES = {"dpo": 0.1, "sft": 0.7}
 _MEASURES: Mapping[str, str] = {name: says for name, says in MEASURES.items() if name != "along"}
-_SAME = 1e-5
-"""Relative change up to which states in float32 count as unmoved."""
 
 
 # what is run ---------------------------------------------------------------------------------------------------------
@@ -47,7 +43,6 @@ _SAME = 1e-5
 def _runs(context: Context) -> Plan:
     setup = context.setup("full")
     setups = {"dpo": setup, "sft": replace(setup, objective="sft")}
-    head = replace(context.setup("last-layer"), learning_rate="auto", batch_size="full", scheme="epochs")
     plan: dict[Any, Any] = {}
     for seed in context.seeds:
         for source in SOURCES:
@@ -59,13 +54,6 @@ def _runs(context: Context) -> Plan:
                     trained = context.train(pairs, model, setups[way], seed=seed, title=told, keep_model=True)
                     plan["trained", way, source, seed, name] = trained
                     plan["after", way, source, seed, name] = context.features(pairs, model, start=trained)
-        name = context.behaviours()[-1]
-        pairs, model = plan["before", MODEL, seed, name].pairs, context.source(MODEL, seed, "last-layer")
-        trained = context.train(
-            pairs, model, head, seed=seed, title="head-only training", keep_model=True, probes=("drift",)
-        )
-        plan["head", seed] = trained
-        plan["after head", seed] = context.features(pairs, model, start=trained)
     return plan
 
 
@@ -102,27 +90,13 @@ def _results(context: Context, done: Done) -> Results:
             learned = done["trained", way, source, seed, name].trajectory
             accuracy = learned.final("reward_accuracy", group=name, split="held_out")
             rows.append(Row(quantity=quantity, value=accuracy, **mine))
-    facts = {
-        "head": [_unmoved(done, seed, names[-1]) for seed in seeds],
-        _FIGURE: {"overfit": {way: _overfit(found, way, seeds, names) for way in WAYS}},
-    }
+    facts = {_FIGURE: {"overfit": {way: _overfit(found, way, seeds, names) for way in WAYS}}}
     figures = (_table(found, seeds, names), _points(found, seeds, names))
     return Results(measured=Rows(rows, facts=facts), figures=figures)
 
 
 _COMPARED = {"against": ("sft", "dpo"), "dpo": ("before", "dpo"), "sft": ("before", "sft")}
 """What is held against what."""
-
-
-def _unmoved(done: Done, seed: int, name: str) -> dict[str, float]:
-    """What training the head alone does to the states, and how far the head went."""
-    before, after = done["before", MODEL, seed, name].features, done["after head", seed].features
-    first, second = separability(before)["all"], separability(after)["all"]
-    return {
-        "distinguishability": second["distinguishability"] / first["distinguishability"],
-        "trace_ratio": second["trace_ratio"] / first["trace_ratio"],
-        "drift": done["head", seed].trajectory.final("drift", group=name),
-    }
 
 
 def _overfit(
@@ -221,18 +195,6 @@ def _points(
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def _judge_head(_: Claim, rows: Rows) -> Judged:
-    found = rows.facts["head"]
-    off = max(abs(one[name] - 1) for one in found for name in ("distinguishability", "trace_ratio"))
-    drift = min(one["drift"] for one in found)
-    return Judged(
-        holds=off <= _SAME and drift > 0,
-        measured=f"D and total variance over D², after over before: off 1 by at most {off:.2g}",
-        because=f"over all seeds; the head moved by {drift:.3g} or more",
-        evidence={"largest_departure": off, "least_drift": drift},
-    )
-
-
 def _claim(measure: str) -> Claim:
     how = "over" if measure in RATIOS else "less"
     against = moved(measure, after="DPO", before="SFT")
@@ -259,22 +221,7 @@ def _claim(measure: str) -> Claim:
     )
 
 
-CLAIMS = (
-    *(_claim(measure) for measure in _MEASURES),
-    Claim(
-        id=f"{_FIGURE}-head",
-        figure=_FIGURE,
-        place="Section 3 (the control of this experiment)",
-        statement="Training the head alone leaves the separability of the states as it is.",
-        said="Full-batch descent of the head, then the states anew: holds where D and total variance over D² are those "
-        "of before within {0:g} of themselves, and the head did move.",
-        threshold=_SAME,
-        twin="",
-        code=_judge_head,
-        kind="algebra",
-        unit="run",
-    ),
-)
+CLAIMS = tuple(_claim(measure) for measure in _MEASURES)
 
 RECIPE = Recipe(
     name="sft-versus-dpo",
@@ -282,5 +229,5 @@ RECIPE = Recipe(
     claims=CLAIMS,
     runs=_runs,
     results=_results,
-    setups=("full", "last-layer"),
+    setups=("full",),
 )

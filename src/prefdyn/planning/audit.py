@@ -171,6 +171,8 @@ class Audit:
                 further[f"{side}_tokens"] = float(lengths.mean()) if len(lengths) else math.nan
             further |= {
                 "priority": float(self.prioritization.level[code]),
+                "priority_low": float(self.prioritization.interval[code, 0]),
+                "priority_high": float(self.prioritization.interval[code, 1]),
                 "first_step_margin": float(self.prioritization.first_step_margin[code]),
                 "verdict": judged.verdict,
                 "verdict_because": judged.because,
@@ -404,7 +406,7 @@ def audit(
             progress=progress,
         )
         rate = run.settings["learning_rate"]
-        priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown)
+        priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown, unit=unit)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
         worth = None
         if steps in run.margins:  # else the run diverged

@@ -66,6 +66,8 @@ class GroupRow:
     untrained_probe_low: float = _NAN
     untrained_probe_high: float = _NAN
     priority: float = _NAN
+    priority_low: float = _NAN
+    priority_high: float = _NAN
     first_step_margin: float = _NAN
     chosen_push: float = _NAN
     """This and the next, up to `band_per_token_stability`: see `diagnostics.displacement`."""

@@ -35,7 +35,7 @@ class Simulation:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group: sizes, priority and what the joint run does to it; NaN becomes None."""
-        return [row.to_json((*PREDICTED, "priority")) for row in self.predicted]
+        return [row.to_json((*PREDICTED, "priority", "priority_low", "priority_high")) for row in self.predicted]
 
     def pairs(self) -> pa.Table:
         """One row per pair, as in pairs.parquet."""
@@ -97,12 +97,16 @@ def simulate(
         learning_rate=run.settings["learning_rate"],
         shown=shown_groups(feats),
     )
-    foretold = zip(predictions(feats, run, objective), priority.level.tolist(), strict=True)
     return Simulation(
         features=feats,
         trajectory=run,
         prioritization=priority,
-        predicted=tuple(replace(row, priority=level) for row, level in foretold),
+        predicted=tuple(
+            replace(row, priority=float(level), priority_low=float(low), priority_high=float(high))
+            for row, level, (low, high) in zip(
+                predictions(feats, run, objective), priority.level, priority.interval, strict=True
+            )
+        ),
         settings=resolved_settings(feats, run, seed=seed),
     )
 

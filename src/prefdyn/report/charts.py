@@ -38,7 +38,6 @@ _SERIES = {
     "cross": "#5d7d4d",
     "triangle": "#00727a",
     "tick": "#1f1f1d",
-    "bar": "#2a78d6",
 }
 
 
@@ -123,10 +122,6 @@ def _draw_dots(panel: Picture) -> Figure:
     handles = []
     for layer in series:
         values, colour = panel.arrays[layer.values][codes], _SERIES[layer.marker]
-        if layer.marker == "bar":
-            colours = np.where(values < 0, AGAINST.light, colour)
-            axes.barh(places, np.nan_to_num(values), height=0.62, color=colours.tolist())
-            continue
         if layer.low and layer.high and not layer.told:
             low, high = panel.arrays[layer.low][codes], panel.arrays[layer.high][codes]
             axes.hlines(places, low, high, color=colour, linewidth=2.2, alpha=0.35)

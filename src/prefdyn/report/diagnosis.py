@@ -162,22 +162,39 @@ def _probe_words(run: RunFolder, known: set[str]) -> str:
     return " ".join(words)
 
 
+_OTHER_PAIRS = (
+    " The interval is of what other pairs of the same kind would show. The dot may lie outside: noise in the mean of "
+    "these pairs goes along itself."
+)
+
+
 def priority(run: RunFolder) -> Picture | None:
     """How much of the first joint step serves each group."""
-    values = run.column("priority")
-    if len(values) < 2 or not np.isfinite(values).any():
+    keys = {"priority": "priority", "low": "priority_low", "high": "priority_high"}
+    arrays = {name: run.column(key) for name, key in keys.items()}
+    values, known = arrays["priority"], measured(arrays, arrays)
+    if len(values) < 2 or "priority" not in known:
         return None
+    interval = {"low", "high"} <= set(known)
     return Picture(
         id="priority",
         title="Priority in the first joint step",
         kind="dots",
         caption="How far the first joint step goes along each group's own direction, 1 at most. The larger, the faster "
-        "the group starts; below 0 the shared step raises the group's loss. The first step is not the whole run: a "
-        "group that starts slowly can end well, and the other way round.",
+        "the group starts; below 0 the shared step raises the group's loss."
+        + (_OTHER_PAIRS if interval else "")
+        + " The first step is not the whole run: a group that starts slowly can end well, and the other way round.",
         x_label="Priority level (from −1 to 1)",
         y_label="",
-        arrays={"priority": values},
-        layers=(Layer(label="priority", values="priority", marker="bar"),),
+        arrays={name: arrays[name] for name in known},
+        layers=(
+            Layer(
+                label="priority" + (", 95 % interval" if interval else ""),
+                values="priority",
+                low="low" if interval else None,
+                high="high" if interval else None,
+            ),
+        ),
         orders=rank_orders(run, "largest first", values),
         lines=(("0", 0.0),),
         options={"zero": True},

@@ -125,6 +125,7 @@ def _row(row: GroupRow, code: int, found: Mapping[str, float], *, responses: boo
 ENDS: Mapping[str, tuple[str, ...]] = {
     "distinguishability": ("debiased_low", "debiased_high"),
     "probe_accuracy": ("probe_low", "probe_high"),
+    "priority": ("priority_low", "priority_high"),
     "predicted_held_out_loss": ("cross_fitted_loss_error",),
     "predicted_rank": ("predicted_rank_low", "predicted_rank_high"),
 }

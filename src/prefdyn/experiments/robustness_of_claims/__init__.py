@@ -81,7 +81,7 @@ def _results(context: Context, done: Done) -> Results:
     proved, told = theorems.rows(widths[len(theorems.PARTS) - 1])
     errors = dependent.mean_errors(first, names, seeds)
     cases = [violations(copies, draws=dependent.SAMPLES, steps=dependent.STEPS) for copies in dependent.COPIES]
-    bounds, places = dependent.rows(errors, cases)
+    bounds, places = dependent.rows(cases)
     ours = register.of_states(first, names, seeds)
     copies = list(dependent.uneven_copies(first, names, seeds, steps=max(1, round(0.1 * steps))))
     copies += (

@@ -50,10 +50,7 @@ _ROWS = 64
 _DRAWS = 100
 _UNEVEN = 8
 """Draws of which behaviour gets how many copies."""
-_CLOSE = 0.1
-"""Share by which a predicted error may be off."""
-_ROUNDING = 1e-6
-_AS_STATED, _NEW_SAMPLE = f"{FIGURE}, as stated", f"{FIGURE}, for a new sample"
+_AS_STATED = f"{FIGURE}, as stated"
 
 
 # what is measured ----------------------------------------------------------------------------------------------------
@@ -242,96 +239,37 @@ def _law_panel(copies: Rows) -> Panel:
 # claims --------------------------------------------------------------------------------------------------------------
 
 
-def rows(errors: Mapping[str, Any], cases: Sequence[Violations]) -> tuple[list[Row], dict[str, Any]]:
-    """What the claims on means and on bounds are judged by, and what is told of them."""
-    found, facts = [], {}
-    for kind, each in errors.items():
-        ratios = np.array(each["error"]) / np.array(each["predicted"])
-        farthest = int(np.abs(np.log(ratios.mean(axis=1))).argmax())
-        for quantity, values in (("over the predicted", ratios[farthest]), ("error", each["error"][-1])):
-            found += [
-                Row(quantity=quantity, value=float(value), figure=f"{FIGURE}, {kind}", seed=seed)
-                for seed, value in enumerate(values)
-            ]
-        facts[f"{FIGURE}, {kind}"] = {
-            "rows_worth_one": each["times"], "measured_over_predicted": ratios.mean(axis=1).tolist(),
-            "there": each["times"][farthest],
-        }  # fmt: skip
-    case, broken, of = cases[0], sum(each.effective for each in cases), sum(each.draws for each in cases)
-    found += (Row(quantity="over the bound", value=each.repaired, figure=FIGURE, seed=each.copies) for each in cases)
-    for name, count, many, allowed in (
-        (_AS_STATED, case.published, case.draws, case.stated),
-        (_NEW_SAMPLE, broken, of, case.allowed),
-    ):
-        share = at_least_share(count, many)
-        found.append(Row(quantity="share over what is allowed", value=share - allowed, figure=name))
-        facts[name] = {"broken": count, "of": many, "chance": allowed, "share": share, "excess": case.excess}
-    facts[_AS_STATED] |= {f"broken, {each.copies} copies": [each.published, each.draws] for each in cases}
-    facts[_NEW_SAMPLE] |= {
-        "counted": sum(each.counted for each in cases[1:]), "of copies": of - case.draws,
-        **{f"broken with every row counted, {each.copies} copies": [each.counted, each.draws] for each in cases},
+def rows(cases: Sequence[Violations]) -> tuple[list[Row], dict[str, Any]]:
+    """What the claim on bounds is judged by, and what is told of it."""
+    case = cases[0]
+    share = at_least_share(case.published, case.draws)
+    found = [Row(quantity="share over what is allowed", value=share - case.stated, figure=_AS_STATED)]
+    told = {
+        "broken": case.published, "of": case.draws, "chance": case.stated, "share": share, "excess": case.excess,
+        **{f"broken, {each.copies} copies": [each.published, each.draws] for each in cases},
+        "largest share of the repaired bound": max(each.repaired for each in cases),
     }  # fmt: skip
-    return found, facts
+    return found, {_AS_STATED: told}
 
-
-_BOUND: dict[str, Any] = {
-    "figure": FIGURE, "kind": "algebra", "unit": "run", "twin": "", "test": "at most", "evidence": "most",
-    "setting": f"Gaussian classes that meet all conditions (d = {WIDTH}, n = {PAIRS}, gap 1), {SAMPLES} samples",
-}  # fmt: skip
-_SHARE: dict[str, Any] = {**_BOUND, "statistic": single("share over what is allowed"), "threshold": 0}
 
 CLAIMS = (
-    *(
-        Claim(
-            id=f"{FIGURE}-{kind}",
-            kind="ours",
-            unit="run",
-            figure=FIGURE,
-            statement=f"Class means of dependent rows err as those of n_eff independent ones ({says}).",
-            setting=f"Real rows drawn with replacement so that they hang together, at {len(LEVELS)} levels",
-            statistic=single("over the predicted"),
-            select={"figure": f"{FIGURE}, {kind}"},
-            test="inside",
-            threshold=(1 - _CLOSE, 1 + _CLOSE),
-            twin="",
-            told="measured over predicted error {0}, where {there:.3g} rows are worth one",
-            beside={"taken for independent": {"statistic": single("error")}},
-            facts=("rows_worth_one", "measured_over_predicted"),
-        )
-        for kind, says in KINDS.items()
-    ),
     Claim(
         id=f"{FIGURE}-theorem",
+        figure=FIGURE,
+        kind="algebra",
+        unit="run",
         place="Theorem 4.1, source error X-2",
         statement="The weight change stays below 6 beta' rate t d^(Delta − 1/2) with the probability that is stated.",
+        setting=f"Gaussian classes that meet all conditions (d = {WIDTH}, n = {PAIRS}, gap 1), {SAMPLES} samples",
+        statistic=single("share over what is allowed"),
         select={"figure": _AS_STATED},
+        test="at most",
+        threshold=0,
+        twin="",
         told="broken in {broken} of {of} samples; stated chance {chance:.2g}",
         because="a share of {share:.3g} or more, where the weight change is {excess:.3g} of the bound on average",
-        facts=tuple(f"broken, {copies} copies" for copies in COPIES),
-        **_SHARE,
-    ),
-    Claim(
-        id=f"{FIGURE}-repaired",
-        place="Theorem 4.1, repaired (source errors X-2 and X-4)",
-        statement="The weight change stays below √2/4 rate beta t ‖b_w‖, on dependent rows too.",
-        statistic=single("over the bound"),
-        threshold=1 + _ROUNDING,
-        note=f"Each row is there in {COPIES[0]} to {COPIES[-1]} copies.",
-        told="at most {0:.6g} of the bound",
-        because="largest over all samples, copies and steps",
-        **_BOUND,
-    ),
-    Claim(
-        id=f"{FIGURE}-effective",
-        place="Theorem 4.1, repaired for a new sample",
-        statement="With n_eff in place of n the bound for a new sample holds on copied rows.",
-        select={"figure": _NEW_SAMPLE},
-        note="The bound is that for three standard deviations, and rows are there in copies.",
-        told="broken in {broken} of {of} samples; allowed chance {chance:.2g}",
-        because="a share of {share:.3g} or more; with every row counted it is broken in {counted} of {of copies} "
-        "samples with copies",
-        facts=tuple(f"broken with every row counted, {copies} copies" for copies in COPIES),
-        **_SHARE,
+        evidence="most",
+        facts=(*(f"broken, {copies} copies" for copies in COPIES), "largest share of the repaired bound"),
     ),
     *(
         Claim(

@@ -83,11 +83,8 @@ def over_settings(
     rows += (
         row._replace(figure=FIGURE) for row in rows if (row.quantity, row.figure) == ("accuracy", named(REFERENCE))
     )
-    off, compared = _largest_difference(done, stable, names, seeds)
-    if compared:
-        rows.append(Row(quantity="unequal", value=off, figure=FIGURE))
     kept = [beta**2 * rate for beta, rate in SETTINGS if all(stable[(beta, rate), seed] for seed in seeds)]
-    return rows, {"compared": compared, "stable": max(kept, default=None)}
+    return rows, {"stable": max(kept, default=None)}
 
 
 def named(setting: tuple[float, float]) -> str:
@@ -108,24 +105,6 @@ def _of_runs(runs: Mapping[str, Trajectory], feats: FeatureSet, **place: Any) ->
         for name in runs
     ]
     return [*rows_alone(runs, **place), *far]
-
-
-def _largest_difference(
-    done: Done, stable: Mapping[Any, bool], names: Sequence[str], seeds: Sequence[int]
-) -> tuple[float, int]:
-    """Largest difference of loss, nats, between stable runs whose rate · beta² is the same, and how many there are."""
-    found, compared = 0.0, 0
-    for first, second in itertools.combinations(SETTINGS, 2):
-        if not math.isclose(first[0] ** 2 * first[1], second[0] ** 2 * second[1], rel_tol=1e-9):
-            continue
-        for seed in seeds:
-            if not (stable[first, seed] and stable[second, seed]):
-                continue
-            runs = (done["sweep", *setting, MODEL, seed].trajectories for setting in (first, second))
-            for name, one, other in zip(names, *runs, strict=True):
-                mine, theirs = (run.curve("loss", group=name)[1] for run in (one, other))
-                found, compared = max(found, float(np.abs(mine - theirs).max())), compared + 1
-    return found, compared
 
 
 def of_model(done: Done, feats: Feats, place: int, names: Sequence[str], seeds: Sequence[int]) -> Iterator[Row]:
@@ -239,24 +218,6 @@ CLAIMS = (
         statistic=single("likeness of draws", short="mean rank correlation with other draws", least=-1, most=1),
         threshold=_ALIKE,
         unknown="one seed alone was run",
-    ),
-    Claim(
-        id=f"{FIGURE}-product",
-        kind="algebra",
-        unit="setting",
-        figure=FIGURE,
-        place="Section 5.1 and Appendix D.1",
-        statement="Under plain descent beta and learning rate act through rate · beta² alone, so another beta at "
-        "another rate may be no further test.",
-        statistic=single("unequal"),
-        test="at most",
-        threshold=_EQUAL,
-        twin="",
-        told="loss curves differ by at most {0:.2g} nats",
-        because="{compared} pairs of runs with the same rate · beta²",
-        evidence="difference",
-        facts=("compared",),
-        unknown="no two stable settings of the sweep have the same rate · beta²",
     ),
     Claim(
         id=f"{FIGURE}-sizes",

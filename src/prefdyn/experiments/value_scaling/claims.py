@@ -10,10 +10,10 @@ from prefdyn.experiments.catalogue import figures_of
 from prefdyn.experiments.claims import SPLIT_WORDS, Claim, Statistic, distance, line, power, rank, single, unbounded
 from prefdyn.experiments.clusters import PER_CLUSTER
 from prefdyn.experiments.falls import PHASES
-from prefdyn.experiments.judging import Judged, as_evidence
+from prefdyn.experiments.judging import Judged
 from prefdyn.experiments.published import VALUE_TABLES
 from prefdyn.experiments.rows import Rows
-from prefdyn.experiments.statistics import exponent, over_seeds, straight_line
+from prefdyn.experiments.statistics import exponent, straight_line
 from prefdyn.experiments.value_scaling.measures import LAWS, MORE, MORE_PAIRS, PREDICTED, ring_of
 
 _B = "2408.03459"
@@ -29,18 +29,6 @@ _SAME_ACCURACY = 0.01
 
 
 # what fits no row ----------------------------------------------------------------------------------------------------
-
-
-def _judge_clusters(_: Claim, rows: Rows) -> Judged:
-    wanted = {"descent": -1.0, "adam, axes": 0.0, "adam, dense": -0.5}
-    found = {name: over_seeds(rows.facts["clusters"][name]) for name in wanted}
-    told = "; ".join(f"{name} {found[name].value:.3f}" for name in wanted)
-    return Judged(
-        holds=all(abs(found[name].value - wanted[name]) <= _RATE for name in wanted),
-        measured=f"exponent of K: {told}",
-        because=f"theory gives -1, 0 and -1/2, each to be met within {_RATE:g}",
-        evidence=as_evidence(found),
-    )
 
 
 def _judge_cluster_lines(_: Claim, rows: Rows) -> Judged:
@@ -238,18 +226,6 @@ _ALL = (
         0,
         place="Section 5 and code, source error X-15",
         note=f"That is -1/2 to 0, with {_RATE:g} to spare on both sides.",
-    ),
-    _row(
-        "fig05-clusters",
-        "On the paper's clusters the rate is 1/K by gradient descent, 1 by Adam where directions are axes, and 1/√K by "
-        "Adam where they are not.",
-        place="Theorem 4.2 and code, source error X-15",
-        said=f"K = 1, 2, 4, 8, 16 clusters drawn as the paper has them, Q = {PER_CLUSTER}: holds where the mean "
-        "exponents over seeds are within {0:g} of -1, 0 and -1/2.",
-        threshold=_RATE,
-        twin="",
-        code=_judge_clusters,
-        kind="algebra",
     ),
     _row(
         "fig05-theorem",

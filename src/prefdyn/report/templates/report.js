@@ -449,7 +449,7 @@
     groupLegend(chart, hidden, false, measured);
   }
 
-  // ---- dots, intervals and bars, one row per group ----------------------------------------------------------------
+  // ---- dots and intervals, one row per group ----------------------------------------------------------------------
   function symbol(root, marker, x, y, extra = "") {
     const place = `s-${marker} ${extra}`;
     if (marker === "dot") svg("circle", { class: `fill ${place}`, cx: x, cy: y, r: 4.2 }, root);
@@ -533,11 +533,7 @@
         }
         for (const layer of [...series].reverse()) {
           const value = panel.arrays[layer.values][code];
-          if (!known(value)) continue;
-          if (layer.marker === "bar") {
-            const [from, to] = [x(Math.min(0, value)), x(Math.max(0, value))];
-            svg("rect", { class: `fill ${value < 0 ? "s-below" : "s-bar"}`, x: from, width: Math.max(1, to - from), y: y - Math.min(5, pitch * 0.38), height: Math.min(10, pitch * 0.76), rx: 2 }, root);
-          } else symbol(root, layer.marker, x(value), y);
+          if (known(value)) symbol(root, layer.marker, x(value), y);
         }
         if (series.every((layer) => !known(panel.arrays[layer.values][code]))) {
           svg("text", { class: "hint", x: x(low) + 6, y: y + 4 }, root, "not measured");
