@@ -175,6 +175,20 @@ def test_links_and_files_are_never_replaced_by_a_folder(tmp_path):
     assert state(tmp_path) == before
 
 
+def test_no_run_goes_on_through_a_link(tmp_path):
+    """A link to a run of ours is not that run: what it points to may be moved any time."""
+    with run_folder(tmp_path / "ours", command="train"):
+        pass
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    before = state(tmp_path)
+    with (
+        pytest.raises(StoreError, match="is no run of `prefdyn train`"),
+        run_folder(tmp_path / "link", command="train", resume=True),
+    ):
+        pass
+    assert state(tmp_path) == before
+
+
 def test_a_link_inside_our_folder_is_somebodys(tmp_path):
     """What it points to is not followed, in place of a file or of a folder."""
     (tmp_path / "far").mkdir()

@@ -58,7 +58,15 @@ def names_or_none(text: str, flag: str) -> tuple[str, ...]:
 
 
 def answer_pair(text: str, flag: str) -> tuple[str, str]:
-    """`POS,NEG` as two answers. Blanks are kept: " Yes" and "Yes" are different tokens."""
+    """`POS,NEG` as two answers. Blanks are kept: " Yes" and "Yes" are different tokens.
+
+    Example:
+        >>> answer_pair(" Yes,No", "--answers")
+        (' Yes', 'No')
+        >>> answer_pair("Yes,No,", "--answers")
+        Traceback (most recent call last):
+        prefdyn.errors.ConfigError: --answers 'Yes,No,' must be two words with a comma between, such as --answers Yes,No
+    """
     parts = [part for part, _ in _parts(text, strip=False)]
     if len(parts) != 2 or not all(part.strip() for part in parts):
         raise ConfigError(f"{flag} {shown(text)} must be two words with a comma between, such as {flag} Yes,No")

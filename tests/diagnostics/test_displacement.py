@@ -244,3 +244,11 @@ def test_pushes_of_other_pairs_are_refused():
         DataError, match=r"the pushes are of 12 pairs and the features of 5; give the pushes that pair_"
     ):
         displacement(feats.select(slice(5)), pushes)
+
+
+def test_two_opposed_units_are_two():
+    """Resamples that hold one of them twice say the other thing."""
+    won, lost = np.array([[1.0, 0.0], [4.0, 0.0]]), np.array([[4.0, 0.0], [1.0, 0.5]])
+    (found,) = bands(FeatureSet.from_arrays(chosen_features=won, rejected_features=lost))
+    assert found is not None
+    assert 0 < found.stability < 1

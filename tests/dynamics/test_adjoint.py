@@ -8,12 +8,14 @@ import pytest
 import torch
 from scipy.special import expit
 
-from prefdyn.dynamics.adjoint import sensitivity
+from prefdyn.dynamics.adjoint import one_setting, sensitivity
+from prefdyn.dynamics.datamodel import resimulated
 from prefdyn.dynamics.engine import Run, solve
 from prefdyn.dynamics.measure import Member
 from prefdyn.dynamics.problem import Pairs, as_seen
 from prefdyn.dynamics.routes import build
 from prefdyn.dynamics.sampling import batches
+from prefdyn.dynamics.targets import targets
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, GPOIPO, IPO, SFT, NormalisedDPO, RobustDPO, SLiC
@@ -236,6 +238,17 @@ def test_sft_goes_back_through_its_normaliser(kind, optimizer, batch):
     for name, values in {"pair": found.pair[:, ~feats.held_out], "learning_rate": found.learning_rate}.items():
         np.testing.assert_allclose(values, want[name], rtol=0, atol=1e-7 * np.abs(want[name]).max(), err_msg=name)
     assert not found.beta.any()
+
+
+def test_runs_of_sft_end_at_the_loss_that_is_derived():
+    """Its own loss, which is no function of the margin, and the margin where that is asked for."""
+    feats, _ = problem("two")
+    setting, none = one_setting(feats, objective=SFT(), learning_rate=0.1), np.zeros((len(feats), 1), dtype=bool)
+    for quantity in ("loss", "margin"):
+        wanted = targets(feats, "groups", quantity=quantity)
+        (end,) = resimulated(feats, none, wanted, setting, STEPS).T
+        known = sensitivity(feats, objective=SFT(), learning_rate=0.1, steps=STEPS, of="groups", quantity=quantity)
+        np.testing.assert_allclose(end, known.value, rtol=1e-12)
 
 
 # autograd -----------------------------------------------------------------------------------------------------------

@@ -88,6 +88,23 @@ def test_every_cell_is_a_run_of_its_own(tokens, route):
     assert len(set(many.same_as)) < len(many)
 
 
+def test_runs_share_a_solve_as_far_as_its_state_may_grow(monkeypatch):
+    """Room for the heads of two runs at a time, and the same numbers."""
+    feats, _ = problem(2)
+    settings = {"learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5], "steps": 3, "margins_at": [3]}
+    together, sizes = sweep(feats, **settings), []
+    monkeypatch.setattr(sweep_module, "_STATE_BYTES", 2 * 8 * len(feats.tokens) * feats.kernel_width)
+    carry = sweep_module._Solver.carry
+    monkeypatch.setattr(
+        sweep_module._Solver, "carry",
+        lambda self, given, same_as, places: sizes.append(len(places)) or carry(self, given, same_as, places),
+    )  # fmt: skip
+    apart = sweep(feats, **settings)
+    assert sizes == [2, 2, 1]
+    for place in range(5):
+        np.testing.assert_allclose(apart[place].margins[3], together[place].margins[3], rtol=1e-12, atol=1e-14)
+
+
 def test_subsets_solved_together_or_apart_are_the_run_of_those_pairs(monkeypatch):
     """Weights of 0 or a batch of their own: both equal the run of the selected features."""
     feats, _ = problem(2)

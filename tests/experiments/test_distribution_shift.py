@@ -202,6 +202,8 @@ def test_behaviours_are_the_published_ones_where_the_data_has_them():
     ]
     few = Context(preset=preset_named("small"), data=(personas("ab"),), models=(ModelChoice(name="m"),))
     assert set(recipe._pictured(few).values()) == {"a", "b"}
+    three = Context(preset=preset_named("small"), data=(personas("abc"),), models=(ModelChoice(name="m"),))
+    assert recipe._pictured(three)["14"] == "c", "what is not there is stood in for by the last"
     assert recipe._contrasted(few) is None
 
 

@@ -144,3 +144,9 @@ def test_the_recipe_end_to_end(context):
     assert logs == pytest.approx(-up - down)
     assert ratios == pytest.approx(2 - np.exp(up) - np.exp(down))
     assert len(results.figures[2].panels) == 4
+
+
+def test_the_line_of_several_paths_is_their_geometric_mean_step_by_step():
+    line = recipe._line([path(1.0, 4.0), path(4.0, 1.0)], next(iter(STARTS)))
+    np.testing.assert_allclose(line.x, [1.0, 2.0])
+    np.testing.assert_allclose(line.y, [1.0, 2.0])

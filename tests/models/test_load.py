@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from prefdyn.errors import ConfigError, ModelError
 from prefdyn.models import hub
 from prefdyn.models.extract import extract
-from prefdyn.models.load import load_model, untrained_twin
+from prefdyn.models.load import _known_scale, load_model, untrained_twin
 from prefdyn.models.score import score_pairs
 from prefdyn.models.source import ModelSource
 from prefdyn.models.token_pairs import tokenize_pairs
@@ -482,3 +482,17 @@ def test_make_model_is_lively(tmp_path):
     lm = load_model(str(make_model(tmp_path / "m", "phi", byte_tokenizer())))
     assert lm.head_bias is not None
     assert float(lm.head_bias.abs().max()) > 0.05
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_words(tiny):
+    with pytest.raises(ModelError, match="'cuda' was asked for, but torch sees 0 GPUs"):
+        load_model(str(tiny("llama")), device="cuda")
+
+
+@pytest.mark.parametrize(("fitted", "loose", "taken"), [(1.0005, 1e-3, 1.0), (1.0005, 1e-4, 1.0005),
+                                                       (0.2500001, 1e-3, 0.25), (1 + 5e-7, 0.0, 1.0)])  # fmt: skip
+def test_a_fitted_factor_is_the_known_one_within_what_the_fit_can_tell(fitted, loose, taken):
+    config = transformers.LlamaConfig()
+    config.logits_scaling = 4.0
+    assert _known_scale(config, fitted, loose) == taken

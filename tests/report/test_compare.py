@@ -71,6 +71,8 @@ def test_the_tables_hold_the_numbers_of_the_folder(tmp_path):
     text = compare_table(run.summary)
     for name in rows:
         assert name[:20] in text
+    lines = text.splitlines()[: 2 + len(rows)]
+    assert len({len(line) for line in lines[1:]}) == 1, "columns end at the same place in every line"
     assert "error: root mean square, nats" in text
     assert max(map(len, text.splitlines())) <= 130
 

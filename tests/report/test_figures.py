@@ -10,11 +10,13 @@ import pytest
 from matplotlib.image import imread
 
 from prefdyn.errors import StoreError
+from prefdyn.picture import Line, Plot
 from prefdyn.report import figures
 from prefdyn.report.figures import figure_bytes, figure_of, write_figures
 from prefdyn.report.folders import read_folder
 from prefdyn.report.palette import GROUPS
 from prefdyn.report.panels import panels
+from prefdyn.report.plots import _ends
 from prefdyn.report.sheet import log_ticks
 from tests.report.make_folder import HOSTILE, make_folder
 
@@ -120,3 +122,9 @@ def test_marks_of_the_step_axis_lie_on_it_and_are_few(last):
     assert ticks == sorted(set(ticks))
     assert ticks[-1] <= last
     assert len(ticks) <= 12
+
+
+def test_a_plot_ends_where_its_lines_do():
+    lines = tuple(Line(label="", x=np.array(x), y=np.zeros(len(x))) for x in ([2.0, 5.0], [], [3.0, 9.0]))
+    assert _ends(Plot(lines=lines)) == (2.0, 9.0)
+    assert _ends(Plot()) == (0.0, 1.0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from prefdyn.picture import Picture
 from prefdyn.report.chart_json import chart_json
+from prefdyn.report.diagnosis import agreement
 from prefdyn.report.folders import read_folder
 from prefdyn.report.palette import MOST_COLOURED
 from prefdyn.report.panels import panels
@@ -114,3 +115,16 @@ def test_matrices_of_the_wrong_size_are_not_drawn(tmp_path):
     summary["diagnostics"]["embedding"]["y"].pop()
     (folder / "summary.json").write_text(json.dumps(summary))
     assert not {"influence", "cosine", "embedding"} & set(found(folder))
+
+
+def test_pairs_are_counted_in_forty_bars_that_have_an_edge_at_0(tmp_path):
+    run = read_folder(make_folder(tmp_path / "run", names=3))
+    panel = agreement(run)
+    assert panel is not None
+    assert run.pairs is not None
+    edges, values = panel.arrays["edges"], np.array(run.pairs["agreement"].to_pylist(), dtype=float)
+    assert 40 <= len(edges) - 1 <= 42
+    assert np.abs(edges).min() < 1e-12
+    assert edges[0] <= np.quantile(values, 0.01)
+    assert edges[-1] >= np.quantile(values, 0.99)
+    assert panel.arrays["share"].sum() == pytest.approx(1.0)

@@ -265,3 +265,12 @@ def test_files_are_the_same_each_time_and_nothing_is_drawn_of_nothing():
         drift_plot([], relative=True)
     with pytest.raises(DataError, match="the picture 'updates' has no plot; give at least one"):
         updates(np.arange(2.0))
+
+
+def test_every_update_is_on_the_plot():
+    plot = updates_plot(UPDATES, "Loss", NOISE)
+    assert plot.x_range == (1.0, 500.0)
+    thin, mean = plot.lines
+    assert (thin.x[0], thin.x[-1], len(thin.x)) == (1.0, 500.0, 500)
+    np.testing.assert_allclose(mean.y[0], NOISE[:10].mean())
+    assert len(mean.y) == 491

@@ -75,14 +75,19 @@ def test_a_linear_layer_of_a_class_of_its_own_is_told_by_what_it_gives():
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(input)
 
+    class Folded(Transposed):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input.abs())
+
     class Picky(Transposed):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("three dimensions, please")
 
     model = torch.nn.Module()
-    for kind in (torch.nn.Linear, Transposed, Scaled, Picky):
+    for kind in (torch.nn.Linear, Transposed, Scaled, Folded, Picky):
         model.add_module(kind.__name__, kind(5, 3))
     assert unadaptable(model) == {
         "Scaled": "Scaled gives more than a linear layer does",
+        "Folded": "Folded gives more than a linear layer does",
         "Picky": "Picky gives more than a linear layer does",
     }

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -211,6 +212,19 @@ def test_the_older_are_there_until_the_next_is_whole(tmp_path, monkeypatch):
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, **content(step, 2), keep=1)
     assert seen == [("step-000001", 2), ("step-000002", 3)]
+
+
+def test_all_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Every file and the folder's names are flushed before the rename, and the rename after it."""
+    done, flush, rename = [], os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda at: (done.append(os.readlink(f"/proc/self/fd/{at}")), flush(at)))
+    monkeypatch.setattr(os, "rename", lambda a, b: (done.append(f"to {b}"), rename(a, b)))
+    made = save_checkpoint(tmp_path, **content(3))
+    at, hidden = done.index(f"to {made}"), r"\.?{}(\..*)?"
+    for path in made.iterdir():
+        assert any(re.fullmatch(hidden.format(re.escape(path.name)), Path(name).name) for name in done[:at]), path
+    assert any(Path(name).parent == tmp_path for name in done[:at]), "the hidden folder itself"
+    assert str(tmp_path) in done[at:]
 
 
 def test_the_same_step_again(tmp_path):

@@ -20,6 +20,7 @@ from prefdyn.models.score import MODEL_DIGEST, TOKENS_DIGEST, score
 from prefdyn.models.token_pairs import pair_digests, token_marks, tokenize_pairs
 from prefdyn.planning.compare import Side, compare_runs
 from prefdyn.planning.score import score_summary, write_scores
+from prefdyn.training.references import other_reference
 from prefdyn.training.train import run_training
 from tests.conftest import SHARED, needs_shared
 from tests.models.conftest import byte_tokenizer, make_model, yes_no
@@ -96,6 +97,13 @@ def test_features_that_know_few_pairs_one_by_one_know_all_of_them_together(tiny,
     other = written(tmp_path / "other", PreferenceDataset.from_rows(rows), model, eos=False)
     with pytest.raises(DataError, match="other tokens than these features were made from, beyond the 2 of 12"):
         run_training(feats, tune="last-layer", reference=other, steps=2, progress=False)
+    ids = np.array([row["id"] for row in rows])
+    lengths = tuple(getattr(feats, f"{side}_length") for side in ("chosen", "rejected"))
+    table = pq.read_table(Path(same) / "scores.parquet")
+    whole = dict(zip(table["id"].to_pylist(), table[TOKENS_DIGEST].to_pylist(), strict=True))
+    for digests, says in ((whole, []), ({name: whole[name] for name in marked}, ["2 of 12"])):
+        _, told = other_reference(same, ids, lengths, digests=digests, model=None, flip=False)
+        assert [line for line in told if "looked at" in line] == [line for line in told if any(w in line for w in says)]
     part = feats.select(np.arange(10))
     run = run_training(part, tune="last-layer", reference=other, steps=2, progress=False)
     assert any("was looked at for" in line and "of 10 pairs" in line for line in run.warnings)

@@ -18,6 +18,7 @@ from prefdyn.maths.optimizers import SGD, AdamW
 from prefdyn.models.load import load_model
 from prefdyn.models.score import score
 from prefdyn.models.token_pairs import tokenize_pairs
+from prefdyn.settings import Setup
 from prefdyn.training.loop import Start, check_start
 from prefdyn.training.settings import LoRA, resolve
 from prefdyn.training.train import run_training, train
@@ -233,6 +234,23 @@ def test_a_reference_with_other_tokens_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize(("epochs", "steps"), [(0.01, 1), (1.0, 2), (1.5, 3), (None, 2)])
 def test_epochs_are_steps_over_all_pairs_and_one_at_least(epochs, steps):
     assert resolve(10, tune="full", epochs=epochs, batch_size=5).steps == steps
+
+
+def test_one_pair_per_update_may_be_asked_for():
+    assert resolve(10, tune="full", batch_size=1).batch_size == 1
+
+
+def test_settings_of_the_optimizer_that_are_not_its_defaults_are_told():
+    told = resolve(10, tune="full", optimizer=AdamW(eps=1e-6)).to_json()
+    assert told["eps"] == 1e-6
+    assert "betas" not in told
+
+
+def test_adapters_have_the_same_defaults_in_python_and_on_the_command_line():
+    ours, theirs = LoRA(), Setup()
+    assert (ours.rank, ours.alpha, ours.dropout, ours.targets) == (
+        theirs.lora_rank, theirs.lora_alpha, theirs.lora_dropout, theirs.lora_targets,
+    )  # fmt: skip
 
 
 def test_margins_before_the_first_step_are_checked():

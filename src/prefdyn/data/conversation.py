@@ -288,6 +288,8 @@ def rendering(side: Iterable[Message], *, speaker: str, every: bool = False) -> 
         'system: Be kind\n\nuser: Hi'
         >>> rendering([{"role": "assistant", "content": "Hi", "reasoning_content": "A greeting."}], speaker="assistant")
         'reasoning_content: A greeting.\n\nHi'
+        >>> rendering([{"role": "user", "content": "Hi", "name": "Ann"}], speaker="user", every=True)
+        'Hi\n\nname: Ann'
     """
     said = [(message["role"], _said(message, every=every)) for message in side]
     if len(said) == 1 and said[0][0] == speaker:
