@@ -46,7 +46,7 @@ def level_intervals(
         >>> x = rng.normal(size=(80, 3)) + np.repeat([[3.0, 0, 0], [0, 0, 0]], 40, axis=0)
         >>> feats = FeatureSet.from_arrays(x, chosen=["a"] * 80, rejected=["b"] * 80, group=["one"] * 40 + ["two"] * 40)
         >>> level_intervals(feats, np.arange(80), np.array([0, 1])).round(1).tolist()
-        [[1.0, 1.0], [-0.2, 0.1]]
+        [[0.9, 1.0], [-0.2, 0.1]]
     """
     cells = _Cells.of(feats, unit)
     whole, mass = float(cells.mass.sum()), np.bincount(cells.group, weights=cells.mass, minlength=len(feats.groups))
