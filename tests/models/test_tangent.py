@@ -8,7 +8,7 @@ import torch
 from torch.func import functional_call, vjp
 
 from prefdyn.dynamics.sampling import batches
-from prefdyn.dynamics.tangent import Adapter, Dense, Layer, Memory, margins, tangent
+from prefdyn.dynamics.tangent import Adapter, Dense, Memory, margins, tangent
 from prefdyn.errors import ConfigError, TrainingError
 from prefdyn.maths.objectives import DPO, IPO, SFT, SLiC
 from prefdyn.maths.optimizers import SGD, Adam, AdamW, RMSprop
@@ -195,7 +195,7 @@ def test_numpy_and_torch_agree(world):
     plain = replace(
         signals,
         layers={
-            name: Layer(inputs=layer.inputs.numpy(), signals=layer.signals.numpy())
+            name: replace(layer, inputs=layer.inputs.numpy(), signals=layer.signals.numpy())
             for name, layer in signals.layers.items()
         },
     )

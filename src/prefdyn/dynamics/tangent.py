@@ -28,12 +28,23 @@ from prefdyn.maths.optimizers import Optimizer, Schedule, State, factor_of
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layer:
-    r"""What one module's weight is to each of n rows: $G_i = \sum_t \delta_{it} x_{it}^\top$, in k terms each."""
+    r"""What one module's weight is to each of n rows: $G_i = \sum_t \delta_{it} x_{it}^\top$, term by term."""
 
-    inputs: Float[Any, "n k d_in"]
-    signals: Float[Any, "n k d_out"]
+    inputs: Float[Any, "terms d_in"]
+    """x, those of a row one after the other."""
+    signals: Float[Any, "terms d_out"]
+    """δ."""
+    starts: Int[np.ndarray, " n"]
+    """First term of each row."""
+    counts: Int[np.ndarray, " n"]
+    """Terms of each row."""
     lost: float = 0.0
     """Norm of what was cut off from all $G_i$, of their norm."""
+
+    def row(self, row: int) -> tuple[Any, Any]:
+        """Inputs (k, d_in) and signals (k, d_out) of one row."""
+        part = slice(int(self.starts[row]), int(self.starts[row] + self.counts[row]))
+        return self.inputs[part], self.signals[part]
 
     @property
     def size(self) -> int:
@@ -55,7 +66,7 @@ class Signals:
     @property
     def pairs(self) -> int:
         """M."""
-        rows = next(iter(self.layers.values())).inputs.shape[0]
+        rows = len(next(iter(self.layers.values())).starts)
         return rows // 2 if self.sides else rows
 
     @property
@@ -171,7 +182,8 @@ def tangent(
     Example:
         >>> from prefdyn.maths.objectives import DPO
         >>> from prefdyn.maths.optimizers import SGD
-        >>> layer = Layer(inputs=np.array([[[2.0]]]), signals=np.array([[[1.0]]]))
+        >>> layer = Layer(
+        ...     inputs=np.array([[2.0]]), signals=np.array([[1.0]]), starts=np.array([0]), counts=np.array([1]))
         >>> run = tangent(
         ...     Signals(layers={"a": layer}, sides=False), {"a": Dense(weight=np.zeros((1, 1)))}, DPO(beta=0.1), SGD(),
         ...     learning_rate=1.0, batches=[np.array([0])], share=np.ones(1), recorded=[1])
@@ -265,36 +277,48 @@ class _Network:
 
     def __init__(self, signals: Signals, start: Mapping[str, Trained], *, runs: int, values: np.ndarray | None) -> None:
         self.layers, self.start, self.runs = signals.layers, start, runs
-        first = next(iter(self.layers.values())).inputs
-        self.xp, self.like = array_namespace(first), {"dtype": first.dtype, "device": device(first)}
-        self.rows = first.shape[0]
-        self.base = self.xp.asarray(np.zeros(self.rows) if values is None else values, **self.like)
+        layer = next(iter(self.layers.values()))
+        self.xp = array_namespace(layer.inputs)
+        self.like = {"dtype": layer.inputs.dtype, "device": device(layer.inputs)}
+        self.rows = len(layer.starts)
         self.parts: dict[Part, Any] = {}
         for name in self.layers:
-            for part, values_ in start[name].parts.items():
-                one = self.xp.asarray(values_, **self.like)
-                self.parts[name, part] = self.xp.stack([one] * runs)
+            for part, given in start[name].parts.items():
+                self.parts[name, part] = self.xp.stack([self.xp.asarray(given, **self.like)] * runs)
         self.first = dict(self.parts)
-        every = _Batch(self, None)
-        self.offset = every.raw(self.first)
+        self.base = (0 if values is None else np.asarray(values)[:, None]) - self._all()
 
     def batch(self, rows: np.ndarray) -> "_Batch":
         """Some rows."""
-        return _Batch(self, self.xp.asarray(rows, device=self.like["device"]))
+        return _Batch(self, rows)
 
-    def measure(self) -> np.ndarray:
-        """Values (R, rows) of all rows under the weights as they are."""
-        found = _Batch(self, None).values()
-        return as_numpy(self.xp.permute_dims(found, (1, 0)))
+    def measure(self) -> Float[np.ndarray, "R rows"]:
+        """Values of all rows under the weights as they are."""
+        return (self.base + self._all()).T
+
+    def _all(self) -> Float[np.ndarray, "rows R"]:
+        """What `_Batch.raw` finds for all rows, some at a time and equally long ones together."""
+        counts = np.max([layer.counts for layer in self.layers.values()], axis=0)
+        order, found, at = np.argsort(counts, kind="stable"), np.zeros((self.rows, self.runs)), 0
+        while at < self.rows:
+            sizes = np.arange(1, self.rows - at + 1) * counts[order[at:]]
+            rows = order[at : at + max(1, int(np.searchsorted(sizes, _TERMS, side="right")))]
+            found[rows] = as_numpy(_Batch(self, rows).raw())
+            at += len(rows)
+        return found
+
+
+_TERMS = 2**13
+"""Terms that are looked at together where all rows are measured."""
 
 
 class _Batch:
-    """Some rows of all layers, with the terms end to end."""
+    """Some rows of all layers."""
 
-    def __init__(self, network: _Network, rows: Any | None) -> None:
+    def __init__(self, network: _Network, rows: np.ndarray) -> None:
         self.network, self.rows, self.xp = network, rows, network.xp
-        self.count = network.rows if rows is None else rows.shape[0]
         self.kept: dict[str, tuple[Any, ...]] = {}
+        self.known: dict[tuple[int, int], tuple[Any, Any]] = {}
 
     def like(self, values: np.ndarray) -> Any:
         """An array in the library of the network."""
@@ -302,43 +326,49 @@ class _Batch:
 
     def values(self) -> Float[Any, "rows R"]:
         """Values under the weights as they are."""
-        network = self.network
-        base = network.base[:, None] - network.offset
-        if self.rows is not None:
-            base = self.xp.take(base, self.rows, axis=0)
-        return base + self.raw(network.parts)
+        return self.like(self.network.base[self.rows]) + self.raw()
 
-    def raw(self, parts: Mapping[Part, Any]) -> Float[Any, "rows R"]:
+    def raw(self) -> Float[Any, "rows R"]:
         """Σ δᵀ W x over layers and terms, W being the adapter's product, or the weight's change."""
-        xp, total = self.xp, None
-        for name, layer in self.network.layers.items():
-            inputs, signals = layer.inputs, layer.signals
-            if self.rows is not None:
-                inputs, signals = xp.take(inputs, self.rows, axis=0), xp.take(signals, self.rows, axis=0)
-            terms = inputs.shape[1]
-            x, delta = xp.reshape(inputs, (-1, inputs.shape[2])), xp.reshape(signals, (-1, signals.shape[2]))
-            trained = self.network.start[name]
+        xp, network, total = self.xp, self.network, None
+        for name, layer in network.layers.items():
+            at, inside = self._places(layer)
+            x = xp.take(layer.inputs, at, axis=0)
+            delta = xp.take(layer.signals, at, axis=0) * inside
+            trained = network.start[name]
             if isinstance(trained, Adapter):
-                seen = _through(xp, x, parts[name, "down"])
-                heard = _through(xp, delta, xp.permute_dims(parts[name, "up"], (0, 2, 1)))
+                seen = _through(xp, x, network.parts[name, "down"])
+                heard = _through(xp, delta, xp.permute_dims(network.parts[name, "up"], (0, 2, 1)))
                 products = trained.scale * xp.sum(seen * heard, axis=2)
             else:
                 seen, heard = None, None  # the change alone, which drowns in the weight where numbers are short
-                moved = _through(xp, x, parts[name, "weight"] - self.network.first[name, "weight"])
+                moved = _through(xp, x, network.parts[name, "weight"] - network.first[name, "weight"])
                 products = xp.sum(moved * delta[:, None, :], axis=2)
             self.kept[name] = (x, delta, seen, heard)
-            found = xp.sum(xp.reshape(products, (self.count, terms, -1)), axis=1)
+            found = xp.sum(xp.reshape(products, (len(self.rows), -1, network.runs)), axis=1)
             total = found if total is None else total + found
         return total
 
+    def _places(self, layer: Layer) -> tuple[Any, Any]:
+        """Where the terms of the rows stand (rows · k,), filled up to the longest row; and 0 for filling, else 1."""
+        key = (id(layer.starts), id(layer.counts))
+        if key not in self.known:
+            starts, counts = layer.starts[self.rows, None], layer.counts[self.rows, None]
+            place = np.arange(max(1, int(counts.max())))
+            inside = place < counts
+            at = np.where(inside, starts + place, 0).reshape(-1)
+            self.known[key] = (
+                self.xp.asarray(at, device=self.network.like["device"]),
+                self.like(inside.reshape(-1, 1).astype(float)),
+            )
+        return self.known[key]
+
     def gradient(self, pulls: Float[Any, "rows R"]) -> dict[Part, Any]:
         """Gradient of Σ pulls · values in every part, with R in front; `values` was called before."""
-        xp, found = self.xp, {}
+        xp, found, (count, runs) = self.xp, {}, pulls.shape
         for name, (x, delta, seen, heard) in self.kept.items():
-            trained, terms = self.network.start[name], x.shape[0] // self.count
-            weights = xp.reshape(
-                xp.broadcast_to(pulls[:, None, :], (self.count, terms, pulls.shape[1])), (-1, pulls.shape[1], 1)
-            )
+            trained, terms = self.network.start[name], x.shape[0] // count
+            weights = xp.reshape(xp.broadcast_to(pulls[:, None, :], (count, terms, runs)), (-1, runs, 1))
             if isinstance(trained, Adapter):
                 weights = trained.scale * weights
                 found[name, "up"] = xp.permute_dims(_against(xp, weights * seen, delta), (0, 2, 1))

@@ -63,7 +63,7 @@ def gradients(
     order = np.argsort(sizes, kind="stable")
     budget, cost = batch_room(torch.device(lm.device).type, batch_tokens)
     batches = [order[part] for part in runs(sizes[order], budget=budget, pass_cost=cost)]
-    store = _Store(len(pairs) * (2 if sides else 1), len(pairs), rank=rank)
+    store = _Store(len(pairs) * (2 if sides else 1), rank=rank)
     with evaluating(lm.model), _frozen(lm.model), _Tapped(lm.trunk, {name: known[name] for name in modules}) as tapped:
         for batch in track(batches, "Reading gradients", unit="batches", shown=progress):
             tapped.clear()
@@ -79,7 +79,7 @@ def gradients(
                     ]
                     for name, calls in found.items():
                         store.put(name, rows, _by_row(name, calls, owners, len(batch), ones=biases))
-    unread = [name for name in modules if name not in store.layers]
+    unread = [name for name in modules if name not in store.parts]
     if unread:
         raise ModelError(f"module {unread[0]!r} of {lm.name} is not called when the model reads; leave it out")
     return Signals(layers={name: store.layer(name) for name in modules}, sides=sides)
@@ -177,8 +177,8 @@ def _by_row(
     count: int,
     *,
     ones: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and signals (count, k, d) of a batch's rows, filled up with zeros."""
+) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Inputs and signals of a batch's rows, one row after the other, and how many each has."""
     for call, given, slope in calls:
         if not len(given) == len(slope) == len(owners[call]):
             raise ModelError(
@@ -188,21 +188,14 @@ def _by_row(
     owner = np.concatenate([owners[call] for call, *_ in calls])
     inside = np.flatnonzero(owner >= 0)
     inside = inside[np.argsort(owner[inside], kind="stable")]
-    row = owner[inside]
-    sizes = np.bincount(row, minlength=count)
-    place = np.arange(len(row)) - (np.cumsum(sizes) - sizes)[row]
-    terms = int(sizes.max())
-    device = calls[0][1].device
-    at, to = (torch.from_numpy(each).to(device) for each in (inside, row * terms + place))
-    wide = []
-    for side, several in enumerate(([given for _, given, _ in calls], [slope for *_, slope in calls])):
-        whole = torch.cat(several) if len(several) > 1 else several[0]
-        whole = whole.to(torch.promote_types(whole.dtype, torch.float32))
-        if side == 0 and ones:
-            whole = torch.cat([whole, torch.ones_like(whole[:, :1])], dim=1)
-        filled = whole.new_zeros(count * terms, whole.shape[1])
-        wide.append(filled.index_copy_(0, to, whole.index_select(0, at)).view(count, terms, -1))
-    return wide[0], wide[1]
+    at = torch.from_numpy(inside).to(calls[0][1].device)
+    found = []
+    for several in ([given for _, given, _ in calls], [slope for *_, slope in calls]):
+        whole = (torch.cat(several) if len(several) > 1 else several[0]).index_select(0, at)
+        found.append(whole.to(torch.promote_types(whole.dtype, torch.float32)))
+    if ones:
+        found[0] = torch.cat([found[0], torch.ones_like(found[0][:, :1])], dim=1)
+    return found[0], found[1], np.bincount(owner[inside], minlength=count)
 
 
 # keeping -------------------------------------------------------------------------------------------------------------
@@ -211,42 +204,60 @@ def _by_row(
 class _Store:
     """Layers as they fill up, batch by batch."""
 
-    def __init__(self, rows: int, pairs: int, *, rank: int | None) -> None:
-        self.rows, self.pairs, self.rank = rows, pairs, rank
-        self.layers: dict[str, list[torch.Tensor]] = {}
+    def __init__(self, rows: int, *, rank: int | None) -> None:
+        self.rows, self.rank = rows, rank
+        self.parts: dict[str, list[tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor]]] = {}
+        self.places: list[tuple[np.ndarray, np.ndarray]] = []
+        """Starts and counts of layers, which layers share where they are the same."""
         self.whole: dict[str, float] = {}
         self.lost: dict[str, float] = {}
 
-    def put(self, name: str, rows: np.ndarray, found: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def put(self, name: str, rows: np.ndarray, found: tuple[torch.Tensor, torch.Tensor, np.ndarray]) -> None:
         """Keep a batch's rows of one module."""
-        inputs, signals = found
-        if self.rank is not None and inputs.shape[1] > self.rank:
-            inputs, signals, whole, lost = compressed(inputs, signals, self.rank)
+        inputs, signals, counts = found
+        if self.rank is not None and counts.max() > self.rank:
+            wide = filled(inputs, counts), filled(signals, counts)
+            inputs, signals, whole, lost = compressed(*wide, self.rank)
+            counts = np.full(len(rows), inputs.shape[1])
+            inputs, signals = inputs.flatten(0, 1), signals.flatten(0, 1)
             self.lost[name] = self.lost.get(name, 0.0) + lost
             self.whole[name] = self.whole.get(name, 0.0) + whole
         elif self.rank is not None:
-            self.whole[name] = self.whole.get(name, 0.0) + float(_squares(inputs, signals).sum())
-        kept = self.layers.get(name)
-        terms = inputs.shape[1]
-        if kept is None:
-            self.layers[name] = kept = [each.new_zeros(self.rows, terms, each.shape[2]) for each in (inputs, signals)]
-        elif terms > kept[0].shape[1]:
-            more = terms - kept[0].shape[1]
-            self.layers[name] = kept = [torch.nn.functional.pad(each, (0, 0, 0, more)) for each in kept]
-        at = torch.from_numpy(rows).to(inputs.device)
-        for each, part in zip(kept, (inputs, signals), strict=True):
-            each[at, :terms] = part
+            squares = filled(inputs, counts), filled(signals, counts)
+            self.whole[name] = self.whole.get(name, 0.0) + _square(*squares)
+        self.parts.setdefault(name, []).append((rows, counts, inputs, signals))
 
     def layer(self, name: str) -> Layer:
-        """A module's rows."""
-        inputs, signals = self.layers[name]
+        """A module's rows. They are given away: the store has them no longer."""
+        parts = self.parts.pop(name)
+        starts, counts = np.zeros(self.rows, dtype=np.int64), np.zeros(self.rows, dtype=np.int64)
+        order, each = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
+        starts[order], counts[order] = np.cumsum(each) - each, each
+        places = next((known for known in self.places if np.array_equal(known, (starts, counts))), (starts, counts))
+        if places[0] is starts:
+            self.places.append(places)
         whole = self.whole.get(name, 0.0)
-        return Layer(inputs=inputs, signals=signals, lost=(self.lost.get(name, 0.0) / whole) ** 0.5 if whole else 0.0)
+        return Layer(
+            inputs=torch.cat([part[2] for part in parts]),
+            signals=torch.cat([part[3] for part in parts]),
+            starts=places[0],
+            counts=places[1],
+            lost=(self.lost.get(name, 0.0) / whole) ** 0.5 if whole else 0.0,
+        )
 
 
-def _squares(inputs: torch.Tensor, signals: torch.Tensor) -> torch.Tensor:
-    """‖Σ_t δ_t x_tᵀ‖² of each row, (rows,)."""
-    return ((inputs @ inputs.mT) * (signals @ signals.mT)).sum((1, 2))
+def filled(values: torch.Tensor, counts: np.ndarray) -> torch.Tensor:
+    """Rows (n, longest, d) out of their terms (terms, d) one after the other, filled up with zeros."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    wide = values.new_zeros(len(counts), int(counts.max()), values.shape[1])
+    wide[torch.from_numpy(row).to(values.device), torch.from_numpy(place).to(values.device)] = values
+    return wide
+
+
+def _square(inputs: torch.Tensor, signals: torch.Tensor) -> float:
+    """Σ over rows of ‖Σ_t δ_t x_tᵀ‖²."""
+    return float(((inputs @ inputs.mT) * (signals @ signals.mT)).sum())
 
 
 def compressed(
