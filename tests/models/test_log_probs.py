@@ -147,7 +147,7 @@ def test_a_window_that_counts_columns_limits_the_rows(tiny, tmp_path, of):
         assert scorer.shared
         assert 6 < scorer._room <= 40
         every = np.arange(24)
-        short = every[[len(text) <= scorer._room for text in log_probs._texts(pairs, every)]]
+        short = every[[len(text) <= scorer._room for text in log_probs.texts_of(pairs, every)]]
         assert 0 < len(short) < 24
         for rows in (short, every):
             weights = random_weights(len(rows))

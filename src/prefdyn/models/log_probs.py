@@ -18,7 +18,7 @@ from prefdyn.errors import ModelError
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.mates import LOOSE, deviation, lengths_apart
-from prefdyn.models.packing import CHOSEN, REJECTED, BatchLayout, Text, common_prefix, lay_out, row_length
+from prefdyn.models.packing import CHOSEN, PROMPT, REJECTED, BatchLayout, Text, common_prefix, lay_out, row_length
 from prefdyn.models.token_pairs import TokenPairs
 
 _GLANCED = 8192
@@ -45,6 +45,16 @@ class TokenStates(NamedTuple):
     """(t,) the token that each predicts."""
     lengths: torch.Tensor
     """(2b,) tokens of each response."""
+
+
+class Read(NamedTuple):
+    """Scores of b pairs that share no token with each other, and whose each token of the pass was."""
+
+    scores: PairScores
+    owner: list[np.ndarray]
+    """(tokens,) of each call of the model's trunk: the place of the token's pair among the b; below 0 for padding."""
+    part: list[np.ndarray]
+    """(tokens,) alike: PROMPT, or CHOSEN and REJECTED for what the other response does not depend on."""
 
 
 class PairScorer(torch.nn.Module):
@@ -106,6 +116,18 @@ class PairScorer(torch.nn.Module):
         """
         return self._scores(*self._read(np.asarray(rows, dtype=np.int64)))
 
+    def read_apart(self, rows: np.ndarray) -> Read:
+        """Scores of some pairs, each with its own copy of what prompts share, and whose token is whose.
+
+        So a gradient at a token is that of one pair's scores.
+
+        Args:
+            rows: Their places in `pairs` (b,), at least one.
+        """
+        hidden, batch = self._read(np.asarray(rows, dtype=np.int64), apart=True)
+        owner, part = zip(*batch["calls"], strict=True)
+        return Read(self._scores(hidden, batch), list(owner), list(part))
+
     def token_states(self, rows: np.ndarray) -> TokenStates:
         """The states from which the tokens of some pairs' responses are predicted.
 
@@ -117,19 +139,19 @@ class PairScorer(torch.nn.Module):
         states = hidden.flatten(0, 1).index_select(0, batch["index"])
         return TokenStates(states, batch["targets"][:, 0], batch["lengths"])
 
-    def _read(self, rows: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Final states (rows, tokens, d) and the places and targets in them."""
+    def _read(self, rows: np.ndarray, *, apart: bool = False) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Final states (rows, tokens, d) and the places and targets in them; `apart`: no prefix is shared."""
         if not self.shared:
             return self._plain(rows)
-        texts = _texts(self.pairs, rows)
+        texts = texts_of(self.pairs, rows)
         if max(map(len, texts)) > self._room:  # one pass of the model all the same, as FSDP counts passes
             return self._plain(rows)
-        alike = not any(module.training for module in self._dropouts)
+        alike = not apart and not any(module.training for module in self._dropouts)
         layout = lay_out(texts, width=self.lm.hidden_size, room=self._room, share_prefix=alike, answers=self.answers)
         return self._packed(rows, layout)
 
-    def _packed(self, rows: np.ndarray, layout: BatchLayout) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        batch = self._moved(
+    def _packed(self, rows: np.ndarray, layout: BatchLayout) -> tuple[torch.Tensor, dict[str, Any]]:
+        batch: dict[str, Any] = self._moved(
             {
                 "ids": layout.ids,
                 "places": layout.places,
@@ -139,29 +161,38 @@ class PairScorer(torch.nn.Module):
                 **_targets(self.pairs, rows),
             }
         )
+        batch["calls"] = [(layout.owner.ravel(), layout.part.ravel())]
         mask = self._mask(batch, longest=int(layout.places.max()) + 1)
         return self._trunk(batch["ids"], position_ids=batch["places"], attention_mask=mask), batch
 
-    def _plain(self, rows: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _plain(self, rows: np.ndarray) -> tuple[torch.Tensor, dict[str, Any]]:
         """Rows that are padded on the right: attention is causal, so nothing sees what fills them."""
         return self._unpacked(rows, equal_lengths=self.equal_lengths)
 
-    def _unpacked(self, rows: np.ndarray, *, equal_lengths: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _unpacked(self, rows: np.ndarray, *, equal_lengths: bool) -> tuple[torch.Tensor, dict[str, Any]]:
         ids, index, lengths = _padded(self.pairs, rows)
-        batch = self._moved({"ids": ids, "index": index, **_targets(self.pairs, rows)})
+        inside = np.arange(ids.shape[1]) < lengths[:, None]
+        whose = np.where(inside, np.arange(len(ids))[:, None] % len(rows), -2)
+        part = np.full(ids.shape, PROMPT)
+        if not self.answers:
+            part[: len(rows)], part[len(rows) :] = CHOSEN, REJECTED
+        batch: dict[str, Any] = self._moved({"ids": ids, "index": index, **_targets(self.pairs, rows)})
         if not equal_lengths:
+            batch["calls"] = [(whose.ravel(), part.ravel())]
             return self._trunk(batch["ids"]), batch
+        batch["calls"] = []
         parts, places = [], []
         for length in np.unique(lengths).tolist():
             mates = np.flatnonzero(lengths == length)
             at = torch.from_numpy(mates).to(batch["ids"].device)
+            batch["calls"].append((whose[mates, :length].ravel(), part[mates, :length].ravel()))
             out = self._trunk(batch["ids"].index_select(0, at)[:, :length])
             parts.append(torch.nn.functional.pad(out, (0, 0, 0, ids.shape[1] - length)))
             places.append(mates)
         back = torch.from_numpy(np.argsort(np.concatenate(places))).to(batch["ids"].device)
         return torch.cat(parts).index_select(0, back), batch
 
-    def _glance(self, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> PairScores:
+    def _glance(self, hidden: torch.Tensor, batch: dict[str, Any]) -> PairScores:
         """Scores by which two ways to read are compared: of a large vocabulary the responses' tokens and some others
         alone, as a pass over all of it would cost more than the reading."""
         known = self._glanced
@@ -184,7 +215,7 @@ class PairScorer(torch.nn.Module):
     def _scores(
         self,
         hidden: torch.Tensor,
-        batch: dict[str, torch.Tensor],
+        batch: dict[str, Any],
         *,
         head: tuple[torch.Tensor, torch.Tensor | None] | None = None,
     ) -> PairScores:
@@ -217,8 +248,8 @@ class PairScorer(torch.nn.Module):
     def _check_mates(self) -> None:
         if len(self.pairs) == 1 and self.answers:
             return
-        sizes = np.asarray([len(text) for text in _texts(self.pairs, np.arange(len(self.pairs)))])
-        with torch.no_grad(), _evaluating(self.model):
+        sizes = np.asarray([len(text) for text in texts_of(self.pairs, np.arange(len(self.pairs)))])
+        with torch.no_grad(), evaluating(self.model):
             self.equal_lengths = lengths_apart(
                 sizes,
                 lambda rows, apart: self._glance(*self._unpacked(rows, equal_lengths=apart)),
@@ -232,7 +263,7 @@ class PairScorer(torch.nn.Module):
         """Score the longest pairs and as many short ones as fill two rows both ways."""
         pairs = self.pairs
         every = np.arange(len(pairs))
-        sizes = np.asarray([len(text) for text in _texts(pairs, every)])
+        sizes = np.asarray([len(text) for text in texts_of(pairs, every)])
         limit = _longest_row(self.model.config)
         fitting = every[sizes <= limit] if limit is not None else every
         if not len(fitting):
@@ -243,9 +274,9 @@ class PairScorer(torch.nn.Module):
         length = length if limit is None else min(length, limit)
         short = order[:-2][: int(np.searchsorted(np.cumsum(sizes[order[:-2]]), 2 * length))]
         few = np.concatenate([short, order[-2:]])
-        texts = _texts(pairs, few)
+        texts = texts_of(pairs, few)
         layout = lay_out(texts, width=self.lm.hidden_size, room=length, share_prefix=True, answers=self.answers, rows=2)
-        with torch.no_grad(), _evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             plain = self._glance(*self._unpacked(few, equal_lengths=True))  # without what fills rows of other lengths
             try:
                 packed = self._glance(*self._packed(few, layout))
@@ -294,7 +325,7 @@ class PairScorer(torch.nn.Module):
 # batches -------------------------------------------------------------------------------------------------------------
 
 
-def _texts(pairs: TokenPairs, rows: np.ndarray) -> list[Text]:
+def texts_of(pairs: TokenPairs, rows: np.ndarray) -> list[Text]:
     """What of each pair is read: of responses all but the last token, of one-token answers nothing."""
     return [
         Text(prompt=pairs.prompts[prompt], chosen=pairs.chosen[row][:-1], rejected=pairs.rejected[row][:-1])
@@ -317,7 +348,7 @@ def _targets(pairs: TokenPairs, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 def _padded(pairs: TokenPairs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Token ids (rows, longest), the flat places of the states that are wanted, and the tokens of each row."""
-    texts = _texts(pairs, rows)
+    texts = texts_of(pairs, rows)
     sides: Sequence[Sequence[tuple[int, ...]]] = [[text.chosen for text in texts]]
     if pairs.kind == "responses":
         sides = [*sides, [text.rejected for text in texts]]
@@ -353,7 +384,7 @@ def _longest_row(config: Any) -> int | None:
 
 
 @contextlib.contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Every module in evaluation mode, and each as it was afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:
