@@ -46,7 +46,7 @@ def by_func(lm, names, pairs):
         found = functional_call(naive, weights, (np.arange(PAIRS),))
         return torch.cat([found.chosen, found.rejected])
 
-    _, pull = vjp(scored, known)
+    pull = vjp(scored, known)[1]
     rows = [pull(unit)[0] for unit in torch.eye(2 * PAIRS, dtype=torch.float64)]
     return {name: torch.stack([row[f"model.{name}.weight"] for row in rows]).detach() for name in names}
 
@@ -80,7 +80,7 @@ def by_torch(world, start, settings, order, share):
     lengths = torch.tensor([[len(one) for one in side] for side in (pairs.chosen, pairs.rejected)])
 
     def moved():
-        total = 0
+        total = torch.zeros(2 * PAIRS, dtype=torch.float64)
         for name, trained in start.items():
             if isinstance(trained, Adapter):
                 product = parts[name, "up"] @ parts[name, "down"] - trained.up @ trained.down
