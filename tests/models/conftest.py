@@ -187,10 +187,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for every test."""
-    monkeypatch.setenv("PREFDYN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own for every test, beside its folder: what writes there first would show in a listing."""
+    cache = tmp_path_factory.mktemp("own") / "cache"
+    monkeypatch.setenv("PREFDYN_CACHE", str(cache))
+    return cache
 
 
 def edit_config(folder: Path, **values: object) -> None:

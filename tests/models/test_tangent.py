@@ -8,7 +8,7 @@ import torch
 from torch.func import functional_call, vjp
 
 from prefdyn.dynamics.sampling import batches
-from prefdyn.dynamics.tangent import Adapter, Dense, Memory, margins, tangent
+from prefdyn.dynamics.tangent import Adapter, Dense, OptimizerMemory, margins, tangent
 from prefdyn.errors import ConfigError, TrainingError
 from prefdyn.maths.objectives import DPO, IPO, SFT, SLiC
 from prefdyn.maths.optimizers import SGD, Adam, AdamW, RMSprop
@@ -170,7 +170,7 @@ def test_runs_side_by_side_are_those_alone_and_go_on_where_they_were_left(world)
     }
     second = tangent(
         signals, later, DPO(beta=0.2), sgd, **whole, values=first.values[-1, 0],
-        memory=Memory(steps=6, states=states),
+        memory=OptimizerMemory(steps=6, states=states),
     )  # fmt: skip
     assert second.steps == (6, 12)
     assert np.allclose(second.values, one.values[1:], rtol=1e-7, atol=1e-10)

@@ -229,13 +229,14 @@ def test_all_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 def test_the_same_step_again(tmp_path):
     """Equal content changes nothing; other content stands beside until it is whole, then alone."""
-    first = save_checkpoint(tmp_path, **content(7))
+    folder = tmp_path / "run"
+    first = save_checkpoint(folder, **content(7))
     was = (first / "checkpoint.json").stat()
-    assert save_checkpoint(tmp_path, **content(7)) == first
+    assert save_checkpoint(folder, **content(7)) == first
     assert (first / "checkpoint.json").stat().st_ino == was.st_ino
-    other = save_checkpoint(tmp_path, **{**content(7), "state": {"other": 1}})
-    assert os.listdir(tmp_path) == [other.name] == ["step-000007.2"]
-    assert (latest(tmp_path).step, latest(tmp_path).state) == (7, {"other": 1})
+    other = save_checkpoint(folder, **{**content(7), "state": {"other": 1}})
+    assert os.listdir(folder) == [other.name] == ["step-000007.2"]
+    assert (latest(folder).step, latest(folder).state) == (7, {"other": 1})
 
 
 def test_a_later_checkpoint_of_another_run_is_not_overtaken(tmp_path):

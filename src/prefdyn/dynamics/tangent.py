@@ -27,7 +27,7 @@ from prefdyn.maths.optimizers import Optimizer, Schedule, State, factor_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Layer:
+class LayerSignals:
     r"""What one module's weight is to each of n rows: $G_i = \sum_t \delta_{it} x_{it}^\top$, term by term."""
 
     inputs: Float[Any, "terms d_in"]
@@ -56,7 +56,7 @@ class Layer:
 class Signals:
     """What every row hears of every module's weight."""
 
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, LayerSignals]
     sides: bool
     """Rows are the m log-probabilities of the chosen responses, then those of the rejected ones; else m margins without
     beta, per token where the objective averages over tokens."""
@@ -114,7 +114,7 @@ Part = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class OptimizerMemory:
     """Where a run stood when the linear one starts: the optimizer's state of each part after `steps` steps."""
 
     steps: int = 0
@@ -147,7 +147,7 @@ def tangent(
     schedule: Schedule | None = None,
     clip: float | None = None,
     recorded: Iterable[int] = (),
-    memory: Memory = Memory(),
+    memory: OptimizerMemory = OptimizerMemory(),
 ) -> TangentRun:
     r"""Train, the network being linear in its weights.
 
@@ -182,7 +182,7 @@ def tangent(
     Example:
         >>> from prefdyn.maths.objectives import DPO
         >>> from prefdyn.maths.optimizers import SGD
-        >>> layer = Layer(
+        >>> layer = LayerSignals(
         ...     inputs=np.array([[2.0]]), signals=np.array([[1.0]]), starts=np.array([0]), counts=np.array([1]))
         >>> run = tangent(
         ...     Signals(layers={"a": layer}, sides=False), {"a": Dense(weight=np.zeros((1, 1)))}, DPO(beta=0.1), SGD(),
@@ -349,7 +349,7 @@ class _Batch:
             total = found if total is None else total + found
         return total
 
-    def _places(self, layer: Layer) -> tuple[Any, Any]:
+    def _places(self, layer: LayerSignals) -> tuple[Any, Any]:
         """Where the terms of the rows stand (rows · k,), filled up to the longest row; and 0 for filling, else 1."""
         key = (id(layer.starts), id(layer.counts))
         if key not in self.known:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from prefdyn._progress import track
-from prefdyn.dynamics.tangent import Layer, Signals
+from prefdyn.dynamics.tangent import LayerSignals, Signals
 from prefdyn.errors import ModelError
 from prefdyn.models.forward import batch_room, runs
 from prefdyn.models.log_probs import PairScorer, evaluating, texts_of
@@ -227,7 +227,7 @@ class _Store:
             self.whole[name] = self.whole.get(name, 0.0) + _square(*squares)
         self.parts.setdefault(name, []).append((rows, counts, inputs, signals))
 
-    def layer(self, name: str) -> Layer:
+    def layer(self, name: str) -> LayerSignals:
         """A module's rows. They are given away: the store has them no longer."""
         parts = self.parts.pop(name)
         starts, counts = np.zeros(self.rows, dtype=np.int64), np.zeros(self.rows, dtype=np.int64)
@@ -237,7 +237,7 @@ class _Store:
         if places[0] is starts:
             self.places.append(places)
         whole = self.whole.get(name, 0.0)
-        return Layer(
+        return LayerSignals(
             inputs=torch.cat([part[2] for part in parts]),
             signals=torch.cat([part[3] for part in parts]),
             starts=places[0],
