@@ -280,6 +280,25 @@ def test_simulate_gives_the_curves_of_the_audit(tmp_path):
     assert losses[0] == losses[1]
 
 
+def test_simulate_and_audit_are_as_sure_of_a_priority():
+    feats = gaussian_groups(60, groups=2, width=8, half_gap=[4.0, 1.0], noise=1.0)
+    there, here = (run(feats, steps=5, progress=False).rows() for run in (audit, simulate))
+    for one, other in zip(there, here, strict=True):
+        ends = [one[f"priority_{end}"] for end in ("low", "high")]
+        assert None not in ends
+        assert ends == [other[f"priority_{end}"] for end in ("low", "high")]
+
+
+def test_a_sample_of_any_group_has_its_column(tmp_path):
+    result = audit(gaussian_groups(60, groups=2, width=8, half_gap=[4.0, 1.0], noise=1.0), steps=5, progress=False)
+    first, second = result.separation.groups
+    apart = replace(result.separation, groups=(first, replace(second, pairs_used=50)))
+    sampled = replace(result, separation=apart)
+    assert [row["pairs_measured"] for row in sampled.rows()] == [None, 50]
+    sampled.write(tmp_path)
+    assert "pairs_measured" in (tmp_path / "groups.csv").read_text().splitlines()[0]
+
+
 def test_the_table_holds_the_cross_fitted_losses_ranks_and_the_stability_of_each_verdict():
     """What the verdicts rest on, beside the curves of the one split: by the functions that make them."""
     feats = gaussian_groups([60, 80, 70], groups=3, width=8, half_gap=[2.0, 1.0, 1.5], noise=0.7)

@@ -1,6 +1,8 @@
 """Intervals and adjustments that stand beside a measured number."""
 
 import math
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -105,6 +107,26 @@ def holm(p_values: Float[np.ndarray, "*draws m"]) -> Float[np.ndarray, "*draws m
     adjusted = np.full(p_values.shape, np.nan)
     np.put_along_axis(adjusted, order, np.minimum(1.0, np.maximum.accumulate(rising * factors, axis=-1)), axis=-1)
     return adjusted
+
+
+def flat(item: Any) -> dict[str, Any]:
+    """Fields of a dataclass by name; those that end in `interval` as two, which end in `low` and `high`.
+
+    Fields that are left out of its `repr` are left out here.
+
+    Example:
+        >>> from dataclasses import make_dataclass
+        >>> flat(make_dataclass("Group", ["pairs", "auc", "auc_interval"])(5, 0.5, (0.4, 0.6)))
+        {'pairs': 5, 'auc': 0.5, 'auc_low': 0.4, 'auc_high': 0.6}
+    """
+    found: dict[str, Any] = {}
+    for each in fields(item):
+        if each.repr and each.name.endswith("interval"):
+            ends = zip(("low", "high"), getattr(item, each.name), strict=True)
+            found |= {each.name.removesuffix("interval") + end: value for end, value in ends}
+        elif each.repr:
+            found[each.name] = getattr(item, each.name)
+    return found
 
 
 def json_number(value: float) -> float | None:

@@ -8,16 +8,17 @@ cases the null, the interval, the held-out probe and the debiased value stand be
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prefdyn._checks import at_least
+from prefdyn._json import plain
 from prefdyn._progress import track
 from prefdyn._random import stream
-from prefdyn.diagnostics.inference import holm, json_number
+from prefdyn.diagnostics.inference import flat, holm
 from prefdyn.diagnostics.probe import UNKNOWN, Probe, probe_classes, probe_pairs
 from prefdyn.diagnostics.threads import small_work
 from prefdyn.diagnostics.units import relabelled, units
@@ -106,6 +107,11 @@ class GroupSeparation:
     raw_mean_norm: float
     r"""$\sqrt2 \lVert \mathrm{mean}\, \phi \rVert$, biased by noise: D for two equal classes."""
 
+    def row(self) -> dict[str, Any]:
+        """All of it; `interval` is that of `debiased`."""
+        found = flat(self)
+        return {"debiased_low": found.pop("low"), "debiased_high": found.pop("high"), **found}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Separation:
@@ -125,7 +131,7 @@ class Separation:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group; intervals as `*_low` and `*_high`, unknown numbers as None."""
-        return [_row(group) for group in self.groups]
+        return [plain(group.row()) for group in self.groups]
 
 
 def separation(
@@ -585,17 +591,3 @@ def _blocks(count: int, n: int) -> list[int]:
     """`count` split into blocks of about `_CELLS` / n."""
     size = max(1, _CELLS // max(n, 1))
     return [min(size, count - start) for start in range(0, count, size)]
-
-
-def _row(group: GroupSeparation) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for item in fields(group):
-        value = getattr(group, item.name)
-        if item.name in ("interval", "probe_interval", "auc_interval"):
-            stem = "debiased" if item.name == "interval" else item.name.removesuffix("_interval")
-            row |= {f"{stem}_low": json_number(value[0]), f"{stem}_high": json_number(value[1])}
-        elif item.name == "classes":
-            row["classes"] = None if value is None else list(value)
-        else:
-            row[item.name] = json_number(value) if isinstance(value, float) else value
-    return row

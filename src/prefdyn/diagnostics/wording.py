@@ -18,10 +18,11 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import Ridge as SparseRidge
 
 from prefdyn._checks import at_least
+from prefdyn._json import plain
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.diagnostics.inference import json_number
+from prefdyn.diagnostics.inference import flat
 from prefdyn.diagnostics.probe import Ridge, assign_folds, column_scale, halfway, held_out_share, is_right, splits
 from prefdyn.diagnostics.threads import small_work
 from prefdyn.diagnostics.units import units
@@ -61,6 +62,11 @@ class GroupWording:
     length_right: Float[np.ndarray, " used"] = field(compare=False, repr=False)
     """The same of length."""
 
+    def row(self) -> dict[str, Any]:
+        """All but what is known of each pair."""
+        found = flat(self)
+        return {"words_chance": found.pop("chance"), **found}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
@@ -70,24 +76,7 @@ class Wording:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group; intervals as `*_low` and `*_high`, unknown numbers as None."""
-        return [
-            {
-                "name": group.name,
-                "pairs": group.pairs,
-                "pairs_used": group.pairs_used,
-                "words_accuracy": json_number(group.words_accuracy),
-                "words_low": json_number(group.words_interval[0]),
-                "words_high": json_number(group.words_interval[1]),
-                "length_accuracy": json_number(group.length_accuracy),
-                "length_low": json_number(group.length_interval[0]),
-                "length_high": json_number(group.length_interval[1]),
-                "reference_accuracy": json_number(group.reference_accuracy),
-                "reference_low": json_number(group.reference_interval[0]),
-                "reference_high": json_number(group.reference_interval[1]),
-                "words_chance": json_number(group.chance),
-            }
-            for group in self.groups
-        ]
+        return [plain(group.row()) for group in self.groups]
 
 
 def wording(

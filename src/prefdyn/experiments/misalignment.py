@@ -51,8 +51,6 @@ _PUBLISHED_SHARE = 100 / (161_000 / 128)
 """The first 100 steps of one epoch: 161,000 pairs in batches of 128 (THEORY 2.7)."""
 _HEAD_STEPS = 100
 """Of the head alone on states: as many as the published last-layer runs have."""
-_SAME = 1e-6
-"""Difference of two margin paths, as a share of the largest margin, up to which they count as one."""
 _REFERENCE = "margins against the base"
 """Source of rows of runs from the aligned model that have the base for reference."""
 _STEPS = ("steps_of_the_alignment",)

@@ -104,7 +104,13 @@ class Audit:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group, as in `groups` of summary.json; NaN becomes None."""
-        return [row.to_json(self._columns(row)) for row in self.groups]
+        rows = self.groups
+        measured = {"words_": self.wording, "length_": self.wording, "reference_": self.wording}
+        absent = [stem for stem, part in {**measured, "untrained_": self.untrained}.items() if part is None]
+        if all(math.isnan(row.pairs_measured) for row in rows):
+            absent.append("pairs_measured")
+        columns = [name for name in COLUMNS if not name.startswith(tuple(absent))]
+        return [row.to_json(columns) for row in rows]
 
     def pairs(self) -> pa.Table:
         """One row per pair, as in pairs.parquet."""
@@ -155,25 +161,22 @@ class Audit:
     @property
     def groups(self) -> tuple[GroupRow, ...]:
         """One row per group: everything that was measured, foretold and judged of it."""
-        rows, displaced, by_group = [], self.displacement.rows(), self.features.by_group()
+        rows, by_group = [], self.features.by_group()
+        first, moved = self.prioritization.rows(), self.displacement.rows()
         for code, (apart, predicted, judged) in enumerate(
             zip(self.separation.groups, self.predicted, self.judgements, strict=True)
         ):
-            further = columns_of(apart) | {name: value for name, value in displaced[code].items() if value is not None}
+            further = columns_of(apart.row()) | columns_of(first[code]) | columns_of(moved[code])
             if self.wording is not None:
-                further |= columns_of(self.wording.groups[code])
+                further |= columns_of(self.wording.groups[code].row())
             if self.untrained is not None:
-                further |= columns_of(self.untrained.groups[code], prefix="untrained_")
+                further |= columns_of(self.untrained.groups[code].row(), "untrained_")
             if apart.pairs_used < apart.pairs:
                 further["pairs_measured"] = apart.pairs_used
             for side in ("chosen", "rejected"):
                 lengths = getattr(self.features, f"{side}_length")[by_group[code]]
                 further[f"{side}_tokens"] = float(lengths.mean()) if len(lengths) else math.nan
             further |= {
-                "priority": float(self.prioritization.level[code]),
-                "priority_low": float(self.prioritization.interval[code, 0]),
-                "priority_high": float(self.prioritization.interval[code, 1]),
-                "first_step_margin": float(self.prioritization.first_step_margin[code]),
                 "verdict": judged.verdict,
                 "verdict_because": judged.because,
                 "advice": judged.advice,
@@ -183,19 +186,6 @@ class Audit:
             }
             rows.append(replace(predicted, **further))
         return tuple(rows)
-
-    def _columns(self, row: GroupRow) -> list[str]:
-        """Columns of the table of groups: those of what was asked for."""
-        absent = [
-            stems
-            for stems, asked in (
-                (("words_", "length_", "reference_"), self.wording is not None),
-                (("untrained_",), self.untrained is not None),
-                (("pairs_measured",), not math.isnan(row.pairs_measured)),
-            )
-            if not asked
-        ]
-        return [name for name in COLUMNS if not name.startswith(tuple(stem for stems in absent for stem in stems))]
 
     def _diagnostics(self) -> dict[str, Any]:
         shape, cloud = self.orthogonality, self.embedding

@@ -77,12 +77,12 @@ class GroupRow:
     band_low: float = _NAN
     band_high: float = _NAN
     band_cosine: float = _NAN
-    band_says: str = ""
+    band_says: str | None = None
     band_stability: float = _NAN
     band_per_token_low: float = _NAN
     band_per_token_high: float = _NAN
     band_per_token_cosine: float = _NAN
-    band_per_token_says: str = ""
+    band_per_token_says: str | None = None
     band_per_token_stability: float = _NAN
     chosen_tokens: float = _NAN
     """Mean length."""
@@ -130,8 +130,7 @@ class GroupRow:
 
     def to_json(self, columns: Iterable[str]) -> dict[str, Any]:
         """These columns; None for what is not known."""
-        return {name: plain(getattr(self, name)) if name not in _UNSAID else getattr(self, name) or None
-                for name in columns}  # fmt: skip
+        return {name: plain(getattr(self, name)) for name in columns}
 
     @property
     def judged_loss(self) -> float:
@@ -147,29 +146,21 @@ PREDICTED = (
 )  # fmt: skip
 """Of a simulated run."""
 _TYPES: Mapping[str, Any] = {each.name: each.type for each in fields(GroupRow)}
-_READ: Mapping[Any, Any] = {str: str, int | None: lambda value: None if math.isnan(number(value)) else value}
-_UNSAID = {"band_says", "band_per_token_says"}
-"""Texts that are null, not empty, where there is nothing to say."""
+_READ: Mapping[Any, Any] = {
+    str: str,
+    str | None: str,
+    int | None: lambda value: None if math.isnan(number(value)) else value,
+}
+_SIZES = {"name", "pairs", "units"}
+"""What a part measured of a group says of it on its own account."""
 
 
-def columns_of(item: Any, prefix: str = "") -> dict[str, Any]:
-    """Fields of a measured group that are columns, as `GroupRow` takes them; `*_interval` gives `*_low` and `*_high`.
+def columns_of(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What is known of a group, as far as it has a column, as `GroupRow` takes it.
 
     Example:
-        >>> from dataclasses import make_dataclass
-        >>> group = make_dataclass("Group", ["name", "words_accuracy", "words_interval"])
-        >>> columns_of(group("a", 0.5, (0.4, 0.6)))
-        {'words_accuracy': 0.5, 'words_low': 0.4, 'words_high': 0.6}
+        >>> columns_of({"name": "a", "probe_accuracy": 0.5, "probe_low": None, "auc_error": 0.1}, "untrained_")
+        {'untrained_probe_accuracy': 0.5}
     """
-    found: dict[str, Any] = {}
-    for each in fields(item):
-        value = getattr(item, each.name)
-        if each.name.endswith("interval"):
-            stem = each.name.removesuffix("interval") or "debiased_"
-            found |= {f"{prefix}{stem}low": value[0], f"{prefix}{stem}high": value[1]}
-        else:
-            found[prefix + each.name] = value
-    return {name: value for name, value in found.items() if name in COLUMNS and name not in _SIZES}
-
-
-_SIZES = {"name", "pairs", "units"}
+    known = {prefix + name: value for name, value in found.items() if name not in _SIZES and value is not None}
+    return {name: value for name, value in known.items() if name in COLUMNS}

@@ -11,6 +11,7 @@ import pyarrow as pa
 from prefdyn._json import plain
 from prefdyn.diagnostics.many import SHOWN_GROUPS, shown_groups
 from prefdyn.diagnostics.prioritization import Prioritization, prioritization
+from prefdyn.diagnostics.units import units
 from prefdyn.dynamics.descent import descent
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.dynamics.sweep import sweep
@@ -18,7 +19,7 @@ from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.maths.optimizers import SGD, Optimizer, Schedule
-from prefdyn.planning.group_row import PREDICTED, GroupRow
+from prefdyn.planning.group_row import PREDICTED, GroupRow, columns_of
 from prefdyn.planning.summary import header, pairs_table, predictions, resolved_settings, write_files
 from prefdyn.trajectory import Trajectory
 
@@ -96,16 +97,15 @@ def simulate(
         beta=objective.beta,
         learning_rate=run.settings["learning_rate"],
         shown=shown_groups(feats),
+        unit=units(feats),
     )
     return Simulation(
         features=feats,
         trajectory=run,
         prioritization=priority,
         predicted=tuple(
-            replace(row, priority=float(level), priority_low=float(low), priority_high=float(high))
-            for row, level, (low, high) in zip(
-                predictions(feats, run, objective), priority.level, priority.interval, strict=True
-            )
+            replace(row, **columns_of(first))
+            for row, first in zip(predictions(feats, run, objective), priority.rows(), strict=True)
         ),
         settings=resolved_settings(feats, run, seed=seed),
     )

@@ -37,7 +37,7 @@ def loss_curves(run: RunFolder) -> Picture | None:
         )
     else:
         caption += "Where the two part, the run fits its pairs rather than the preference."
-    if any(not math.isnan(row.cross_fitted_loss) for row in run.rows):
+    if np.isfinite(run.column("cross_fitted_loss")).any():
         caption += (
             " The curves are of these very pairs; the held-out loss in the table is of every pair, in runs without it, "
             "with its interval."

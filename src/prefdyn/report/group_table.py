@@ -58,7 +58,7 @@ _COLUMNS = tuple(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class TableRow:
     """One group."""
 
     code: int
@@ -81,7 +81,7 @@ class Shown:
     """Mean lengths of the chosen and the rejected responses, where these are longer than one token."""
 
 
-def group_rows(run: RunFolder) -> list[Shown]:
+def group_rows(run: RunFolder) -> list[TableRow]:
     """Every group, what asks most of the reader first."""
     rows, ranks = run.rows, run.rank()
     order = sorted(range(len(rows)), key=lambda code: (*by_attention(rows[code].verdict, ranks[code]), code))
@@ -93,7 +93,7 @@ def group_rows(run: RunFolder) -> list[Shown]:
     ]
 
 
-def columns(rows: Sequence[Shown]) -> list[Column]:
+def columns(rows: Sequence[TableRow]) -> list[Column]:
     """Columns with a number in them."""
     return [
         column
@@ -102,13 +102,13 @@ def columns(rows: Sequence[Shown]) -> list[Column]:
     ]
 
 
-def _row(row: GroupRow, code: int, found: Mapping[str, float], *, responses: bool) -> Shown:
-    known = row.units < (math.nan if row.pairs is None else row.pairs)
-    return Shown(
+def _row(row: GroupRow, code: int, found: Mapping[str, float], *, responses: bool) -> TableRow:
+    fewer = row.pairs is not None and row.units < row.pairs
+    return TableRow(
         code=code,
         name=visible(row.name),
         pairs=row.pairs,
-        units=row.units if known else None,
+        units=row.units if fewer else None,
         held_out_pairs=row.held_out_pairs,
         verdict=said(row) or None,
         look=look(row.verdict or None).key,

@@ -3,7 +3,6 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,8 +28,8 @@ def drawn(run: RunFolder, most: int = SHOWN_GROUPS) -> RunFolder:
     known = {name: code for code, name in reversed(list(enumerate(names)))}
     codes = [known[name] for name in listed if name in known] if isinstance(listed, list) else []
     if not codes:
-        sizes = [math.inf if row.pairs is None else -row.pairs for row in run.rows]
-        codes = [int(code) for code in np.sort(np.argsort(sizes, kind="stable")[:most])]
+        largest = np.argsort(-run.column("pairs"), kind="stable")  # what is not known comes last
+        codes = np.sort(largest[:most]).tolist()
     kept = [names[code] for code in codes]
     summary = {**run.summary, "groups": [run.groups[code] for code in codes]}
     rows = run.part("bounds")

@@ -34,8 +34,6 @@ WHEN: Mapping[str, str] = {phase: PHASES[phase] for phase in ("early", "late")}
 LOSSES: Mapping[str, str] = {"train": "training", "held_out": "held-out"}
 _ALIKE = 0.5
 """Rank correlation from which on two orders count as alike."""
-_EQUAL = 1e-9
-"""Nats by which two equal loss curves may differ."""
 
 EVERY, STABLE, MODELS = (f"{FIGURE}, {word} " for word in ("at", "stable at", "model"))
 SIZES = f"{FIGURE}, sizes"
