@@ -18,6 +18,7 @@ from prefdyn._random import stream
 TOLD = 0.95
 """Share of runs from which one group is said to come before another: 19 of 20."""
 _HALF = 0.5
+_EARLY = 0.1
 _ROUNDING = 1e-6
 """Nats by which two runs' first mean losses differ that are the same."""
 
@@ -174,17 +175,17 @@ def combined(
     linear_error: Float[np.ndarray, " l"],
     runs: Float[np.ndarray, "r l g"],
 ) -> Band:
-    """A linear run and rehearsals, each weighted by one over its squared error.
+    r"""A linear run and rehearsals, each weighted by one over its squared error.
 
     Args:
         levels: Mean losses.
         linear: Groups of the linear run; None or NaN where there is none.
         linear_error: What it is off by, from `growth`.
         runs: Groups of the rehearsals. The mean of n of them is off a further run by their spread times √(1 + 1/n);
-            where fewer than two were, by what is known of the level above.
+            the spread is smoothed by the law $a\,d + k\,d^2$ of the fall d.
     """
     centre, count = mean_run(runs)
-    spread = _carried(spread_of_seeds(runs))
+    spread = _smooth(spread_of_seeds(runs), levels[0] - levels)
     squared = spread**2 * (1 + 1 / np.maximum(count, 1))
     of_runs = np.where((count > 0) & (squared > 0), 1 / np.where(squared > 0, squared, 1.0), 0.0)
     if linear is None:
@@ -208,13 +209,10 @@ def combined(
     )
 
 
-def _carried(values: Float[np.ndarray, " l"]) -> Float[np.ndarray, " l"]:
-    """What is not known is at least what was known before it."""
-    found = values.copy()
-    for place in range(1, len(found)):
-        if not np.isfinite(found[place]):
-            found[place] = found[place - 1]
-    return found
+def _smooth(spread: Float[np.ndarray, " l"], fallen: Float[np.ndarray, " l"]) -> Float[np.ndarray, " l"]:
+    """The spread by `growth`, since that of a few runs at one level is hardly known."""
+    first, second = growth(spread[:, None], fallen)
+    return first * fallen + second * fallen**2
 
 
 # the order of groups, and how much of it is luck ---------------------------------------------------------------------
@@ -283,13 +281,16 @@ def out_of_band(
 ) -> Bool[np.ndarray, "s g"]:
     """At which records a group has left its band: beyond `alarm_limit` at this one and at the one before.
 
+    Only records past a tenth of the vouched fall are looked at: before, all is within the rounding of few records.
+
     Args:
         band: What was foretold.
         reached: Progress at each record.
         loss: Groups at each record.
     """
     use = band.vouched
-    new = np.r_[True, np.diff(reached) < 0]
+    fall = band.levels[0] - band.levels[use]
+    new = np.r_[False, np.diff(reached) < 0] & (band.levels[0] - reached > _EARLY * fall.max(initial=0.0))
     far = np.zeros(loss.shape, dtype=bool)
     if use.sum() < 2:
         return far

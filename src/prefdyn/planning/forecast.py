@@ -154,13 +154,9 @@ class Forecast:
     def curves(self) -> pa.Table:
         """One row per curve, level and group: `kind` is forecast, linear, probe, or rehearsal-1 and so on."""
         levels, band = self.band.levels, self.band
-        parts: list[tuple[str, np.ndarray]] = [("forecast", band.centre)]
-        runs = [("linear", self.linear), ("probe", self.probe if len(self.probe.steps) > 1 else None)]
-        runs += [(f"rehearsal-{at + 1}", run) for at, run in enumerate(self.rehearsals)]
-        parts += [(kind, run_at(run, levels)) for kind, run in runs if run is not None]
         half, vouched = band.half_width, band.vouched
         rows = []
-        for kind, losses in parts:
+        for kind, losses in {"forecast": band.centre, **self._drawn()}.items():
             for at in np.flatnonzero(np.isfinite(losses).all(axis=1)).tolist():
                 for code, name in enumerate(self.names):
                     row = {"kind": kind, "level": levels[at], "group": name, "loss": losses[at, code]}
@@ -171,6 +167,12 @@ class Forecast:
                         row |= {"step_high": self.clock.high[at], "vouched": bool(vouched[at])}
                     rows.append(plain(row))
         return pa.Table.from_pylist(rows, schema=CURVES)
+
+    def _drawn(self) -> dict[str, np.ndarray]:
+        """Groups of every run at every level, by what it is."""
+        runs = {"linear": self.linear, "probe": self.probe if len(self.probe.steps) > 1 else None}
+        runs |= {f"rehearsal-{at + 1}": run for at, run in enumerate(self.rehearsals)}
+        return {kind: run_at(run, self.band.levels) for kind, run in runs.items() if run is not None}
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
@@ -222,6 +224,7 @@ class Forecast:
             if self.rehearsals
             else None,
             "linear_off": tested,
+            "curves": self._drawn(),
             "clock": {"step": clock.step, "low": clock.low, "high": clock.high, "by": clock.by},
             "probe": {"steps": int(self.probe.steps[-1]), "loss": float(progress(self.probe.values["loss"])[-1])},
             "rehearsals": len(self.rehearsals),
