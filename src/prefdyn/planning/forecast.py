@@ -55,6 +55,7 @@ _LEAST_PROBE = 5
 _REHEARSALS = 3
 _RECORDS = 14
 """Records of each run."""
+_STUCK = 0.5
 _STRETCH = 2
 """How many times the run's steps a linear run may take, for it is slower than the real one."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -552,11 +553,15 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
 
 
 def _levels(maker: _Maker, probe: Measured) -> np.ndarray:
-    """From the start to what all rehearsals but the last one reach, or to the end of the linear run."""
+    """From the start to where every rehearsal still was, but for one that got stuck; or to the linear run's end.
+
+    Stuck is one that fell less than half as far as the median of them.
+    """
     start = float(probe.values["loss"][0].mean())
-    ends = sorted(float(progress(run.values["loss"])[-1]) for run in maker.rehearsals)
-    if ends:
-        return levels_to(start, ends[min(1, len(ends) - 1)])
+    ends = np.array([float(progress(run.values["loss"])[-1]) for run in maker.rehearsals])
+    if len(ends):
+        going = start - ends >= _STUCK * np.median(start - ends)
+        return levels_to(start, float(ends[going].max()))
     end = start if maker.linear is None else float(progress(maker.linear.values["loss"])[-1])
     return levels_to(start, end)
 

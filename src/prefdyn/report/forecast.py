@@ -76,8 +76,8 @@ def _clock_words(run: RunFolder, part: Mapping[str, Any]) -> str:
     ends = "without an interval" if math.isnan(low) else f"90 % interval {low:.0f} to {high:.0f}"
     late = " A linear run is slower than a real one, so this is late." if clock.get("by") == "linear" else ""
     return (
-        f"A mean held-out loss of {minus(levels[at], 4)} is expected at step {steps[at]:.0f} ({ends}). This is a second "
-        f"and much less certain forecast.{late}"
+        f"A mean held-out loss of {minus(levels[at], 4)} is expected at step {steps[at]:.0f} ({ends}). This is a "
+        f"second and much less certain forecast.{late}"
     )
 
 
@@ -195,7 +195,7 @@ def _by_progress(run: RunFolder, told: Foretold) -> Picture:
         title="Groups by progress",
         caption=f"{words} Each group's held-out loss against how far the mean over groups has fallen, whichever step "
         "that takes. Blue: the forecast, with the band that holds nine of ten single runs; grey: beyond the horizon. "
-        "Dotted: rehearsals. Dashed: the linear run from the end of the probe.",
+        "Dotted: rehearsals. Dashed: the linear run from the end of the probe. Orange: what was really run.",
         plots=tuple(plots),
         size=(2.15, 1.6),
         across=_ACROSS,
