@@ -163,6 +163,7 @@ class Band:
         """
         centre = self.centre - self.centre.mean(axis=1, keepdims=True)
         told = self.error <= _HALF * np.sqrt((centre**2).mean(axis=1))
+        told[0] = False  # where all runs begin there is nothing to tell
         last = np.flatnonzero(told)
         found = np.zeros(len(told), dtype=bool)
         found[: last[-1] + 1 if len(last) else 0] = True

@@ -266,6 +266,15 @@ def run_at(run: Measured, levels: Float[np.ndarray, " l"], quantity: str = "loss
     return at_levels(progress(run.values["loss"]), run.values[quantity], levels)
 
 
+def joined(first: Measured, then: Measured | None) -> Measured | None:
+    """A probe and what goes on from its end, as one run; None where nothing does."""
+    if then is None:
+        return None
+    later = then.steps > first.steps[-1]
+    values = {name: np.concatenate([first.values[name], then.values[name][later]]) for name in then.values}
+    return Measured(steps=np.concatenate([first.steps, then.steps[later]]), values=values)
+
+
 def order_sentence(
     names: Sequence[str], area: Float[np.ndarray, " g"], shares: Float[np.ndarray, "g g"], *, vouched: bool
 ) -> str:
@@ -477,7 +486,7 @@ class _Maker:
             loop.save()
         self.signals = self._linearised(loop)
         if self.signals is not None:
-            self.linear = self._foretold(self.signals, loop)
+            self.linear = joined(self.probe, self._foretold(self.signals, loop))
         if first and first[0] is not None:
             self.backtest = self._foretold(first[0], loop)
             self.from_loss = float(self.probe.values["loss"][0].mean())
@@ -567,7 +576,10 @@ def _levels(maker: _Maker, probe: Measured) -> np.ndarray:
 
 
 def _linear_error(maker: _Maker, levels: np.ndarray, begins: float) -> np.ndarray:
-    """What the linear run is off by at each level, by the law that its backtest followed; NaN without one."""
+    """What the linear run is off by at each level, by the law that its backtest followed; NaN without one.
+
+    Nowhere less than one level beyond where it begins, for between levels nothing is known better.
+    """
     tested = maker.backtest
     real = maker.rehearsals[0] if maker.rehearsals else maker.probe
     if tested is None or real is None:
@@ -575,7 +587,7 @@ def _linear_error(maker: _Maker, levels: np.ndarray, begins: float) -> np.ndarra
     end = max(float(progress(run.values["loss"])[-1]) for run in (tested, real))
     fine = levels_to(maker.from_loss, end)
     first, second = growth(run_at(tested, fine) - run_at(real, fine), maker.from_loss - fine)
-    fallen = np.maximum(begins - levels, 0.0)
+    fallen = np.maximum(begins - levels, 0.0) + (levels[0] - levels[1])
     return first * fallen + second * fallen**2
 
 
