@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from prefdyn.data.loaders import load_dataset
 from prefdyn.dynamics.descent import descent
+from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.progress import apart, at_levels, progress
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
@@ -101,7 +101,7 @@ def score(foretold: np.ndarray, run: np.ndarray) -> list[tuple[float, float]]:
     """Mean absolute error and rank correlation at every share."""
     errors = apart(foretold, run)
     ranks = [
-        float(spearmanr(one, other).statistic) if np.isfinite(one).all() and np.ptp(one) > 1e-12 else np.nan
+        spearman(one, other) if np.isfinite(one).all() and np.ptp(one) > 1e-12 else np.nan
         for one, other in zip(foretold, run, strict=True)
     ]
     return list(zip(errors.tolist(), ranks, strict=True))
@@ -136,7 +136,7 @@ def inside(told: Forecast, run: Measured) -> tuple[int, int]:
     there = run_at(run, band.levels)
     use = band.vouched & np.isfinite(there).all(axis=1)
     use[: len(use) // 10] = False
-    near = np.abs(there - band.centre)[use] <= band.half_width[use][:, None]
+    near = np.abs(there - band.centre)[use] <= band.half_width[use]
     return int(near.sum()), int(near.size)
 
 

@@ -57,7 +57,7 @@ def test_the_probe_is_the_beginning_of_the_run_that_train_makes(told, run):
     for code, name in enumerate(found.names):
         steps, losses = run.trajectory.curve("loss", group=name, split="held_out")
         np.testing.assert_allclose(found.probe.values["loss"][:, code], losses[found.probe.steps], rtol=1e-6)
-    assert steps[-1] == 16
+        assert steps.tolist() == list(range(17))
 
 
 def test_the_same_seed_gives_the_same_forecast(told):
@@ -145,7 +145,8 @@ def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
     levels = np.linspace(0.7, 0.5, 11)
     summary = {
         "forecast": {
-            "names": ["a", "b"], "levels": levels.tolist(), "error": (0.01 * (0.7 - levels)).tolist(), "freedom": 5.0,
+            "names": ["a", "b"], "scale": [1.0, 1.0], "freedom": 5.0, "levels": levels.tolist(),
+            "error": (0.01 * (0.7 - levels)).tolist(),
             "centre": np.stack([levels - 0.5 * (0.7 - levels), levels + 0.5 * (0.7 - levels)], 1).tolist(),
             "linear_weight": [0.0] * 11,
             "clock": {"step": (500 * (0.7 - levels)).tolist(), "low": (400 * (0.7 - levels)).tolist(),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from prefdyn.dynamics.tangent import Dense
 from prefdyn.maths.objectives import DPO
 from prefdyn.maths.optimizers import SGD, AdamW, RMSprop
 from prefdyn.models.team import Team
@@ -79,8 +80,10 @@ def test_a_full_run_is_followed_in_its_linear_layers_and_says_what_is_left_out(t
     loop.advance()
     begun = linearise(bench.subject, loop, rows)
     assert begun.signals.left_out == tuple(left)
-    weight = bench.subject.lm.model.get_submodule(names[0]).weight
-    torch.testing.assert_close(begun.start[names[0]].weight, weight.detach().T)
+    assert bench.subject.lm is not None
+    weight, start = bench.subject.lm.model.get_submodule(names[0]).weight, begun.start[names[0]]
+    assert isinstance(start, Dense)
+    torch.testing.assert_close(start.weight, weight.detach().T)  # pyright: ignore[reportCallIssue]
     found = foretell(begun, loop, bench.sample, records=[1, STEPS])
     assert np.isfinite(found.values["loss"]).all()
 

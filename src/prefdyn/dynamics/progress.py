@@ -19,6 +19,7 @@ TOLD = 0.95
 """Share of runs from which one group is said to come before another: 19 of 20."""
 _HALF = 0.5
 _EARLY = 0.1
+_DRAWN = 4.0
 _ROUNDING = 1e-6
 """Nats by which two runs' first mean losses differ that are the same."""
 
@@ -92,7 +93,7 @@ def spread_of_seeds(runs: Float[np.ndarray, "r l g"]) -> Float[np.ndarray, " l"]
         >>> spread_of_seeds(np.array([[[1.0, 1.0]], [[3.0, 1.0]]])).tolist()  # variances 2 and 0
         [1.0]
     """
-    there = np.isfinite(runs).all(axis=2)
+    there = np.asarray(np.isfinite(runs).all(axis=2))
     count = there.sum(axis=0)
     sums = np.where(there[:, :, None], runs, 0.0).sum(axis=0)
     centre = sums / np.maximum(count, 1)[:, None]
@@ -103,7 +104,7 @@ def spread_of_seeds(runs: Float[np.ndarray, "r l g"]) -> Float[np.ndarray, " l"]
 
 def mean_run(runs: Float[np.ndarray, "r l g"]) -> tuple[Float[np.ndarray, "l g"], Int[np.ndarray, " l"]]:
     """Mean of the runs that were at each level, NaN where none was, and how many were."""
-    there = np.isfinite(runs).all(axis=2)
+    there = np.asarray(np.isfinite(runs).all(axis=2))
     count = there.sum(axis=0)
     sums = np.where(there[:, :, None], runs, 0.0).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -143,16 +144,23 @@ class Band:
     centre: Float[np.ndarray, "l g"]
     """NaN where nothing is foretold."""
     error: Float[np.ndarray, " l"]
-    """Standard error of one run about it, the same for all groups; NaN where it is not known."""
+    """Standard error of one run about it, root mean square over groups; NaN where it is not known."""
+    scale: Float[np.ndarray, " g"]
+    """How much larger each group's error is than that."""
     linear: Float[np.ndarray, " l"]
     """Weight of the linear run in the centre, 0 to 1; the rest is the rehearsals'."""
     freedom: float
     """Degrees of freedom of the error."""
 
     @property
-    def half_width(self) -> Float[np.ndarray, " l"]:
+    def errors(self) -> Float[np.ndarray, "l g"]:
+        """Standard error of each group."""
+        return self.error[:, None] * self.scale
+
+    @property
+    def half_width(self) -> Float[np.ndarray, "l g"]:
         """Half of the width of the 90 % band."""
-        return float(student.ppf(0.95, self.freedom)) * self.error if self.freedom > 0 else self.error * math.nan
+        return float(student.ppf(0.95, self.freedom)) * self.errors
 
     @property
     def vouched(self) -> Bool[np.ndarray, " l"]:
@@ -205,9 +213,34 @@ def combined(
         levels=levels,
         centre=mixed,
         error=error,
+        scale=scale_of_groups(runs),
         linear=share,
         freedom=max(len(runs) - 1, 1) * max((groups - 1) / 2, 1.0),
     )
+
+
+def scale_of_groups(runs: Float[np.ndarray, "r l g"]) -> Float[np.ndarray, " g"]:
+    """How much further apart runs are in each group than in all: some groups are a matter of luck more than others.
+
+    A few runs hardly say it, so each group's variance is drawn to that of all, as if four more runs had said that.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> runs = rng.normal(size=(20, 5, 3)) * np.array([1.0, 1.0, 3.0])
+        >>> scale_of_groups(runs).round(1).tolist()
+        [0.7, 0.6, 1.5]
+    """
+    groups = runs.shape[2]
+    there = np.isfinite(runs).all(axis=(0, 2)) if len(runs) > 1 else np.zeros(0, dtype=bool)
+    if not there.any():
+        return np.ones(groups)
+    variance = runs[:, there].var(axis=0, ddof=1)
+    whole = variance.mean(axis=1, keepdims=True)
+    known = whole[:, 0] > 0
+    if not known.any():
+        return np.ones(groups)
+    own = (variance[known] / whole[known]).mean(axis=0)
+    return np.sqrt((_DRAWN + (len(runs) - 1) * own) / (_DRAWN + len(runs) - 1))
 
 
 def _smooth(spread: Float[np.ndarray, " l"], fallen: Float[np.ndarray, " l"]) -> Float[np.ndarray, " l"]:
@@ -241,7 +274,7 @@ def before(
     area = band.centre[use].mean(axis=0)
     error = float(np.nanmean(band.error[use]))
     rng = stream(seed, "forecast", "order")
-    luck = error * rng.standard_t(band.freedom, size=(draws, groups))
+    luck = error * band.scale * rng.standard_t(band.freedom, size=(draws, groups))
     sampled = np.nan_to_num(held_out_error) * rng.standard_normal((draws, groups))
     drawn = area + luck + sampled
     return (drawn[:, :, None] < drawn[:, None, :]).mean(axis=0)
@@ -267,12 +300,15 @@ def tiers(area: Float[np.ndarray, " g"], shares: Float[np.ndarray, "g g"]) -> li
 # watching a run ------------------------------------------------------------------------------------------------------
 
 
-def alarm_limit(groups: int, freedom: float, *, false_alarms: float = 0.05) -> float:
-    """How many errors off a group must be, twice running, to be told: one run in twenty has such a group by chance.
+def alarm_limit(groups: int, freedom: float, *, false_alarms: float = 0.02) -> float:
+    """How many errors off a group must be, twice running, to be told.
+
+    One run in fifty has such a group by chance where all groups are a matter of luck alike; in simulations one in
+    twenty where the luck of some is four times that of others.
 
     Example:
         >>> round(alarm_limit(8, 10.0), 2)
-        3.45
+        4.0
     """
     return float(student.ppf(1 - false_alarms / (2 * groups), freedom))
 
@@ -296,10 +332,10 @@ def out_of_band(
     if use.sum() < 2:
         return far
     centre = at_levels(band.levels[use], band.centre[use], reached)
-    error = at_levels(band.levels[use], band.error[use], reached)
+    error = at_levels(band.levels[use], band.errors[use], reached)
     limit = alarm_limit(loss.shape[1], band.freedom)
     with np.errstate(invalid="ignore"):
-        far = (np.abs(loss - centre) > limit * error[:, None]) & new[:, None]
+        far = (np.abs(loss - centre) > limit * error) & new[:, None]
     places = np.flatnonzero(new)
     told = np.zeros_like(far)
     told[places[1:]] = far[places[1:]] & far[places[:-1]]

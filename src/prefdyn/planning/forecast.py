@@ -143,7 +143,11 @@ class Forecast:
             for share, at in self.shares().items():
                 loss = float(self.band.centre[at, code])
                 key = round(100 * share)
-                row |= {f"loss_{key}": loss, f"loss_{key}_low": loss - half[at], f"loss_{key}_high": loss + half[at]}
+                row |= {
+                    f"loss_{key}": loss,
+                    f"loss_{key}_low": loss - half[at, code],
+                    f"loss_{key}_high": loss + half[at, code],
+                }
             row |= {f"{name}_100": self._end(values, code) for name, values in self.values.items()}
             found.append(plain(row))
         return found
@@ -162,7 +166,7 @@ class Forecast:
                 for code, name in enumerate(self.names):
                     row = {"kind": kind, "level": levels[at], "group": name, "loss": losses[at, code]}
                     if kind == "forecast":
-                        row |= {"low": losses[at, code] - half[at], "high": losses[at, code] + half[at]}
+                        row |= {"low": losses[at, code] - half[at, code], "high": losses[at, code] + half[at, code]}
                         row |= {key: values[at, code] for key, values in self.values.items()}
                         row |= {"step": self.clock.step[at], "step_low": self.clock.low[at]}
                         row |= {"step_high": self.clock.high[at], "vouched": bool(vouched[at])}
@@ -218,6 +222,7 @@ class Forecast:
             "levels": levels,
             "centre": band.centre,
             "error": band.error,
+            "scale": band.scale,
             "freedom": band.freedom,
             "linear_weight": band.linear,
             "horizon": levels[last] if last > 0 else None,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
-from scipy.stats import spearmanr
 
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, number, plain, write_json
+from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.progress import Band, apart, at_levels, out_of_band, progress
 from prefdyn.errors import DataError
 from prefdyn.provenance import versions
@@ -50,6 +50,7 @@ class Foretold:
             levels=_numbers(part["levels"]),
             centre=np.array([_numbers(row) for row in part["centre"]]),
             error=_numbers(part["error"]),
+            scale=_numbers(part["scale"]),
             linear=_numbers(part["linear_weight"]),
             freedom=number(part["freedom"]),
         )
@@ -135,7 +136,7 @@ class ForecastCheck:
         for code, name in enumerate(self.foretold.names):
             row: dict[str, Any] = {"name": name}
             if len(places):
-                at, half = int(places[-1]), band.half_width
+                at, half = int(places[-1]), band.half_width[:, code]
                 row |= {"foretold": band.centre[at, code], "low": band.centre[at, code] - half[at]}
                 row |= {"high": band.centre[at, code] + half[at], "run": run[at, code]}
                 row["mean_error"] = float(np.abs(band.centre[places, code] - run[places, code]).mean())
@@ -243,4 +244,4 @@ def _numbers(values: Sequence[Any]) -> np.ndarray:
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
-    return float(spearmanr(first, second).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+    return spearman(first, second)

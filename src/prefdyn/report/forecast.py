@@ -174,7 +174,8 @@ def _by_progress(run: RunFolder, told: Foretold) -> Picture:
         beyond = np.where(vouched & np.r_[vouched[1:], False], math.nan, centre)
         lines.append(Line(label="", x=fall, y=beyond, colour=_GREY, width=1.9))
         lines.append(
-            Line(label="forecast, 90 % band", x=fall, y=told_here, low=told_here - half, high=told_here + half,
+            Line(label="forecast, 90 % band", x=fall, y=told_here, low=told_here - half[:, code],
+                high=told_here + half[:, code],
                  colour=_FORECAST, width=1.9)
         )  # fmt: skip
         if "probe" in runs:
@@ -253,7 +254,7 @@ def _shown(run: RunFolder, told: Foretold) -> tuple[Sequence[int], str]:
 def _limits(
     centre: np.ndarray, runs: Mapping[str, np.ndarray], half: np.ndarray, order: Sequence[int]
 ) -> tuple[float, float]:
-    wide = np.nan_to_num(half)[:, None]
+    wide = np.nan_to_num(half)
     every = [centre - wide, centre + wide, *runs.values()]
     values = np.concatenate([each[:, list(order)].ravel() for each in every])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))

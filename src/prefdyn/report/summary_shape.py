@@ -76,7 +76,8 @@ SUMMARY: Mapping[str, Any] = {
     "plan?": _parts(weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS)),
     "forecast?": (
         {
-            "names": [str], "levels": [float], "centre": _MATRIX[0], "error": [_NUMBER], "linear_weight": [_NUMBER],
+            "names": [str], "levels": [float], "centre": _MATRIX[0], "error": [_NUMBER], "scale": [_NUMBER],
+            "linear_weight": [_NUMBER],
             "freedom": float, "order?": _MATRIX, "tiers?": ([[str]], None), "between_seeds?": _NUMBERS,
             "linear_off?": _NUMBERS, "clock?": _parts(step=_NUMBERS, low=_NUMBERS, high=_NUMBERS), "probe?": _FLAT,
             "cost?": _FLAT, "trained_left_out?": _TEXTS, "curves?": ({"*": _MATRIX[0]}, None), "*": VALUE,
