@@ -382,7 +382,7 @@ def forecast(
     steps = _probe_steps(probe, settings.steps)
     maker = _Maker(bench, np.concatenate([train, sample.rows]), steps, tell, progress, [*subject.warnings])
     if reference is None:
-        maker.start = check_start(bench.loop(settings).start(), settings)
+        check_start(bench.loop(settings).start(), settings)
     read = time.monotonic()
     maker.rehearse(rehearse)
     rehearsed = time.monotonic()
@@ -442,7 +442,6 @@ class _Maker:
     ) -> None:
         self.bench, self.rows, self.steps, self.tell, self.shown = bench, rows, steps, tell, progress
         self.warnings = warnings
-        self.start: float | None = None
         self.rehearsals: list[Measured] = []
         self.backtest: Measured | None = None
         self.from_loss = math.nan
