@@ -521,8 +521,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     probe, sample = maker.probe, maker.bench.sample
     assert probe is not None
     levels = _levels(maker, probe)
-    runs = [run_at(run, levels) for run in maker.rehearsals]
-    stacked = np.stack(runs) if runs else np.full((0, len(levels), len(sample.names)), math.nan)
+    stacked = _rehearsed(maker, levels, "loss", len(sample.names))
     linear = None if maker.linear is None else run_at(maker.linear, levels)
     at_probe = float(progress(probe.values["loss"])[-1])
     band = combined(levels, linear, _linear_error(maker, levels, at_probe), stacked)
@@ -566,17 +565,18 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
 
 
 def _levels(maker: _Maker, probe: Measured) -> np.ndarray:
-    """From the start to where every rehearsal still was, but for one that got stuck; or to the linear run's end.
+    """From the start to where the rehearsals ended, or further with the linear run.
 
-    Stuck is one that fell less than half as far as the median of them.
+    The linear run is followed for the run's own steps: it is slower than the real one, which will get there.
     """
     start = float(probe.values["loss"][0].mean())
-    ends = np.array([float(progress(run.values["loss"])[-1]) for run in maker.rehearsals])
-    if len(ends):
-        going = start - ends >= _STUCK * np.median(start - ends)
-        return levels_to(start, float(ends[going].max()))
-    end = start if maker.linear is None else float(progress(maker.linear.values["loss"])[-1])
-    return levels_to(start, end)
+    ends = [start]
+    if maker.rehearsals:
+        ends.append(_end(maker, start))
+    if maker.linear is not None:
+        steps = maker.bench.settings.steps
+        ends.append(float(np.interp(steps, maker.linear.steps, progress(maker.linear.values["loss"]))))
+    return levels_to(start, min(ends))
 
 
 def _linear_error(maker: _Maker, levels: np.ndarray, begins: float) -> np.ndarray:
@@ -607,14 +607,40 @@ def _held_out_error(maker: _Maker, band: Band) -> np.ndarray:
     return np.where(known.any(axis=(0, 1)), np.where(known, found, 0.0).sum(axis=(0, 1)) / count, math.nan)
 
 
+def _rehearsed(maker: _Maker, levels: np.ndarray, quantity: str, groups: int) -> np.ndarray:
+    """The rehearsals at each level, down to where the first has ended: a mean must not change its runs."""
+    if not maker.rehearsals:
+        return np.full((0, len(levels), groups), math.nan)
+    runs = np.stack([run_at(run, levels, quantity) for run in maker.rehearsals])
+    runs[:, _ended(maker, levels)] = math.nan
+    return runs
+
+
+def _ended(maker: _Maker, levels: np.ndarray) -> np.ndarray:
+    """Levels below the end of the rehearsals."""
+    return levels < _end(maker, float(levels[0])) - 1e-12
+
+
+def _end(maker: _Maker, start: float) -> float:
+    """Where the first rehearsal ends, but for one that got stuck: that fell less than half as far as their median."""
+    ends = np.array([float(progress(run.values["loss"])[-1]) for run in maker.rehearsals])
+    return float(ends[start - ends >= _STUCK * np.median(start - ends)].max())
+
+
 def _mixed(maker: _Maker, levels: np.ndarray, band: Band, quantity: str) -> np.ndarray:
     """Another quantity, linear run and rehearsals weighted as for the loss."""
-    shape = band.centre.shape
-    runs = [run_at(run, levels, quantity) for run in maker.rehearsals]
-    centre = mean_run(np.stack(runs))[0] if runs else np.full(shape, math.nan)
-    linear = np.full(shape, math.nan) if maker.linear is None else run_at(maker.linear, levels, quantity)
+    runs = _rehearsed(maker, levels, quantity, band.centre.shape[1])
+    centre, count = mean_run(runs)
+    if maker.linear is None:
+        return centre
+    linear = run_at(maker.linear, levels, quantity)
     share = band.linear[:, None]
-    return np.where(share > 0, share * linear, 0.0) + np.where(share < 1, (1 - share) * centre, 0.0)
+    found = np.where(share > 0, share * linear, 0.0) + np.where(share < 1, (1 - share) * centre, 0.0)
+    rehearsed = np.flatnonzero(count > 0)
+    if len(rehearsed):
+        last = rehearsed[-1]
+        found[last + 1 :] = linear[last + 1 :] + (found[last] - linear[last])
+    return found
 
 
 def _clock(maker: _Maker, probe: Measured, levels: np.ndarray) -> Clock:
@@ -636,17 +662,28 @@ def _clock(maker: _Maker, probe: Measured, levels: np.ndarray) -> Clock:
         stretch = maker.steps / seen if maker.steps and seen > 0 else HOTTER
         paces.append(stretch * at_levels(reached, steps, levels))
     pace = np.stack(paces)
+    pace[:, _ended(maker, levels)] = math.nan
     there = np.isfinite(pace) & (pace > 0)
     count = there.sum(axis=0)
     logs = np.where(there, np.log(np.where(there, pace, 1.0)), 0.0)
     mean = logs.sum(axis=0) / np.maximum(count, 1)
     squares = np.where(there, (logs - mean) ** 2, 0.0).sum(axis=0)
     step = np.where(count > 0, np.exp(mean), np.where(levels >= levels[0], 0.0, math.nan))
+    step = _gone_on(step, maker.linear, levels)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt(squares / (count - 1) * (1 + 1 / np.maximum(count, 1)))
         wide = np.exp(student.ppf(0.95, np.maximum(count - 1, 1)) * spread)
     wide = np.where(count > 1, wide, math.nan)
     return Clock(step=step, low=step / wide, high=step * wide, by="rehearsals")
+
+
+def _gone_on(step: np.ndarray, linear: Measured | None, levels: np.ndarray) -> np.ndarray:
+    """The clock below the rehearsals' last level: the linear run's, stretched to where theirs ends."""
+    last = int(np.flatnonzero(np.isfinite(step))[-1])
+    if linear is None or last == 0:
+        return step
+    pace = at_levels(progress(linear.values["loss"]), linear.steps.astype(float), levels)
+    return np.where(np.arange(len(step)) > last, pace * step[last] / pace[last], step)
 
 
 def _sizes(pairs: PairTable, name: str, measured: int) -> tuple[int, int]:
