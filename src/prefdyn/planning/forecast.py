@@ -53,7 +53,7 @@ _PROBE = 0.05
 """Steps of the probe, of the run's, where nothing else is said."""
 _LEAST_PROBE = 5
 _REHEARSALS = 3
-_RECORDS = 14
+_RECORDS = 10
 """Records of each run."""
 _STUCK = 0.5
 _STRETCH = 2
@@ -565,17 +565,13 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
 
 
 def _levels(maker: _Maker, probe: Measured) -> np.ndarray:
-    """From the start to where the rehearsals ended, or further with the linear run.
-
-    The linear run is followed for the run's own steps: it is slower than the real one, which will get there.
-    """
+    """From the start to where the rehearsals ended, or further with the linear run."""
     start = float(probe.values["loss"][0].mean())
     ends = [start]
     if maker.rehearsals:
         ends.append(_end(maker, start))
     if maker.linear is not None:
-        steps = maker.bench.settings.steps
-        ends.append(float(np.interp(steps, maker.linear.steps, progress(maker.linear.values["loss"]))))
+        ends.append(float(progress(maker.linear.values["loss"])[-1]))
     return levels_to(start, min(ends))
 
 
