@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from prefdyn.models.extract import extract
     from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
+    from prefdyn.planning.check import check
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -44,6 +45,7 @@ __all__ = [
     "Trajectory",
     "audit",
     "bounds",
+    "check",
     "compare",
     "descent",
     "extract",
@@ -71,6 +73,7 @@ _HOMES = {
     "Trajectory": "prefdyn.trajectory",
     "audit": "prefdyn.planning.audit",
     "bounds": "prefdyn.theory.bounds",
+    "check": "prefdyn.planning.check",
     "compare": "prefdyn.dynamics.compare",
     "descent": "prefdyn.dynamics.descent",
     "extract": "prefdyn.models.extract",
