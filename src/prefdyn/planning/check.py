@@ -3,12 +3,14 @@
 import functools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefdyn._checks import nearest
+from prefdyn._json import SCHEMA_VERSION
 from prefdyn._shape import shown
+from prefdyn._showing import Tabular
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import LeftOut, PreferenceDataset
 from prefdyn.data.preflight import plural, preflight
@@ -123,7 +125,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class Checked(Tabular):
     """What every check made of a dataset; goes over what was found."""
 
     results: tuple[Result, ...]
@@ -142,6 +144,12 @@ class Checked:
     def __iter__(self) -> Iterator[Found]:
         return (item for result in self.results for item in result.found if not item.ignored)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary per thing found that counts."""
+        return [
+            {each.name: getattr(item, each.name) for each in fields(item) if each.name != "ignored"} for item in self
+        ]
+
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
@@ -156,7 +164,7 @@ class Checked:
     def summary(self) -> dict[str, Any]:
         """As plain JSON."""
         return {
-            "schema": 1,
+            "schema": SCHEMA_VERSION,
             "dataset": self.dataset,
             "pairs": self.pairs,
             "failed": self.failed,

@@ -7,6 +7,25 @@ from prefdyn.data.preflight import plural
 from prefdyn.planning.check import Checked, Found, Result
 from prefdyn.report.text import readable, visible
 
+CHECKED = {
+    "schema": int,
+    "dataset": str,
+    "pairs": int,
+    "failed": bool,
+    "not_run": (str, None),
+    "checks": [
+        {
+            "code": str,
+            "name": str,
+            "outcome": str,
+            "count": int,
+            "limit": int,
+            "found": [{"group": (str, None), "says": str, "count": int, "pairs": [str], "ignored": bool}],
+        }
+    ],
+}
+"""What `prefdyn check --json` prints (see `prefdyn._shape`)."""
+
 
 def line(item: Found) -> str:
     """Something found, in one line."""
