@@ -52,7 +52,7 @@ def run(
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
     from prefdyn.planning.audit import audit
-    from prefdyn.report.tables import verdict_table
+    from prefdyn.report.answers import audit_text
 
     settings: dict[str, Any] = {
         "objective": setup.loss,
@@ -73,5 +73,5 @@ def run(
         audited.write(folder.path)
         given.save(folder.path)
         common.write_pictures(folder.path)
-    common.tell_result(audited.summary(), verdict_table, as_json=json_output)
+    common.tell_result(audited.summary(), audit_text, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

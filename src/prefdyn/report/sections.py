@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefdyn.picture import Picture
+from prefdyn.report.answers import answers_part
 from prefdyn.report.chart_json import chart_json
 from prefdyn.report.compare import compare_chapter
 from prefdyn.report.facts import dataset_name, facts, files, left_out, model_name, settings_tables
@@ -71,6 +72,8 @@ def section(whole: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "learner": "" if compared or run.kind == "field" else model_name(run),
         "facts": facts(whole),
         "sentence": verdict_sentence(whole.summary),
+        "decides": whole.part("answers") is not None,
+        "answers": answers_part(whole, [part.id for part in parts]),
         "lead": compared["lead"] if compared else "",
         "remarks": reading["sentence"] if reading and reading["remarks"] else "",
         "bar": bar,
