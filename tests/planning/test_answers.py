@@ -13,6 +13,7 @@ from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2
 from prefdyn.planning.audit import Audit, audit
 from prefdyn.synthetic import gaussian_groups
+from scripts.answers_by_lot import by_lot, conflict, replies
 
 
 def given(found: Audit) -> dict[str, Any]:
@@ -20,34 +21,8 @@ def given(found: Audit) -> dict[str, Any]:
     return {each.kind: each for each in found.answers}
 
 
-def replies(n: int, *, groups: int = 1, apart: float = 0.0, longer: int = 0, seed: int = 0) -> Any:
-    """Pairs of replies whose states lie `apart` and whose chosen side has so many words more, in the last group."""
-    rng = np.random.default_rng(seed)
-    group = np.arange(n) % groups
-    last = group == groups - 1
-    chosen, rejected = rng.normal(size=(2, n, 12))
-    chosen[:, 0] += apart * last
-    long = longer * last + rng.integers(0, 4, n)
-    rows = [
-        {
-            "id": f"pair {place}",
-            "group": f"group {group[place]}",
-            "prompt": f"question {place}",
-            "chosen": " ".join(rng.choice(["sun", "rain", "wind", "snow", "hail"], 8 + long[place])),
-            "rejected": " ".join(rng.choice(["sun", "rain", "wind", "snow", "hail"], 8 + rng.integers(0, 4))),
-        }
-        for place in range(n)
-    ]
-    sides = [[len(row[side].split()) for row in rows] for side in ("chosen", "rejected")]
-    feats = FeatureSet.from_arrays(
-        chosen_features=chosen, rejected_features=rejected, group=[row["group"] for row in rows],
-        id=[row["id"] for row in rows], chosen_length=sides[0], rejected_length=sides[1],
-    )  # fmt: skip
-    return PreferenceDataset.from_rows(rows), feats
-
-
 def test_a_length_giveaway_is_named_with_its_group_and_accuracy():
-    data, feats = replies(240, groups=2, apart=1.5, longer=6)
+    feats, data = replies(240, groups=2, apart=1.5, longer=6)
     found = given(audit(feats, texts=data, steps=20, progress=False))
     first, change = found["first"], found["change"]
     assert first.groups == ("group 1",)
@@ -61,7 +36,7 @@ def test_a_length_giveaway_is_named_with_its_group_and_accuracy():
 
 
 def test_flipped_labels_are_the_labels_to_check_with_their_texts():
-    data, feats = replies(200, apart=6.0)
+    feats, data = replies(200, apart=6.0)
     wrong = np.arange(200) % 40 == 7
     made = audit(feats.flipped(wrong), texts=data, steps=10, progress=False)
     labels = given(made)["labels"]
@@ -74,9 +49,7 @@ def test_flipped_labels_are_the_labels_to_check_with_their_texts():
 
 
 def test_a_conflict_is_named_with_who_pushes_and_by_how_much():
-    directions = np.zeros((3, 12))
-    directions[0, 1], directions[1, 1], directions[2, 2] = 1, -1, 1
-    feats = gaussian_groups([400, 80, 200], groups=3, width=12, half_gap=2.0, directions=directions, held_out=0.2)
+    feats = conflict(0)
     made = audit(feats, steps=40, progress=False)
     found = given(made)
     worse, change = found["worse"], found["change"]
@@ -107,7 +80,6 @@ def test_pairs_that_contradict_come_first_among_the_labels():
     )
     labels = given(audit(feats, texts=data, steps=5, progress=False))["labels"]
     assert labels.pairs == ("pair 7", "pair 60")
-    assert labels.amount == 2
     assert labels.sentence.startswith("2 pairs contradict another pair outright")
 
 
@@ -124,15 +96,15 @@ def test_chosen_that_falls_is_named_with_the_amount():
     made = audit(feats, steps=50, progress=False)
     worse = given(made)["worse"]
     row = made.groups[0]
-    assert worse.amount == row.predicted_chosen_change < -1
-    assert f"fall, by {-worse.amount:.1f} nats on average" in worse.sentence
+    assert row.predicted_chosen_change < -1
+    assert f"fall, by {-row.predicted_chosen_change:.1f} nats on average" in worse.sentence
 
 
 def test_groups_of_which_nothing_is_told_say_how_many_prompts_would_tell():
     feats = gaussian_groups([300, 12], groups=2, width=12, half_gap=2.0, held_out=0.2)
     told = given(audit(feats, steps=10, progress=False))["open"]
     assert told.groups == ("group 1",)
-    assert told.amount == 20
+    assert told.prompts == 20
     assert told.sentence == "Nothing can be told of “group 1”: it has 12 of at least 20 prompts."
 
 
@@ -140,13 +112,7 @@ def test_groups_of_which_nothing_is_told_say_how_many_prompts_would_tell():
 def test_nothing_but_what_cannot_be_told_is_said_of_labels_by_lot(copies):
     """One and the same label in every copy of a prompt, which is one observation."""
     for seed in range(3):
-        rng = np.random.default_rng(seed)
-        n = 240 // copies
-        states = np.repeat(rng.normal(size=(n, 16)), copies, axis=0)
-        states += 0.01 * rng.normal(size=states.shape)
-        label = np.repeat(rng.integers(0, 2, n), copies)
-        group = np.repeat(np.arange(n) % 3, copies)
-        feats = FeatureSet.from_arrays(states, chosen=label, rejected=1 - label, group=[f"g{code}" for code in group])
+        feats = by_lot(240, groups=3, copies=copies, seed=seed)
         kinds = {each.kind: each for each in audit(feats, steps=10, seed=seed, progress=False).answers}
         assert set(kinds) <= {"open", "labels"}
         if "labels" in kinds:  # labels that look random, and no pair

@@ -75,6 +75,8 @@ class Reader:
     """The ninety-fifth."""
     average_precision: float
     """Mean over the drawings; by lot it is `PLANTED`."""
+    average_precision_low: float
+    average_precision_high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +243,8 @@ def _tried(name: str, score: Float[np.ndarray, "n draws"], planted: Bool[np.ndar
         found_low=float(low),
         found_high=float(high),
         average_precision=float(np.mean(precision)),
+        average_precision_low=float(np.quantile(precision, 0.05)),
+        average_precision_high=float(np.quantile(precision, 0.95)),
     )
 
 

@@ -54,6 +54,8 @@ class Answer:
     """95 % interval of the amount, NaN where there is none (planted labels: 90 % of the drawings)."""
     unit: str = ""
     """Of the amount."""
+    prompts: int | None = None
+    """How many prompts would tell, of the first group."""
     pairs: tuple[str, ...] = ()
     """Ids of the pairs that it is about, the first to look at first."""
     evidence: str = ""
@@ -234,8 +236,7 @@ def _worse(found: Found) -> Answer | None:
             f"{-row.predicted_chosen_change:.1f} nats on average (rejected {row.predicted_rejected_change:+.1f}), "
             "first order."
         )
-        if not wrong:
-            amount, unit, evidence = row.predicted_chosen_change, "nats of chosen log-probability", "head"
+        evidence = evidence if wrong else "head"
         groups += [name for name in names if name not in groups]
     if not parts:
         return None
@@ -265,7 +266,7 @@ def _labels(found: Found) -> Answer | None:
     if against:
         parts.append(f"{len(against)} pairs contradict another pair outright: at most half of them can be right.")
         ids += against[:LISTED]
-    amount, low, high, unit = float(len(against)) if against else math.nan, math.nan, math.nan, "pairs"
+    amount, low, high, unit = math.nan, math.nan, math.nan, ""
     rows = [] if check is None else [row for row in check.listed() if found.ids[row] not in set(ids)]
     if check is not None and rows:
         best, count = check.best, len(rows)
@@ -345,8 +346,6 @@ def _change(found: Found, limits: Thresholds) -> Answer | None:
                 "nats below the end."
             )
             groups.append(item.name)
-            if not unit:
-                amount, unit = gained, "nats of held-out loss"
     parts = [part for part in parts if part]
     if not parts:
         return None
@@ -397,6 +396,5 @@ def _open(found: Found, limits: Thresholds) -> Answer | None:
     else:
         sentence += f": all pairs of {whose} choose the same answer."
     return Answer(
-        kind="open", sentence=sentence, groups=tuple(names), unit="prompts",
-        amount=float(needed) if short or few else math.nan, evidence="groups",
-    )  # fmt: skip
+        kind="open", sentence=sentence, groups=tuple(names), prompts=needed if short or few else None, evidence="groups"
+    )

@@ -46,6 +46,8 @@ class Thresholds:
 
     few_units: int = 20
     """Under this many units (prompts, or clusters of near-equal ones) no claim is made."""
+    small_units: int = 50
+    """Under this many units a reason says first how few there are."""
     level: float = 0.05
     """How often a rule may speak in an audit in which it holds for no group."""
     worth: float = 0.6
@@ -230,6 +232,8 @@ def judge(
         verdict = _NAMES[int(shared.verdict[0, place])]
         rank = float(order.rank[place]), float(order.low[place]), float(order.high[place])
         because, changes_if = _reason(verdict, item, place, limits, shared, rank)
+        if verdict not in NO_EVIDENCE and item.units < limits.small_units:
+            because = f"rests on only {item.units} units: {because}"
         stability, others = math.nan, ()
         if drawn is not None:
             shares = np.bincount(drawn[:, place], minlength=len(_NAMES)) / count

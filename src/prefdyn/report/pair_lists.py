@@ -49,13 +49,17 @@ def _labels(run: RunFolder) -> dict[str, Any]:
         "filter": _doubted(run) if check and check.get("worth") else None,
         "entries": [{"key": _doubt(row), "pairs": [example_pair(row)]} for row in run.part("examples", "labels") or []],
         "tried": [
-            (NAMES.get(str(row.get("name")), visible(row.get("name"))), *(number(row.get(key)) for key in _TRIED))
+            (
+                NAMES.get(str(row.get("name")), visible(row.get("name"))),
+                [[number(row.get(key + end)) for end in ("", "_low", "_high")] for key in _TRIED],
+            )
             for row in tried.values()
         ],
     }
 
 
-_TRIED = ("found", "found_low", "found_high", "average_precision")
+_TRIED = ("found", "average_precision")
+"""Each with its 90 % interval over the drawings."""
 
 
 def _doubt(row: Mapping[str, Any]) -> str:
