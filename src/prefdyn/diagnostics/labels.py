@@ -35,8 +35,10 @@ LISTED = 10
 PLANTED = 0.1
 """Share of the labels that is turned round on purpose."""
 DRAWS = 20
-WORTH = 0.3
-"""Share of planted labels among the first `LISTED` from which on a reader is worth asking; by lot it is `PLANTED`."""
+WORTH = 0.25
+"""Average precision on planted labels from which on a reader is worth asking; by lot it is `PLANTED`."""
+_CLEARLY = 0.05
+"""By how much a reader's average precision must be above that of all together for it to be asked by itself."""
 FEWEST = 40
 """Pairs under which nothing is tried."""
 _UNITS = 5
@@ -47,8 +49,12 @@ _ACROSS = 0.25
 """What a pair of another group counts, of one of the same."""
 _FARTHEST = 4.0
 """Root mean squares to which a length or log-probability counts."""
-_PART = 1500
-"""Pairs that are read together, about."""
+_PART, _PART_OF_MANY = 1500, 750
+"""Pairs that are read together, about; of many the fewer, since the work grows with the square."""
+_MANY = 6000
+"""Pairs."""
+_DRAWN = 2_000_000
+"""Pairs × drawings, about."""
 
 NAMES = {
     "length": "length",
@@ -87,8 +93,13 @@ class LabelCheck:
     """Of `NAMES`."""
     tried: tuple[Reader, ...]
     """All of them, in the order of `NAMES`."""
-    score: Float[np.ndarray, " n"] = field(compare=False, repr=False)
-    """Below 0: it would have chosen the other side. In its own root mean squares."""
+    scores: Mapping[str, Float[np.ndarray, " n"]] = field(compare=False, repr=False)
+    """What each reader says of every label, in its own root mean squares; below 0: it would choose the other side."""
+
+    @property
+    def score(self) -> Float[np.ndarray, " n"]:
+        """What the reader that is asked says."""
+        return self.scores[self.reader]
 
     @property
     def best(self) -> Reader:
@@ -98,7 +109,7 @@ class LabelCheck:
     @property
     def worth(self) -> bool:
         """Whether it finds enough of the planted labels for a list to be of use."""
-        return self.best.found >= WORTH
+        return self.best.average_precision >= WORTH
 
     def listed(self) -> Int[np.ndarray, " k"]:
         """Rows of the labels to check, the most doubtful first; none where the reader is not worth asking."""
@@ -124,11 +135,13 @@ def check_labels(
 ) -> LabelCheck | None:
     """Ask four readers, and what they say together, for labels turned round on purpose; keep what finds most.
 
+    All together are kept unless one is clearly better: they are the least likely to be misled by what one alone sees.
+
     Args:
         data: Texts of the same pairs in the same order; without them states and reference alone are read.
         feats: Features of either kind.
         unit: Equal integers for pairs that hang together; found if not given.
-        draws: How often a tenth of the labels is turned round.
+        draws: How often a tenth of the labels is turned round; of very many labels fewer times.
         seed: Of the drawings, and of the parts in which many pairs are read.
         progress: Show a bar on stderr where it is a terminal.
 
@@ -155,10 +168,11 @@ def check_labels(
     n = len(feats)
     if n < FEWEST or int(unit.max()) + 1 < _UNITS:
         return None
+    draws = min(draws, max(2, _DRAWN // n))
     planted = _planted(n, draws, seed)
     targets = np.concatenate([np.ones((n, 1)), np.where(planted, -1.0, 1.0)], axis=1)
-    looks, said = _Looks.of(data, feats), {}
-    for rows in track(_parts(unit, seed), "Labels", unit="parts", shown=progress):
+    looks, said = Looks.of(data, feats), {}
+    for rows in track(parts(unit, seed), "Labels", unit="parts", shown=progress):
         for name, kernel in looks.kernels(rows).items():
             column = said.setdefault(name, np.zeros((n, draws + 1)))
             column[rows] = targets[rows] * left_out(kernel, targets[rows], in_order(unit[rows]))
@@ -169,8 +183,10 @@ def check_labels(
     if simple:
         said["together"] = _scaled(np.sum([*simple, said["states"]], axis=0))
     tried = tuple(_tried(name, said[name][:, 1:], planted) for name in NAMES if name in said)
-    best = max(tried, key=lambda each: each.average_precision)
-    return LabelCheck(reader=best.name, tried=tried, score=said[best.name][:, 0])
+    best = max(tried, key=lambda each: each.average_precision + _CLEARLY * (each.name == "together"))
+    return LabelCheck(
+        reader=best.name, tried=tried, scores={name: column[:, 0].copy() for name, column in said.items()}
+    )
 
 
 def left_out(
@@ -219,11 +235,20 @@ def _planted(n: int, draws: int, seed: int) -> Bool[np.ndarray, "n draws"]:
     return found
 
 
-def _parts(unit: Int[np.ndarray, " n"], seed: int) -> list[Int[np.ndarray, " size"]]:
-    """Rows in as many parts as keep the work small, whole units in each."""
-    count = math.ceil(len(unit) / _PART)
+def parts(unit: Int[np.ndarray, " n"], seed: int) -> list[Int[np.ndarray, " size"]]:
+    """Rows in as many parts as keep the work small, whole units in each.
+
+    Args:
+        unit: Equal integers, from 0, for pairs that hang together.
+        seed: Deals them.
+
+    Example:
+        >>> [len(rows) for rows in parts(np.arange(2000), 0)]
+        [1000, 1000]
+    """
+    count = math.ceil(len(unit) / (_PART if len(unit) <= _MANY else _PART_OF_MANY))
     dealt = stream(seed, "labels", "parts").permutation(int(unit.max()) + 1) % count
-    return [np.flatnonzero(dealt[unit] == part) for part in range(count)]
+    return [rows for part in range(count) if len(rows := np.flatnonzero(dealt[unit] == part))]
 
 
 def _scaled(columns: np.ndarray) -> np.ndarray:
@@ -249,52 +274,70 @@ def _tried(name: str, score: Float[np.ndarray, "n draws"], planted: Bool[np.ndar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Looks:
-    """What the readers see: columns whose sign turns with the label once multiplied by `sides`."""
+class Looks:
+    """What can be seen of a pair: kernels whose rows change sign with the label."""
 
-    sides: Float[np.ndarray, "n p"]
-    """Of one-token answers, chosen minus rejected in token coordinates; ones for longer replies."""
     columns: Mapping[str, np.ndarray | csr_matrix]
-    group: Int[np.ndarray, " n"]
+    """Of texts and reference; of one-token answers without the label's sign, which the kernel brings."""
+    feats: FeatureSet
+    centre: Float[np.ndarray, " d"] | float
+    """Of the states of one-token answers."""
 
     @classmethod
-    def of(cls, data: PreferenceDataset | None, feats: FeatureSet) -> "_Looks":
-        kernel, columns = feats.working_kernel(), dict[str, Any]()
-        long = feats.kind == "responses"
-        sides = np.asarray(kernel.answers, dtype=np.float64)
-        sides = sides / np.maximum(np.linalg.norm(sides, axis=1, keepdims=True), 1e-12)
+    def of(cls, data: PreferenceDataset | None, feats: FeatureSet) -> "Looks":
+        """Of the same pairs in the same order; without texts what features know."""
+        columns, long = dict[str, Any](), feats.kind == "responses"
         if data is not None:
             prompt, chosen, rejected = (data.table[name].to_pylist() for name in ("prompt", "chosen", "rejected"))
             if long:
                 both = word_weights([*chosen, *rejected])
-                columns["length"] = _bounded(text_lengths(chosen) - text_lengths(rejected))
+                columns["length"] = bounded(text_lengths(chosen) - text_lengths(rejected))
                 columns["words"] = both[: len(data)] - both[len(data) :]
             else:
                 lengths = text_lengths(prompt)
-                columns["length"] = _bounded(lengths - lengths.mean(axis=0))
+                columns["length"] = bounded(lengths - lengths.mean(axis=0))
                 columns["words"] = word_weights(prompt)
         reference = reference_gaps(feats) if long else None
         if reference is not None:
-            columns["reference"] = _bounded(reference)
-        states = np.asarray(kernel.features, dtype=np.float64)
-        states = states if long else states - states.mean(axis=0)
-        columns["states"] = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
-        return cls(sides=sides, columns=columns, group=feats.group)
+            columns["reference"] = bounded(reference)
+        return cls(columns=columns, feats=feats, centre=0.0 if long else feats.states.mean(axis=0, dtype=np.float64))
 
-    def kernels(self, rows: Int[np.ndarray, " size"]) -> dict[str, Float[np.ndarray, "size size"]]:
-        """By reader; mean diagonal 1 (0 where a reader sees nothing)."""
-        near = np.where(self.group[rows, None] == self.group[rows], 1.0, _ACROSS)
-        near *= self.sides[rows] @ self.sides[rows].T
-        found = {}
-        for name, columns in self.columns.items():
-            part = columns[rows]
-            products = np.asarray((part @ part.T).todense() if isinstance(part, csr_matrix) else part @ part.T)
-            size = float(np.mean(np.diag(products)))
-            found[name] = near * products / (size if size > 0 else 1.0)
-        return found
+    def kernels(
+        self, rows: Int[np.ndarray, " size"], *, states: bool = True
+    ) -> dict[str, Float[np.ndarray, "size size"]]:
+        """By reader, that of the states only if wanted; mean diagonal 1 (0 where a reader sees nothing)."""
+        sides = _directions(self.feats.coordinates()[0][rows])
+        group = self.feats.group[rows]
+        near = np.where(group[:, None] == group, 1.0, _ACROSS) * (sides @ sides.T)
+        seen: dict[str, Any] = {name: columns[rows] for name, columns in self.columns.items()}
+        if states:
+            seen["states"] = _directions(self.feats.pair_features(rows, np.float64) - self.centre)
+        return {name: near * scaled_products(part) for name, part in seen.items()}
 
 
-def _bounded(columns: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-    """Columns over their root mean square, far ones drawn in."""
+def scaled_products(columns: np.ndarray | csr_matrix) -> Float[np.ndarray, "size size"]:
+    """Products of rows over their mean square length.
+
+    Example:
+        >>> scaled_products(np.array([[2.0], [-2.0]])).tolist()
+        [[1.0, -1.0], [-1.0, 1.0]]
+    """
+    product = columns @ columns.T
+    products = np.asarray(product.todense() if isinstance(product, csr_matrix) else product, dtype=np.float64)
+    size = float(np.mean(np.diag(products))) if len(products) else 0.0
+    return products / (size if size > 0 else 1.0)
+
+
+def _directions(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def bounded(columns: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """Columns over their root mean square, far ones drawn in.
+
+    Example:
+        >>> bounded(np.array([[1.0], [-1.0], [1.0]])).ravel().tolist()
+        [1.0, -1.0, 1.0]
+    """
     size = np.sqrt(np.mean(columns**2, axis=0))
     return np.clip(columns / np.where(size > 0, size, 1.0), -_FARTHEST, _FARTHEST)

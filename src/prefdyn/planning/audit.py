@@ -17,6 +17,7 @@ from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import Finding, preflight
 from prefdyn.data.split import held_out_mask
+from prefdyn.diagnostics.controlled import controlled, controlled_chosen
 from prefdyn.diagnostics.displacement import Displacement, displacement
 from prefdyn.diagnostics.labels import LabelCheck, check_labels
 from prefdyn.diagnostics.many import shown_groups
@@ -75,6 +76,8 @@ class Audit:
     displacement: Displacement
     values: PairValues | None
     """What each training pair is worth to held-out pairs; None where none is held out, or the run diverges."""
+    controlled: Mapping[str, np.ndarray]
+    """Pushes and values of the pairs, less what length, words and reference explain of them, by name."""
     opposites: Opposites | None
     """Near duplicates with opposite labels; None for one-token answers."""
     labels: LabelCheck | None
@@ -158,6 +161,7 @@ class Audit:
             margin=margins[max(margins)],
             values=self.values,
             label_score=None if self.labels is None else self.labels.score,
+            controlled=self.controlled,
             findings=named,
         )
 
@@ -442,6 +446,7 @@ def audit(
         seen = evidence(feats, apart, priority, cross, words)
         judged = judge(seen, limits, seed=seed)
         doubted = check_labels(dataset, feats, unit=unit, seed=seed, progress=progress)
+        less = _controlled(dataset, feats, pushes, worth, unit, seed)
         predicted = [
             replace(row, **_foretold(item, cross, rows))
             for row, item, rows in zip(predictions(feats, run, objective, unit), judged, feats.by_group(), strict=True)
@@ -479,6 +484,7 @@ def audit(
         pushes=pushes,
         displacement=displacement(feats, pushes),
         values=worth,
+        controlled=less,
         opposites=opposites(feats, seed=seed) if long else None,
         labels=doubted,
         exact=trained_exactly,
@@ -554,6 +560,24 @@ def evidence(
             )
         )
     return gathered
+
+
+def _controlled(
+    data: PreferenceDataset | None,
+    feats: FeatureSet,
+    pushes: PairPushes,
+    values: PairValues | None,
+    unit: np.ndarray,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Agreement, values and, of longer responses, chosen pushes, less what length, words and reference explain."""
+    numbers = {"agreement": pushes.agreement}
+    if values is not None:
+        numbers |= {"value_own": values.own, "value_all": values.all}
+    found = controlled(data, feats, numbers, unit=unit, seed=seed)
+    if feats.kind == "responses" and pushes.chosen_push is not None:
+        found |= controlled_chosen(data, feats, {"chosen_push": pushes.chosen_push}, unit=unit, seed=seed)
+    return found
 
 
 def _foretold(item: Judgement, cross: CrossFit, rows: np.ndarray) -> dict[str, Any]:
