@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from prefdyn.diagnostics.controlled import controlled, controlled_chosen
 from prefdyn.planning.audit import audit
 from prefdyn.synthetic import gaussian_groups
 from scripts.answers_by_lot import replies
+
+
+def rank_correlation(first, second):
+    """Spearman's, ties in order of appearance."""
+    return np.corrcoef(np.argsort(np.argsort(first)), np.argsort(np.argsort(second)))[0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +27,8 @@ def test_length_goes_and_the_rest_stays(pairs):
     data, feats, gap, own = pairs
     number = gap + own
     left = controlled(data, feats, {"push": number}, unit=np.arange(240))["push"]
-    assert abs(spearmanr(number, gap).statistic) > 0.5
-    assert abs(spearmanr(left, gap).statistic) < 0.15
+    assert abs(rank_correlation(number, gap)) > 0.5
+    assert abs(rank_correlation(left, gap)) < 0.15
     assert np.corrcoef(left, own)[0, 1] > 0.9
 
 
@@ -32,7 +36,7 @@ def test_a_number_of_the_chosen_side_is_rid_of_the_length_of_that_side(pairs):
     data, feats, _, own = pairs
     length = feats.chosen_length.astype(float)
     left = controlled_chosen(data, feats, {"push": 3 - length + own}, unit=np.arange(240))["push"]
-    assert abs(spearmanr(left, length).statistic) < 0.15
+    assert abs(rank_correlation(left, length)) < 0.15
     assert np.corrcoef(left, own)[0, 1] > 0.9
 
 

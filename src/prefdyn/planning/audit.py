@@ -15,7 +15,7 @@ from scipy import stats
 from prefdyn._checks import at_least
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.data.preflight import Finding, preflight
+from prefdyn.data.preflight import CONTRADICTING, Finding, preflight
 from prefdyn.data.split import held_out_mask
 from prefdyn.diagnostics.controlled import controlled, controlled_chosen
 from prefdyn.diagnostics.displacement import Displacement, displacement
@@ -124,7 +124,7 @@ class Audit:
             labels=self.labels,
             ids=[str(name) for name in feats.id],
             groups_of=[feats.groups[code] for code in feats.group],
-            contradicting=[name for each in self.findings if each.code in _CONTRADICTING for name in each.pairs],
+            contradicting=[name for each in self.findings if each.code in CONTRADICTING for name in each.pairs],
             responses=feats.kind == "responses",
             steps=int(self.settings["steps"]),
         )
@@ -319,10 +319,6 @@ _MEASURED = (
     "agreement", "group_agreement", "chosen_push", "rejected_push", "margin", "chosen_tokens", "rejected_tokens",
     "label_score", "findings",
 )  # fmt: skip
-
-
-_CONTRADICTING = ("conflict", "ring", "opposed_groups")
-"""Findings of pairs of which at most half can be right."""
 
 
 def _lowest(values: np.ndarray) -> np.ndarray:

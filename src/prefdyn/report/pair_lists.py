@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefdyn._json import number
+from prefdyn.data.preflight import CONTRADICTING
 from prefdyn.diagnostics.labels import NAMES
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.responses import two_digits
@@ -64,7 +65,7 @@ _TRIED = ("found", "average_precision")
 
 def _doubt(row: Mapping[str, Any]) -> str:
     """Why a pair stands among the labels to check."""
-    if set(row.get("findings") or ()) & {"conflict", "ring", "opposed_groups"}:
+    if set(row.get("findings") or ()) & set(CONTRADICTING):
         return "contradicted"
     return f"doubt {_three_digits(-number(row.get('label_score')))}"
 
