@@ -126,3 +126,18 @@ def test_answers_are_in_the_summary_and_their_numbers_are_numbers():
     for row in rows:
         assert row["title"]
         assert row["amount"] is None or math.isfinite(row["amount"])
+
+
+def test_a_loss_that_rises_is_told_with_the_step_where_it_is_least():
+    """A gap that can be told, and many more directions than pairs: descent goes on to fit the noise."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 240)
+    states = rng.normal(size=(240, 300)) * 2
+    states[:, 0] += 1.5 * (2 * label - 1)
+    feats = FeatureSet.from_arrays(states, chosen=label, rejected=1 - label)
+    made = audit(feats, learning_rate=20.0, steps=200, progress=False)
+    worse, item = given(made)["worse"], made.evidence[0]
+    assert item.loss.value > LOG2
+    assert "Held-out loss of “all” rises" in worse.sentence
+    assert f"least at step {item.best_step}" in worse.sentence
+    assert f"{item.loss.value - LOG2:.2f} ±" in worse.sentence

@@ -113,3 +113,46 @@ def test_the_first_screen_holds_the_answers_and_nothing_scrolls_sideways(tmp_pat
     assert said["over"] <= 0
     if width == 1440:
         assert said["answers"] <= 900
+
+
+FOLDS = """
+const link = (id) => { location.hash = id; };
+const said = { closed: document.querySelectorAll(".appendix:not([open])").length };
+const height = () => document.querySelector(".appendices").getBoundingClientRect().top + scrollY;
+said.height = height();
+said.below = document.documentElement.scrollHeight - said.height;
+addEventListener("hashchange", () => setTimeout(() => {
+  said.open = document.querySelector("#r0-settings").closest("details").open;
+  dispatchEvent(new Event("beforeprint"));
+  said.printed = document.querySelectorAll(".appendix:not([open])").length;
+  dispatchEvent(new Event("afterprint"));
+  said.after = document.querySelectorAll(".appendix:not([open])").length;
+  document.body.dataset.said = JSON.stringify(said);
+}, 0));
+link("r0-settings");
+"""
+
+
+@needs_chromium
+def test_appendices_are_folded_below_four_screens_and_open_by_link_and_for_print(tmp_path):
+    run = decided(make_folder(tmp_path / "run", names=20))
+    page = tmp_path / "page.html"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render([run], static=False))
+    page.write_text(text.replace("</body>", f"<script>{FOLDS}</script></body>"))
+    document, console = browse(page, tmp_path / "profile", "--window-size=1440,900")
+    assert console == []
+    (said,) = re.findall(r'data-said="([^"]*)"', document)
+    said = json.loads(html.unescape(said))
+    assert said["closed"] == document.count('class="appendix"') > 5
+    assert said["below"] <= 900
+    assert said["height"] <= 4 * 900
+    assert said["open"]
+    assert said["printed"] == 0
+    assert said["after"] == said["closed"] - 1
+
+
+def test_theory_settings_and_maps_are_appendices_and_answers_verdicts_and_curves_are_not(tmp_path):
+    text = render([decided(make_folder(tmp_path / "run", names=6))], static=False)
+    folded = text[text.index('id="r0-appendices"') :]
+    assert all(f'id="r0-{name}"' in folded for name in ("together", "odds", "says", "settings"))
+    assert not any(f'id="r0-{name}"' in folded for name in ("answers", "groups", "curves", "findings"))

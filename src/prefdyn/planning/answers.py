@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import norm
 
 from prefdyn._json import plain
 from prefdyn.diagnostics.labels import LISTED, NAMES, PLANTED, LabelCheck
@@ -117,13 +118,13 @@ def named(names: Sequence[str]) -> str:
         >>> named(["a"]), named(["a", "b"]), named(["a", "b", "c", "d", "e"])
         ('“a”', '“a” and “b”', '“a”, “b”, “c” and 2 more')
     """
-    return _listed([f"“{name}”" for name in names])
+    *first, last = _few([f"“{name}”" for name in names])
+    return f"{', '.join(first)} and {last}" if first else last
 
 
-def _listed(parts: Sequence[str], between: str = ", ") -> str:
-    if len(parts) > _NAMED:
-        return f"{between.join(parts[:_NAMED])} and {len(parts) - _NAMED} more"
-    return parts[0] if len(parts) == 1 else f"{between.join(parts[:-1])} and {parts[-1]}"
+def _few(parts: Sequence[str]) -> list[str]:
+    """The first few, and how many more there are."""
+    return [*parts[:_NAMED], *([f"{len(parts) - _NAMED} more"] if len(parts) > _NAMED else [])]
 
 
 # learned first ------------------------------------------------------------------------------------------------------
@@ -223,9 +224,10 @@ def _worse(found: Found) -> Answer | None:
         of = "" if len(wrong) == 1 else f" of “{item.name}”"
         pushed = [f"“{each.name}”{f' by {named(each.opposed_by[:2])}' if each.opposed_by else ''}" for each in wrong]
         parts.append(
-            f"Pushed the wrong way: {_listed(pushed, '; ')}. The held-out loss{of} ends {amount:.2f} ± {reach:.2f} "
+            f"Pushed the wrong way: {'; '.join(_few(pushed))}. The held-out loss{of} ends {amount:.2f} ± {reach:.2f} "
             "nats above where it began."
         )
+    groups += _rising(found, parts)
     falling = [row for row in found.rows if _falls(row)] if found.responses else []
     falling.sort(key=lambda row: row.predicted_chosen_change)
     if falling:
@@ -237,13 +239,32 @@ def _worse(found: Found) -> Answer | None:
             "first order."
         )
         evidence = evidence if wrong else "head"
-        groups += [name for name in names if name not in groups]
+        groups += names
     if not parts:
         return None
     return Answer(
-        kind="worse", sentence=" ".join(parts), groups=tuple(groups), amount=amount, low=low, high=high, unit=unit,
-        evidence=evidence,
+        kind="worse", sentence=" ".join(parts), groups=tuple(dict.fromkeys(groups)), amount=amount, low=low,
+        high=high, unit=unit, evidence=evidence,
     )  # fmt: skip
+
+
+def _rising(found: Found, parts: list[str]) -> list[str]:
+    """Other groups of which something is known, but whose held-out loss ends above its start: tells of the worst."""
+    reach = float(norm.isf(0.05 / len(found.rows)))
+    rising = [
+        item
+        for row, item in zip(found.rows, found.evidence, strict=True)
+        if row.verdict not in (*NO_EVIDENCE, "conflicting") and item.loss.value - reach * item.loss.error > LOG2
+    ]
+    rising.sort(key=lambda item: -item.loss.value)
+    if rising:
+        item, names = rising[0], [item.name for item in rising]
+        least = f", and is least at step {item.best_step}" if 0 < item.best_step < found.steps else ""
+        parts.append(
+            f"Held-out loss of {named(names)} rises: {'it' if len(rising) == 1 else f'that of “{item.name}”'} ends "
+            f"{item.loss.value - LOG2:.2f} ± {_Z95 * item.loss.error:.2f} nats above where it began{least}."
+        )
+    return [item.name for item in rising]
 
 
 def _falls(row: GroupRow) -> bool:
@@ -334,7 +355,10 @@ def _change(found: Found, limits: Thresholds) -> Answer | None:
             row = lengths[0]
             amount, low, high = row.length_accuracy, row.length_low, row.length_high
             unit = "held-out accuracy of length alone"
-        parts.append(f"Match the lengths of both sides in {named(names)}, where length decides.")
+        parts.append(
+            f"Match the lengths of both sides in {named(names)}, where length decides, or use an objective that "
+            "averages over tokens (--objective sigmoid_norm)."
+        )
         groups += names
     fitted = [item for row, item in zip(found.rows, found.evidence, strict=True) if row.verdict == "memorised"]
     if fitted:
@@ -349,7 +373,8 @@ def _change(found: Found, limits: Thresholds) -> Answer | None:
     parts = [part for part in parts if part]
     if not parts:
         return None
-    parts.append("prefdyn plan searches weights and re-runs them.")
+    if crowded:
+        parts.append("prefdyn plan searches weights and re-runs them.")
     return Answer(
         kind="change", sentence=" ".join(parts), groups=tuple(dict.fromkeys(groups)), amount=amount, low=low, high=high,
         unit=unit, evidence="groups",

@@ -435,7 +435,7 @@ def _reason(
     if verdict == "left behind":
         median = float(shared.median_fall[0])
         return (
-            f"held-out loss falls by {item.fall:.4f} ± {item.loss.error:.2g}, under {limits.left_behind_share:g} of "
+            f"{_moves(item)}, a fall under {limits.left_behind_share:g} of "
             f"the median group's {median:.4f} (adjusted p {shared.behind_p[0, place]:.2g}), though alone it falls by "
             f"{LOG2 - item.alone.value:.4f}",
             f"a fall of {limits.left_behind_share * median:.4f} or more",
@@ -519,7 +519,7 @@ def more(item: Evidence, fall: float) -> tuple[float, float]:
         fall: What is asked for, nats.
 
     Returns:
-        NaN where the group's own pull is not enough, or its loss does not fall.
+        NaN where the group's own pull is not enough, its loss does not fall, or the first step goes against it.
 
     Example:
         >>> item = Evidence(name="a", pairs=9, units=9, loss=Mean(value=LOG2 - 0.02, error=0.01, units=9),
@@ -529,7 +529,7 @@ def more(item: Evidence, fall: float) -> tuple[float, float]:
     """
     times = fall / item.fall if item.fall > 0 else math.nan
     room = item.own_push - times * item.push * item.part
-    weight = 1 + (times - 1) * item.push / room if room > 0 else math.nan
+    weight = 1 + (times - 1) * item.push / room if room > 0 and item.push > 0 else math.nan
     steps = (fall - item.fall) / item.late_speed if item.late_speed > 0 else math.nan
     return weight, steps
 

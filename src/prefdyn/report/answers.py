@@ -78,7 +78,7 @@ def _label_lines(examples: Sequence[Mapping[str, Any]], width: int) -> list[str]
     prompts = telling([str(example.get("prompt") or "") for example in examples])
     found = []
     for example, prompt in zip(examples, prompts, strict=True):
-        head = f"{visible(example.get('id'))} ({shorten(visible(example.get('group')), _SIDE)})"
+        head = f"{visible(example.get('id'))} ({shorten(visible(example.get('group')), _GROUP)})"
         sides = [visible(" ".join(str(example.get(side) or "").split())) for side in ("chosen", "rejected")]
         room = max(8, width - cells(head) - 2)
         third = max(6, room // 3 - 4)
@@ -87,7 +87,8 @@ def _label_lines(examples: Sequence[Mapping[str, Any]], width: int) -> list[str]
     return found
 
 
-_SIDE = 22
+_GROUP = 22
+_SIDE = 17
 """Columns of one side in an excerpt,"""
-_EXCERPT = 62
+_EXCERPT = 50
 """and of group, prompt and both sides together."""
