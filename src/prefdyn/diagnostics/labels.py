@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import lapack
 from scipy.sparse import csr_matrix
 
 from prefdyn._checks import at_least
@@ -49,7 +49,7 @@ _ACROSS = 0.25
 """What a pair of another group counts, of one of the same."""
 _FARTHEST = 4.0
 """Root mean squares to which a length or log-probability counts."""
-_PART, _PART_OF_MANY = 1500, 750
+_PART, _PART_OF_MANY = 1000, 750
 """Pairs that are read together, about; of many the fewer, since the work grows with the square."""
 _MANY = 6000
 """Pairs."""
@@ -206,8 +206,7 @@ def left_out(
         >>> left_out(kernel, np.array([[1.0], [1.0]]), np.array([0, 1])).round(6).ravel().tolist()  # 0.5 / (1 + 7.5)
         [0.058824, 0.058824]
     """
-    n = len(kernel)
-    inverse = cho_solve(cho_factor(kernel + _PENALTY * np.eye(n), lower=True), np.eye(n))
+    inverse = _inverse(kernel + _PENALTY * np.eye(len(kernel)))
     weights = inverse @ targets
     residual = weights / np.diag(inverse)[:, None]
     order = np.argsort(unit, kind="stable")
@@ -215,6 +214,16 @@ def left_out(
         if len(rows) > 1:
             residual[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows])
     return targets - residual
+
+
+def _inverse(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Of a symmetric positive definite matrix, in a third of the operations of solving for the identity."""
+    factor, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError(f"a kernel with its penalty is not positive definite at row {failed}")
+    half, _ = lapack.dpotri(factor, lower=1)
+    lower = np.tril(half)
+    return lower + np.tril(lower, -1).T
 
 
 def average_precision(score: Float[np.ndarray, " n"], wanted: Bool[np.ndarray, " n"]) -> float:
