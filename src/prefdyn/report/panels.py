@@ -156,6 +156,10 @@ ONE_GROUP: Mapping[str, tuple[str, ...]] = {
 """The same where there is one group: single pairs lead, and nothing is said of an order."""
 
 
+LEADING = frozenset({"groups", "curves", "findings"})
+"""Sections of a page with answers that are open; what else it has is folded below, as appendices."""
+
+
 def sections(run: RunFolder) -> tuple[str, ...]:
     """Names of the sections that the page of this folder can have, in order."""
     one = ONE_GROUP if len(run.groups) == 1 else PAGES
