@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
     from prefdyn.planning.check import check
+    from prefdyn.planning.forecast import forecast
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -50,6 +51,7 @@ __all__ = [
     "descent",
     "extract",
     "flow",
+    "forecast",
     "pair_statistics",
     "sweep",
     "load_dataset",
@@ -78,6 +80,7 @@ _HOMES = {
     "descent": "prefdyn.dynamics.descent",
     "extract": "prefdyn.models.extract",
     "flow": "prefdyn.dynamics.flow",
+    "forecast": "prefdyn.planning.forecast",
     "pair_statistics": "prefdyn.dynamics.pair_statistics",
     "sweep": "prefdyn.dynamics.sweep",
     "load_dataset": "prefdyn.data.loaders",

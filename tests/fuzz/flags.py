@@ -10,7 +10,7 @@ import typer
 from prefdyn.cli import app
 
 COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
-WITH_MODEL = ("audit", "extract", "simulate", "bounds", "train", "score", "plan", "check")
+WITH_MODEL = ("audit", "extract", "simulate", "bounds", "train", "score", "plan", "check", "forecast")
 ODD = [
     "", " ", ",", ",,", "x", "a,b", '"', '"a', "-", "-1", "0", "1", "1.5", "nan", "inf", "-inf", "1e309", "1e-400",
     "9" * 5000,
@@ -78,6 +78,9 @@ SENSE: dict[str, list[Any]] = {
     "probe_pairs": [1, 2, "all", *LARGE],
     "probes": ["none", "drift", "drift,states", "gradients", "other"],
     "checkpoint_every": [1, 2, *LARGE],
+    "probe": ["auto", 0, 1, 2, -1, *LARGE],
+    "rehearse": ["auto", 0, 0.125, 0.25, 2, -1],
+    "watch": ["forecast", "trained", "nowhere", "d.jsonl"],
     "reference": ["builtin", "nowhere", "scores", "audit"],
     "autocast": ["bfloat16", "float16", "float32"],
     "to": ["t.jsonl", "t.csv", "t.parquet", "t.jsonl.gz", "t.txt", "d.jsonl", "mine", "nowhere/t.csv"],
