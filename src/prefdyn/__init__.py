@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from prefdyn.models.extract import extract
     from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
+    from prefdyn.planning.data import plan_data
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -52,6 +53,7 @@ __all__ = [
     "sweep",
     "load_dataset",
     "orthogonality",
+    "plan_data",
     "plan_weights",
     "preflight",
     "prioritization",
@@ -79,6 +81,7 @@ _HOMES = {
     "sweep": "prefdyn.dynamics.sweep",
     "load_dataset": "prefdyn.data.loaders",
     "orthogonality": "prefdyn.diagnostics.orthogonality",
+    "plan_data": "prefdyn.planning.data",
     "plan_weights": "prefdyn.planning.weights",
     "preflight": "prefdyn.data.preflight",
     "prioritization": "prefdyn.diagnostics.prioritization",

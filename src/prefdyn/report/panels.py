@@ -8,6 +8,7 @@ from prefdyn.report import compare, curves, diagnosis, responses
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.grid import grid_drawings
 from prefdyn.report.many import drawn
+from prefdyn.report.plan_data import data_drawings
 from prefdyn.report.proved import drawings
 from prefdyn.report.training import training_drawings
 
@@ -130,6 +131,7 @@ DRAWINGS: Mapping[str, Callable[[RunFolder], list[Picture]]] = {
     "grid": grid_drawings,
     "compared": compare.compare_drawings,
     "weights": training_drawings,
+    "plan_data": data_drawings,
 }
 """Other pictures, by the name of their section."""
 
@@ -143,7 +145,7 @@ PAGES: Mapping[str, tuple[str, ...]] = {
     "grid": ("grid", "proved", "settings"),
     "comparison": ("compared", "settings"),
     "field": ("proved", "settings"),
-    "plan": ("plan", "settings"),
+    "plan": ("plan", "plan_data", "settings"),
 }
 """Sections of a page by the kind of its folder, from first to last; those without anything to show are left out."""
 _OTHER = ("groups", "curves", *_DIAGNOSED, "proved", *_LAST)

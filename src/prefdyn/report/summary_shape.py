@@ -73,7 +73,10 @@ SUMMARY: Mapping[str, Any] = {
     "examples?": _parts(at_odds=_ROWS, chosen_falls=_ROWS, opposites=_rows(first=_FLAT, second=_FLAT), looked_at=_FLAT),
     "field?": _parts(edges=_ROWS, rows=_ROWS),
     "grid?": _parts(cells=([{"*": (*VALUE, [VALUE], {"*": VALUE})}], None)),
-    "plan?": _parts(weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS)),
+    "plan?": _parts(
+        weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS),
+        data=_parts(curves=_ROWS, growth=_ROWS, laws=_ROWS),
+    ),
     "theory?": _parts(
         margins=({"*": (_NUMBERS[0], *VALUE)}, None), path=({"*": (_NUMBERS[0], *VALUE)}, None), values=_FLAT
     ),
