@@ -15,8 +15,8 @@ SUMMARY = "What to change: a recipe, with what it gains on pairs that had no say
 HELP = (
     "What to change before training. `weights`: what pairs of each group should count for a goal, found by exact "
     "slopes through simulated runs, judged on pairs that took no part beside the best known alternatives. Writes flags "
-    "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed. "
-    "`data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data."
+    "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
+    " `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data."
 )
 EXAMPLES = """Examples:
 

@@ -11,10 +11,10 @@ what the groups show together.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from prefdyn._random import stream
-from prefdyn.dynamics.crossfit import FOLDS, deal, redraws, redrawn, widening
+from prefdyn.dynamics.crossfit import FOLDS, deal, redrawn, redraws, widening
 from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.grid import Setting
 from prefdyn.errors import DataError

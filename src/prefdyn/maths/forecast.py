@@ -1,8 +1,8 @@
 r"""Forecasts of learning curves with intervals: laws pooled by how well they foretold larger sizes from smaller ones.
 
 Every law of `prefdyn.maths.laws` is fitted to the smaller sizes of every group and asked for the larger ones that were
-measured. Laws count as $1 / \text{mse}^2$ of these backtests over all groups. A forecast is then a fixed weighted sum of
-measured losses, so that its error over units is that of one number per pair.
+measured. Laws count as one over the mean square of what they missed there, over all groups, times a prior. A forecast
+is then a fixed weighted sum of measured losses, so that its error over units is that of one number per pair.
 
 Half the width of an interval is the root of two squares: the error over units, and the quantile of the backtests'
 residuals, per $\sqrt{\log}$ of how far they went, times that of how far this forecast goes (conformal, save that sizes
@@ -24,7 +24,6 @@ POINTS = _FITTED + 1
 """That a curve needs."""
 _LATE = 4
 """Backtests that count are fitted up to one of so many points before the last: far below, curves are rougher."""
-_SHARPNESS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +37,10 @@ class Pool:
     distance: Float[np.ndarray, " tests"]
     """Logarithm of the forecast size over the largest fitted one."""
 
-    def rows(
-        self, sizes: Float[np.ndarray, " s"], at: Float[np.ndarray, " k"]
-    ) -> Float[np.ndarray, "k s"]:
+    def rows(self, sizes: Float[np.ndarray, " s"], at: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k s"]:
         """Coefficients of the measured losses in the forecasts."""
-        return sum(
-            (share * rows_of(shape, sizes, at) for share, shape in zip(self.share, SHAPES, strict=True) if share > 1e-4),
-            np.zeros((len(at), len(sizes))),
-        )
+        each = np.stack([rows_of(shape, sizes, at) for shape in SHAPES])
+        return np.einsum("l,lks->ks", self.share, each)
 
     def misses(self, level: float) -> float:
         """Quantile of the backtests' absolute residuals, per root of the distance."""
@@ -74,7 +69,8 @@ def pooled(sizes: Sequence[Float[np.ndarray, " s"]], losses: Sequence[Float[np.n
             distance.append(np.log(n[fitted:] / n[fitted - 1]))
     errors, far = np.concatenate(missed, axis=1), np.concatenate(distance)
     mean_square = np.mean(errors**2, axis=1)
-    share = (mean_square + 1e-18) ** -_SHARPNESS / np.sum((mean_square + 1e-18) ** -_SHARPNESS)
+    counts = np.array([shape.prior for shape in SHAPES]) / (mean_square + 1e-18)
+    share = counts / counts.sum()
     return Pool(share=share, residual=share @ errors, distance=far)
 
 

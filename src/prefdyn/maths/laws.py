@@ -1,7 +1,7 @@
 r"""Laws of what a loss does with the number of pairs, $L(n) = c + a\,h(n)$, as sums over what was measured.
 
-For a fixed shape $h$ the least-squares $c$ and $a$ are linear in the measured losses, and so is what the law says of any
-other $n$: a row of coefficients, the same for every pair's loss and for their mean. Errors of means therefore carry
+For a fixed shape $h$ the least-squares $c$ and $a$ are linear in the measured losses, and so is what the law says of
+any other $n$: a row of coefficients, the same for every pair's loss and for their mean. Errors of means therefore carry
 over to forecasts without another fit.
 
 | name | $h(n)$ | here |
@@ -19,10 +19,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-_POWERS = (0.25, 0.5, 0.75, 1.0, 1.5)
+_POWERS = {0.5: 0.3, 0.75: 0.6, 1.0: 1.0, 1.5: 1.0}
+"""Exponents and what they count before any test: the slowest laws, which promise most from afar, count least. The
+excess loss of a layer with few directions for its pairs falls as 1/n."""
 _BENDS = (0.25, 1.0)
 """Of `mmf` and `exponential`: kappa and tau, as multiples of the largest measured number."""
-_STEEP = (0.5, 1.0)
+_STEEP = {0.5: 0.3, 1.0: 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,8 @@ class Shape:
     bend: float = 1.0
     recent: float = 1.0
     """Points count as this power of their size."""
+    prior: float = 1.0
+    """What the law counts before any test."""
 
     def at(self, n: Float[np.ndarray, " k"], largest: float) -> Float[np.ndarray, " k"]:
         """$h(n)$, between 0 and about 1.
@@ -62,18 +66,17 @@ class Shape:
 
 
 _KINDS = (
-    *(Shape(name="power", exponent=exponent) for exponent in _POWERS),
-    *(Shape(name="mmf", exponent=exponent, bend=bend) for exponent in _STEEP for bend in _BENDS),
+    *(Shape(name="power", exponent=exponent, prior=prior) for exponent, prior in _POWERS.items()),
+    *(Shape(name="mmf", exponent=exponent, prior=prior, bend=bend) for exponent, prior in _STEEP.items()
+      for bend in _BENDS),
     *(Shape(name="exponential", bend=bend) for bend in _BENDS),
     Shape(name="flat"),
-)
+)  # fmt: skip
 SHAPES = tuple(replace(shape, recent=recent) for shape in _KINDS for recent in (1.0, 3.0))
 """What is pooled."""
 
 
-def rows_of(
-    shape: Shape, sizes: Float[np.ndarray, " s"], at: Float[np.ndarray, " k"]
-) -> Float[np.ndarray, "k s"]:
+def rows_of(shape: Shape, sizes: Float[np.ndarray, " s"], at: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k s"]:
     """Coefficients: what the least-squares law says at each `at` is its row times the losses measured at `sizes`.
 
     Args:

@@ -1,4 +1,4 @@
-"""The page of a plan of data: how many pairs of which group, what curve that rests on, and what one does for another."""
+"""The page of a plan of data: how many pairs of which group, the curves, and what one group does for another."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.palette import GROUPS
 from prefdyn.report.tables import aligned, minus
-from prefdyn.report.text import cut, visible
+from prefdyn.report.text import cut, sentence, visible
 
 _LISTED = 6
 """Groups that one sentence names."""
@@ -50,8 +50,8 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     if beyond:
         names = ", ".join(beyond[:_LISTED]) + (f" and {len(beyond) - _LISTED} more" if beyond[_LISTED:] else "")
         change += ("; " if change else "") + (
-            f"not {names}: with these features {'they do' if len(beyond) > 1 else 'it does'} not come there with "
-            f"{minus(part.get('farthest'))} times the pairs"
+            f"no number of pairs for {names}: with these features {'they stay' if len(beyond) > 1 else 'it stays'} "
+            f"over the target even with {minus(part.get('farthest'))} times the pairs"
         )
     middle = number(run.part("settings", "median_loss"))
     what = f"the {minus(middle)} nats that the median group has now" if part.get("default_target") else "its target"
@@ -66,7 +66,7 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{minus(part.get('miss_per_doubling'), 2)} nats per doubling. All groups are taken to grow in their mix, at "
         "the same steps and learning rate."
     )
-    return [("Collect", f"{change or 'Nothing'}."), ("Expect", expect), ("How sure", sure)]
+    return [("Collect", sentence(change or "nothing")), ("Expect", expect), ("How sure", sure)]
 
 
 def data_table(summary: Mapping[str, Any]) -> str:
@@ -95,11 +95,10 @@ def data_drawings(run: RunFolder) -> list[Picture]:
             "Points: measured on pairs that took no part, mean over four draws of parts of the data (the last: all of "
             "them). Line and band: the forecast with its 90 % interval. Dotted: the target." + left
         )
+        curves = tuple(_curve(row, part) for row in shown)
+        title = "Held-out loss over pairs of the group"
         found.append(
-            Picture(
-                id="plan-data-curves", title="Held-out loss over pairs of the group", caption=caption, size=(2.5, 1.9),
-                across=3, plots=tuple(_curve(row, part) for row in shown),
-            )  # fmt: skip
+            Picture(id="plan-data-curves", title=title, caption=caption, size=(2.5, 1.9), across=3, plots=curves)
         )
     return found + _matrix(run, part)
 
