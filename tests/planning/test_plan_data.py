@@ -101,6 +101,7 @@ def test_growth_foretells_runs_with_a_tenth_fewer_pairs_of_one_group():
             for more in range(m):
                 change = means[0] - means[1 + 10 * more : 11 + 10 * more].mean()
                 true[code, more] += change / -np.log(0.9) / FOLDS
+    assert plan.growth is not None
     assert np.corrcoef(true.ravel(), plan.growth.ravel())[0, 1] > 0.98
     assert (np.sign(true) == np.sign(plan.growth)).mean() > 0.85
 
@@ -114,19 +115,17 @@ def test_targets_are_read_and_refused(feats):
         read_targets(["a:1", "a:2"])
     with pytest.raises(DataError, match="names 'grup 0', which is no group; did you mean 'group 0'"):
         plan_data(feats, {"grup 0": 0.4}, progress=False)
-    with pytest.raises(ConfigError, match="reads log-probabilities"):
-        plan_data(feats, objective="sft", progress=False)
 
 
 def test_the_command_writes_tables_and_a_page(feats, tmp_path):
     save_features(feats, tmp_path / "features")
     call = ["plan", "data", "--features", str(tmp_path / "features"), "--steps", "20", "--target", "group 2:0.6"]
-    result = CliRunner().invoke(app, [*call, "--out", str(tmp_path / "plan")])
+    result = CliRunner().invoke(app, [*call, "--out", str(tmp_path / "plan")], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "Collect:" in result.output
-    rows = {row["name"]: row for row in csv.DictReader((tmp_path / "plan" / "data.csv").open())}
+    rows = {row["name"]: row for row in csv.DictReader((tmp_path / "plan" / "data.csv").read_text().splitlines())}
     assert float(rows["group 2"]["target"]) == 0.6
-    points = list(csv.DictReader((tmp_path / "plan" / "curves.csv").open()))
+    points = list(csv.DictReader((tmp_path / "plan" / "curves.csv").read_text().splitlines()))
     assert {row["kind"] for row in points} == {"measured", "forecast"}
     part = json.loads((tmp_path / "plan" / "summary.json").read_text())["plan"]["data"]
     assert len(part["growth"]) == 9
