@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
     from prefdyn.planning.data import plan_data
+    from prefdyn.planning.select import plan_select
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -54,6 +55,7 @@ __all__ = [
     "load_dataset",
     "orthogonality",
     "plan_data",
+    "plan_select",
     "plan_weights",
     "preflight",
     "prioritization",
@@ -82,6 +84,7 @@ _HOMES = {
     "load_dataset": "prefdyn.data.loaders",
     "orthogonality": "prefdyn.diagnostics.orthogonality",
     "plan_data": "prefdyn.planning.data",
+    "plan_select": "prefdyn.planning.select",
     "plan_weights": "prefdyn.planning.weights",
     "preflight": "prefdyn.data.preflight",
     "prioritization": "prefdyn.diagnostics.prioritization",

@@ -1,7 +1,6 @@
 """`prefdyn plan`: what to change, with what stands for and against it."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +15,8 @@ HELP = (
     "What to change before training. `weights`: what pairs of each group should count for a goal, found by exact "
     "slopes through simulated runs, judged on pairs that took no part beside the best known alternatives. Writes flags "
     "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
-    " `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data."
+    " `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data. "
+    "`select`: which pairs to leave out, turn round or count half, every rule simulated on this data; often: none."
 )
 EXAMPLES = """Examples:
 
@@ -26,15 +26,17 @@ prefdyn plan weights --goal equal --features features --beta 0.5 --steps 200
 
 prefdyn plan weights --goal protect=rare:0.5 --data hf:OWNER/NAME --model meta-llama/Llama-3.2-1B --no-worse 0.02
 
-prefdyn plan data --features features --target rare:0.5 --target other:0.4"""
-PARTS = ("weights", "data")
-_OF = {"weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",)}
+prefdyn plan data --features features --target rare:0.5 --target other:0.4
+
+prefdyn plan select --data pairs.jsonl --model ./my-model"""
+PARTS = ("weights", "data", "select")
+_OF = {"weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",), "select": ()}
 """Flags that mean something for one part alone."""
 
 
 def run(
     given: Given,
-    part: Annotated[str, typer.Argument(metavar="PART", help="What to plan: weights or data.")] = "weights",
+    part: Annotated[str, typer.Argument(metavar="PART", help="What to plan: weights, data or select.")] = "weights",
     goal: Annotated[
         str,
         Flag(
@@ -94,7 +96,10 @@ def run(
         "schedule": setup.falls(steps), "batch_size": setup.batch_size, "scheme": setup.scheme, "steps": steps,
         "seed": seed,
     }  # fmt: skip
-    make = _weights(goal, no_worse, floor, ceiling) if part == "weights" else _data(target)
+    made = {
+        "weights": lambda: _weights(goal, no_worse, floor, ceiling), "data": lambda: _data(target), "select": _select,
+    }  # fmt: skip
+    make = made[part]()
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, source, given)
@@ -106,7 +111,7 @@ def run(
             texts = common.split_dataset(source, seed=seed)
             feats = extract(texts, model, reading=reading)
         flags = {**given.values, "group_weights": source.group_weights}
-        summary, table = make(feats, settings, folder.path, texts, flags)
+        summary, table = make(feats, settings, folder, texts, flags)
         given.save(folder.path)
         common.write_pictures(folder.path)
     common.tell_result(summary, table, as_json=json_output)
@@ -124,12 +129,12 @@ def _weights(goal: str, no_worse: float | None, floor: float, ceiling: float) ->
 
     wanted = Goal.read(goal, slack=no_worse)
 
-    def make(feats: Any, settings: dict[str, Any], folder: Path, texts: Any, flags: dict[str, Any]) -> Any:
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
         from prefdyn.planning.weights import plan_weights
         from prefdyn.report.plan import plan_table
 
         plan = plan_weights(feats, wanted, floor=floor, ceiling=ceiling, **settings)
-        plan.write(folder, texts=texts, flags=flags)
+        plan.write(folder.path, texts=texts, flags=flags)
         return plan.summary(), plan_table
 
     return make
@@ -140,13 +145,25 @@ def _data(target: tuple[str, ...]) -> _Make:
 
     wanted = read_targets(target)
 
-    def make(feats: Any, settings: dict[str, Any], folder: Path, texts: Any, flags: dict[str, Any]) -> Any:
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
         from prefdyn.planning.data import plan_data
         from prefdyn.report.plan_data import data_table
 
         plan = plan_data(feats, wanted, **settings)
-        plan.write(folder)
+        plan.write(folder.path)
         return plan.summary(), data_table
+
+    return make
+
+
+def _select() -> _Make:
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.select import plan_select
+        from prefdyn.report.plan_select import select_table
+
+        plan = plan_select(feats, **settings)
+        plan.write(folder.path, texts=texts, flags=flags, final=folder.final)
+        return plan.summary(), select_table
 
     return make
 

@@ -25,7 +25,7 @@ from prefdyn.dynamics.grid import Setting
 from prefdyn.features import FeatureSet
 
 RULES = ("value_own", "value_all", "value_worst", "loss_after", "agreement", "ref_margin", "small_gap", "length_gap")
-_WORK = 3e11
+_WORK = 6e10
 """Multiplications up to which every group's derivative is taken, for `value_own`."""
 
 
@@ -37,13 +37,6 @@ class Scores:
     """Measured on three folds alone: not the one that judges, nor the next one, which chooses. NaN for their pairs."""
     margin: Float[np.ndarray, "folds n"]
     """Cross-fitted within the same three folds."""
-
-    def final(self, rule: str) -> Float[np.ndarray, " n"]:
-        """Mean over the folds in which the pair is trained on; NaN where it never is."""
-        values = self.by_fold[rule]
-        known = np.isfinite(values)
-        with np.errstate(invalid="ignore"):
-            return np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0)
 
 
 def trained_folds(judged: int) -> tuple[int, ...]:

@@ -43,9 +43,13 @@ ACTIONS = {"drop": 0.0, "half": 0.5, "flip": -1.0}
 _TURNED = ("value_all", "loss_after")
 """Rules by which pairs are also turned round or counted half."""
 RANDOM = "random"
-_DRAWS = 6
+_DRAWS = 4
 LEVEL = 0.9
+WORTH = 0.02
+"""Least gain that is worth a change, of the mean loss as given."""
 _FEWEST_UNITS = 50
+_MOST_WRONG = 0.4
+"""Beyond it what allows for wrong labels is all noise."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -102,6 +106,8 @@ class SelectPlan:
     margin: Float[np.ndarray, " n"]
     """Cross-fitted."""
     wrong: WrongShare | None
+    believed: float
+    """Share of wrong labels that the judging losses allow for: the estimate where its interval leaves out 0, else 0."""
     wrong_by_group: Mapping[str, WrongShare]
     loss: Float[np.ndarray, "2 groups"]
     """As given, and as the folds chose; on judging pairs."""
@@ -151,7 +157,7 @@ class SelectPlan:
                 {**_way(one.way), **_gain("gain", one.gain), **_gain("over_random", one.over_random)}
                 for one in self.tried
             ],
-            "wrong": None if self.wrong is None else _shares(self.wrong),
+            "wrong": None if self.wrong is None else _shares(self.wrong), "believed": self.believed,
             "pairs": self.pairs()[:200],
         }  # fmt: skip
         return plain({
@@ -267,8 +273,15 @@ def plan_select(
         )
     fold = deal(used, unit, FOLDS, seed)
     scored = scores(used, setting, steps, fold, progress=progress)
+    margin = np.full(len(feats), np.nan)
+    margin[~feats.held_out] = _mean(scored.margin)
+    everyone = np.full(len(feats), -1)
+    everyone[~feats.held_out] = unit
+    members = [rows[~feats.held_out[rows]] for rows in feats.by_group()]
+    wrong = wrong_share(margin, members, everyone)
     ways = _ways(scored, shares)
-    judge, choose = _runs(used, setting, steps, fold, scored, ways, seed)
+    believed = wrong.share if wrong is not None and wrong.low > 0 else 0.0
+    judge, choose = _runs(used, setting, steps, fold, scored, ways, min(believed, _MOST_WRONG), seed)
     if not np.isfinite(judge[0][fold >= 0]).all():
         raise ConfigError(f"the run as given diverges with learning rate {setting.learning_rate:g}; lower the rate")
     board = _Board(used, unit, fold, ways, judge, choose)
@@ -276,15 +289,10 @@ def plan_select(
     way = board.best(fold >= 0)
     planned, random = board.as_picked(picked)
     gain, over = board.gain(judge[0], planned), board.gain(random, planned)
-    change, because = _decision(way, gain, over)
-    margin = np.full(len(feats), np.nan)
-    margin[~feats.held_out] = np.nanmean(np.where(np.isfinite(scored.margin), scored.margin, np.nan), axis=0)
+    change, because = _decision(way, gain, over, WORTH * board.mean(judge[0], fold >= 0))
     final = {name: np.full(len(feats), np.nan) for name in scored.by_fold}
     for name, values in final.items():
-        values[~feats.held_out] = scored.final(name)
-    members = [rows[~feats.held_out[rows]] for rows in feats.by_group()]
-    everyone = np.full(len(feats), -1)
-    everyone[~feats.held_out] = unit
+        values[~feats.held_out] = _mean(scored.by_fold[name])
     found = {
         name: each
         for name, rows in zip(feats.groups, members, strict=True)
@@ -302,7 +310,8 @@ def plan_select(
         named=np.zeros(len(feats), dtype=bool) if way is None else _first(final[way.rule], way.share),
         scores=final,
         margin=margin,
-        wrong=wrong_share(margin, members, everyone),
+        wrong=wrong,
+        believed=believed,
         wrong_by_group=found,
         loss=np.stack([board.by_group(judge[0]), board.by_group(planned)]),
         setting=setting,
@@ -332,6 +341,7 @@ def _runs(
     fold: Int[np.ndarray, " n"],
     scored: Scores,
     ways: Sequence[Way | None],
+    wrong: float,
     seed: int,
 ) -> tuple[Float[np.ndarray, "ways n"], Float[np.ndarray, "ways n"]]:
     """Loss of every pair under every way, in the run that it judges and in the one that it chooses by."""
@@ -354,7 +364,7 @@ def _runs(
     for turned, weights in columns.items():
         if not weights:
             continue
-        ends = _ends(feats, setting, steps, np.stack(weights, axis=1), turned=turned)
+        ends = _ends(feats, setting, steps, np.stack(weights, axis=1), wrong, turned=turned)
         for (judged, place, part), end in zip(of[turned], ends, strict=True):
             for role, code in ((judge, judged), (choose, (judged + 1) % FOLDS)):
                 mine = fold == code
@@ -363,7 +373,13 @@ def _runs(
 
 
 def _ends(
-    feats: FeatureSet, setting: Setting, steps: int, weights: Float[np.ndarray, "n runs"], *, turned: bool
+    feats: FeatureSet,
+    setting: Setting,
+    steps: int,
+    weights: Float[np.ndarray, "n runs"],
+    wrong: float,
+    *,
+    turned: bool,
 ) -> list[Float[np.ndarray, " n"]]:
     """Last loss of every pair, run by run; pairs of a weight below 0 train with their label turned round."""
     n, both = len(feats), feats.with_held_out(np.zeros(len(feats), dtype=bool))
@@ -372,9 +388,36 @@ def _ends(
         weights = np.concatenate([np.maximum(weights, 0.0), np.maximum(-weights, 0.0)])
     outcomes = reweighted(both, setting, steps, weights)[1]
     return [
-        setting.objective.loss(each.margins[steps][:n]) if steps in each.margins else np.full(n, np.inf)
+        allowing(setting.objective, each.margins[steps][:n], wrong) if steps in each.margins else np.full(n, np.inf)
         for each in outcomes
     ]
+
+
+def allowing(objective: Objective, margins: Float[np.ndarray, " n"], wrong: float) -> Float[np.ndarray, " n"]:
+    r"""Losses whose mean is that of the true labels, if a share of the labels was turned round by lot.
+
+    $((1 - \rho)\,f(r) - \rho\,f(-r)) / (1 - 2\rho)$. Judged by labels some of which are wrong, a run that is less sure
+    looks better than it is, and leaving wrong labels out looks harmful.
+
+    Reference:
+        Natarajan et al. (2013), "Learning with noisy labels", Lemma 1.
+
+    Example:
+        >>> from prefdyn.maths.objectives import DPO
+        >>> r, noisy = np.array([2.0]), lambda r: 0.9 * allowing(DPO(), r, 0.1) + 0.1 * allowing(DPO(), -r, 0.1)
+        >>> bool(np.isclose(noisy(r), DPO().loss(r)))
+        True
+    """
+    if wrong == 0:
+        return objective.loss(margins)
+    return ((1 - wrong) * objective.loss(margins) - wrong * objective.loss(-margins)) / (1 - 2 * wrong)
+
+
+def _mean(values: Float[np.ndarray, "folds n"]) -> Float[np.ndarray, " n"]:
+    """Over what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0)
 
 
 def _first(score: Float[np.ndarray, " n"], share: float) -> Bool[np.ndarray, " n"]:
@@ -467,7 +510,7 @@ class _Board:
         return sorted(found, key=lambda one: -one.gain.value)
 
 
-def _decision(way: Way | None, gain: Gain, over: Gain) -> tuple[bool, str]:
+def _decision(way: Way | None, gain: Gain, over: Gain, worth: float) -> tuple[bool, str]:
     """Whether to change anything, and why."""
     if way is None:
         return False, "nothing tried was better than all pairs as given on the pairs that choose"
@@ -479,6 +522,11 @@ def _decision(way: Way | None, gain: Gain, over: Gain) -> tuple[bool, str]:
         return False, (
             f"the mean loss over groups becomes better {told}, but not beyond what as many random pairs left out do: "
             "keep every pair"
+        )
+    if gain.value < worth:
+        return (
+            False,
+            f"the mean loss over groups becomes better {told}, under {WORTH:.0%} of what it is: keep every pair",
         )
     return True, f"the mean loss over groups becomes better {told}"
 

@@ -145,7 +145,7 @@ PAGES: Mapping[str, tuple[str, ...]] = {
     "grid": ("grid", "proved", "settings"),
     "comparison": ("compared", "settings"),
     "field": ("proved", "settings"),
-    "plan": ("plan", "plan_data", "settings"),
+    "plan": ("plan", "plan_data", "plan_select", "settings"),
 }
 """Sections of a page by the kind of its folder, from first to last; those without anything to show are left out."""
 _OTHER = ("groups", "curves", *_DIAGNOSED, "proved", *_LAST)

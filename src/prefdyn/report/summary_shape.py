@@ -76,6 +76,7 @@ SUMMARY: Mapping[str, Any] = {
     "plan?": _parts(
         weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS),
         data=_parts(curves=_ROWS, growth=_ROWS, laws=_ROWS),
+        select=_parts(tried=_ROWS, pairs=_ROWS, way=_FLAT, wrong=_FLAT, picked=([_TEXT], None)),
     ),
     "theory?": _parts(
         margins=({"*": (_NUMBERS[0], *VALUE)}, None), path=({"*": (_NUMBERS[0], *VALUE)}, None), values=_FLAT
