@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from prefdyn.models.extract import extract
     from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
+    from prefdyn.planning.check import check
+    from prefdyn.planning.data import plan_data
     from prefdyn.planning.forecast import forecast
+    from prefdyn.planning.select import plan_select
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -45,6 +48,7 @@ __all__ = [
     "Trajectory",
     "audit",
     "bounds",
+    "check",
     "compare",
     "descent",
     "extract",
@@ -54,6 +58,8 @@ __all__ = [
     "sweep",
     "load_dataset",
     "orthogonality",
+    "plan_data",
+    "plan_select",
     "plan_weights",
     "preflight",
     "prioritization",
@@ -73,6 +79,7 @@ _HOMES = {
     "Trajectory": "prefdyn.trajectory",
     "audit": "prefdyn.planning.audit",
     "bounds": "prefdyn.theory.bounds",
+    "check": "prefdyn.planning.check",
     "compare": "prefdyn.dynamics.compare",
     "descent": "prefdyn.dynamics.descent",
     "extract": "prefdyn.models.extract",
@@ -82,6 +89,8 @@ _HOMES = {
     "sweep": "prefdyn.dynamics.sweep",
     "load_dataset": "prefdyn.data.loaders",
     "orthogonality": "prefdyn.diagnostics.orthogonality",
+    "plan_data": "prefdyn.planning.data",
+    "plan_select": "prefdyn.planning.select",
     "plan_weights": "prefdyn.planning.weights",
     "preflight": "prefdyn.data.preflight",
     "prioritization": "prefdyn.diagnostics.prioritization",

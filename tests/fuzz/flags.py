@@ -10,7 +10,7 @@ import typer
 from prefdyn.cli import app
 
 COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
-WITH_MODEL = ("audit", "extract", "simulate", "bounds", "train", "score", "plan", "forecast")
+WITH_MODEL = ("audit", "extract", "simulate", "bounds", "train", "score", "plan", "check", "forecast")
 ODD = [
     "", " ", ",", ",,", "x", "a,b", '"', '"a', "-", "-1", "0", "1", "1.5", "nan", "inf", "-inf", "1e309", "1e-400",
     "9" * 5000,
@@ -44,7 +44,7 @@ SENSE: dict[str, list[Any]] = {
     "warmup": [0, 1, 5, *LARGE],
     "steps": [1, 2, 3, "2,3"],
     "batch_size": ["full", 1, 2, 5, 1000, *LARGE, "1,full"],
-    "target": [0.1, 0.7, 0, -1, 5],
+    "target": [0.1, 0.7, 0, -1, 5, "a:0.5", "a:0", "c:0.5", ":1", "a:"],
     "embedding": ["pca", "umap", "other"],
     "revision": ["main", "other"],
     "dtype": ["auto", "float32", "bfloat16", "float16", "float64", "int8"],
@@ -62,6 +62,13 @@ SENSE: dict[str, list[Any]] = {
     "no_worse": [0, 0.1, -1, 1e30],
     "floor": [0.1, 0, 1, -1, 2],
     "ceiling": [10, 1, 0.5, 1e30],
+    "fail_on": ["none", "copies", "PD004,looks-random", "pd001", "other", "copies,copies"],
+    "ignore": ["copies", "PD010:a", "other", "PD010:", ":a", "PD101:c"],
+    "limits": ["copies=1", "PD101=2,copies=0", "copies=-1", "copies=0.5", "other=1", "copies"],
+    "junit": ["j.xml", "d.jsonl", "mine", "nowhere/j.xml"],
+    "markdown": ["m.md", "d.jsonl", "mine", "nowhere/m.md"],
+    "init": ["i.yaml", "d.jsonl", "mine", "nowhere/i.yaml"],
+    "explain": ["PD004", "copies", "other"],
     "lora_rank": [1, 2, 64],
     "lora_alpha": [1, 0, -1, 1e30],
     "lora_dropout": [0, 0.1, 1, 2, -1],
@@ -104,7 +111,7 @@ def flag_set(rng: Random) -> list[str]:
                 [[], ["all"], ["distinguishability"], ["other"], ["distinguishability", "value-scaling"]]
             )
         elif parameter.name == "part":
-            given += rng.choice([[], ["weights"], ["weights"], ["other"]])
+            given += rng.choice([[], ["weights"], ["data"], ["select"], ["other"]])
         elif parameter.nargs == -1:
             given += [rng.choice(PLACES) for _ in range(rng.randrange(3))]
         else:

@@ -13,6 +13,7 @@ from prefdyn import _stopping
 from prefdyn.cli import (
     audit,
     bounds,
+    check,
     compare,
     data,
     extract,
@@ -89,6 +90,7 @@ COMMANDS = {
         reproduce,
         score,
         data,
+        check,
         report,
     )
 }
@@ -115,7 +117,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line. Exit 0: done; 1: an error of ours, told in one line; 2: usage."""
+    """Run the command line. Exit 0: done; 1: an error of ours, told in one line; 2: usage; 3: a check failed."""
     from prefdyn.errors import PrefdynError
 
     warnings.showwarning = _tell_warning
