@@ -54,9 +54,11 @@ _PROBE = 0.05
 """Steps of the probe, of the run's, where nothing else is said."""
 _LEAST_PROBE = 5
 _REHEARSALS = 3
-_RECORDS = 10
-"""Records of each run."""
+_RECORDS, _LINEAR_RECORDS = 14, 36
+"""Records of a real run, and of a linear one, whose are cheap: far apart, they miss where the mean loss turns."""
 _STUCK = 0.5
+_AS_FAR = 2.0
+"""How many times the fall of the rehearsals is foretold at most."""
 _STRETCH = 2
 """How many times the run's steps a linear run may take, for it is slower than the real one."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -511,7 +513,7 @@ class _Maker:
         first, last = found.memory.steps, _STRETCH * loop.settings.steps
         try:
             return foretell(
-                found, loop, self.bench.sample, stretch=_STRETCH, records=records_between(first, last, _RECORDS)
+                found, loop, self.bench.sample, stretch=_STRETCH, records=records_between(first, last, _LINEAR_RECORDS)
             )
         except TrainingError as error:
             self.warnings.append(f"A linear run was left out: {error}")
@@ -566,13 +568,14 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
 
 
 def _levels(maker: _Maker, probe: Measured) -> np.ndarray:
-    """From the start to where the rehearsals ended, or further with the linear run."""
+    """From the start to where the rehearsals ended, or as far again with the linear run; to its end without any."""
     start = float(probe.values["loss"][0].mean())
     ends = [start]
     if maker.rehearsals:
         ends.append(_end(maker, start))
     if maker.linear is not None:
-        ends.append(float(progress(maker.linear.values["loss"])[-1]))
+        end = float(progress(maker.linear.values["loss"])[-1])
+        ends.append(max(end, start - _AS_FAR * (start - ends[-1])) if maker.rehearsals else end)
     return levels_to(start, min(ends))
 
 
@@ -666,21 +669,11 @@ def _clock(maker: _Maker, probe: Measured, levels: np.ndarray) -> Clock:
     mean = logs.sum(axis=0) / np.maximum(count, 1)
     squares = np.where(there, (logs - mean) ** 2, 0.0).sum(axis=0)
     step = np.where(count > 0, np.exp(mean), np.where(levels >= levels[0], 0.0, math.nan))
-    step = _gone_on(step, maker.linear, levels)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt(squares / (count - 1) * (1 + 1 / np.maximum(count, 1)))
         wide = np.exp(student.ppf(0.95, np.maximum(count - 1, 1)) * spread)
     wide = np.where(count > 1, wide, math.nan)
     return Clock(step=step, low=step / wide, high=step * wide, by="rehearsals")
-
-
-def _gone_on(step: np.ndarray, linear: Measured | None, levels: np.ndarray) -> np.ndarray:
-    """The clock below the rehearsals' last level: the linear run's, stretched to where theirs ends."""
-    last = int(np.flatnonzero(np.isfinite(step))[-1])
-    if linear is None or last == 0:
-        return step
-    pace = at_levels(progress(linear.values["loss"]), linear.steps.astype(float), levels)
-    return np.where(np.arange(len(step)) > last, pace * step[last] / pace[last], step)
 
 
 def _sizes(pairs: PairTable, name: str, measured: int) -> tuple[int, int]:
