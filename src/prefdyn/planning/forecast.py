@@ -54,7 +54,7 @@ _PROBE = 0.05
 """Steps of the probe, of the run's, where nothing else is said."""
 _LEAST_PROBE = 5
 _REHEARSALS = 3
-_RECORDS, _LINEAR_RECORDS = 14, 36
+_RECORDS, _LINEAR_RECORDS = 14, 20
 """Records of a real run, and of a linear one, whose are cheap: far apart, they miss where the mean loss turns."""
 _STUCK = 0.5
 _AS_FAR = 2.0
