@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from prefdyn.models.extract import extract
     from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
+    from prefdyn.planning.check import check
+    from prefdyn.planning.forecast import forecast
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -44,10 +46,12 @@ __all__ = [
     "Trajectory",
     "audit",
     "bounds",
+    "check",
     "compare",
     "descent",
     "extract",
     "flow",
+    "forecast",
     "pair_statistics",
     "sweep",
     "load_dataset",
@@ -71,10 +75,12 @@ _HOMES = {
     "Trajectory": "prefdyn.trajectory",
     "audit": "prefdyn.planning.audit",
     "bounds": "prefdyn.theory.bounds",
+    "check": "prefdyn.planning.check",
     "compare": "prefdyn.dynamics.compare",
     "descent": "prefdyn.dynamics.descent",
     "extract": "prefdyn.models.extract",
     "flow": "prefdyn.dynamics.flow",
+    "forecast": "prefdyn.planning.forecast",
     "pair_statistics": "prefdyn.dynamics.pair_statistics",
     "sweep": "prefdyn.dynamics.sweep",
     "load_dataset": "prefdyn.data.loaders",

@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy import stats
 
 from prefdyn._checks import at_least
+from prefdyn._showing import Pictured
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import CONTRADICTING, Finding, preflight
@@ -61,8 +62,10 @@ _SHOWN_TEXT = {"answers": 400, "responses": 4000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
+class Audit(Pictured):
     """Everything an audit found. `rows()` gives one row per group, `write(folder)` the files."""
+
+    _FIRST = ("name", "pairs", "units", "verdict", "stability", "cross_fitted_loss", "rank", "advice")
 
     data: PreferenceDataset | None
     """None where the audit started from features without texts."""

@@ -20,7 +20,7 @@ from prefdyn.trajectory import MODULES, SCHEMA, Trajectory
 
 _AGAIN = "run the command that wrote it again"
 _WRITERS = "give an output folder of another command"
-_SEVERAL = {"grid": "a grid of settings", "comparison": "a comparison"}
+_SEVERAL = {"grid": "a grid of settings", "comparison": "a comparison", "forecast": "a forecast"}
 """Parts of a summary that more than one run belongs to."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from prefdyn.picture import Picture
 from prefdyn.report import compare, curves, diagnosis, responses
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.forecast import forecast_drawings
 from prefdyn.report.grid import grid_drawings
 from prefdyn.report.many import drawn
 from prefdyn.report.proved import drawings
@@ -128,6 +129,7 @@ CHAPTERS: Mapping[str, Chapter] = {
 DRAWINGS: Mapping[str, Callable[[RunFolder], list[Picture]]] = {
     "proved": drawings,
     "grid": grid_drawings,
+    "forecast": forecast_drawings,
     "compared": compare.compare_drawings,
     "weights": training_drawings,
 }
@@ -144,6 +146,7 @@ PAGES: Mapping[str, tuple[str, ...]] = {
     "comparison": ("compared", "settings"),
     "field": ("proved", "settings"),
     "plan": ("plan", "settings"),
+    "forecast": ("forecast", "settings"),
 }
 """Sections of a page by the kind of its folder, from first to last; those without anything to show are left out."""
 _OTHER = ("groups", "curves", *_DIAGNOSED, "proved", *_LAST)

@@ -11,6 +11,7 @@ from prefdyn.report.compare import compare_chapter
 from prefdyn.report.facts import dataset_name, facts, files, left_out, model_name, settings_tables
 from prefdyn.report.figures import address
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.forecast import forecast_chapter
 from prefdyn.report.grid import grid_chapter
 from prefdyn.report.group_table import columns, group_rows, verdict_shares
 from prefdyn.report.many import drawn, drawn_words
@@ -237,6 +238,7 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "proved": _chapter("proved", "", lambda sheet: proved_chapter(sheet.run)),
     "grid": _chapter("grid", "Which setting", lambda sheet: grid_chapter(sheet.run)),
     "plan": _chapter("plan", "The plan", lambda sheet: plan_chapter(sheet.run)),
+    "forecast": _chapter("forecast", "The forecast", lambda sheet: forecast_chapter(sheet.whole)),
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),
     "odds": _odds,
     "findings": _findings,

@@ -82,6 +82,17 @@ SUMMARY: Mapping[str, Any] = {
     "field?": _parts(edges=_ROWS, rows=_ROWS),
     "grid?": _parts(cells=([{"*": (*VALUE, [VALUE], {"*": VALUE})}], None)),
     "plan?": _parts(weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS)),
+    "forecast?": (
+        {
+            "names": [str], "levels": [float], "centre": _MATRIX[0], "error": [_NUMBER], "scale": [_NUMBER],
+            "linear_weight": [_NUMBER],
+            "freedom": float, "order?": _MATRIX, "tiers?": ([[str]], None), "between_seeds?": _NUMBERS,
+            "linear_off?": _NUMBERS, "clock?": _parts(step=_NUMBERS, low=_NUMBERS, high=_NUMBERS), "probe?": _FLAT,
+            "cost?": _FLAT, "trained_left_out?": _TEXTS, "curves?": ({"*": _MATRIX[0]}, None), "*": VALUE,
+        },
+        None,
+    ),
+    "forecast_check?": _parts(folders=_TEXTS, shares=_ROWS, clock=_FLAT, run_steps=_NUMBERS),
     "theory?": _parts(
         margins=({"*": (_NUMBERS[0], *VALUE)}, None), path=({"*": (_NUMBERS[0], *VALUE)}, None), values=_FLAT
     ),
