@@ -80,7 +80,7 @@ def test_pairs_that_contradict_come_first_among_the_labels():
     )
     labels = given(audit(feats, texts=data, steps=5, progress=False))["labels"]
     assert labels.pairs == ("pair 7", "pair 60")
-    assert labels.sentence.startswith("2 pairs contradict another pair outright")
+    assert labels.sentence.startswith("2 pairs contradict others outright")
 
 
 def test_chosen_that_falls_is_named_with_the_amount():

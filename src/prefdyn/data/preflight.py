@@ -54,7 +54,7 @@ _READ: tuple[tuple[str, Severity, str, str, str], ...] = (
 """What may have become of rows: code, severity, count of `Intake`, what is counted, and what became of them."""
 
 CONTRADICTING = ("conflict", "ring", "opposed_groups")
-"""Findings of pairs of which at most half can be right,"""
+"""Findings of pairs that cannot all be right,"""
 NEARLY = "near_conflict"
 """and of those that nearly contradict each other."""
 
@@ -95,8 +95,8 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
     problem where most are), `cut_dialogue`,
     `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
     `opposed_groups`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`,
-    `unequal_sizes`, `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `near_conflict`, `both_ways`, `layout`,
-    `ties`, `divided_votes`, `shared_best`, `scores_equal`, `reading` (notes).
+    `unequal_sizes`, `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `near_conflict`,
+    `both_ways`, `layout`, `ties`, `divided_votes`, `shared_best`, `scores_equal`, `reading` (notes).
 
     Example:
         >>> rows = [{"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "a", "chosen": "y", "rejected": "x"}]

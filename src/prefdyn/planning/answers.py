@@ -288,7 +288,7 @@ def _labels(found: Found) -> Answer | None:
     nearly = [name for name in dict.fromkeys(found.nearly) if name not in set(against)]
     ids, groups = [], []
     if against:
-        parts.append(f"{len(against)} pairs contradict another pair outright: at most half of them can be right.")
+        parts.append(f"{len(against)} pairs contradict others outright: they cannot all be right.")
         ids += against[:LISTED]
     if nearly:
         parts.append(f"{len(nearly)} pairs nearly contradict another: near-equal texts, preferred the other way round.")
