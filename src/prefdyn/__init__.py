@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
     from prefdyn.planning.check import check
+    from prefdyn.planning.data import plan_data
     from prefdyn.planning.forecast import forecast
+    from prefdyn.planning.select import plan_select
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -56,6 +58,8 @@ __all__ = [
     "sweep",
     "load_dataset",
     "orthogonality",
+    "plan_data",
+    "plan_select",
     "plan_weights",
     "preflight",
     "prioritization",
@@ -85,6 +89,8 @@ _HOMES = {
     "sweep": "prefdyn.dynamics.sweep",
     "load_dataset": "prefdyn.data.loaders",
     "orthogonality": "prefdyn.diagnostics.orthogonality",
+    "plan_data": "prefdyn.planning.data",
+    "plan_select": "prefdyn.planning.select",
     "plan_weights": "prefdyn.planning.weights",
     "preflight": "prefdyn.data.preflight",
     "prioritization": "prefdyn.diagnostics.prioritization",

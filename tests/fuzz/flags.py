@@ -44,7 +44,7 @@ SENSE: dict[str, list[Any]] = {
     "warmup": [0, 1, 5, *LARGE],
     "steps": [1, 2, 3, "2,3"],
     "batch_size": ["full", 1, 2, 5, 1000, *LARGE, "1,full"],
-    "target": [0.1, 0.7, 0, -1, 5],
+    "target": [0.1, 0.7, 0, -1, 5, "a:0.5", "a:0", "c:0.5", ":1", "a:"],
     "embedding": ["pca", "umap", "other"],
     "revision": ["main", "other"],
     "dtype": ["auto", "float32", "bfloat16", "float16", "float64", "int8"],
@@ -111,7 +111,7 @@ def flag_set(rng: Random) -> list[str]:
                 [[], ["all"], ["distinguishability"], ["other"], ["distinguishability", "value-scaling"]]
             )
         elif parameter.name == "part":
-            given += rng.choice([[], ["weights"], ["weights"], ["other"]])
+            given += rng.choice([[], ["weights"], ["data"], ["select"], ["other"]])
         elif parameter.nargs == -1:
             given += [rng.choice(PLACES) for _ in range(rng.randrange(3))]
         else:

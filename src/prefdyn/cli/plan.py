@@ -1,5 +1,6 @@
 """`prefdyn plan`: what to change, with what stands for and against it."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,8 @@ HELP = (
     "What to change before training. `weights`: what pairs of each group should count for a goal, found by exact "
     "slopes through simulated runs, judged on pairs that took no part beside the best known alternatives. Writes flags "
     "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
+    " `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data. "
+    "`select`: which pairs to leave out, turn round or count half, every rule simulated on this data; often: none."
 )
 EXAMPLES = """Examples:
 
@@ -21,13 +24,19 @@ prefdyn plan weights
 
 prefdyn plan weights --goal equal --features features --beta 0.5 --steps 200
 
-prefdyn plan weights --goal protect=rare:0.5 --data hf:OWNER/NAME --model meta-llama/Llama-3.2-1B --no-worse 0.02"""
-PARTS = ("weights",)
+prefdyn plan weights --goal protect=rare:0.5 --data hf:OWNER/NAME --model meta-llama/Llama-3.2-1B --no-worse 0.02
+
+prefdyn plan data --features features --target rare:0.5 --target other:0.4
+
+prefdyn plan select --data pairs.jsonl --model ./my-model"""
+PARTS = ("weights", "data", "select")
+_OF = {"weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",), "select": ()}
+"""Flags that mean something for one part alone."""
 
 
 def run(
     given: Given,
-    part: Annotated[str, typer.Argument(metavar="PART", help="What to plan: weights.")] = "weights",
+    part: Annotated[str, typer.Argument(metavar="PART", help="What to plan: weights, data or select.")] = "weights",
     goal: Annotated[
         str,
         Flag(
@@ -40,6 +49,14 @@ def run(
     ] = None,
     floor: Annotated[float, Flag("Smallest factor on a group, of the mean weight.")] = 0.1,
     ceiling: Annotated[float, Flag("Largest factor on a group, of the mean weight.")] = 10.0,
+    target: Annotated[
+        tuple[str, ...],
+        Flag(
+            "GROUP:LOSS, the held-out loss that a group is to reach; several times.",
+            default="what the median group has now",
+            typed=list[str],
+        ),
+    ] = (),
     source: Source = Source(),
     model: o.Model = "builtin",
     features: o.Features = None,
@@ -69,14 +86,20 @@ def run(
     from prefdyn._checks import one_of
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
-    from prefdyn.planning.goals import Goal
-    from prefdyn.planning.weights import plan_weights
-    from prefdyn.report.plan import plan_table
 
     one_of(part, PARTS, name="PART")
+    _refuse_others(part, given)
     setup.idle()
-    wanted = Goal.read(goal, slack=no_worse)
     steps = int(setup.steps or 100)
+    settings: dict[str, Any] = {
+        "objective": setup.loss, "learning_rate": setup.learning_rate, "optimizer": setup.stepper or "sgd",
+        "schedule": setup.falls(steps), "batch_size": setup.batch_size, "scheme": setup.scheme, "steps": steps,
+        "seed": seed,
+    }  # fmt: skip
+    made = {
+        "weights": lambda: _weights(goal, no_worse, floor, ceiling), "data": lambda: _data(target), "select": _select,
+    }  # fmt: skip
+    make = made[part]()
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, source, given)
@@ -87,14 +110,69 @@ def run(
 
             texts = common.split_dataset(source, seed=seed)
             feats = extract(texts, model, reading=reading)
-        settings: dict[str, Any] = {
-            "objective": setup.loss, "learning_rate": setup.learning_rate, "optimizer": setup.stepper or "sgd",
-            "schedule": setup.falls(steps), "batch_size": setup.batch_size, "scheme": setup.scheme, "steps": steps,
-        }  # fmt: skip
-        plan = plan_weights(feats, wanted, floor=floor, ceiling=ceiling, seed=seed, **settings)
         flags = {**given.values, "group_weights": source.group_weights}
-        plan.write(folder.path, texts=texts, flags=flags)
+        summary, table = make(feats, settings, folder, texts, flags)
         given.save(folder.path)
         common.write_pictures(folder.path)
-    common.tell_result(plan.summary(), plan_table, as_json=json_output)
-    common.last_words(folder.final, next_command=f"prefdyn train --config {folder.final / 'plan.yaml'}")
+    common.tell_result(summary, table, as_json=json_output)
+    recipe = folder.final / "plan.yaml"
+    next_command = f"prefdyn train --config {recipe}" if recipe.exists() else f"prefdyn report {folder.final}"
+    common.last_words(folder.final, next_command=next_command)
+
+
+_Make = Callable[..., tuple[dict[str, Any], Callable[[Any], str]]]
+"""From features, settings, folder, texts and flags to what was written there and the table of it."""
+
+
+def _weights(goal: str, no_worse: float | None, floor: float, ceiling: float) -> _Make:
+    from prefdyn.planning.goals import Goal
+
+    wanted = Goal.read(goal, slack=no_worse)
+
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.weights import plan_weights
+        from prefdyn.report.plan import plan_table
+
+        plan = plan_weights(feats, wanted, floor=floor, ceiling=ceiling, **settings)
+        plan.write(folder.path, texts=texts, flags=flags)
+        return plan.summary(), plan_table
+
+    return make
+
+
+def _data(target: tuple[str, ...]) -> _Make:
+    from prefdyn.planning.data import read_targets
+
+    wanted = read_targets(target)
+
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.data import plan_data
+        from prefdyn.report.plan_data import data_table
+
+        plan = plan_data(feats, wanted, **settings)
+        plan.write(folder.path)
+        return plan.summary(), data_table
+
+    return make
+
+
+def _select() -> _Make:
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.select import plan_select
+        from prefdyn.report.plan_select import select_table
+
+        plan = plan_select(feats, **settings)
+        plan.write(folder.path, texts=texts, flags=flags, final=folder.final)
+        return plan.summary(), select_table
+
+    return make
+
+
+def _refuse_others(part: str, given: Given) -> None:
+    """Refuse flags that mean something for another part alone."""
+    from prefdyn.errors import ConfigError
+
+    for other, names in _OF.items():
+        for name in names:
+            if other != part and name not in _OF[part] and given.said(name):
+                raise ConfigError(f"--{name.replace('_', '-')} is for `prefdyn plan {other}`, not for plan {part}")

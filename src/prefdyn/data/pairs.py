@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from prefdyn._checks import at_least, nearest
 from prefdyn._random import stream
@@ -307,6 +307,10 @@ class PreferenceDataset:
         """
         group, names = encode(self.table["group"])
         return self._with("weight", pa.array(factors(names, groups)[group] * np.asarray(self.table["weight"])))
+
+    def reweighted(self, by: Float[np.ndarray, " n"]) -> "PreferenceDataset":
+        """The same pairs, the weight of each multiplied by a number above 0."""
+        return self._with("weight", pa.array(np.asarray(by, dtype=np.float64) * np.asarray(self.table["weight"])))
 
     def flipped(
         self, groups: Iterable[str] | None = None, *, rows: Bool[np.ndarray, " n"] | None = None

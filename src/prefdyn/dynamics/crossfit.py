@@ -148,9 +148,8 @@ def crossfit(
     paths, trained = without_each(np.ones(n), label="Cross-fit", progress=progress)
     wider = ALONE
     if n <= _PAIRS:
-        redraws = min(16, max(3, math.ceil(_REDRAWN / len(feats.groups))))
-        drawn = [_redrawn(unit, stream(seed, "cross-fit", "redraw", str(draw))) for draw in range(redraws)]
-        wider = _widening(feats, unit, paths[-1], drawn, [without_each(weight)[0][-1] for weight in drawn])
+        drawn = [redrawn(unit, stream(seed, "cross-fit", "redraw", str(draw))) for draw in range(redraws(feats))]
+        wider = widening(feats, unit, paths[-1], drawn, [without_each(weight)[0][-1] for weight in drawn])
         if len(feats.groups) == 1:  # which trains by itself
             wider = max(wider, ALONE)
     best_step, best_loss, late_speed = _courses(feats, paths, recorded)
@@ -181,7 +180,12 @@ def _sample(feats: FeatureSet, unit: Int[np.ndarray, " n"], seed: int) -> Int[np
     return np.flatnonzero(np.isin(code, order[taken]))
 
 
-def _redrawn(unit: Int[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+def redraws(feats: FeatureSet) -> int:
+    """How often units are drawn anew: more often where there are few groups to tell by."""
+    return min(16, max(3, math.ceil(_REDRAWN / len(feats.groups))))
+
+
+def redrawn(unit: Int[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
     """Weight of each pair: 1, and a part of how often its unit is in a sample with replacement beyond once."""
     _, code = np.unique(unit, return_inverse=True)
     count = int(code.max()) + 1
@@ -193,7 +197,7 @@ _PART = 0.25
 heart; a part of them shows the same errors to first order."""
 
 
-def _widening(
+def widening(
     feats: FeatureSet,
     unit: Int[np.ndarray, " n"],
     loss: Float[np.ndarray, " n"],

@@ -20,6 +20,7 @@ from scipy.stats import t as student
 from prefdyn._checks import one_of
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
+from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.dynamics.order import places
 from prefdyn.dynamics.progress import (
@@ -75,7 +76,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Forecast:
+class Forecast(Tabular):
     """What a run will do to its groups. `rows()` for tables, `write(folder)` for files."""
 
     names: tuple[str, ...]

@@ -9,6 +9,7 @@ from prefdyn.report.folders import RunFolder
 from prefdyn.report.forecast import forecast_drawings
 from prefdyn.report.grid import grid_drawings
 from prefdyn.report.many import drawn
+from prefdyn.report.plan_data import data_drawings
 from prefdyn.report.proved import drawings
 from prefdyn.report.training import training_drawings
 
@@ -132,6 +133,7 @@ DRAWINGS: Mapping[str, Callable[[RunFolder], list[Picture]]] = {
     "forecast": forecast_drawings,
     "compared": compare.compare_drawings,
     "weights": training_drawings,
+    "plan_data": data_drawings,
 }
 """Other pictures, by the name of their section."""
 
@@ -145,8 +147,8 @@ PAGES: Mapping[str, tuple[str, ...]] = {
     "grid": ("grid", "proved", "settings"),
     "comparison": ("compared", "settings"),
     "field": ("proved", "settings"),
-    "plan": ("plan", "settings"),
     "forecast": ("forecast", "settings"),
+    "plan": ("plan", "plan_data", "plan_select", "settings"),
 }
 """Sections of a page by the kind of its folder, from first to last; those without anything to show are left out."""
 _OTHER = ("groups", "curves", *_DIAGNOSED, "proved", *_LAST)

@@ -8,8 +8,8 @@ from typing import Any
 from prefdyn._json import number
 from prefdyn.planning.recipe import TRL_LINES
 from prefdyn.report.folders import RunFolder
-from prefdyn.report.tables import minus
-from prefdyn.report.text import cells, cut, padded, sentence, visible
+from prefdyn.report.tables import aligned, minus
+from prefdyn.report.text import cut, sentence, visible
 
 _NAMES = {
     "as_given": "as given",
@@ -127,9 +127,4 @@ def plan_table(summary: Mapping[str, Any]) -> str:
     lines = [f"{label + ':':<10}{text}" for label, text in points(run, part)]
     titles = ["weights", *(each.lower() for each in _columns(part))]
     rows = [[cut(name, 40), *entries] for name, entries in _methods(part)]
-    sizes = [max(cells(row[place]) for row in [titles, *rows]) for place in range(len(titles))]
-    table = [
-        "  ".join(padded(entry, sizes[place], right=place > 0) for place, entry in enumerate(row)).rstrip()
-        for row in [titles, *rows]
-    ]
-    return "\n".join([*lines, "", *table])
+    return "\n".join([*lines, "", *aligned([titles, *rows])])

@@ -19,6 +19,8 @@ from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.panels import CHAPTERS, DRAWINGS, LEADING, sections
 from prefdyn.report.plan import plan_chapter
+from prefdyn.report.plan_data import data_chapter
+from prefdyn.report.plan_select import select_chapter
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.says import says
 from prefdyn.report.tables import verdict_sentence
@@ -239,6 +241,8 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "grid": _chapter("grid", "Which setting", lambda sheet: grid_chapter(sheet.run)),
     "plan": _chapter("plan", "The plan", lambda sheet: plan_chapter(sheet.run)),
     "forecast": _chapter("forecast", "The forecast", lambda sheet: forecast_chapter(sheet.whole)),
+    "plan_data": _chapter("plan_data", "How many pairs", lambda sheet: data_chapter(sheet.run)),
+    "plan_select": _chapter("plan_select", "Which pairs", lambda sheet: select_chapter(sheet.run)),
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),
     "odds": _odds,
     "findings": _findings,

@@ -81,7 +81,6 @@ SUMMARY: Mapping[str, Any] = {
     ),
     "field?": _parts(edges=_ROWS, rows=_ROWS),
     "grid?": _parts(cells=([{"*": (*VALUE, [VALUE], {"*": VALUE})}], None)),
-    "plan?": _parts(weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS)),
     "forecast?": (
         {
             "names": [str], "levels": [float], "centre": _MATRIX[0], "error": [_NUMBER], "scale": [_NUMBER],
@@ -93,6 +92,11 @@ SUMMARY: Mapping[str, Any] = {
         None,
     ),
     "forecast_check?": _parts(folders=_TEXTS, shares=_ROWS, clock=_FLAT, run_steps=_NUMBERS),
+    "plan?": _parts(
+        weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS),
+        data=_parts(curves=_ROWS, growth=_ROWS, laws=_ROWS),
+        select=_parts(tried=_ROWS, pairs=_ROWS, way=_FLAT, wrong=_FLAT, picked=([_TEXT], None)),
+    ),
     "theory?": _parts(
         margins=({"*": (_NUMBERS[0], *VALUE)}, None), path=({"*": (_NUMBERS[0], *VALUE)}, None), values=_FLAT
     ),

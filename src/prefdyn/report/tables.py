@@ -162,6 +162,20 @@ def said(row: GroupRow) -> str:
     return f"could be {verdict}" if verdict and row.stability < STABLE else verdict
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose first column stands to the left and the others to the right.
+
+    Example:
+        >>> aligned([["group", "pairs"], ["a", "12"]])
+        ['group  pairs', 'a         12']
+    """
+    sizes = [max(cells(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return [
+        "  ".join(padded(entry, sizes[place], right=place > 0) for place, entry in enumerate(row)).rstrip()
+        for row in rows
+    ]
+
+
 def _sizes(columns: Sequence[_Column]) -> list[int]:
     return [max(cells(title), *map(cells, entries)) for title, entries, _ in columns]
 
