@@ -88,7 +88,7 @@ def run(
             if folder.step is None:  # what a run was started with stays
                 put(folder.path, "config.yaml", given.text(resume=None).encode())
         path = run_path(out or Path(), command=NAME, resume=resume) if folder is None else folder.path
-        listeners = [] if watcher is None else [watcher.track]
+        listeners: list[Callable[..., None]] = [] if watcher is None else [watcher.track]
         if tensorboard and folder is not None:
             from prefdyn.training.tracking import EventWriter
 
