@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from prefdyn.models.extract import extract
     from prefdyn.models.score import score
     from prefdyn.planning.audit import audit
+    from prefdyn.planning.check import check
     from prefdyn.planning.data import plan_data
+    from prefdyn.planning.forecast import forecast
     from prefdyn.planning.select import plan_select
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
@@ -46,10 +48,12 @@ __all__ = [
     "Trajectory",
     "audit",
     "bounds",
+    "check",
     "compare",
     "descent",
     "extract",
     "flow",
+    "forecast",
     "pair_statistics",
     "sweep",
     "load_dataset",
@@ -75,10 +79,12 @@ _HOMES = {
     "Trajectory": "prefdyn.trajectory",
     "audit": "prefdyn.planning.audit",
     "bounds": "prefdyn.theory.bounds",
+    "check": "prefdyn.planning.check",
     "compare": "prefdyn.dynamics.compare",
     "descent": "prefdyn.dynamics.descent",
     "extract": "prefdyn.models.extract",
     "flow": "prefdyn.dynamics.flow",
+    "forecast": "prefdyn.planning.forecast",
     "pair_statistics": "prefdyn.dynamics.pair_statistics",
     "sweep": "prefdyn.dynamics.sweep",
     "load_dataset": "prefdyn.data.loaders",

@@ -108,3 +108,30 @@ def _named(shape: Shape) -> str:
 
 
 _TAKES: Mapping[Any, Any] = {float: (int, float), dict: Mapping}
+
+
+def json_schema(shape: Shape) -> dict[str, Any]:
+    """The same shape as JSON Schema (2020-12) says it.
+
+    Example:
+        >>> json_schema({"name": str, "pairs?": (int, None)})["properties"]["pairs"]
+        {'type': ['integer', 'null']}
+    """
+    if isinstance(shape, tuple):
+        parts = [json_schema(each) for each in shape]
+        if all(set(part) == {"type"} and isinstance(part["type"], str) for part in parts):
+            return {"type": [part["type"] for part in parts]}
+        return {"anyOf": parts}
+    if isinstance(shape, list):
+        return {"type": "array", "items": json_schema(shape[0])}
+    if isinstance(shape, Mapping):
+        named = {name.removesuffix("?"): json_schema(inner) for name, inner in shape.items() if name != "*"}
+        needed = [name for name in shape if name != "*" and not name.endswith("?")]
+        rest = {"additionalProperties": json_schema(shape["*"])} if "*" in shape else {}
+        return {"type": "object", "properties": named, **({"required": needed} if needed else {}), **rest}
+    return {} if shape is object else {"type": _JSON_TYPES[shape]}
+
+
+_JSON_TYPES: Mapping[Any, str] = {
+    str: "string", float: "number", int: "integer", bool: "boolean", dict: "object", list: "array", None: "null",
+}  # fmt: skip

@@ -114,6 +114,16 @@ def rate(text: str, flag: str) -> float | Literal["auto"]:
         raise ConfigError(f"{flag} {shown(text)} is neither a number nor 'auto'") from None
 
 
+def steps_or_auto(text: str, flag: str) -> int | Literal["auto"]:
+    """A number of steps, 0 for none, or "auto"."""
+    value = whole(text)
+    if text == "auto":
+        return "auto"
+    if value is None or value < 0:
+        raise ConfigError(f"{flag} {shown(text)} must be a whole number of at least 0, or 'auto'")
+    return value
+
+
 def number(text: str, flag: str) -> float:
     """A number."""
     try:

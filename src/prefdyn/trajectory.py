@@ -3,14 +3,18 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
 
+import importlib
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prefdyn._checks import nearest
+from prefdyn._showing import Tabular
 from prefdyn.errors import DataError
 from prefdyn.provenance import Provenance
 
@@ -46,13 +50,18 @@ Training alone measures the rest. `drift` is then that of all trained weights to
 of the gradient of the group's mean loss in the head. `distinguishability`, `concentration` (largest eigenvalue of a
 class covariance) and `trace` describe the group's states at that step, as `separation` does those of the features."""
 
+QUANTITIES = tuple(SCHEMA.names[6:])
+"""Columns of what is measured."""
+
 MODULES = pa.schema([("step", pa.int64()), ("module", pa.string()), ("drift", pa.float64()), ("norm", pa.float64())])
 """`drift`: Frobenius norm of a module's change since step 0. `norm`: that of its weights at step 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trajectory:
+class Trajectory(Tabular):
     """A run's measurements, its settings, and per-pair margins at chosen steps where asked for."""
+
+    _FIRST = ("run", "step", "group", "split", "pairs", "loss", "margin", "reward_accuracy")
 
     table: pa.Table
     settings: Mapping[str, Any]
@@ -96,6 +105,59 @@ class Trajectory:
         for name, value in equal.items():
             table = table.filter(pc.equal(table[name], pa.scalar(value, table.schema.field(name).type)))
         return table
+
+    def select(self, *, run: Any = None, group: Any = None, split: Any = None, step: Any = None) -> "Trajectory":
+        """The same run, of these runs, groups, splits and steps alone.
+
+        Args:
+            run: "joint" or "alone", or several.
+            group: Its name, or several.
+            split: "train" or "held_out", or several.
+            step: A step, several, or a slice of steps, whose end is left out as in Python.
+
+        Raises:
+            DataError: The run holds none of this name, or was not measured at this step.
+
+        Example:
+            >>> rows = [{"run": "joint", "step": s, "group": g, "split": "train"} for s in (0, 1, 9) for g in "ab"]
+            >>> found = Trajectory.from_rows(rows, settings={}).select(group="a", step=slice(1, None))
+            >>> found.table["step"].to_pylist()
+            [1, 9]
+        """
+        table = self.table
+        for name, wanted in (("run", run), ("group", group), ("split", split), ("step", step)):
+            if wanted is None:
+                continue
+            if isinstance(wanted, slice):
+                steps = table["step"].to_numpy()
+                ends = -math.inf if wanted.start is None else wanted.start, wanted.stop
+                inside = (steps >= ends[0]) & (steps < (math.inf if ends[1] is None else ends[1]))
+                table = table.filter(pa.array(inside))
+                continue
+            values = [wanted] if isinstance(wanted, str | int) else list(wanted)
+            known = pc.unique(table[name]).to_pylist()
+            missing = next((value for value in values if value not in known), None)
+            if missing is not None:
+                held = nearest(str(missing), [str(each) for each in known])
+                raise DataError(f"this trajectory has no {name} {missing!r}{held}")
+            table = table.filter(pc.is_in(table[name], value_set=pa.array(values, table.schema.field(name).type)))
+        return replace(self, table=table)
+
+    def plot(self, quantity: str = "loss", *, split: str = "held_out", run: str = "joint") -> Any:
+        """Curves of one quantity, a line per group, as a matplotlib figure.
+
+        Args:
+            quantity: A column of numbers, such as "loss", "margin" or "chosen_log_prob".
+            split: "train" or "held_out".
+            run: "joint" or "alone".
+
+        Raises:
+            DataError: The run holds no such column, or no rows of this split.
+        """
+        if quantity not in QUANTITIES:
+            raise DataError(f"quantity {quantity!r} is no column of a trajectory{nearest(quantity, QUANTITIES)}")
+        report = importlib.import_module("prefdyn.report")  # drawing lies above what is drawn, and takes a second
+        return report.figure_of(report.curves_of(self.select(run=run, split=split), quantity, run=run, split=split))
 
     def cell(self, *, run: str, group: str, split: str) -> pa.Table:
         """The rows of one run, group and split: what `where` finds, without a search of the whole table each time."""

@@ -193,3 +193,13 @@ def test_starting_up_imports_neither_torch_nor_numpy(arguments):
     imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}
     assert imported.isdisjoint({"torch", "numpy", "transformers", "pyarrow", "scipy", "matplotlib", "rich"})
     assert "prefdyn" in imported
+
+
+def test_data_that_are_not_there_are_refused_before_anything_slow_is_imported(tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "prefdyn", "audit", "--data", "nothere.jsonl"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "there is no file or folder nothere.jsonl" in ran.stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines() if "|" in line}
+    assert "pyarrow" in imported  # the control: imports are listed
+    assert not imported & {"scipy", "sklearn", "matplotlib", "torch", "pandas", "transformers"}

@@ -10,7 +10,7 @@ import typer
 from prefdyn.cli import app
 
 COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
-WITH_MODEL = ("audit", "extract", "simulate", "bounds", "train", "score", "plan")
+WITH_MODEL = ("audit", "extract", "simulate", "bounds", "train", "score", "plan", "check", "forecast")
 ODD = [
     "", " ", ",", ",,", "x", "a,b", '"', '"a', "-", "-1", "0", "1", "1.5", "nan", "inf", "-inf", "1e309", "1e-400",
     "9" * 5000,
@@ -62,6 +62,13 @@ SENSE: dict[str, list[Any]] = {
     "no_worse": [0, 0.1, -1, 1e30],
     "floor": [0.1, 0, 1, -1, 2],
     "ceiling": [10, 1, 0.5, 1e30],
+    "fail_on": ["none", "copies", "PD004,looks-random", "pd001", "other", "copies,copies"],
+    "ignore": ["copies", "PD010:a", "other", "PD010:", ":a", "PD101:c"],
+    "limits": ["copies=1", "PD101=2,copies=0", "copies=-1", "copies=0.5", "other=1", "copies"],
+    "junit": ["j.xml", "d.jsonl", "mine", "nowhere/j.xml"],
+    "markdown": ["m.md", "d.jsonl", "mine", "nowhere/m.md"],
+    "init": ["i.yaml", "d.jsonl", "mine", "nowhere/i.yaml"],
+    "explain": ["PD004", "copies", "other"],
     "lora_rank": [1, 2, 64],
     "lora_alpha": [1, 0, -1, 1e30],
     "lora_dropout": [0, 0.1, 1, 2, -1],
@@ -71,6 +78,9 @@ SENSE: dict[str, list[Any]] = {
     "probe_pairs": [1, 2, "all", *LARGE],
     "probes": ["none", "drift", "drift,states", "gradients", "other"],
     "checkpoint_every": [1, 2, *LARGE],
+    "probe": ["auto", 0, 1, 2, -1, *LARGE],
+    "rehearse": ["auto", 0, 0.125, 0.25, 2, -1],
+    "watch": ["forecast", "trained", "nowhere", "d.jsonl"],
     "reference": ["builtin", "nowhere", "scores", "audit"],
     "autocast": ["bfloat16", "float16", "float32"],
     "to": ["t.jsonl", "t.csv", "t.parquet", "t.jsonl.gz", "t.txt", "d.jsonl", "mine", "nowhere/t.csv"],

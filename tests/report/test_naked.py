@@ -46,6 +46,8 @@ EXACT: dict[str, str] = {
     "diagnostics.order.*.low": SURE, "diagnostics.order.*.high": SURE,
     "diagnostics.priority_gap.*": STEP, "diagnostics.influence.*": STEP, "diagnostics.cosine.null": NULL,
     "diagnostics.distances.*": SAMPLE, "diagnostics.geometry.*": SAMPLE, "diagnostics.embedding.*": SAMPLE,
+    "answers.[].low": SURE, "answers.[].high": SURE,
+    "labels.planted": SETTING, "labels.first": SETTING,
     "examples.*": STEP, "bounds.*": ALGEBRA, "theory.*": ALGEBRA,
 }  # fmt: skip
 """Path → why it needs nothing beside it. `[]`: any place of a list; `*`: any name, at the end all below."""
@@ -65,6 +67,9 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "groups.[].predicted_held_out_accuracy": ("predicted_held_out_accuracy_low", "predicted_held_out_accuracy_high"),
     "groups.[].cross_fitted_loss": ("cross_fitted_loss_error",),
     "groups.[].cross_fitted_alone_loss": ("cross_fitted_alone_loss_error",),
+    "answers.[].amount": ("low", "high"),
+    "labels.tried.[].found": ("found_low", "found_high"),
+    "labels.tried.[].average_precision": ("average_precision_low", "average_precision_high"),
     "diagnostics.order.*.spearman": ("p",),  # and an interval, from five groups on
     "diagnostics.order.*.kendall": ("kendall_p",),
     "diagnostics.cosine.*": ("^diagnostics.cosine.null",),

@@ -335,7 +335,6 @@ def test_the_line_to_filter_by_gives_the_ids_of_a_plain_loop(tmp_path, monkeypat
     lines = [text for text in page.texts if "read_table" in text]
     monkeypatch.chdir(folder)
     wanted = {
-        "agreement": lambda row: row["agreement"] < 0,
         "chosen_push": lambda row: row["chosen_push"] < 0,
         "opposite": lambda row: "opposite" in row["findings"],
     }

@@ -10,7 +10,22 @@ from typing import Any
 import typer
 
 from prefdyn import _stopping
-from prefdyn.cli import audit, bounds, compare, data, extract, field, plan, report, reproduce, score, simulate, train
+from prefdyn.cli import (
+    audit,
+    bounds,
+    check,
+    compare,
+    data,
+    extract,
+    field,
+    forecast,
+    plan,
+    report,
+    reproduce,
+    score,
+    simulate,
+    train,
+)
 from prefdyn.cli.command import command
 from prefdyn.cli.options import ALWAYS
 
@@ -62,7 +77,22 @@ def _in_step(name: str) -> contextlib.AbstractContextManager[None]:
 
 COMMANDS = {
     module.NAME: module
-    for module in (audit, extract, simulate, plan, bounds, field, train, compare, reproduce, score, data, report)
+    for module in (
+        audit,
+        extract,
+        simulate,
+        plan,
+        bounds,
+        field,
+        forecast,
+        train,
+        compare,
+        reproduce,
+        score,
+        data,
+        check,
+        report,
+    )
 }
 for _name, _module in COMMANDS.items():
     app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
@@ -87,7 +117,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line. Exit 0: done; 1: an error of ours, told in one line; 2: usage."""
+    """Run the command line. Exit 0: done; 1: an error of ours, told in one line; 2: usage; 3: a check failed."""
     from prefdyn.errors import PrefdynError
 
     warnings.showwarning = _tell_warning

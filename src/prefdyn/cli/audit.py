@@ -51,8 +51,6 @@ def run(
     """Run the audit and write its folder."""
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
-    from prefdyn.planning.audit import audit
-    from prefdyn.report.tables import verdict_table
 
     settings: dict[str, Any] = {
         "objective": setup.loss,
@@ -66,12 +64,18 @@ def run(
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, source, given, but=("split",))
+            from prefdyn.planning.audit import audit  # below, so that what cannot be read is said at once
+
             audited = audit(feats, texts=texts, **settings)
         else:
             pairs = common.dataset(source, seed=seed)
+            from prefdyn.planning.audit import audit
+
             audited = audit(pairs, model, untrained_twin=untrained_twin, exact=exact, reading=reading, **settings)
         audited.write(folder.path)
         given.save(folder.path)
         common.write_pictures(folder.path)
-    common.tell_result(audited.summary(), verdict_table, as_json=json_output)
+    from prefdyn.report.answers import audit_text
+
+    common.tell_result(audited.summary(), audit_text, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -15,17 +15,21 @@ SUMMARY = "Two output folders side by side: prediction against training, base ag
 HELP = (
     "Two runs of the same groups side by side, such as a simulation and a training run: curves, order of learning with "
     "an interval and chance beside it, errors of losses and margins step for step and after the best common rescaling "
-    "of time, steps to given losses."
+    "of time, steps to given losses. A forecast and the run of it: how good the forecast was, by progress."
 )
 EXAMPLES = """Examples:
 
 prefdyn compare prefdyn-out/simulate-1 prefdyn-out/train-1
 
-prefdyn compare aligned misaligned --loss 0.5,0.3 --out undone"""
+prefdyn compare aligned misaligned --loss 0.5,0.3 --out undone
+
+prefdyn compare prefdyn-out/forecast-1 prefdyn-out/train-1"""
 
 
 def run(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Output folder of audit, simulate, bounds or train.")],
+    first: Annotated[
+        Path, typer.Argument(metavar="A", help="Output folder of audit, simulate, bounds, forecast or train.")
+    ],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another, held against it.")],
     given: Given,
     loss: Annotated[
@@ -38,14 +42,26 @@ def run(
 ) -> None:
     """Compare, and write the folder."""
     from prefdyn.cli import common
+    from prefdyn.errors import ConfigError
     from prefdyn.outputs import output_folder
     from prefdyn.planning.compare import compare_runs
+    from prefdyn.planning.forecast_check import check_forecast
     from prefdyn.report.compare import compare_table, side
+    from prefdyn.report.folders import read_folder
+    from prefdyn.report.forecast import forecast_table
 
-    compared = compare_runs(side(first), side(second), losses=loss, seed=seed)
+    table = compare_table
+    if read_folder(first).part("command") == "forecast":
+        if loss:
+            raise ConfigError("--loss changes nothing where a forecast is held against a run: leave it out")
+        told = read_folder(first).summary
+        compared = check_forecast(told, side(second).run, folders=(str(first), str(second)))
+        table = forecast_table
+    else:
+        compared = compare_runs(side(first), side(second), losses=loss, seed=seed)
     with output_folder(out, command=NAME, force=force) as folder:
         compared.write(folder.path)
         given.save(folder.path)
         common.write_pictures(folder.path)
-    common.tell_result(compared.summary(), compare_table, as_json=json_output)
+    common.tell_result(compared.summary(), table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -36,6 +36,7 @@ def run(
     import json
 
     from prefdyn.cli import common
+    from prefdyn.data.contradictions import contradictions
     from prefdyn.data.describe import describe
     from prefdyn.data.preflight import preflight
     from prefdyn.data.write import formula_cells, unwritten, write
@@ -45,6 +46,7 @@ def run(
     pairs = common.dataset(source, seed=seed)
     described = {
         **describe(pairs),
+        "contradictions": contradictions(pairs).rows(pairs),
         "findings": [item.to_json() for item in preflight(pairs)],
         "left_out_rows": [item.to_json() for item in pairs.left_out],
     }

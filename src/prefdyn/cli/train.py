@@ -1,8 +1,9 @@
 """`prefdyn train`: instrumented training of the last layer, adapters or the whole model."""
 
 import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from prefdyn.settings import Flag, Reading, Setup, Source
 
 if TYPE_CHECKING:
     from prefdyn.outputs import TrainingFolder
+    from prefdyn.planning.forecast_check import Foretold
 
 NAME = "train"
 SUMMARY = "Train with DPO and its relatives, measured per group."
@@ -46,6 +48,9 @@ def run(
     setup: Setup = Setup(tune="lora"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     tensorboard: Annotated[bool, Flag("Also write TensorBoard events.")] = False,
+    watch: Annotated[
+        Path | None, typer.Option(help="Folder of `prefdyn forecast`: tell when a group leaves its band.")
+    ] = None,
     reading: Reading = Reading(),
     seed: o.Seed = 0,
     force: o.Force = False,
@@ -64,9 +69,11 @@ def run(
     settings = {**chosen(setup), "seed": seed}
 
     from prefdyn.planning.training import TrainingReport
+    from prefdyn.planning.watching import Watch
     from prefdyn.report.tables import trained_table
     from prefdyn.training.train import keeping, run_training
 
+    watcher = None if watch is None else Watch(_foretold(watch), common.tell)
     if features is not None:
         pairs, _ = common.stored_features(features, source, given, texts=False, but=("device",))
     else:
@@ -93,7 +100,7 @@ def run(
             results=None if folder is None else folder.results,
             resume=resume,
             tell=common.tell,
-            track=None if writer is None else writer.track,
+            track=_all_told([each.track for each in (writer, watcher) if each is not None]),
             reading=reading,
             **settings,
         )
@@ -105,6 +112,30 @@ def run(
             common.write_pictures(folder.results)
     common.tell_result(report.summary(), trained_table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")
+
+
+def _foretold(folder: Path) -> "Foretold":
+    """What a forecast's folder says."""
+    from prefdyn.errors import ConfigError
+    from prefdyn.planning.forecast_check import Foretold
+    from prefdyn.report.folders import read_folder
+
+    found = read_folder(folder)
+    if found.part("command") != "forecast":
+        raise ConfigError(f"--watch {folder} is no folder that `prefdyn forecast` wrote")
+    return Foretold.read(found.summary)
+
+
+def _all_told(listeners: Sequence[Callable[..., None]]) -> Callable[..., None] | None:
+    """One who tells all of them."""
+    if not listeners:
+        return None
+
+    def told(*given: Any) -> None:
+        for each in listeners:
+            each(*given)
+
+    return told
 
 
 def _kept(folder: "TrainingFolder") -> str:

@@ -10,10 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from prefdyn.maths.units import in_order
+from prefdyn.maths.units import in_order, linked
 
 THRESHOLD = 0.7
 """Share of word pairs, of all that either text has, from which two texts are near duplicates."""
@@ -70,18 +68,13 @@ def near_duplicates(texts: Sequence[str], *, threshold: float = THRESHOLD) -> In
     steps = [_spanning(*found) for found in pairs.found(threshold)]
     first, second = np.concatenate([np.zeros((2, 0), dtype=np.int64), *steps], axis=1)
     count = len(ends) - 1
-    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
-    _, label = connected_components(graph, directed=False)
-    return in_order(label[form])
+    return in_order(linked(first, second, count)[form])
 
 
 def _spanning(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Int[np.ndarray, "2 k"]:
     """Steps that join the same texts and are no more than there are texts, where large clusters have many pairs."""
     nodes, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
-    graph = coo_array(
-        (np.ones(len(first), dtype=np.int8), (ends[: len(first)], ends[len(first) :])), shape=(len(nodes),) * 2
-    )
-    _, label = connected_components(graph, directed=False)
+    label = linked(ends[: len(first)], ends[len(first) :], len(nodes))
     _, lead = np.unique(label, return_index=True)
     return np.stack([nodes, nodes[lead[label]]]).astype(np.int64)
 

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from prefdyn.data.bad_rows import shown
 from prefdyn.data.codes import Codes
+from prefdyn.data.contradictions import ANSWER_LENGTH, contradictions
 from prefdyn.data.hh import ASSISTANT, HUMAN
 from prefdyn.data.names import alike, told_apart
 from prefdyn.data.pairs import HELD_OUT, PreferenceDataset
@@ -31,8 +32,6 @@ SPELLINGS = 8
 """Names that look alike, of which a finding shows so many."""
 SLOT = 3.0
 """Standard errors, of whole clusters, from which the first of two places is preferred more, or less, than by chance."""
-ANSWER_LENGTH = 40
-"""Characters up to which a response counts as an answer whose spellings are compared."""
 
 
 _READ: tuple[tuple[str, Severity, str, str, str], ...] = (
@@ -53,6 +52,9 @@ _READ: tuple[tuple[str, Severity, str, str, str], ...] = (
     ),
 )  # fmt: skip
 """What may have become of rows: code, severity, count of `Intake`, what is counted, and what became of them."""
+
+CONTRADICTING = ("conflict", "ring", "opposed_groups", "near_conflict")
+"""Findings of pairs of which at most half can be right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +87,14 @@ class Finding:
 
 
 def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
-    """Look a dataset over; problems first, then warnings, then notes.
+    """Look a dataset over; problems first, then warnings, then notes, in each what contradicts itself first.
 
     Findings: `equal_responses`, `empty_response`, `conflict`, `ring`, `leak`, `one_class` (problems); `empty_prompt` (a
     problem where most are), `cut_dialogue`,
     `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
-    `opposed_groups`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`, `unequal_sizes`,
-    `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `layout`, `ties`, `divided_votes`,
-    `shared_best`, `scores_equal`, `reading` (notes).
+    `opposed_groups`, `near_conflict`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`,
+    `unequal_sizes`, `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `both_ways`, `layout`,
+    `ties`, `divided_votes`, `shared_best`, `scores_equal`, `reading` (notes).
 
     Example:
         >>> rows = [{"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "a", "chosen": "y", "rejected": "x"}]
@@ -104,6 +106,7 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
         *look.responses(),
         *look.prompts(),
         *look.repeats(),
+        *look.turned(),
         *look.rings(),
         *look.across(),
         *look.sides(),
@@ -115,7 +118,7 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
         *look.rest(),
     ]
     order = ("problem", "warning", "note")
-    return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+    return tuple(sorted(found, key=lambda finding: (order.index(finding.severity), finding.code not in CONTRADICTING)))
 
 
 def plural(count: int, noun: str = "pair") -> str:
@@ -216,6 +219,25 @@ class _Look:
                 f"{plural(len(rows))} contradict another of the same group: same prompt, chosen and rejected swapped."
             )
             yield self.finding("conflict", "problem", says, rows)
+
+    def turned(self) -> Iterator[Finding]:
+        """Near-equal pairs that contradict each other, and long responses that are chosen here and rejected there."""
+        found = contradictions(self.data, self.codes)
+        if len(found.near):
+            says = (
+                f"{plural(len(found.near))} contradict another: nearly the same prompt and responses, chosen and "
+                "rejected swapped."
+            )
+            yield self.finding("near_conflict", "warning", says, found.near)
+        if len(found.both_ways):
+            texts = set(self.codes.chosen[found.both_ways].tolist()) & set(
+                self.codes.rejected[found.both_ways].tolist()
+            )
+            says = (
+                f"{plural(len(texts), 'longer response')} in {plural(len(found.both_ways))} are chosen for one prompt "
+                "and rejected for another."
+            )
+            yield self.finding("both_ways", "note", says, found.both_ways)
 
     def rings(self) -> Iterator[Finding]:
         """Preferences for one prompt that go round: A over B, B over C, C over A, in one group or over several."""

@@ -19,6 +19,9 @@ USED = frozenset({
     "prompt", "chosen", "rejected", TOOLS, ARGUMENTS, "id", "weight", "split", "cluster", *GROUP_NAMES,
 })  # fmt: skip
 
+NO_TEXT, SAME = "a response needs text", "is the same as chosen"
+"""Of the reasons why a row cannot be used."""
+
 
 class Texts(NamedTuple):
     """What a row says: three texts, and the messages behind them where it is a conversation."""
@@ -143,9 +146,9 @@ def check_pair(texts: Texts) -> None:
     """
     for field, value in (("chosen", texts.chosen), ("rejected", texts.rejected)):
         if not value or value.isspace():
-            raise BadRow(field, f"is empty ({shown(value)}); a response needs text")
+            raise BadRow(field, f"is empty ({shown(value)}); {NO_TEXT}")
     if texts.chosen == texts.rejected:
-        raise BadRow("rejected", f"is the same as chosen ({shown(texts.chosen)}); a pair needs two different responses")
+        raise BadRow("rejected", f"{SAME} ({shown(texts.chosen)}); a pair needs two different responses")
 
 
 def group_name(row: Mapping[str, Any], field: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prefdyn._random import stream
+from prefdyn._showing import Tabular
 from prefdyn.diagnostics.prioritization import PairPushes
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
@@ -150,7 +151,7 @@ def _part_sums(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Displacement:
+class Displacement(Tabular):
     """What is known of each pair's displacement. None: unknown for all pairs."""
 
     groups: tuple[str, ...]

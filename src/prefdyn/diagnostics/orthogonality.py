@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 
 from prefdyn._checks import at_least, one_of
 from prefdyn._random import stream
+from prefdyn._showing import Tabular
 from prefdyn.diagnostics.inference import json_number
 from prefdyn.diagnostics.threads import small_work
 from prefdyn.errors import DataError, MissingExtra
@@ -28,7 +29,7 @@ _CELLS = 2**26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Orthogonality:
+class Orthogonality(Tabular):
     """Cosines between groups and what stands beside them. NaN: could not be measured."""
 
     groups: tuple[str, ...]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prefdyn._checks import positive
+from prefdyn._showing import Tabular
 from prefdyn.diagnostics.inference import json_number
 from prefdyn.diagnostics.levels import level_intervals
 from prefdyn.errors import DataError
@@ -25,7 +26,7 @@ r"""$h(0)$ of the sigmoid loss: how hard every pair pulls before the first step.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prioritization:
+class Prioritization(Tabular):
     """Priority of each group, measured on the training pairs. NaN: undefined."""
 
     groups: tuple[str, ...]

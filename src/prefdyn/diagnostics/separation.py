@@ -18,6 +18,7 @@ from prefdyn._checks import at_least
 from prefdyn._json import plain
 from prefdyn._progress import track
 from prefdyn._random import stream
+from prefdyn._showing import Tabular
 from prefdyn.diagnostics.inference import flat, holm
 from prefdyn.diagnostics.probe import UNKNOWN, Probe, probe_classes, probe_pairs
 from prefdyn.diagnostics.threads import small_work
@@ -114,8 +115,10 @@ class GroupSeparation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Separation:
+class Separation(Tabular):
     """One `GroupSeparation` per group, in the order of the FeatureSet."""
+
+    _FIRST = ("name", "pairs", "units", "distinguishability", "debiased_low", "debiased_high", "probe_accuracy", "auc")
 
     groups: tuple[GroupSeparation, ...]
     permutations: int

@@ -21,6 +21,7 @@ from prefdyn._checks import at_least
 from prefdyn._json import plain
 from prefdyn._progress import track
 from prefdyn._random import stream
+from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.inference import flat
 from prefdyn.diagnostics.probe import Ridge, assign_folds, column_scale, halfway, held_out_share, is_right, splits
@@ -69,7 +70,7 @@ class GroupWording:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
+class Wording(Tabular):
     """One `GroupWording` per group, in the order of the dataset."""
 
     groups: tuple[GroupWording, ...]

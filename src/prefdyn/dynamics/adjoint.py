@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prefdyn._checks import at_least
+from prefdyn._showing import Tabular
 from prefdyn.dynamics.backward import Walk
 from prefdyn.dynamics.descent import allowed, stable_learning_rate
 from prefdyn.dynamics.engine import reference_state
@@ -40,7 +41,7 @@ from prefdyn.maths.optimizers import Optimizer, Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sensitivity:
+class Sensitivity(Tabular):
     """Derivatives of T targets in what one run was made of. Units: those of the target per unit of what is changed."""
 
     targets: tuple[str, ...]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prefdyn._checks import one_of, positive
+from prefdyn._showing import Tabular
 from prefdyn.dynamics.order import RankCorrelation, area, places, rank_correlation
 from prefdyn.dynamics.pace import (
     Cell,
@@ -92,7 +93,7 @@ class GroupComparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Tabular):
     """Two runs side by side. `rows()` for tables, `curves(group)` for pictures."""
 
     first: Trajectory

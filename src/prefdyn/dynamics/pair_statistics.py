@@ -13,13 +13,14 @@ from array_api_compat import array_namespace, device
 from jaxtyping import Float, Int
 
 from prefdyn._checks import at_least, one_of
+from prefdyn._showing import Tabular
 from prefdyn.errors import DataError
 
 WEIGHTS = ("spacing", "equal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairStatistics:
+class PairStatistics(Tabular):
     """One number per pair and statistic. NaN where a pair was never recorded, or a step was never reached."""
 
     records: Int[np.ndarray, " n"]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from prefdyn._checks import at_least, one_of
+from prefdyn._showing import Tabular
 from prefdyn.dynamics.descent import allowed, kept_steps, recorded_steps
 from prefdyn.dynamics.engine import DIVERGED, Run, Stop, solve
 from prefdyn.dynamics.grid import Setting, decays, grid, optimizer_name
@@ -36,7 +37,7 @@ _STATE_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep(Sequence[Trajectory]):
+class Sweep(Sequence[Trajectory], Tabular):
     """Many runs, one Trajectory each, in the order of the grid. Tables are built when asked for."""
 
     settings: tuple[Mapping[str, Any], ...]

@@ -13,6 +13,7 @@ from scipy.stats import false_discovery_control
 from prefdyn._checks import one_of
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
+from prefdyn._showing import Tabular
 from prefdyn.errors import PrefdynError
 from prefdyn.experiments.chance import LEVEL
 from prefdyn.experiments.claims import KINDS, Claim, at_other_thresholds
@@ -32,7 +33,7 @@ _MOST_CSV_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipeResult:
+class RecipeResult(Tabular):
     """What one recipe found. `rows()` for tables."""
 
     recipe: Recipe
@@ -66,7 +67,7 @@ class RecipeResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reproduction:
+class Reproduction(Tabular):
     """What several recipes found, ready to be written."""
 
     context: Context

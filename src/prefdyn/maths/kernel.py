@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 from jaxtyping import Float, Int
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from prefdyn._random import stream
 
@@ -88,11 +87,7 @@ class PairKernel:
             pulls = np.sum(answers * (features @ weights.T), axis=1, keepdims=True)
             return ((answers * pulls).T.astype(features.dtype) @ features).reshape(-1).astype(np.float64)
 
-        operator = LinearOperator((p * d, p * d), matvec=product, dtype=np.dtype(np.float64))  # pyright: ignore[reportCallIssue]
-        start = stream(0, "kernel", "lanczos").normal(size=p * d)
-        tolerance: Any = 1e-12 if features.dtype == np.float64 else 1e-6
-        found = eigsh(operator, k=1, v0=start, tol=tolerance, return_eigenvectors=False)
-        return float(found[0])
+        return _lanczos(product, p * d, 1e-12 if features.dtype == np.float64 else 1e-6)
 
 
 def largest_eigenvalue_in_pieces(
@@ -122,11 +117,16 @@ def largest_eigenvalue_in_pieces(
             total += kernel.adjoint((weight[where] * kernel.forward(head)).astype(first.features.dtype))
         return total.reshape(-1)
 
-    size = shape[0] * shape[1]
+    return _lanczos(product, shape[0] * shape[1], 1e-4)
+
+
+def _lanczos(product: Callable[[np.ndarray], np.ndarray], size: int, tolerance: Any) -> float:
+    """Largest eigenvalue of a symmetric product, to so much of itself."""
+    from scipy.sparse.linalg import LinearOperator, eigsh  # a slow import
+
     operator = LinearOperator((size, size), matvec=product, dtype=np.dtype(np.float64))  # pyright: ignore[reportCallIssue]
-    start, tolerance = stream(0, "kernel", "lanczos").normal(size=size), 1e-4
-    found = eigsh(operator, k=1, v0=start, tol=tolerance, return_eigenvectors=False)  # pyright: ignore[reportArgumentType]
-    return float(found[0])
+    start = stream(0, "kernel", "lanczos").normal(size=size)
+    return float(eigsh(operator, k=1, v0=start, tol=tolerance, return_eigenvectors=False)[0])
 
 
 def preference_sharing(

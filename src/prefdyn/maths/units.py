@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 
 
 def in_order(code: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -32,8 +30,28 @@ def joined(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> Int[n
     (_, one), (_, other) = (np.unique(names, return_inverse=True) for names in (first, second))
     count = int(one.max(initial=-1)) + 1
     size = count + int(other.max(initial=-1)) + 1
-    graph = coo_array((np.ones(len(one), dtype=np.int8), (one, other + count)), shape=(size, size))
-    return in_order(connected_components(graph, directed=False)[1][one].astype(np.int64))
+    return in_order(linked(one, other + count, size)[one])
+
+
+def linked(
+    first: Int[np.ndarray, " steps"], second: Int[np.ndarray, " steps"], count: int
+) -> Int[np.ndarray, " count"]:
+    """Equal integers for nodes that steps from one to another connect.
+
+    Args:
+        first: Where each step begins.
+        second: Where it ends.
+        count: How many nodes there are.
+
+    Example:
+        >>> linked(np.array([0, 3]), np.array([2, 2]), 5).tolist()
+        [0, 1, 0, 0, 2]
+    """
+    from scipy.sparse import coo_array  # a slow import, which what is refused at once does not wait for
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def sums(values: np.ndarray, unit: Int[np.ndarray, " n"], count: int | None = None) -> np.ndarray:
@@ -53,6 +71,8 @@ def sums(values: np.ndarray, unit: Int[np.ndarray, " n"], count: int | None = No
         return values
     if values.ndim == 1:
         return np.bincount(unit, weights=values, minlength=count)
+    from scipy.sparse import csr_array
+
     by = csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))), shape=(count, len(unit)))
     return by @ values
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 
 from prefdyn._checks import one_of
+from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.write import conversation_columns
 from prefdyn.errors import DataError
@@ -107,7 +108,7 @@ class _Scorer(PairReader):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
+class Scores(Tabular):
     """Log-probabilities of a dataset's pairs under a model, beside the pairs as TRL reads them."""
 
     table: pa.Table

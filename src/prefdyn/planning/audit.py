@@ -13,11 +13,14 @@ import pyarrow as pa
 from scipy import stats
 
 from prefdyn._checks import at_least
+from prefdyn._showing import Pictured
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.data.preflight import Finding, preflight
+from prefdyn.data.preflight import CONTRADICTING, Finding, preflight
 from prefdyn.data.split import held_out_mask
+from prefdyn.diagnostics.controlled import controlled, controlled_chosen
 from prefdyn.diagnostics.displacement import Displacement, displacement
+from prefdyn.diagnostics.labels import LabelCheck, check_labels
 from prefdyn.diagnostics.many import shown_groups
 from prefdyn.diagnostics.opposites import Opposites, opposites
 from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embedding, orthogonality
@@ -26,14 +29,15 @@ from prefdyn.diagnostics.probe import behind, share_test
 from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
 from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wording import Wording, refuse_other_pairs, wording
-from prefdyn.dynamics.crossfit import CrossFit, crossfit
+from prefdyn.dynamics.crossfit import ALONE, CrossFit, crossfit
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.dynamics.order import rank_correlation
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2, NormalisedDPO, Objective
-from prefdyn.maths.units import joined
+from prefdyn.maths.units import Mean, joined, mean_of
+from prefdyn.planning.answers import Answer, Found, answers
 from prefdyn.planning.bounds import proved_parts
 from prefdyn.planning.exact import ExactHead, affordable, exact_head
 from prefdyn.planning.group_row import COLUMNS, GroupRow, columns_of
@@ -58,8 +62,10 @@ _SHOWN_TEXT = {"answers": 400, "responses": 4000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
+class Audit(Pictured):
     """Everything an audit found. `rows()` gives one row per group, `write(folder)` the files."""
+
+    _FIRST = ("name", "pairs", "units", "verdict", "stability", "cross_fitted_loss", "rank", "advice")
 
     data: PreferenceDataset | None
     """None where the audit started from features without texts."""
@@ -73,8 +79,12 @@ class Audit:
     displacement: Displacement
     values: PairValues | None
     """What each training pair is worth to held-out pairs; None where none is held out, or the run diverges."""
+    controlled: Mapping[str, np.ndarray]
+    """Pushes and values of the pairs, less what length, words and reference explain of them, by name."""
     opposites: Opposites | None
     """Near duplicates with opposite labels; None for one-token answers."""
+    labels: LabelCheck | None
+    """Which labels the other pairs speak against; None for under 40 pairs."""
     exact: ExactHead | None
     """Exact training of the head on a sample; None for one-token answers, whose curves are exact, and where not run."""
     simulation: Trajectory
@@ -83,6 +93,10 @@ class Audit:
     untrained: Separation | None
     """The same separation for the model's untrained twin, on request."""
     findings: tuple[Finding, ...]
+    evidence: tuple[Evidence, ...]
+    """What the verdicts rest on."""
+    gained_alone: tuple[Mean, ...]
+    """By how much each group's held-out loss ends lower in a run of the group by itself, nats."""
     judgements: tuple[Judgement, ...]
     predicted: tuple[GroupRow, ...]
     thresholds: Thresholds
@@ -101,6 +115,23 @@ class Audit:
     def trajectory(self) -> Trajectory:
         """The simulated run."""
         return self.simulation
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """What is learned first, what gets worse, which labels to check, what to change, and what cannot be told."""
+        feats = self.features
+        found = Found(
+            rows=self.groups,
+            evidence=self.evidence,
+            gained_alone=self.gained_alone,
+            labels=self.labels,
+            ids=[str(name) for name in feats.id],
+            groups_of=[feats.groups[code] for code in feats.group],
+            contradicting=[name for each in self.findings if each.code in CONTRADICTING for name in each.pairs],
+            responses=feats.kind == "responses",
+            steps=int(self.settings["steps"]),
+        )
+        return answers(found, self.thresholds)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per group, as in `groups` of summary.json; NaN becomes None."""
@@ -132,6 +163,8 @@ class Audit:
             ches=self.displacement.ches,
             margin=margins[max(margins)],
             values=self.values,
+            label_score=None if self.labels is None else self.labels.score,
+            controlled=self.controlled,
             findings=named,
         )
 
@@ -141,12 +174,14 @@ class Audit:
         return plain(
             {
                 **header(self.features, command="audit", settings=self.settings, left_out=left_out),
+                "answers": [each.to_json() for each in self.answers],
                 "groups": self.rows(),
                 "diagnostics": self._diagnostics(),
                 "verdict_thresholds": self.thresholds.rules(),
                 "findings": [item.to_json() for item in self.findings],
                 "exact": None if self.exact is None else self.exact.to_json(),
                 "displacement": None if self.exact is None else self.exact.displacement_json(),
+                "labels": None if self.labels is None else self.labels.to_json(),
                 "examples": self._examples(),
                 **proved_parts(self.features, self.simulation, self.bounds),
                 "warnings": list(self.warnings),
@@ -244,6 +279,9 @@ class Audit:
         if self.features.kind == "responses" and self.pushes.chosen_push is not None:
             lowest["chosen_falls"] = self.pushes.chosen_push
         rows = {name: _lowest(values) for name, values in lowest.items()}
+        place = {str(name): row for row, name in enumerate(self.features.id)}
+        asked = [name for each in self.answers if each.kind == "labels" for name in each.pairs]
+        rows["labels"] = np.array([place[name] for name in asked if name in place], dtype=np.int64)
         pairs = [] if self.opposites is None else list(zip(self.opposites.first, self.opposites.second, strict=True))
         pairs = pairs[:_SHOWN_PAIRS]
         wanted = [int(row) for places in rows.values() for row in places] + [int(row) for pair in pairs for row in pair]
@@ -282,6 +320,7 @@ class Audit:
 
 _MEASURED = (
     "agreement", "group_agreement", "chosen_push", "rejected_push", "margin", "chosen_tokens", "rejected_tokens",
+    "label_score", "findings",
 )  # fmt: skip
 
 
@@ -403,7 +442,10 @@ def audit(
             worth = pair_values(feats, objective, unit, learning_rate=rate, steps=steps, seed=seed, progress=progress)
         cross = crossfit(feats, objective, unit, learning_rate=rate, steps=steps, seed=seed, progress=progress)
         limits = thresholds or Thresholds()
-        judged = judge(evidence(feats, apart, priority, cross, words), limits, seed=seed)
+        seen = evidence(feats, apart, priority, cross, words)
+        judged = judge(seen, limits, seed=seed)
+        doubted = check_labels(dataset, feats, unit=unit, seed=seed, progress=progress)
+        less = _controlled(dataset, feats, pushes, worth, unit, seed)
         predicted = [
             replace(row, **_foretold(item, cross, rows))
             for row, item, rows in zip(predictions(feats, run, objective, unit), judged, feats.by_group(), strict=True)
@@ -441,12 +483,19 @@ def audit(
         pushes=pushes,
         displacement=displacement(feats, pushes),
         values=worth,
+        controlled=less,
         opposites=opposites(feats, seed=seed) if long else None,
+        labels=doubted,
         exact=trained_exactly,
         simulation=run,
         bounds=proved,
         untrained=twin,
         findings=() if dataset is None else preflight(dataset),
+        evidence=tuple(seen),
+        gained_alone=tuple(
+            mean_of((cross.loss - cross.alone)[rows], unit[rows], wider=max(ALONE, cross.wider))
+            for rows in feats.by_group()
+        ),
         judgements=judged,
         predicted=tuple(predicted),
         thresholds=limits,
@@ -510,6 +559,24 @@ def evidence(
             )
         )
     return gathered
+
+
+def _controlled(
+    data: PreferenceDataset | None,
+    feats: FeatureSet,
+    pushes: PairPushes,
+    values: PairValues | None,
+    unit: np.ndarray,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Agreement, values and, of longer responses, chosen pushes, less what length, words and reference explain."""
+    numbers = {"agreement": pushes.agreement}
+    if values is not None:
+        numbers |= {"value_own": values.own, "value_all": values.all}
+    found = controlled(data, feats, numbers, unit=unit, seed=seed)
+    if feats.kind == "responses" and pushes.chosen_push is not None:
+        found |= controlled_chosen(data, feats, {"chosen_push": pushes.chosen_push}, unit=unit, seed=seed)
+    return found
 
 
 def _foretold(item: Judgement, cross: CrossFit, rows: np.ndarray) -> dict[str, Any]:

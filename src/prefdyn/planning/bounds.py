@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from prefdyn._json import plain
+from prefdyn._showing import Pictured
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
@@ -20,7 +21,7 @@ from prefdyn.trajectory import Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BoundsCheck:
+class BoundsCheck(Pictured):
     """One simulated run and every statement on it. `rows()` for tables, `write(folder)` for files."""
 
     features: FeatureSet

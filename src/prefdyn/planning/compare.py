@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
+from prefdyn._showing import Tabular
 from prefdyn.dynamics.compare import Comparison, compare
 from prefdyn.errors import DataError
 from prefdyn.provenance import versions
@@ -33,7 +34,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedRuns:
+class ComparedRuns(Tabular):
     """Two runs side by side. `rows()` for tables, `write(folder)` for files."""
 
     first: Side

@@ -19,6 +19,7 @@ from prefdyn._checks import nearest
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn._progress import track
+from prefdyn._showing import Tabular
 from prefdyn.diagnostics.units import units
 from prefdyn.dynamics.adjoint import one_setting, sensitivity_of
 from prefdyn.dynamics.crossfit import ALONE, FOLDS, deal
@@ -92,7 +93,7 @@ class Needed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataPlan:
+class DataPlan(Tabular):
     """Pairs per group for target losses. `rows()` per group, `points()` of the curves; `write(folder)`."""
 
     features: FeatureSet

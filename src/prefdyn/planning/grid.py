@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
+from prefdyn._showing import Tabular
 from prefdyn.dynamics.descent import stable_learning_rate
 from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
@@ -28,7 +29,7 @@ _HALF = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class Grid(Tabular):
     """Many simulated runs side by side. `rows()` gives one row per setting, `write(folder)` the files."""
 
     features: FeatureSet

@@ -21,6 +21,7 @@ from prefdyn._checks import between
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn._random import stream
+from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.write import write
 from prefdyn.diagnostics.units import units
@@ -85,7 +86,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectPlan:
+class SelectPlan(Tabular):
     """A proposal of pairs to leave out, turn round or count half. `rows()` per group; `write(folder)`."""
 
     features: FeatureSet

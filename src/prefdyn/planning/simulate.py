@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from prefdyn._json import plain
+from prefdyn._showing import Pictured
 from prefdyn.diagnostics.many import SHOWN_GROUPS, shown_groups
 from prefdyn.diagnostics.prioritization import Prioritization, prioritization
 from prefdyn.diagnostics.units import units
@@ -25,7 +26,7 @@ from prefdyn.trajectory import Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Simulation:
+class Simulation(Pictured):
     """One simulated run with its predictions per group. `rows()` for tables, `write(folder)` for files."""
 
     features: FeatureSet

@@ -41,6 +41,11 @@ PAIRS = pa.schema(
         ("value_all", pa.float64()),
         ("value_worst", pa.float64()),
         ("value_sign", pa.int64()),
+        ("label_score", pa.float64()),
+        ("agreement_controlled", pa.float64()),
+        ("chosen_push_controlled", pa.float64()),
+        ("value_own_controlled", pa.float64()),
+        ("value_all_controlled", pa.float64()),
         ("findings", pa.list_(pa.string())),
     ]
 )
@@ -107,6 +112,8 @@ def pairs_table(
     ches: np.ndarray | None = None,
     margin: np.ndarray | None = None,
     values: PairValues | None = None,
+    label_score: np.ndarray | None = None,
+    controlled: Mapping[str, np.ndarray] | None = None,
     findings: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
     """pairs.parquet: one row per pair, in the order of the features. What was not measured is null."""
@@ -124,8 +131,10 @@ def pairs_table(
         rejected_push=rejected_push,
         ches=ches,
         margin=margin,
+        label_score=label_score,
         findings=findings,
         **({} if values is None else {f"value_{name}": getattr(values, name) for name in VALUES}),
+        **{f"{name}_controlled": column for name, column in (controlled or {}).items()},
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from prefdyn._json import SCHEMA_VERSION, plain
+from prefdyn._showing import Pictured
 from prefdyn.dynamics.order import learning_area, places
 from prefdyn.planning.summary import pairs_columns, write_files
 from prefdyn.training.probes import group_rows
@@ -25,7 +26,7 @@ _FINAL = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingReport:
+class TrainingReport(Pictured):
     """A finished run, ready to be written."""
 
     training: Training

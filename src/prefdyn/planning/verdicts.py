@@ -46,6 +46,8 @@ class Thresholds:
 
     few_units: int = 20
     """Under this many units (prompts, or clusters of near-equal ones) no claim is made."""
+    small_units: int = 50
+    """Under this many units a reason says first how few there are."""
     level: float = 0.05
     """How often a rule may speak in an audit in which it holds for no group."""
     worth: float = 0.6
@@ -230,6 +232,8 @@ def judge(
         verdict = _NAMES[int(shared.verdict[0, place])]
         rank = float(order.rank[place]), float(order.low[place]), float(order.high[place])
         because, changes_if = _reason(verdict, item, place, limits, shared, rank)
+        if verdict not in NO_EVIDENCE and item.units < limits.small_units:
+            because = f"rests on only {item.units} units: {because}"
         stability, others = math.nan, ()
         if drawn is not None:
             shares = np.bincount(drawn[:, place], minlength=len(_NAMES)) / count
@@ -431,7 +435,7 @@ def _reason(
     if verdict == "left behind":
         median = float(shared.median_fall[0])
         return (
-            f"held-out loss falls by {item.fall:.4f} ± {item.loss.error:.2g}, under {limits.left_behind_share:g} of "
+            f"{_moves(item)}, a fall under {limits.left_behind_share:g} of "
             f"the median group's {median:.4f} (adjusted p {shared.behind_p[0, place]:.2g}), though alone it falls by "
             f"{LOG2 - item.alone.value:.4f}",
             f"a fall of {limits.left_behind_share * median:.4f} or more",
@@ -515,7 +519,7 @@ def more(item: Evidence, fall: float) -> tuple[float, float]:
         fall: What is asked for, nats.
 
     Returns:
-        NaN where the group's own pull is not enough, or its loss does not fall.
+        NaN where the group's own pull is not enough, its loss does not fall, or the first step goes against it.
 
     Example:
         >>> item = Evidence(name="a", pairs=9, units=9, loss=Mean(value=LOG2 - 0.02, error=0.01, units=9),
@@ -525,7 +529,7 @@ def more(item: Evidence, fall: float) -> tuple[float, float]:
     """
     times = fall / item.fall if item.fall > 0 else math.nan
     room = item.own_push - times * item.push * item.part
-    weight = 1 + (times - 1) * item.push / room if room > 0 else math.nan
+    weight = 1 + (times - 1) * item.push / room if room > 0 and item.push > 0 else math.nan
     steps = (fall - item.fall) / item.late_speed if item.late_speed > 0 else math.nan
     return weight, steps
 

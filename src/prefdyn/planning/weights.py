@@ -21,6 +21,7 @@ from prefdyn._checks import between
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn._progress import track
+from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.units import units
 from prefdyn.dynamics.adjoint import one_setting, sensitivity_of
@@ -48,7 +49,7 @@ _PACES = (0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WeightPlan:
+class WeightPlan(Tabular):
     """A proposal of group weights with what stands for and against it. `rows()` per group; `write(folder)`."""
 
     features: FeatureSet

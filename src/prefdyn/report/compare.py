@@ -10,6 +10,7 @@ import numpy as np
 from prefdyn._json import number
 from prefdyn.picture import Layer, Line, Marker, Picture, Plot
 from prefdyn.planning.compare import Side
+from prefdyn.report.curves import AXES
 from prefdyn.report.folders import RunFolder, read_folder
 from prefdyn.report.shown_groups import for_groups, measured, rank_orders, sorted_codes
 from prefdyn.report.tables import minus, shown
@@ -21,7 +22,6 @@ _MARKERS: tuple[Marker, ...] = ("ring", "dot", "diamond", "triangle")
 """Before and after, of the first run that was measured and of the other."""
 _ACROSS = 4
 _TITLES = {"loss": "Loss", "margin": "Reward margin"}
-_AXES = {"loss": "Mean loss (nats)", "margin": "Mean margin (beta × nats)"}
 _MOST_CURVES = 12
 """So many groups' curves are drawn; with more, some from the first learned to the last, and those that fit least."""
 _WORST = 4
@@ -281,7 +281,7 @@ def _curves(run: RunFolder, part: Mapping[str, Any], quantity: str) -> Picture |
                 title=visible(row.get("group", "")),
                 note="" if math.isnan(error) else f"error {100 * error:.0f} % rescaled",
                 x_label="Step (logarithmic)",
-                y_label="" if place % _ACROSS else _AXES[quantity],
+                y_label="" if place % _ACROSS else AXES[quantity],
                 x_scale="step",
                 x_range=(0, last),
                 y_range=(low - room, high + room),

@@ -7,14 +7,39 @@ from typing import Any
 import numpy as np
 
 from prefdyn._json import number
-from prefdyn.picture import Layer, Picture
+from prefdyn.picture import Layer, Line, Picture, Plot
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.palette import MOST_COLOURED
 from prefdyn.report.shown_groups import for_groups, telling
 from prefdyn.report.tables import shown
+from prefdyn.report.text import visible
+from prefdyn.trajectory import Trajectory
 
 _FROM_THE_FIRST_STEP = {"reward_accuracy", "chosen_falling"}
 """Shares of pairs that moved: 0 before the first step because nothing has moved, which is no point of a curve."""
+
+
+AXES: Mapping[str, str] = {
+    "loss": "Mean loss (nats)",
+    "margin": "Mean margin (beta × nats)",
+    "chosen_log_prob": "Chosen log-probability (nats)",
+    "rejected_log_prob": "Rejected log-probability (nats)",
+    "chosen_change": "Change of chosen log-probability (nats)",
+    "rejected_change": "Change of rejected log-probability (nats)",
+}
+"""What stands at the axis of a quantity, where its name does not say it all."""
+
+
+def curves_of(trajectory: Trajectory, quantity: str, *, run: str, split: str) -> Picture:
+    """One quantity of one run and split, a line per group."""
+    groups = list(dict.fromkeys(trajectory.table["group"].to_pylist()))
+    lines = []
+    for place, group in enumerate(groups):
+        x, y = trajectory.curve(quantity, group=group, run=run, split=split)
+        lines.append(Line(label=visible(group), x=x, y=y, shade=place / max(1, len(groups) - 1)))
+    words = AXES.get(quantity, quantity.replace("_", " ").capitalize())
+    plot = Plot(x_label="Step (logarithmic)", y_label=words, x_scale="step", lines=tuple(lines))
+    return Picture(id="curves", title=words, caption="", plots=(plot,), size=(6.4, 4.0))
 
 
 def loss_curves(run: RunFolder) -> Picture | None:
@@ -54,7 +79,7 @@ def loss_curves(run: RunFolder) -> Picture | None:
         caption,
         (("held_out", "Held-out pairs", "loss", "held_out"), ("train", "Training pairs", "loss", "train")),
         line,
-        axes={"loss": "Mean loss (nats)"},
+        axes=AXES,
     )
 
 
@@ -111,10 +136,7 @@ def log_prob_curves(run: RunFolder) -> Picture | None:
             ("rejected", "Rejected", "rejected_change", "train"),
         ),
         (("0", 0.0),),
-        axes={
-            "chosen_change": "Change of chosen log-probability (nats)",
-            "rejected_change": "Change of rejected log-probability (nats)",
-        },
+        axes=AXES,
     )
 
 

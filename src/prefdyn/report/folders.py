@@ -20,7 +20,7 @@ from prefdyn.trajectory import MODULES, SCHEMA, Trajectory
 
 _AGAIN = "run the command that wrote it again"
 _WRITERS = "give an output folder of another command"
-_SEVERAL = {"grid": "a grid of settings", "comparison": "a comparison"}
+_SEVERAL = {"grid": "a grid of settings", "comparison": "a comparison", "forecast": "a forecast"}
 """Parts of a summary that more than one run belongs to."""
 
 
@@ -246,6 +246,7 @@ _PAIRS = ("id", "group", "split")
 _PAIR_NUMBERS = (
     "chosen_tokens", "rejected_tokens", "ref_chosen_logps", "ref_rejected_logps", "agreement", "group_agreement",
     "chosen_push", "rejected_push", "ches", "margin", "value_own", "value_all", "value_worst", "value_sign",
+    "label_score", "agreement_controlled", "chosen_push_controlled", "value_own_controlled", "value_all_controlled",
 )  # fmt: skip
 _NUMBER_TYPES = (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)
 

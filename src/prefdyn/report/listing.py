@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefdyn.report.text import cells, padded, shorten, visible
+from prefdyn.report.text import cells, cut, padded, shorten, visible
 
 _MARKS = {"problem": "✗", "warning": "!", "note": "·"}
 _LEFT_OUT_SHOWN = 10
@@ -43,6 +43,7 @@ def data_table(described: Mapping[str, Any]) -> str:
             lines.append(f"  {visible(row['source'])} line {row['line']}: {row['field']} {visible(row['reason'])}")
         if len(left_out) > _LEFT_OUT_SHOWN:
             lines.append(f"  … and {len(left_out) - _LEFT_OUT_SHOWN} more (--json lists all)")
+    lines += _contradictions(described.get("contradictions") or [])
     if described["findings"]:
         lines += ["", "Findings:"]
         for finding in described["findings"][:_LISTED]:
@@ -51,6 +52,25 @@ def data_table(described: Mapping[str, Any]) -> str:
         if (more := len(described["findings"]) - _LISTED) > 0:
             lines.append(f"  … and {more:,} more findings (--json lists all)")
     return "\n".join(lines)
+
+
+def _contradictions(couples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Pairs that contradict each other, with the start of their texts."""
+    lines = ["", "Contradictions (the first of each; at most one of two can be right):"] if couples else []
+    for couple in couples:
+        one, other = couple["first"], couple["second"]
+        same = "nearly the same" if couple["near"] else "the same"
+        lines.append(f"  {_name(one)} and {_name(other)}: {same} prompt, {_excerpt(one['prompt'], 60)}")
+        lines += [f"    {_excerpt(each['chosen'], 40)} over {_excerpt(each['rejected'], 40)}" for each in (one, other)]
+    return lines
+
+
+def _name(pair: Mapping[str, Any]) -> str:
+    return f"{visible(pair['id'])} ({shorten(visible(pair['group']), 24)})"
+
+
+def _excerpt(text: str, width: int) -> str:
+    return f"“{cut(visible(' '.join(text[: 8 * width].split())), width)}”"
 
 
 _SIDES = ("prompt", "chosen", "rejected")

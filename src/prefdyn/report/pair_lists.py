@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefdyn._json import number
+from prefdyn.data.preflight import CONTRADICTING
+from prefdyn.diagnostics.labels import NAMES
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.responses import two_digits
 from prefdyn.report.text import cut, readable, visible
@@ -18,19 +20,71 @@ def at_odds(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def pair_lists(run: RunFolder) -> list[dict[str, Any]]:
-    """The lists of pairs to look at, for the page; empty where the folder is no audit on long responses."""
-    if not run.responses or run.kind != "audit":
+    """The lists of pairs to look at, for the page; empty where the folder is no audit."""
+    if run.kind != "audit":
         return []
+    checked = isinstance(run.part("examples", "labels"), list)
+    if not run.responses:
+        return [_labels(run)] if checked else []
+    return [_labels(run) if checked else _against(run), *_of_responses(run)]
+
+
+def _labels(run: RunFolder) -> dict[str, Any]:
+    """Labels that the other pairs speak against, or why there is no such list."""
+    check = run.part("labels")
+    tried = {row.get("name"): row for row in (check or {}).get("tried") or []}
+    best = tried.get((check or {}).get("reader"), {})
+    found = f"{number(best.get('found')) * (check or {}).get('first', 0):.0f} in its first {(check or {}).get('first')}"
+    return {
+        "id": "labels",
+        "heading": "Labels to check",
+        "says": "Pairs that others contradict outright come first, then the labels that the other pairs speak against "
+        "most: each is read by a reader that never saw it, nor what hangs together with it. Look for wrong labels, and "
+        "for pairs that belong to another group.",
+        "empty": "Too few pairs to try a reader on."
+        if check is None
+        else "The reader that finds most doubts no label."
+        if check.get("worth")
+        else f"No list. Of labels turned round on purpose the best reader of these data finds {found}, by chance 1: a "
+        "list would mislead.",
+        "filter": _doubted(run) if check and check.get("worth") else None,
+        "entries": [{"key": _doubt(row), "pairs": [example_pair(row)]} for row in run.part("examples", "labels") or []],
+        "tried": [
+            (
+                NAMES.get(str(row.get("name")), visible(row.get("name"))),
+                [[number(row.get(key + end)) for end in ("", "_low", "_high")] for key in _TRIED],
+            )
+            for row in tried.values()
+        ],
+    }
+
+
+_TRIED = ("found", "average_precision")
+"""Each with its 90 % interval over the drawings."""
+
+
+def _doubt(row: Mapping[str, Any]) -> str:
+    """Why a pair stands among the labels to check."""
+    if set(row.get("findings") or ()) & set(CONTRADICTING):
+        return "contradicted"
+    return f"doubt {_three_digits(-number(row.get('label_score')))}"
+
+
+def _against(run: RunFolder) -> dict[str, Any]:
+    """What folders without a check of labels have in its place."""
+    return {
+        "id": "against",
+        "heading": "Against the rest",
+        "says": "The first step of all the other pairs pushes these margins down most. Long pairs are pushed most.",
+        "empty": "No pair is pushed the wrong way by the first step of the others.",
+        "filter": None,
+        "entries": _single(run, "at_odds", "agreement", "margin {}"),
+    }
+
+
+def _of_responses(run: RunFolder) -> list[dict[str, Any]]:
+    """Lists that one-token answers do not have."""
     return [
-        {
-            "id": "against",
-            "heading": "Against the rest",
-            "says": "The first step of all the other pairs pushes these margins down most. Look for wrong labels, for "
-            "two rules that contradict each other, and for pairs that belong to another group.",
-            "empty": "No pair is pushed the wrong way by the first step of the others.",
-            "filter": _below_zero(run, "agreement"),
-            "entries": _single(run, "at_odds", "agreement", "margin {}"),
-        },
         {
             "id": "falling",
             "heading": "Chosen pushed down",
@@ -58,6 +112,16 @@ _OPPOSITE = (
 )
 
 
+def _doubted(run: RunFolder) -> str | None:
+    """A line of Python that gives the ids of all doubted labels, the most doubtful first."""
+    if run.pairs is None or "label_score" not in run.pairs.schema.names:
+        return None
+    return (
+        'import pyarrow.parquet as pq; pq.read_table("pairs.parquet", filters=[("label_score", "<", 0)])'
+        '.sort_by("label_score")["id"].to_pylist()'
+    )
+
+
 def _below_zero(run: RunFolder, name: str) -> str | None:
     """A line of Python that gives the ids of all pairs with a number below 0, where the folder has that column."""
     if run.pairs is None or name not in run.pairs.schema.names:
@@ -72,7 +136,9 @@ def _single(run: RunFolder, key: str, sorted_by: str, form: str) -> list[dict[st
     rows = run.part("examples", key)
     if not isinstance(rows, list):
         return None
-    return [{"key": form.format(_three_digits(number(row.get(sorted_by)))), "pairs": [_pair(row)]} for row in rows]
+    return [
+        {"key": form.format(_three_digits(number(row.get(sorted_by)))), "pairs": [example_pair(row)]} for row in rows
+    ]
 
 
 def _three_digits(value: float) -> str:
@@ -86,7 +152,7 @@ def _opposites(run: RunFolder) -> list[dict[str, Any]] | None:
     return [
         {
             "key": f"cosine {two_digits(number(row.get('cosine')))}",
-            "pairs": [_pair(row.get(side) or {}) for side in ("first", "second")],
+            "pairs": [example_pair(row.get(side) or {}) for side in ("first", "second")],
         }
         for row in rows
     ]
@@ -104,13 +170,15 @@ def _looked_at(run: RunFolder) -> str:
     return f"{where} looked at.{more}"
 
 
-def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
+def example_pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair with its texts and numbers, as the page shows it."""
     texts = [(label, row.get(label.lower())) for label in ("Prompt", "Chosen", "Rejected")]
     known = [(label, readable(str(text))) for label, text in texts if text is not None]
     start = next((text for _, text in known if text.strip()), "")
     return {
         "id": visible(row.get("id", "")),
         "group": visible(row.get("group", "")),
+        "sides": [cut(" ".join(text[: 4 * _EXCERPT].split()), _EXCERPT) for _, text in known[1:]],
         "excerpt": cut(" ".join(start[: 4 * _EXCERPT].split()), _EXCERPT),
         "texts": known,
         "cut": bool(row.get("cut")),
@@ -121,6 +189,7 @@ def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
 def _numbers(row: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
     """Labels and values of what is known of a pair."""
     named = (
+        ("Reader of the other pairs", "label_score"),
         ("Push by all others", "agreement"),
         ("By its own group", "group_agreement"),
         ("Push on chosen", "chosen_push"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from prefdyn.picture import Picture
 from prefdyn.report import compare, curves, diagnosis, responses
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.forecast import forecast_drawings
 from prefdyn.report.grid import grid_drawings
 from prefdyn.report.many import drawn
 from prefdyn.report.plan_data import data_drawings
@@ -129,6 +130,7 @@ CHAPTERS: Mapping[str, Chapter] = {
 DRAWINGS: Mapping[str, Callable[[RunFolder], list[Picture]]] = {
     "proved": drawings,
     "grid": grid_drawings,
+    "forecast": forecast_drawings,
     "compared": compare.compare_drawings,
     "weights": training_drawings,
     "plan_data": data_drawings,
@@ -145,6 +147,7 @@ PAGES: Mapping[str, tuple[str, ...]] = {
     "grid": ("grid", "proved", "settings"),
     "comparison": ("compared", "settings"),
     "field": ("proved", "settings"),
+    "forecast": ("forecast", "settings"),
     "plan": ("plan", "plan_data", "plan_select", "settings"),
 }
 """Sections of a page by the kind of its folder, from first to last; those without anything to show are left out."""
@@ -156,6 +159,10 @@ ONE_GROUP: Mapping[str, tuple[str, ...]] = {
     "bounds": ("proved", "groups", "findings", "odds", "curves", *_ALONE, "says", "settings"),
 }
 """The same where there is one group: single pairs lead, and nothing is said of an order."""
+
+
+LEADING = frozenset({"groups", "curves", "findings"})
+"""Sections of a page with answers that are open; what else it has is folded below, as appendices."""
 
 
 def sections(run: RunFolder) -> tuple[str, ...]:

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefdyn.picture import Picture
+from prefdyn.report.answers import answers_part
 from prefdyn.report.chart_json import chart_json
 from prefdyn.report.compare import compare_chapter
 from prefdyn.report.facts import dataset_name, facts, files, left_out, model_name, settings_tables
 from prefdyn.report.figures import address
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.forecast import forecast_chapter
 from prefdyn.report.grid import grid_chapter
 from prefdyn.report.group_table import columns, group_rows, verdict_shares
 from prefdyn.report.many import drawn, drawn_words
 from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
-from prefdyn.report.panels import CHAPTERS, DRAWINGS, sections
+from prefdyn.report.panels import CHAPTERS, DRAWINGS, LEADING, sections
 from prefdyn.report.plan import plan_chapter
 from prefdyn.report.plan_data import data_chapter
 from prefdyn.report.plan_select import select_chapter
@@ -26,6 +28,10 @@ from prefdyn.report.text import readable, visible
 from prefdyn.report.training import reading_chapter
 
 _FINDINGS_SHOWN = 200
+_UNFOLDED = 12
+"""Groups, and findings, that stand open on a page,"""
+_GROUPS_OPEN, _FINDINGS_OPEN = 6, 4
+"""and on one with answers, which is to be short."""
 _SEVERITIES = ("problem", "warning", "note")
 
 
@@ -60,7 +66,9 @@ def section(whole: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
     names = sections(run)
     found = {name: CHAPTERS[name].drawn(run) if run.groups else [] for name in names if name in CHAPTERS}
     sheet = Sheet(whole=whole, run=run, panels=found, static=static)
-    parts = [part for name in names if (part := _part(sheet, name)) is not None]
+    made = {name: part for name in names if (part := _part(sheet, name)) is not None}
+    parts, decides = list(made.values()), whole.part("answers") is not None
+    folded = [part for name, part in made.items() if decides and name not in LEADING]
     holds = {part.id: part.holds for part in parts}
     compared, reading = holds.get("compared"), holds.get("reading")
     bar = verdict_shares(whole) if len(run.groups) > 1 else []
@@ -73,6 +81,8 @@ def section(whole: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "learner": "" if compared or run.kind == "field" else model_name(run),
         "facts": facts(whole),
         "sentence": verdict_sentence(whole.summary),
+        "decides": decides,
+        "answers": answers_part(whole, [part.id for part in parts]),
         "lead": compared["lead"] if compared else "",
         "remarks": reading["sentence"] if reading and reading["remarks"] else "",
         "bar": bar,
@@ -80,7 +90,8 @@ def section(whole: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
             *(readable(str(text)) for text in run.part("warnings") or []),
             *([words] if (words := drawn_words(whole)) else []),
         ],
-        "parts": parts,
+        "parts": [part for part in parts if part not in folded],
+        "appendices": folded,
         "json": _numbers(sheet),
     }
 
@@ -153,11 +164,19 @@ def _pictures(sheet: Sheet, name: str) -> list[dict[str, Any]]:
     return [{"id": each.id, "title": each.title, "caption": each.caption, "src": address(each)} for each in found]
 
 
+def _fold(sheet: Sheet, short: int) -> int:
+    """How many rows of a list stand open."""
+    return _UNFOLDED if sheet.whole.part("answers") is None else short
+
+
 def _groups(sheet: Sheet) -> Section | None:
     rows, judged = group_rows(sheet.run), any(sheet.run.verdicts)
     if not rows:
         return None
-    holds = {"rows": rows, "columns": columns(rows), "judged": judged, "shares": verdict_shares(sheet.whole)}
+    holds = {
+        "rows": rows, "columns": columns(rows), "judged": judged, "shares": verdict_shares(sheet.whole),
+        "fold": _fold(sheet, _GROUPS_OPEN),
+    }  # fmt: skip
     return Section(id="groups", heading="Verdicts" if judged else "Groups", template="groups", holds=holds)
 
 
@@ -197,7 +216,7 @@ def _findings(sheet: Sheet) -> Section:
         text = f"{len(found) - _FINDINGS_SHOWN:,} more findings like these are in summary.json, which lists all."
         rest = {"severity": "note", "group": None, "says": text, "count": None, "pairs": []}
         found = [*found[:_FINDINGS_SHOWN], rest]
-    holds = {"found": found, "audited": sheet.run.kind == "audit"}
+    holds = {"found": found, "audited": sheet.run.kind == "audit", "fold": _fold(sheet, _FINDINGS_OPEN)}
     return Section(id="findings", heading="Findings", template="findings", holds=holds)
 
 
@@ -221,6 +240,7 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "proved": _chapter("proved", "", lambda sheet: proved_chapter(sheet.run)),
     "grid": _chapter("grid", "Which setting", lambda sheet: grid_chapter(sheet.run)),
     "plan": _chapter("plan", "The plan", lambda sheet: plan_chapter(sheet.run)),
+    "forecast": _chapter("forecast", "The forecast", lambda sheet: forecast_chapter(sheet.whole)),
     "plan_data": _chapter("plan_data", "How many pairs", lambda sheet: data_chapter(sheet.run)),
     "plan_select": _chapter("plan_select", "Which pairs", lambda sheet: select_chapter(sheet.run)),
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),

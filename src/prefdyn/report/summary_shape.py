@@ -28,9 +28,14 @@ def _parts(**shapes: Any) -> Any:
     return ({**{f"{name}?": shape for name, shape in shapes.items()}, "*": VALUE}, None)
 
 
+_EXAMPLE = _parts(findings=_TEXTS)
+_EXAMPLES = _rows(findings=_TEXTS)
+
 SUMMARY: Mapping[str, Any] = {
     "schema": int,
     "command?": str,
+    "answers?": _rows(kind=str, sentence=str, groups=_TEXTS, pairs=_TEXTS),
+    "labels?": _parts(tried=_ROWS),
     "groups?": ([{"name": str, "ranks?": _NUMBERS, "verdict?": _TEXT, "verdict_because?": _TEXT, "*": VALUE}], None),
     "bounds?": _rows(conditions=_ROWS),
     "dataset?": _parts(left_out=_ROWS),
@@ -70,9 +75,23 @@ SUMMARY: Mapping[str, Any] = {
         recorded=_NUMBERS,
         groups=([{"name": str, "pairs?": _NUMBER, "*": (*VALUE, [(float, None)])}], None),
     ),
-    "examples?": _parts(at_odds=_ROWS, chosen_falls=_ROWS, opposites=_rows(first=_FLAT, second=_FLAT), looked_at=_FLAT),
+    "examples?": _parts(
+        labels=_EXAMPLES, at_odds=_EXAMPLES, chosen_falls=_EXAMPLES,
+        opposites=_rows(first=_EXAMPLE, second=_EXAMPLE), looked_at=_FLAT,
+    ),
     "field?": _parts(edges=_ROWS, rows=_ROWS),
     "grid?": _parts(cells=([{"*": (*VALUE, [VALUE], {"*": VALUE})}], None)),
+    "forecast?": (
+        {
+            "names": [str], "levels": [float], "centre": _MATRIX[0], "error": [_NUMBER], "scale": [_NUMBER],
+            "linear_weight": [_NUMBER],
+            "freedom": float, "order?": _MATRIX, "tiers?": ([[str]], None), "between_seeds?": _NUMBERS,
+            "linear_off?": _NUMBERS, "clock?": _parts(step=_NUMBERS, low=_NUMBERS, high=_NUMBERS), "probe?": _FLAT,
+            "cost?": _FLAT, "trained_left_out?": _TEXTS, "curves?": ({"*": _MATRIX[0]}, None), "*": VALUE,
+        },
+        None,
+    ),
+    "forecast_check?": _parts(folders=_TEXTS, shares=_ROWS, clock=_FLAT, run_steps=_NUMBERS),
     "plan?": _parts(
         weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS),
         data=_parts(curves=_ROWS, growth=_ROWS, laws=_ROWS),

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 _REORDERS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
@@ -95,6 +96,41 @@ def cut(text: str, width: int) -> str:
     if cells(text) <= width:
         return text
     return _start(text, max(width, 1) - 1).rstrip() + "…"
+
+
+def telling(texts: Sequence[str]) -> list[str]:
+    """The texts in one line each, without a long start and end that all of them share.
+
+    Example:
+        >>> telling(['Would you say this of yourself? "I am early."', 'Would you say this of yourself? "It rains."'])
+        ['… "I am early."', '… "It rains."']
+        >>> telling(["One text alone stays as it is."])
+        ['One text alone stays as it is.']
+    """
+    lines = [" ".join(text.split()) for text in texts]
+    if len(set(lines)) < 2:
+        return lines
+    start, end = _common(lines), _common([line[::-1] for line in lines])[::-1]
+    start = start[: start.rfind(" ") + 1]
+    end = end[end.find(" ") :] if " " in end else ""
+    head, tail = (len(part) if len(part) >= _SHARED else 0 for part in (start, end))
+    return [
+        ("… " if head else "") + line[head : max(head, len(line) - tail)].strip() + (" …" if tail else "")
+        for line in lines
+    ]
+
+
+def _common(lines: Sequence[str]) -> str:
+    """What all lines start with."""
+    low, high = min(lines), max(lines)  # whatever these two share, all do
+    size = next(
+        (place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))
+    )
+    return low[:size]
+
+
+_SHARED = 20
+"""Characters from which on what all texts share is left out."""
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:

@@ -1023,7 +1023,27 @@
     });
     watcher.observe(document.getElementById("main"));
   }
+  // A link to what is folded opens it; print opens all appendices, and closes them again.
+  const opened = () => {
+    let node = location.hash.length > 1 ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
+    if (!node) return;
+    const target = node;
+    let folded = false;
+    for (; node; node = node.parentElement) {
+      if (node.tagName === "DETAILS" && !node.open) folded = node.open = true;
+    }
+    if (folded) target.scrollIntoView();
+  };
+  addEventListener("hashchange", opened);
+  opened();
+  const closed = [];
+  const unfold = (printing) => {
+    if (printing) closed.push(...document.querySelectorAll(".appendix:not([open])"));
+    for (const appendix of closed) appendix.open = printing;
+    if (!printing) closed.length = 0;
+  };
   const forPrint = (printing) => {
+    unfold(printing);
     for (const chart of charts) {
       chart.printing = printing;
       chart.width = printing ? 690 : Math.max(240, chart.drawing.clientWidth);

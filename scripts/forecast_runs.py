@@ -1,0 +1,213 @@
+"""How good forecasts are: real LoRA runs with several seeds, and what each way to foretell them was off by.
+
+    uv run python scripts/forecast_runs.py DATA MODEL OUT [--seeds 3] [--steps 200] [--groups 8]
+
+The rules, fixed before any run was made:
+
+- Data: the first so many personas of DATA by name that have 150 pairs, 100 of each to train on and 50 held out. LoRA on
+  all linear layers, learning rate 3e-4, AdamW, batches of 16, DPO with beta 0.1, 200 steps (four epochs).
+- Runs: seeds 0, 100, 200, … change batch order and adapter start, nothing else. Each is measured at 25 steps on all
+  held-out pairs.
+- For every run, every way foretells the groups' held-out losses at 25, 50, 75 and 100 % of that run's fall of the mean
+  held-out loss. Told: mean absolute error over groups, and rank correlation of groups; means over runs. Where a way
+  does not reach a level, it has no entry there and the number of runs that it has is told.
+- Ways: all groups equal; the head alone, trained by full-batch descent on the same pairs; a linear run from the start;
+  a linear run from the end of the probe; one rehearsal; the mean of three; the forecast as shipped; another seed (mean
+  over the other runs).
+- Bands: share of groups and levels inside the 90 % band, of the run that the probe began and of the other seeds.
+- Clock: foretold over real step at the level where the forecast ends or the run does.
+"""
+
+import argparse
+import gzip
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefdyn.data.loaders import load_dataset
+from prefdyn.dynamics.descent import descent
+from prefdyn.dynamics.order import spearman
+from prefdyn.dynamics.progress import apart, at_levels, progress
+from prefdyn.maths.objectives import DPO
+from prefdyn.models.extract import extract
+from prefdyn.models.team import Team
+from prefdyn.planning.forecast import Forecast, forecast, run_at, sample_of
+from prefdyn.settings import Reading
+from prefdyn.training.linear import foretell, linearise, records_between
+from prefdyn.training.probes import probe_rows
+from prefdyn.training.rehearse import Bench, Measured
+from prefdyn.training.settings import LoRA
+from prefdyn.training.subjects import Models, whole_model
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+PAIRS, RATE, BATCH = 150, 3e-4, 16
+
+
+def personas(path: Path, count: int) -> Any:
+    """The pairs, with their split."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        names = sorted({json.loads(line)["persona"] for line in file})
+    found = load_dataset(f"persona:{path}").select(names[:count])
+    return found.sample(PAIRS, seed=0).with_held_out(2 / 3, seed=0)
+
+
+def chosen(steps: int, seed: int) -> dict[str, Any]:
+    """Settings of one run."""
+    return {"learning_rate": RATE, "steps": steps, "batch_size": BATCH, "lora": LoRA(), "seed": seed}
+
+
+def real(data: Any, model: str, steps: int, seed: int) -> tuple[Measured, Measured | None]:
+    """A run to its end, and a linear one from its start."""
+    team = Team("auto", cache=True)
+    models = Models(model=model, reading=Reading(), device=team.device("auto"), share=True, team=team, progress=False)
+    rest = {**chosen(steps, seed), "flip": False, "probes": (), "probe_pairs": 64}
+    subject, settings = whole_model(data, models, DPO(), None, "lora", rest)
+    looked = probe_rows(subject.pairs, 64, seed=settings.seed)
+    sample = sample_of(data, subject, looked)
+    bench = Bench.of(subject, settings, sample)
+    loop = bench.loop(settings)
+    rows = np.concatenate([looked[~subject.pairs.held_out[looked]], sample.rows])
+    begun = linearise(subject, loop, rows)
+    linear = foretell(begun, loop, sample, stretch=2, records=records_between(0, 2 * steps, 14))
+    run = bench.run(loop, steps, records_between(0, steps, 25), label="Run", progress=False)
+    return run, linear
+
+
+def head(data: Any, model: str) -> Measured:
+    """The head alone, by full-batch descent."""
+    feats = extract(data, model)
+    run = descent(feats, DPO(), steps=2000, alone=False)
+    names = sorted(feats.groups)
+    curves = [run.curve("loss", group=name, split="held_out") for name in names]
+    return Measured(steps=curves[0][0], values={"loss": np.stack([values for _, values in curves], axis=1)})
+
+
+def kept(path: Path, make: Callable[[], list[Measured | None]]) -> list[Measured]:
+    """Results that stand on disk, or are made now."""
+    if not path.exists():
+        found = [each for each in make() if each is not None]
+        arrays = {f"{at}-steps": run.steps for at, run in enumerate(found)}
+        np.savez(path, **arrays, **{f"{at}-loss": run.values["loss"] for at, run in enumerate(found)})  # type: ignore[arg-type]
+    held = np.load(path)
+    count = len(held.files) // 2
+    return [Measured(steps=held[f"{at}-steps"], values={"loss": held[f"{at}-loss"]}) for at in range(count)]
+
+
+def score(foretold: np.ndarray, run: np.ndarray) -> list[tuple[float, float]]:
+    """Mean absolute error and rank correlation at every share."""
+    errors = apart(foretold, run)
+    ranks = [
+        spearman(one, other) if np.isfinite(one).all() and np.ptp(one) > 1e-12 else np.nan
+        for one, other in zip(foretold, run, strict=True)
+    ]
+    return list(zip(errors.tolist(), ranks, strict=True))
+
+
+def ways(at: int, runs: list[Measured], linear: Measured, told: Forecast, alone: Measured) -> dict[str, Any]:
+    """Every way's errors on one run, at `SHARES` of its fall."""
+    mean = progress(runs[at].values["loss"])
+    levels = mean[0] - np.array(SHARES) * (mean[0] - mean[-1])
+    run = run_at(runs[at], levels)
+    band = told.band
+    centre = at_levels(band.levels, band.centre, levels)
+    rehearsed = np.stack([run_at(each, levels) for each in told.rehearsals])
+    found = {
+        "all groups equal": score(np.repeat(run.mean(axis=1)[:, None], run.shape[1], axis=1), run),
+        "head alone": score(run_at(alone, levels), run),
+        "linear from the start": score(run_at(linear, levels), run),
+        "linear from the probe": score(run_at(told.linear, levels), run) if told.linear else [],
+        "one rehearsal": score(rehearsed[0], run),
+        "mean of three rehearsals": score(rehearsed.mean(axis=0), run),
+        "**forecast**": score(centre, run),
+    }
+    for other, each in enumerate(runs):
+        if other != at:
+            found[f"another seed/{other}"] = score(run_at(each, levels), run)
+    return found
+
+
+def inside(told: Forecast, run: Measured) -> tuple[int, int]:
+    """Groups inside their bands and all, over the vouched levels that the run reached, the first tenth left out."""
+    band = told.band
+    there = run_at(run, band.levels)
+    use = band.vouched & np.isfinite(there).all(axis=1)
+    use[: len(use) // 10] = False
+    near = np.abs(there - band.centre)[use] <= band.half_width[use]
+    return int(near.sum()), int(near.size)
+
+
+def clock(told: Forecast, run: Measured) -> tuple[float, bool]:
+    """Foretold over real step where forecast or run ends, and whether the real one lies in the interval."""
+    levels = told.band.levels
+    real_steps = at_levels(progress(run.values["loss"]), run.steps.astype(float), levels)
+    known = np.flatnonzero(np.isfinite(real_steps) & np.isfinite(told.clock.step))
+    at = known[-1]
+    return float(told.clock.step[at] / real_steps[at]), bool(
+        told.clock.low[at] <= real_steps[at] <= told.clock.high[at]
+    )
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The ways as Markdown: error (rank correlation) at each share, means over runs."""
+    names = list(dict.fromkeys(name.split("/")[0] for each in found for name in each))
+    lines = ["| foretold by | 25 % | 50 % | 75 % | 100 % |", "|---|---|---|---|---|"]
+    for name in names:
+        rows = [rows for each in found for key, rows in each.items() if key.split("/")[0] == name and rows]
+        values = np.array(rows)
+        entries = []
+        for share in range(len(SHARES)):
+            known = np.isfinite(values[:, share, 0])
+            if not known.any():
+                entries.append("not reached")
+                continue
+            rank = values[known, share, 1]
+            shown = "" if np.isnan(rank).all() else f" ({np.nanmean(rank):.2f})"
+            some = "" if known.all() else f", {known.sum()} of {len(known)}"
+            entries.append(f"{values[known, share, 0].mean():.4f}{shown}{some}")
+        lines.append(f"| {name} | {' | '.join(entries)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make the runs that are not there, then the table."""
+    parser = argparse.ArgumentParser(description="How good forecasts are.")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--groups", type=int, default=8)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    data = personas(given.data, given.groups)
+    seeds = [100 * at for at in range(given.seeds)]
+    alone = kept(given.out / "head.npz", lambda: [head(data, given.model)])[0]
+    runs, lines, told = [], [], []
+    for seed in seeds:
+        began = time.monotonic()
+        run, linear = kept(
+            given.out / f"run-{seed}.npz", lambda seed=seed: [*real(data, given.model, given.steps, seed)]
+        )
+        runs.append(run)
+        lines.append(linear)
+        print(f"run {seed}: {time.monotonic() - began:.0f} s, mean {progress(run.values['loss'])[[0, -1]]}", flush=True)
+    for at, seed in enumerate(seeds):
+        began = time.monotonic()
+        told.append(forecast(data, given.model, probe_pairs=64, progress=False, **chosen(given.steps, seed)))
+        near, every = inside(told[-1], runs[at])
+        others = np.array([inside(told[-1], run) for other, run in enumerate(runs) if other != at]).sum(axis=0)
+        print(
+            f"forecast {seed}: {time.monotonic() - began:.0f} s, cost {told[-1].cost}, inside {near} of {every}, other "
+            f"seeds {others}, clock {clock(told[-1], runs[at])}, vouched {told[-1].band.vouched.mean():.2f}: "
+            f"{told[-1].says()}",
+            flush=True,
+        )
+        print(table([ways(place, runs, lines[place], each, alone) for place, each in enumerate(told)]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""A run that stands somewhere, made linear in its weights there, and where that would take it (THEORY 13)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from prefdyn._random import stream
+from prefdyn.dynamics.tangent import Adapter, Dense, OptimizerMemory, Signals, Trained, tangent
+from prefdyn.errors import ConfigError
+from prefdyn.maths.optimizers import Schedule
+from prefdyn.models.gradients import gradients
+from prefdyn.models.log_probs import PairScorer
+from prefdyn.training.loop import Loop
+from prefdyn.training.probes import PairTable
+from prefdyn.training.rehearse import Measured, Sample, margins
+from prefdyn.training.settings import TrainingSettings
+from prefdyn.training.subjects import Subject
+
+_BYTES = 1 << 30
+"""What signals may take."""
+_TERMS = 8
+"""Terms kept of a pair's gradient in a module, at most."""
+_DENSE = 32_000_000
+"""Weights of linear modules that a full run may train and still be foretold by a linear one."""
+_STATES: Mapping[str, tuple[str, ...]] = {
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+    "rmsprop": ("square_avg", "momentum_buffer"),
+    "sgd": ("momentum_buffer",),
+}
+"""What torch calls an optimizer's memory, in the order of `maths.optimizers`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Linearised:
+    """A run at one of its steps, linear in its weights from there on."""
+
+    signals: Signals
+    """Of the sampled pairs."""
+    start: Mapping[str, Trained]
+    memory: OptimizerMemory
+    rows: Int[np.ndarray, " k"]
+    """Places of the sampled pairs, those that are measured last."""
+    values: Float[np.ndarray, " k"]
+    """Their margins without beta, nats."""
+
+
+def linear_modules(subject: Subject, tune: str) -> tuple[list[str], list[str]]:
+    """Modules whose training a linear run follows, and trained weights that it leaves out.
+
+    Raises:
+        ConfigError: There are none, or they are too many.
+    """
+    assert subject.lm is not None
+    known = dict(subject.lm.model.named_modules())
+    if tune == "lora":
+        names = [name for name, part in known.items() if getattr(part, "lora_A", None)]
+        inside = tuple(f"model.{name}." for name in names)
+    else:
+        head = subject.lm.model.get_output_embeddings()
+        names = [
+            name for name, part in known.items()
+            if (isinstance(part, torch.nn.Linear) or type(part).__name__ == "Conv1D") and part is not head
+        ]  # fmt: skip
+        inside = tuple(f"model.{name}.weight" for name in names)
+        size = sum(known[name].weight.numel() for name in names)
+        if size > _DENSE:
+            raise ConfigError(f"{size:,} weights are more than a linear run follows ({_DENSE:,})")
+    if not names:
+        raise ConfigError("no linear module is trained")
+    left = [name.removeprefix("model.") for name in subject.parameters if not name.startswith(inside)]
+    return names, left
+
+
+def linearise(subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, progress: bool = False) -> Linearised:
+    """Gradients of the sampled pairs where the run stands, its weights there and its optimizer's memory.
+
+    Args:
+        subject: What is trained.
+        loop: The run.
+        rows: Places of the sampled pairs.
+        progress: Show a bar.
+
+    Raises:
+        ConfigError: The objective reads no margins, or no module can be followed.
+    """
+    assert isinstance(subject.scorer, PairScorer)
+    assert subject.lm is not None
+    settings, lm = loop.settings, subject.lm
+    objective = settings.objective
+    names, left_out = linear_modules(subject, settings.tune)
+    start = {name: _start(subject, name, settings) for name in names}
+    width = sum(sum(_sizes(each)) for each in start.values())
+    terms = int(min(_TERMS, max(2, _BYTES // (4 * width * len(rows)))))
+    tokens = subject.scorer.pairs
+    sides: dict[str, Any] = {
+        side: tuple(getattr(tokens, side)[row] for row in rows.tolist()) for side in ("chosen", "rejected")
+    }
+    few = replace(tokens, prompt=tokens.prompt[rows], row=tokens.row[rows], answered=None, **sides)
+    signals = gradients(
+        PairScorer(lm, few), names, sides=False, per_token=objective.per_token, rank=terms, progress=progress
+    )
+    found, _ = margins(loop, subject.pairs, rows, objective)
+    return Linearised(
+        signals=replace(signals, left_out=tuple(left_out)),
+        start=start,
+        memory=_memory(subject, loop, start),
+        rows=rows,
+        values=found / objective.beta,
+    )
+
+
+def foretell(
+    found: Linearised,
+    loop: Loop,
+    sample: Sample,
+    *,
+    stretch: int = 1,
+    records: Sequence[int],
+) -> Measured:
+    """Where the linear run goes: groups of the measured pairs, the last of the sampled ones.
+
+    Args:
+        found: Where it starts.
+        loop: The run whose batches and settings it has; a training pair that was not sampled is stood in for by one of
+            its group.
+        sample: The measured pairs.
+        stretch: How many times the run's steps it takes, for a linear run is slower; its schedule is stretched alike.
+        records: Steps to measure at, from `found.memory.steps` on.
+    """
+    settings, table = loop.settings, loop.pairs
+    sampled = found.rows[: len(found.rows) - len(sample.rows)]
+    place = standins(table, sampled, seed=settings.seed)
+    steps = stretch * settings.steps
+    order = [loop.order[step % settings.steps] for step in range(steps)]
+    schedule = None
+    if settings.schedule != "constant" or settings.warmup:
+        schedule = Schedule(kind=settings.schedule, steps=steps, warmup=settings.warmup)
+    run = tangent(
+        found.signals,
+        found.start,
+        settings.objective,
+        settings.optimizer,
+        learning_rate=settings.learning_rate,
+        batches=[place[table.train[rows]] for rows in order[: max(records)]],
+        share=table.weight[found.rows],
+        values=found.values,
+        schedule=schedule,
+        clip=settings.clip,
+        recorded=records,
+        memory=found.memory,
+    )
+    measured = run.values[:, 0, len(sampled) :]
+    return Measured.of(run.steps, settings.objective.beta * measured, settings.objective, sample)
+
+
+def standins(pairs: PairTable, sampled: Int[np.ndarray, " k"], *, seed: int) -> Int[np.ndarray, " m"]:
+    """Place in the sample of what stands for each pair: itself, or a pair of its group; -1 for groups without any."""
+    found = np.full(len(pairs), -1, dtype=np.int64)
+    found[sampled] = np.arange(len(sampled))
+    for code in np.unique(pairs.group[pairs.train]).tolist():
+        inside = np.flatnonzero((pairs.group == code) & ~pairs.held_out & (found < 0))
+        known = np.flatnonzero(pairs.group[sampled] == code)
+        if len(inside) and len(known):
+            found[inside] = stream(seed, "standins", pairs.groups[code]).choice(known, len(inside))
+    return found
+
+
+def _sizes(trained: Trained) -> tuple[int, int]:
+    if isinstance(trained, Adapter):
+        return int(trained.down.shape[1]), int(trained.up.shape[0])
+    return int(trained.weight.shape[1]), int(trained.weight.shape[0])
+
+
+def _names(subject: Subject, module: str, tune: str) -> dict[str, str]:
+    """Name of the parameter that each part of a module is."""
+    if tune != "lora":
+        return {"weight": f"model.{module}.weight"}
+    first = f"model.{module}.lora_A."
+    down = next(name for name in subject.parameters if name.startswith(first))
+    return {"down": down, "up": down.replace(".lora_A.", ".lora_B.")}
+
+
+def _turned(subject: Subject, module: str) -> bool:
+    assert subject.lm is not None
+    return type(subject.lm.model.get_submodule(module)).__name__ == "Conv1D"
+
+
+def _start(subject: Subject, module: str, settings: TrainingSettings) -> Trained:
+    parts = {
+        part: subject.parameters[name].detach().clone()
+        for part, name in _names(subject, module, settings.tune).items()
+    }  # fmt: skip
+    if settings.tune != "lora":
+        return Dense(weight=parts["weight"].T.contiguous() if _turned(subject, module) else parts["weight"])
+    assert settings.lora is not None
+    return Adapter(**parts, scale=settings.lora.alpha / settings.lora.rank)
+
+
+def _memory(subject: Subject, loop: Loop, start: Mapping[str, Trained]) -> OptimizerMemory:
+    states = {}
+    for module in start:
+        turned = loop.settings.tune != "lora" and _turned(subject, module)
+        for part, name in _names(subject, module, loop.settings.tune).items():
+            kept = loop.optimizer.state.get(subject.parameters[name], {})
+            named = [kept[key] for key in _STATES[loop.settings.optimizer.name] if kept.get(key) is not None]
+            if named:
+                states[module, part] = tuple((each.T if turned else each).detach().clone() for each in named)
+    return OptimizerMemory(steps=loop.progress.step, states=states)
+
+
+def records_between(first: int, last: int, count: int) -> list[int]:
+    """About so many steps from one to another, denser at the start.
+
+    Example:
+        >>> records_between(4, 40, 5)
+        [4, 9, 17, 28, 40]
+    """
+    share = np.linspace(0, 1, count) ** 1.5
+    return sorted({first + math.ceil((last - first) * each - 1e-9) for each in share.tolist()})

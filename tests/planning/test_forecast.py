@@ -1,0 +1,184 @@
+"""The forecast: its probe is the run's own beginning, its files say what it holds, a run is held against it."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.dynamics.progress import progress
+from prefdyn.errors import ConfigError, DataError
+from prefdyn.maths.objectives import DPO, SFT
+from prefdyn.planning.forecast import CURVES, forecast, order_sentence
+from prefdyn.planning.forecast_check import Foretold, check_forecast
+from prefdyn.planning.watching import Watch
+from prefdyn.report.folders import read_folder
+from prefdyn.report.forecast import forecast_table
+from prefdyn.report.html import render
+from prefdyn.training.settings import LoRA
+from prefdyn.training.train import run_training
+from tests.models.conftest import own_cache, rows, tiny
+
+__all__ = ["own_cache", "tiny"]
+
+RUN = {
+    "objective": DPO(beta=0.5), "learning_rate": 5e-3, "steps": 16, "batch_size": 6, "lora": LoRA(rank=2, alpha=4.0),
+    "progress": False,
+}  # fmt: skip
+
+
+def data(count=90, groups=3):
+    return PreferenceDataset.from_rows(rows(count, groups=groups), name="statements").with_held_out(0.6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A forecast of a tiny run, and its folder."""
+    from tests.models.conftest import byte_tokenizer, make_model
+
+    root = tmp_path_factory.mktemp("forecast")
+    model = make_model(root / "model", "llama-tied", byte_tokenizer())
+    found = forecast(data(), str(model), probe=4, cache=False, out=root, **RUN)
+    (root / "out").mkdir()
+    found.write(root / "out")
+    return found, root / "out", str(model)
+
+
+@pytest.fixture(scope="module")
+def run(told):
+    """The run itself, measured at every step."""
+    return run_training(data(), told[2], tune="lora", record="all", probe_pairs="all", probes=(), cache=False, **RUN)
+
+
+def test_the_probe_is_the_beginning_of_the_run_that_train_makes(told, run):
+    found, _, _ = told
+    assert found.probe.steps.tolist()[-1] == 4
+    for code, name in enumerate(found.names):
+        steps, losses = run.trajectory.curve("loss", group=name, split="held_out")
+        np.testing.assert_allclose(found.probe.values["loss"][:, code], losses[found.probe.steps], rtol=1e-6)
+        assert steps.tolist() == list(range(17))
+
+
+def test_the_same_seed_gives_the_same_forecast(told):
+    found, _, model = told
+    again = forecast(data(), model, probe=4, cache=False, **RUN)
+    np.testing.assert_array_equal(found.band.centre, again.band.centre)
+    np.testing.assert_array_equal(found.order, again.order)
+    assert found.says() == again.says()
+
+
+def test_files_say_what_the_forecast_holds(told):
+    found, folder, _ = told
+    curves = pq.read_table(folder / "curves.parquet")
+    assert curves.schema == CURVES
+    assert set(curves["kind"].to_pylist()) >= {"forecast", "linear", "probe", "rehearsal-1", "rehearsal-3"}
+    summary = json.loads((folder / "summary.json").read_text())
+    back = Foretold.read(summary)
+    np.testing.assert_allclose(back.band.centre, found.band.centre)
+    assert back.names == found.names == ("group 0", "group 1", "group 2")
+    assert [row["rank"] for row in summary["groups"]] == sorted(row["rank"] for row in summary["groups"])
+    cost = summary["forecast"]["cost"]
+    assert cost == {"probe": 4 / 16, "rehearsals": pytest.approx(3 * 8 * 1 / (16 * 6))}
+    page = render([read_folder(folder)])
+    assert "Groups by progress" in page
+    assert "The clock" in page
+    assert found.says() in forecast_table(summary).replace("\n", " ")
+
+
+def test_at_every_level_groups_have_that_mean(told):
+    """What is foretold is by progress: the groups of every level have its loss for their mean."""
+    found, _, _ = told
+    known = np.isfinite(found.band.centre).all(axis=1)
+    assert known.all()
+    np.testing.assert_allclose(found.band.centre.mean(axis=1), found.band.levels, atol=1e-9)
+
+
+def test_a_run_is_held_against_its_forecast(told, run, tmp_path):
+    found, folder, _ = told
+    summary = json.loads((folder / "summary.json").read_text())
+    check = check_forecast(summary, run.trajectory, folders=("f", "t"))
+    np.testing.assert_allclose(progress(check.loss)[0], found.band.levels[0], rtol=1e-6)
+    check.write(tmp_path)
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["forecast"]["says"] == check.says()
+    assert "Forecast against run" in render([read_folder(tmp_path)])
+    if len(check.compared):
+        naive = np.abs(found.band.centre[check.compared[-1]] - check.run[check.compared[-1]]).mean()
+        assert check.at_shares()[-1]["error"] == pytest.approx(naive)
+    assert check.notes == ()
+
+
+def test_other_settings_and_groups_are_told(told, run):
+    summary = json.loads((told[1] / "summary.json").read_text())
+    summary["settings"]["learning_rate"] = 1.0
+    assert "learning_rate 1.0 foretold, 0.005 made" in check_forecast(summary, run.trajectory).notes[0]
+    summary["forecast"]["names"][0] = "other"
+    with pytest.raises(DataError, match="no held-out pairs of group 'other'"):
+        check_forecast(summary, run.trajectory)
+    with pytest.raises(DataError, match="no forecast"):
+        check_forecast({}, run.trajectory)
+
+
+def test_what_cannot_be_foretold_is_refused(tiny):
+    model = str(tiny("llama-tied"))
+    with pytest.raises(ConfigError, match="does not read"):
+        forecast(data(), model, **{**RUN, "objective": SFT()})
+    with pytest.raises(ConfigError, match="nothing real is run"):
+        forecast(data(), model, probe=0, rehearse=0, **RUN)
+    with pytest.raises(ConfigError, match="the run has 16"):
+        forecast(data(), model, probe=16, **RUN)
+    everything = PreferenceDataset.from_rows(rows(12), name="statements")
+    with pytest.raises(DataError, match="held out"):
+        forecast(everything, model, **RUN)
+
+
+@pytest.mark.parametrize("choice", [{"probe": 0, "rehearse": 0.25}, {"probe": 4, "rehearse": 0}])
+def test_a_part_alone_is_enough(tiny, choice):
+    found = forecast(data(), str(tiny("llama-tied")), cache=False, **choice, **RUN)
+    assert len(found.rehearsals) == (2 if choice["rehearse"] else 0)
+    assert np.isfinite(found.band.centre).all()
+    assert found.clock.by == ("rehearsals" if choice["rehearse"] else "linear")
+
+
+def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
+    levels = np.linspace(0.7, 0.5, 11)
+    summary = {
+        "forecast": {
+            "names": ["a", "b"], "scale": [1.0, 1.0], "freedom": 5.0, "levels": levels.tolist(),
+            "error": (0.01 * (0.7 - levels)).tolist(),
+            "centre": np.stack([levels - 0.5 * (0.7 - levels), levels + 0.5 * (0.7 - levels)], 1).tolist(),
+            "linear_weight": [0.0] * 11,
+            "clock": {"step": (500 * (0.7 - levels)).tolist(), "low": (400 * (0.7 - levels)).tolist(),
+                      "high": (600 * (0.7 - levels)).tolist()},
+        }
+    }  # fmt: skip
+
+    def record(step, a, b):
+        rows = [("a", a), ("b", b)]
+        return step, [{"group": name, "split": "held_out", "loss": loss} for name, loss in rows if loss is not None], {}
+
+    def lines_of(*records):
+        lines = []
+        watch = Watch(Foretold.read(summary), lines.append)
+        for each in records:
+            watch.track(*each)
+        return lines
+
+    honest = [record(round(500 * fall), 0.7 - 1.5 * fall, 0.7 - 0.5 * fall) for fall in (0, 0.05, 0.1, 0.15, 0.19)]
+    assert lines_of(*honest) == []
+    turned = [record(round(500 * fall), 0.7 - 0.5 * fall, 0.7 - 1.5 * fall) for fall in (0, 0.05, 0.1, 0.15, 0.19)]
+    assert sorted("'a'" in line for line in lines_of(*turned)) == [False, True]
+    fast = [record(round(100 * fall), 0.7 - 1.5 * fall, 0.7 - 0.5 * fall) for fall in (0, 0.05, 0.1, 0.15)]
+    assert ["the mean held-out loss is" in line for line in lines_of(*fast)] == [True]
+    gone = lines_of(record(0, 0.7, None), record(1, 0.6, None))
+    assert len(gone) == 1
+    assert "'b'" in gone[0]
+
+
+def test_the_sentence_names_orders_and_ties():
+    shares = np.array([[0.0, 0.5, 0.97, 0.99], [0.5, 0, 0.6, 0.99], [0.03, 0.4, 0, 0.6], [0.01, 0.01, 0.4, 0]])
+    said = order_sentence(["a", "b", "c", "d"], np.arange(4.0), shares, vouched=True)
+    assert said == "a and b are not told apart; a before c in 19 of 20 runs; c and d are not told apart."
+    assert "No order" in order_sentence(["a", "b"], np.arange(2.0), np.full((2, 2), 0.5), vouched=True)
+    assert "Nothing" in order_sentence(["a", "b"], np.arange(2.0), np.full((2, 2), 0.5), vouched=False)

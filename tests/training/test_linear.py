@@ -1,0 +1,120 @@
+"""A run made linear where it stands goes where the run goes, to second order; rehearsals start over; stand-ins."""
+
+import numpy as np
+import pytest
+import torch
+
+from prefdyn.dynamics.tangent import Dense
+from prefdyn.maths.objectives import DPO
+from prefdyn.maths.optimizers import SGD, AdamW, RMSprop
+from prefdyn.models.team import Team
+from prefdyn.planning.forecast import sample_of
+from prefdyn.settings import Reading
+from prefdyn.training.linear import foretell, linear_modules, linearise, standins
+from prefdyn.training.probes import PairTable, probe_rows
+from prefdyn.training.rehearse import Bench, margins, rehearsal
+from prefdyn.training.settings import LoRA
+from prefdyn.training.subjects import Models, whole_model
+from tests.models.conftest import yes_no
+
+STEPS, PROBE = 8, 4
+ADAMW = AdamW(eps=1e-4)
+
+
+def bench_of(model, *, tune="lora", rate=1e-3, optimizer=ADAMW, data=None, **rest):
+    """A subject on a bench, and the pairs that are looked at: all of them."""
+    data = yes_no(24).with_held_out(0.5, seed=0) if data is None else data
+    team = Team("cpu", cache=False)
+    models = Models(
+        model=str(model), reading=Reading(device="cpu", cache=False), device="cpu", share=True, team=team,
+        progress=False,
+    )  # fmt: skip
+    options = {"lora": LoRA(rank=2, alpha=4.0)} if tune == "lora" else {}
+    chosen = {
+        "learning_rate": rate, "optimizer": optimizer, "steps": STEPS, "batch_size": 4, "clip": None, "flip": False,
+        "probes": (), **options, **rest,
+    }  # fmt: skip
+    subject, settings = whole_model(data, models, DPO(beta=0.5), None, tune, chosen)
+    looked = probe_rows(subject.pairs, None, seed=0)
+    sample = sample_of(data, subject, looked)
+    rows = np.concatenate([looked[~subject.pairs.held_out[looked]], sample.rows])
+    return Bench.of(subject, settings, sample), rows
+
+
+def off_by(model, rate, **rest):
+    """How far the linear run from step 4 is off at step 8, and how far the run itself goes meanwhile."""
+    bench, rows = bench_of(model, rate=rate, **rest)
+    loop = bench.loop(bench.settings)
+    for _ in range(PROBE):
+        loop.advance()
+    begun = linearise(bench.subject, loop, rows)
+    start, _ = margins(loop, bench.subject.pairs, bench.sample.rows, DPO(beta=0.5))
+    foretold = foretell(begun, loop, bench.sample, records=[STEPS])
+    for _ in range(STEPS - PROBE):
+        loop.advance()
+    end, _ = margins(loop, bench.subject.pairs, bench.sample.rows, DPO(beta=0.5))
+    group = bench.sample.group
+    real = np.array([(end - start)[group == code].mean() for code in (0, 1)])
+    begin = np.array([start[group == code].mean() for code in (0, 1)])
+    return np.abs(foretold.values["margin"][0] - begin - real).max(), np.abs(real).max()
+
+
+@pytest.mark.parametrize("kind", ["llama-tied", "gpt2-untied"])
+@pytest.mark.parametrize("optimizer", [ADAMW, SGD(momentum=0.9), RMSprop(eps=1e-3)], ids=lambda one: one.name)
+def test_a_linear_run_from_the_probe_is_the_run_to_second_order(tiny, kind, optimizer, monkeypatch):
+    """With the optimizer's memory carried over, its error over the same steps falls with the square of the rate."""
+    monkeypatch.setattr("prefdyn.training.linear._TERMS", 512)
+    scale = {"adamw": 0.002, "sgd": 0.01, "rmsprop": 0.0003}[optimizer.name]
+    errors, moved = zip(*(off_by(tiny(kind), rate, optimizer=optimizer) for rate in (scale, scale / 4)), strict=True)
+    assert errors[0] < 0.25 * moved[0]
+    assert moved[0] > 1e-5
+    assert errors[1] / moved[1] < 0.5 * errors[0] / moved[0] + 1e-3
+
+
+def test_a_full_run_is_followed_in_its_linear_layers_and_says_what_is_left_out(tiny):
+    bench, rows = bench_of(tiny("gpt2-untied"), tune="full", rate=1e-4)
+    names, left = linear_modules(bench.subject, "full")
+    assert any(name.endswith("c_attn") for name in names)
+    assert any("wte" in name for name in left)
+    loop = bench.loop(bench.settings)
+    loop.advance()
+    begun = linearise(bench.subject, loop, rows)
+    assert begun.signals.left_out == tuple(left)
+    assert bench.subject.lm is not None
+    weight, start = bench.subject.lm.model.get_submodule(names[0]).weight, begun.start[names[0]]
+    assert isinstance(start, Dense)
+    torch.testing.assert_close(start.weight, weight.detach().T)  # pyright: ignore[reportCallIssue]
+    found = foretell(begun, loop, bench.sample, records=[1, STEPS])
+    assert np.isfinite(found.values["loss"]).all()
+
+
+def test_a_bench_starts_over_to_the_same_run_and_to_others_with_other_seeds(tiny):
+    bench, _ = bench_of(tiny("llama-tied"), rate=0.01)
+    runs = []
+    for settings in (
+        bench.settings,
+        rehearsal(bench.settings, 7, 12),
+        rehearsal(bench.settings, 8, 12),
+        bench.settings,
+    ):
+        loop = bench.loop(settings)
+        runs.append(bench.run(loop, settings.steps, [], label="", progress=False))
+    np.testing.assert_array_equal(runs[0].values["loss"], runs[3].values["loss"])
+    assert np.abs(runs[1].values["loss"][-1] - runs[2].values["loss"][-1]).max() > 1e-9
+    assert {run.steps[-1] for run in runs[1:3]} == {STEPS // 2}
+
+
+def test_stand_ins_are_of_the_same_group_and_the_sampled_are_themselves():
+    group = np.array([0] * 6 + [1] * 4)
+    held_out = np.array([False] * 5 + [True] + [False] * 3 + [True])
+    ones = np.ones(10)
+    pairs = PairTable(
+        id=np.arange(10).astype(str), group=group, groups=("a", "b"), held_out=held_out, weight=ones,
+        chosen_length=ones.astype(int), rejected_length=ones.astype(int), ref_chosen=-ones, ref_rejected=-ones,
+    )  # fmt: skip
+    sampled = np.array([1, 3, 7])
+    place = standins(pairs, sampled, seed=0)
+    assert place[sampled].tolist() == [0, 1, 2]
+    assert all(group[sampled[place[row]]] == group[row] for row in pairs.train)
+    assert (place[held_out] == -1).all()
+    np.testing.assert_array_equal(place, standins(pairs, sampled, seed=0))
