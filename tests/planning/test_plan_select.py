@@ -23,14 +23,14 @@ STEPS = 30
 
 
 def turned(rate, seed=0, size=150):
-    feats = gaussian_groups(size, groups=3, width=16, half_gap=[2.0, 2.5, 3.0], held_out=0.0, seed=seed)
+    feats = gaussian_groups(size, groups=3, width=16, half_gap=[2.5, 3.0, 3.5], held_out=0.0, seed=seed)
     wrong = np.random.default_rng(seed).random(len(feats)) < rate
     return feats.flipped(wrong), wrong
 
 
 @pytest.fixture(scope="module")
 def noisy():
-    feats, wrong = turned(0.25)
+    feats, wrong = turned(0.25, size=200)
     return plan_select(feats, steps=STEPS, progress=False), wrong
 
 
@@ -141,7 +141,7 @@ def test_a_change_is_proposed_only_where_everything_speaks_for_it(gain, over, ch
 
 
 def test_the_same_seed_gives_the_same_plan(noisy):
-    feats, _ = turned(0.25)
+    feats, _ = turned(0.25, size=200)
     again = plan_select(feats, steps=STEPS, progress=False)
     assert json.dumps(again.summary()["plan"]) == json.dumps(noisy[0].summary()["plan"])
 
