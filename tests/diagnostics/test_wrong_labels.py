@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from prefdyn.diagnostics.wrong_labels import _profile, wrong_share
+from prefdyn.diagnostics.wrong_labels import WrongShare, _profile, wrong_share
 
 
 def margins(rate, seed, n=800, pace=4.0):
@@ -14,9 +14,15 @@ def margins(rate, seed, n=800, pace=4.0):
     return np.where(right ^ (rng.random(n) < rate), size, -size)
 
 
+def told(*given) -> WrongShare:
+    found = wrong_share(*given)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.2])
 def test_intervals_hold_the_share(rate):
-    found = [wrong_share(margins(rate, seed), [np.arange(800)], np.arange(800)) for seed in range(20)]
+    found = [told(margins(rate, seed), [np.arange(800)], np.arange(800)) for seed in range(20)]
     held = np.mean([each.low <= rate + 1e-9 and rate <= each.high + 1e-9 for each in found])
     assert held >= 0.8
     assert np.mean([each.share for each in found]) == pytest.approx(rate, abs=0.02)
@@ -28,7 +34,7 @@ def test_groups_learn_at_their_own_pace():
     slow, fast = margins(0.1, 0, pace=2.0), 50 * margins(0.1, 1, pace=8.0)
     both = np.concatenate([slow, fast])
     members = [np.arange(800), np.arange(800, 1600)]
-    found = wrong_share(both, members, np.arange(1600))
+    found = told(both, members, np.arange(1600))
     assert found.low <= 0.1 <= found.high
 
 
@@ -52,6 +58,6 @@ def test_copies_count_once():
 
 def test_a_model_that_knows_nothing_tells_nothing():
     rng = np.random.default_rng(5)
-    found = wrong_share(rng.normal(size=2000), [np.arange(2000)], np.arange(2000))
+    found = told(rng.normal(size=2000), [np.arange(2000)], np.arange(2000))
     assert found.high >= 0.45 or found.low == 0.0
     assert wrong_share(rng.normal(size=10), [np.arange(10)], np.arange(10)) is None

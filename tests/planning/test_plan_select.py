@@ -39,6 +39,7 @@ def test_right_labels_are_kept():
         feats, _ = turned(0.0, seed=seed, size=100)
         plan = plan_select(feats, steps=STEPS, seed=seed, progress=False)
         assert not plan.change
+        assert plan.wrong is not None
         assert plan.wrong.low == 0.0
 
 
@@ -178,6 +179,7 @@ def test_the_dataset_is_what_the_plan_says(noisy):
     assert kept is data
 
 
+@pytest.mark.thorough
 def test_the_command_writes_a_dataset_that_training_takes(tmp_path):
     out = tmp_path / "plan"
     few = ["--groups", "takes risks,plays it safe,feels lucky", "--limit", "60", "--steps", "15"]
