@@ -202,7 +202,9 @@ def main() -> None:
         others = np.array([inside(told[-1], run) for other, run in enumerate(runs) if other != at]).sum(axis=0)
         print(
             f"forecast {seed}: {time.monotonic() - began:.0f} s, cost {told[-1].cost}, inside {near} of {every}, other "
-            f"seeds {others}, clock {clock(told[-1], runs[at])}, vouched {told[-1].band.vouched.mean():.2f}: "
+            f"seeds {others}, clock {clock(told[-1], runs[at])}, vouched {told[-1].band.vouched.mean():.2f} of "
+            f"{told[-1].band.levels[[0, -1]]}, linear weight {told[-1].band.linear.round(2).tolist()}, error "
+            f"{told[-1].band.error.round(4).tolist()}, lost {told[-1].lost:.3f}, {dict(told[-1].timings)}: "
             f"{told[-1].says()}",
             flush=True,
         )

@@ -141,6 +141,21 @@ def test_weights_follow_the_errors_and_the_mixture_is_nearer_the_run_than_either
     assert np.mean(off["mixed"]) < min(np.mean(off["rehearsals"]), np.mean(off["linear"]))
 
 
+def test_below_the_rehearsals_the_linear_run_goes_on_from_where_the_mixture_was():
+    rng = np.random.default_rng(7)
+    runs = np.stack([a_run(rng, 0.02) for _ in range(3)])
+    runs[:, 15:] = np.nan
+    error = 0.02 * (FALL / 0.3) ** 2
+    linear = TRUTH + 0.3 * FALL[:, None] ** 2 * np.linspace(-1, 1, GROUPS)
+    band = combined(levels_to(0.7, 0.4), linear, error, runs)
+    assert np.isfinite(band.errors).all()
+    assert (np.diff(band.error[1:]) >= 0).all()
+    steps = np.diff(band.centre[14:], axis=0)
+    np.testing.assert_allclose(steps, np.diff(linear[14:], axis=0))  # no leap, and the linear run's own slopes
+    np.testing.assert_allclose(band.centre.mean(axis=1), band.levels)
+    assert (band.linear[15:] == 1).all()
+
+
 def test_what_is_not_known_has_no_band():
     one = np.stack([TRUTH])
     band = combined(levels_to(0.7, 0.4), None, np.full(LEVELS, np.nan), one)

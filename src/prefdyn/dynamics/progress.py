@@ -186,6 +186,9 @@ def combined(
 ) -> Band:
     r"""A linear run and rehearsals, each weighted by one over its squared error.
 
+    Below the last level of the rehearsals the linear run goes on alone from where the mixture was, its error growing by
+    its own law.
+
     Args:
         levels: Mean losses.
         linear: Groups of the linear run; None or NaN where there is none.
@@ -206,16 +209,22 @@ def combined(
     share = np.where(only, np.where(np.isfinite(linear).all(axis=1) & (count == 0), 1.0, 0.0), of_linear / whole)
     mixed = np.where(share[:, None] > 0, share[:, None] * linear, 0.0)
     mixed = mixed + np.where(share[:, None] < 1, (1 - share[:, None]) * centre, 0.0)
-    groups = centre.shape[1]
     error = np.where(only, math.nan, np.sqrt(1 / whole))
     error[0] = 0.0 if math.isnan(error[0]) else error[0]
+    rehearsed = np.flatnonzero(count > 0)
+    if len(rehearsed) and there[rehearsed[-1]]:
+        last = rehearsed[-1]
+        alone = np.flatnonzero(there & (np.arange(len(levels)) > last))
+        mixed[alone] = linear[alone] + (mixed[last] - linear[last])
+        error[alone] = np.sqrt(error[last] ** 2 + linear_error[alone] ** 2 - linear_error[last] ** 2)
+        share[alone] = 1.0
     return Band(
         levels=levels,
         centre=mixed,
         error=error,
         scale=scale_of_groups(runs),
         linear=share,
-        freedom=max(len(runs) - 1, 1) * max((groups - 1) / 2, 1.0),
+        freedom=max(len(runs) - 1, 1) * max((centre.shape[1] - 1) / 2, 1.0),
     )
 
 

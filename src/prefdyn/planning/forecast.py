@@ -54,9 +54,11 @@ _PROBE = 0.05
 """Steps of the probe, of the run's, where nothing else is said."""
 _LEAST_PROBE = 5
 _REHEARSALS = 3
-_RECORDS = 14
-"""Records of each run."""
+_RECORDS, _LINEAR_RECORDS = 14, 36
+"""Records of a real run, and of a linear one, whose are cheap: far apart, they miss where the mean loss turns."""
 _STUCK = 0.5
+_AS_FAR = 2.0
+"""How many times the fall of the rehearsals is foretold at most."""
 _STRETCH = 2
 """How many times the run's steps a linear run may take, for it is slower than the real one."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -511,7 +513,7 @@ class _Maker:
         first, last = found.memory.steps, _STRETCH * loop.settings.steps
         try:
             return foretell(
-                found, loop, self.bench.sample, stretch=_STRETCH, records=records_between(first, last, _RECORDS)
+                found, loop, self.bench.sample, stretch=_STRETCH, records=records_between(first, last, _LINEAR_RECORDS)
             )
         except TrainingError as error:
             self.warnings.append(f"A linear run was left out: {error}")
@@ -522,8 +524,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     probe, sample = maker.probe, maker.bench.sample
     assert probe is not None
     levels = _levels(maker, probe)
-    runs = [run_at(run, levels) for run in maker.rehearsals]
-    stacked = np.stack(runs) if runs else np.full((0, len(levels), len(sample.names)), math.nan)
+    stacked = _rehearsed(maker, levels, "loss", len(sample.names))
     linear = None if maker.linear is None else run_at(maker.linear, levels)
     at_probe = float(progress(probe.values["loss"])[-1])
     band = combined(levels, linear, _linear_error(maker, levels, at_probe), stacked)
@@ -567,17 +568,15 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
 
 
 def _levels(maker: _Maker, probe: Measured) -> np.ndarray:
-    """From the start to where every rehearsal still was, but for one that got stuck; or to the linear run's end.
-
-    Stuck is one that fell less than half as far as the median of them.
-    """
+    """From the start to where the rehearsals ended, or as far again with the linear run; to its end without any."""
     start = float(probe.values["loss"][0].mean())
-    ends = np.array([float(progress(run.values["loss"])[-1]) for run in maker.rehearsals])
-    if len(ends):
-        going = start - ends >= _STUCK * np.median(start - ends)
-        return levels_to(start, float(ends[going].max()))
-    end = start if maker.linear is None else float(progress(maker.linear.values["loss"])[-1])
-    return levels_to(start, end)
+    ends = [start]
+    if maker.rehearsals:
+        ends.append(_end(maker, start))
+    if maker.linear is not None:
+        end = float(progress(maker.linear.values["loss"])[-1])
+        ends.append(max(end, start - _AS_FAR * (start - ends[-1])) if maker.rehearsals else end)
+    return levels_to(start, min(ends))
 
 
 def _linear_error(maker: _Maker, levels: np.ndarray, begins: float) -> np.ndarray:
@@ -608,14 +607,40 @@ def _held_out_error(maker: _Maker, band: Band) -> np.ndarray:
     return np.where(known.any(axis=(0, 1)), np.where(known, found, 0.0).sum(axis=(0, 1)) / count, math.nan)
 
 
+def _rehearsed(maker: _Maker, levels: np.ndarray, quantity: str, groups: int) -> np.ndarray:
+    """The rehearsals at each level, down to where the first has ended: a mean must not change its runs."""
+    if not maker.rehearsals:
+        return np.full((0, len(levels), groups), math.nan)
+    runs = np.stack([run_at(run, levels, quantity) for run in maker.rehearsals])
+    runs[:, _ended(maker, levels)] = math.nan
+    return runs
+
+
+def _ended(maker: _Maker, levels: np.ndarray) -> np.ndarray:
+    """Levels below the end of the rehearsals."""
+    return levels < _end(maker, float(levels[0])) - 1e-12
+
+
+def _end(maker: _Maker, start: float) -> float:
+    """Where the first rehearsal ends, but for one that got stuck: that fell less than half as far as their median."""
+    ends = np.array([float(progress(run.values["loss"])[-1]) for run in maker.rehearsals])
+    return float(ends[start - ends >= _STUCK * np.median(start - ends)].max())
+
+
 def _mixed(maker: _Maker, levels: np.ndarray, band: Band, quantity: str) -> np.ndarray:
     """Another quantity, linear run and rehearsals weighted as for the loss."""
-    shape = band.centre.shape
-    runs = [run_at(run, levels, quantity) for run in maker.rehearsals]
-    centre = mean_run(np.stack(runs))[0] if runs else np.full(shape, math.nan)
-    linear = np.full(shape, math.nan) if maker.linear is None else run_at(maker.linear, levels, quantity)
+    runs = _rehearsed(maker, levels, quantity, band.centre.shape[1])
+    centre, count = mean_run(runs)
+    if maker.linear is None:
+        return centre
+    linear = run_at(maker.linear, levels, quantity)
     share = band.linear[:, None]
-    return np.where(share > 0, share * linear, 0.0) + np.where(share < 1, (1 - share) * centre, 0.0)
+    found = np.where(share > 0, share * linear, 0.0) + np.where(share < 1, (1 - share) * centre, 0.0)
+    rehearsed = np.flatnonzero(count > 0)
+    if len(rehearsed):
+        last = rehearsed[-1]
+        found[last + 1 :] = linear[last + 1 :] + (found[last] - linear[last])
+    return found
 
 
 def _clock(maker: _Maker, probe: Measured, levels: np.ndarray) -> Clock:
@@ -637,6 +662,7 @@ def _clock(maker: _Maker, probe: Measured, levels: np.ndarray) -> Clock:
         stretch = maker.steps / seen if maker.steps and seen > 0 else HOTTER
         paces.append(stretch * at_levels(reached, steps, levels))
     pace = np.stack(paces)
+    pace[:, _ended(maker, levels)] = math.nan
     there = np.isfinite(pace) & (pace > 0)
     count = there.sum(axis=0)
     logs = np.where(there, np.log(np.where(there, pace, 1.0)), 0.0)

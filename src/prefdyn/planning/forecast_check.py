@@ -102,30 +102,42 @@ class ForecastCheck:
         return found
 
     def clock(self) -> dict[str, float] | None:
-        """Foretold and real step at the last compared level; None where nothing is compared."""
-        if not len(self.compared):
+        """Foretold and real step at the last compared level that the clock knows; None where there is none."""
+        known = self.compared[np.isfinite(self.foretold.clock[0, self.compared])]
+        if not len(known):
             return None
-        at = int(self.compared[-1])
+        at = int(known[-1])
         levels = self.foretold.band.levels
         real = at_levels(progress(self.loss), self.steps.astype(float), levels[at : at + 1])[0]
         step, low, high = self.foretold.clock[:, at]
-        return {"step": float(step), "low": float(low), "high": float(high), "real": float(real)}
+        return {
+            "level": float(levels[at]),
+            "step": float(step),
+            "low": float(low),
+            "high": float(high),
+            "real": float(real),
+        }
 
     def says(self) -> str:
         """How good the forecast was, in a sentence."""
         shares, clock = self.at_shares(), self.clock()
-        if not shares or clock is None:
+        if not shares:
             return "The run reached no level that the forecast vouches for, so nothing is compared."
         half, last = shares[1], shares[-1]
         inside = round(last["inside"] * len(self.foretold.names))
-        interval = "" if np.isnan(clock["low"]) else f" ({clock['low']:.0f} to {clock['high']:.0f})"
+        when = "and no step was foretold for it"
+        if clock is not None:
+            interval = "" if np.isnan(clock["low"]) else f" ({clock['low']:.0f} to {clock['high']:.0f})"
+            when = (
+                f"and a mean of {clock['level']:.4g} was foretold for step {clock['step']:.0f}{interval} and came at "
+                f"step {clock['real']:.0f}"
+            )
         return (
             f"By progress, group losses are off by {half['error']:.2g} nats half way and {last['error']:.2g} at the "
             f"end of what is compared, where taking all groups to be equal is off by {half['all_equal']:.2g} and "
             f"{last['all_equal']:.2g}; the order of groups agrees to a rank correlation of "
             f"{half['rank_correlation']:.2f} and {last['rank_correlation']:.2f}, {inside} of "
-            f"{len(self.foretold.names)} groups are inside their 90 % bands, and that loss was foretold for step "
-            f"{clock['step']:.0f}{interval} and came at step {clock['real']:.0f}."
+            f"{len(self.foretold.names)} groups are inside their 90 % bands, {when}."
         )
 
     def rows(self) -> list[dict[str, Any]]:

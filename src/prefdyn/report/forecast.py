@@ -21,6 +21,8 @@ from prefdyn.report.text import cells, cut, padded, visible, wrapped
 _FORECAST, _RUN, _GREY = "#2a78d6", "#d9691a", "#9a9a9a"
 _ACROSS = 4
 _MOST_CURVES = 12
+_SMALL = 0.05
+"""Falls of fewer nats are drawn in thousandths, whose numbers are short."""
 _SHARES = (25, 50, 75, 100)
 
 
@@ -55,11 +57,16 @@ def _reach(part: Mapping[str, Any]) -> str:
     horizon = number(part.get("horizon"))
     if not levels or math.isnan(horizon):
         return "Nothing is vouched for: errors are as large as what groups differ by."
-    fall, whole = levels[0] - horizon, levels[0] - levels[-1]
+    share = (levels[0] - horizon) / (levels[0] - levels[-1])
+    beyond = (
+        "as far as the rehearsals went, or without any the linear run"
+        if share > 0.999
+        else f"{100 * share:.0f} % of what is drawn; below that errors may be more than half of what groups differ by, "
+        "and lines are grey"
+    )
     return (
         f"Groups are told against the mean held-out loss, from {minus(levels[0], 4)} down to {minus(horizon, 4)} "
-        f"({100 * fall / whole:.0f} % of what is drawn); below that errors may be half of what groups differ by, and "
-        "lines are grey. A band holds nine of ten single runs on these held-out pairs."
+        f"({beyond}). A band holds nine of ten single runs on these held-out pairs."
     )
 
 
@@ -154,7 +161,7 @@ def forecast_drawings(run: RunFolder) -> list[Picture]:
 
 def _by_progress(run: RunFolder, told: Foretold) -> Picture:
     band, runs = told.band, _runs(run)
-    fall = band.levels[0] - band.levels
+    fall, x_label = _fall(band.levels)
     half, vouched = band.half_width, band.vouched
     order, words = _shown(run, told)
     low, high = _limits(band.centre, runs, half, order)
@@ -185,7 +192,7 @@ def _by_progress(run: RunFolder, told: Foretold) -> Picture:
         plots.append(
             Plot(
                 title=visible(told.names[code]),
-                x_label="Fall of the mean held-out loss (nats)",
+                x_label=x_label,
                 y_label="" if place % _ACROSS else "Held-out loss (nats)",
                 y_range=(low, high),
                 lines=tuple(lines),
@@ -205,7 +212,7 @@ def _by_progress(run: RunFolder, told: Foretold) -> Picture:
 
 def _clock(run: RunFolder, told: Foretold) -> Picture:
     band = told.band
-    fall = band.levels[0] - band.levels
+    fall, x_label = _fall(band.levels)
     step, low, high = told.clock
     lines = [Line(label="foretold, 90 % interval", x=fall, y=step, low=low, high=high, colour=_FORECAST, width=1.9)]
     check = run.part("forecast_check")
@@ -221,7 +228,7 @@ def _clock(run: RunFolder, told: Foretold) -> Picture:
         "that of groups by progress.",
         plots=(
             Plot(
-                x_label="Fall of the mean held-out loss (nats)",
+                x_label=x_label,
                 y_label="Step",
                 y_range=(0.0, float(1.6 * top)),
                 lines=tuple(lines),
@@ -231,6 +238,14 @@ def _clock(run: RunFolder, told: Foretold) -> Picture:
         size=(5.2, 3.0),
         across=1,
     )
+
+
+def _fall(levels: np.ndarray) -> tuple[np.ndarray, str]:
+    """How far the mean has fallen at each level, and what stands below the axis."""
+    fall = levels[0] - levels
+    if fall[-1] < _SMALL:
+        return 1000 * fall, "Fall of the mean held-out loss (nats / 1000)"
+    return fall, "Fall of the mean held-out loss (nats)"
 
 
 def _runs(run: RunFolder) -> dict[str, np.ndarray]:
