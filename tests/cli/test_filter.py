@@ -47,15 +47,15 @@ def test_there_are_three_lines():
 @pytest.mark.thorough
 def test_what_they_leave_is_what_the_condition_says_and_trl_takes_it(prefdyn, tmp_path):
     """From the built-in replies, audited on a few of them, to the tokens in TRL's trainer."""
-    few = {"audit": ["--groups", "style,against", "--limit", 12, "--steps", 5, "--exact", 0]}
+    few = {"audit": ["--groups", "style,against", "--limit", 24, "--steps", 5, "--exact", 0]}
     for line in COMMANDS.splitlines():
         program, command, *arguments = shlex.split(line)
         assert program == "prefdyn"
         done = prefdyn(command, *arguments, *few.get(command, []))
         assert done.code == 0, done.err
     found = pq.read_table("found/pairs.parquet").to_pylist()
-    wanted = {row["id"] for row in found if row["agreement"] > 0 and row["chosen_push"] > 0}
-    assert 0 < len(wanted) < len(found) == 24
+    wanted = {row["id"] for row in found if row["label_score"] > 0}
+    assert 0 < len(wanted) < len(found) == 48
 
     kept = filtered(tmp_path)
     assert set(kept["id"]) == wanted
@@ -91,8 +91,7 @@ def test_conversations_keep_their_messages(prefdyn, tmp_path):
     (tmp_path / "found").mkdir()
     table = pairs_columns(
         ids=ids, groups=["talks"] * 6, held_out=np.zeros(6, dtype=bool), chosen_tokens=np.full(6, 4),
-        rejected_tokens=np.full(6, 3), agreement=np.where(np.arange(6) == 2, -some, some),
-        chosen_push=np.where(np.arange(6) == 4, -some, some),
+        rejected_tokens=np.full(6, 3), label_score=np.where(np.isin(np.arange(6), [2, 4]), -some, some),
     )  # fmt: skip
     pq.write_table(table, "found/pairs.parquet")
     kept = filtered(tmp_path)

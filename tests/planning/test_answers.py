@@ -80,7 +80,7 @@ def test_pairs_that_contradict_come_first_among_the_labels():
     )
     labels = given(audit(feats, texts=data, steps=5, progress=False))["labels"]
     assert labels.pairs == ("pair 7", "pair 60")
-    assert labels.sentence.startswith("2 pairs contradict another pair outright")
+    assert labels.sentence.startswith("2 pairs contradict others outright")
 
 
 def test_chosen_that_falls_is_named_with_the_amount():
@@ -141,3 +141,16 @@ def test_a_loss_that_rises_is_told_with_the_step_where_it_is_least():
     assert "Held-out loss of “all” rises" in worse.sentence
     assert f"least at step {item.best_step}" in worse.sentence
     assert f"{item.loss.value - LOG2:.2f} ±" in worse.sentence
+
+
+def test_near_contradictions_are_told_as_near():
+    feats, data = replies(60, seed=3)
+    long = "Put the plant near the window and water it once a week, but not in winter when it is resting."
+    other = "Leave the plant where it is: most plants of this kind do well in the dark corner of a quiet room."
+    rows = data.to_rows()
+    prompt = "How should I keep the old green plant that stands in the north corner of my living room"
+    rows[4] |= {"prompt": f"{prompt}?", "chosen": long, "rejected": other}
+    rows[9] |= {"prompt": f"{prompt}, please?", "chosen": f"{other} Good luck!", "rejected": long}
+    labels = given(audit(feats, texts=PreferenceDataset.from_rows(rows), steps=5, progress=False))["labels"]
+    assert labels.sentence.startswith("2 pairs nearly contradict another")
+    assert labels.pairs[:2] == ("pair 4", "pair 9")

@@ -44,6 +44,7 @@ def run(
     ] = None,
     embedding: Annotated[str, Flag("2-D picture by pca, or umap where prefdyn[umap] is installed.")] = "pca",
     reading: Extraction = Extraction(),
+    report_to: o.ReportTo = (),
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
@@ -61,6 +62,7 @@ def run(
         "embedding_method": embedding,
     }
     common.check_embedding(embedding)
+    common.check_trackers(report_to)
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, source, given, but=("split",))
@@ -75,6 +77,7 @@ def run(
         audited.write(folder.path)
         given.save(folder.path)
         common.write_pictures(folder.path)
+        common.log_to(report_to, folder.path, command=NAME, beta=setup.beta)
     from prefdyn.report.answers import audit_text
 
     common.tell_result(audited.summary(), audit_text, as_json=json_output)

@@ -138,6 +138,33 @@ def write_pictures(folder: Path) -> None:
     write_report(folder, folder / "report.html")
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that there are not before any work is done."""
+    if not names:
+        return
+    from prefdyn.training.trackers import known
+
+    for name in names:
+        one_of(name, known(), name="--report-to")
+
+
+def log_to(names: Sequence[str], folder: Path, *, command: str, beta: float | None) -> None:
+    """Log a finished folder to trackers: settings, curves, the table of groups, and the page where they keep pages."""
+    if not names:
+        return
+    from prefdyn.report.folders import read_folder
+    from prefdyn.training.trackers import report, trackers
+
+    run = read_folder(folder)
+    curves = None if run.trajectory is None or run.kind in ("grid", "comparison") else run.run()
+    settings = run.part("settings") or {}
+    with trackers(names, run=command, folder=folder / "tracked", beta=beta, settings=settings) as started:
+        for each in started:
+            report(each, curves, run.groups)
+            if not each.page(folder / "report.html"):
+                tell(f"{each.name} keeps no pages: {folder / 'report.html'} stays a file")
+
+
 def tell_result(summary: Mapping[str, Any], table: Callable[[Any], str], *, as_json: bool) -> None:
     """The result, as JSON or as a table, on stdout; its warnings and findings on stderr."""
     print(json.dumps(summary, ensure_ascii=False) if as_json else table(summary), flush=True)

@@ -78,6 +78,7 @@ def run(
         ),
     ] = "auto",
     reading: Reading = Reading(),
+    report_to: o.ReportTo = (),
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
@@ -97,6 +98,7 @@ def run(
     from prefdyn.planning.forecast import forecast
     from prefdyn.report.forecast import forecast_table
 
+    common.check_trackers(report_to)
     with output_folder(out, command=NAME, force=force) as folder:
         pairs = common.split_dataset(source, seed=seed)
         found = forecast(
@@ -106,5 +108,6 @@ def run(
         found.write(folder.path)
         given.save(folder.path)
         common.write_pictures(folder.path)
+        common.log_to(report_to, folder.path, command=NAME, beta=setup.beta)
     common.tell_result(found.summary(), forecast_table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

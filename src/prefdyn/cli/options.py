@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prefdyn import _typed
 from prefdyn.settings import Flag
 
 
@@ -52,3 +53,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 Features = Annotated[Path | None, typer.Option(help="Start from a folder that `prefdyn extract` wrote.")]
 Model = Annotated[str, Flag("builtin, a local folder, a hub id, or a LoRA adapter's folder.")]
+ReportTo = Annotated[
+    tuple[str, ...],
+    Flag("Also log to trackers, as a,b: trackio, wandb, mlflow, ….", typed=str, read=_typed.names_or_none, lists=True),
+]

@@ -78,6 +78,7 @@ def run(
         ),
     ] = Setup(learning_rate="auto", optimizer="sgd", batch_size="full", steps=100),
     reading: Extraction = Extraction(),
+    report_to: o.ReportTo = (),
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
@@ -100,6 +101,7 @@ def run(
         "weights": lambda: _weights(goal, no_worse, floor, ceiling), "data": lambda: _data(target), "select": _select,
     }  # fmt: skip
     make = made[part]()
+    common.check_trackers(report_to)
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, source, given)
@@ -114,6 +116,7 @@ def run(
         summary, table = make(feats, settings, folder, texts, flags)
         given.save(folder.path)
         common.write_pictures(folder.path)
+        common.log_to(report_to, folder.path, command=NAME, beta=setup.beta)
     common.tell_result(summary, table, as_json=json_output)
     recipe = folder.final / "plan.yaml"
     next_command = f"prefdyn train --config {recipe}" if recipe.exists() else f"prefdyn report {folder.final}"

@@ -47,6 +47,7 @@ def run(
     ] = None,
     setup: Setup = Setup(tune="lora"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    report_to: o.ReportTo = (),
     tensorboard: Annotated[bool, Flag("Also write TensorBoard events.")] = False,
     watch: Annotated[
         Path | None, typer.Option(help="Folder of `prefdyn forecast`: tell when a group leaves its band.")
@@ -73,6 +74,7 @@ def run(
     from prefdyn.report.tables import trained_table
     from prefdyn.training.train import keeping, run_training
 
+    common.check_trackers(report_to)
     watcher = None if watch is None else Watch(_foretold(watch), common.tell)
     if features is not None:
         pairs, _ = common.stored_features(features, source, given, texts=False, but=("device",))
@@ -86,12 +88,19 @@ def run(
             if folder.step is None:  # what a run was started with stays
                 put(folder.path, "config.yaml", given.text(resume=None).encode())
         path = run_path(out or Path(), command=NAME, resume=resume) if folder is None else folder.path
-        writer = None
+        listeners: list[Callable[..., None]] = [] if watcher is None else [watcher.track]
         if tensorboard and folder is not None:
             from prefdyn.training.tracking import EventWriter
 
             at = folder.step if resume else None
-            writer = stack.enter_context(EventWriter(path / "events", beta=setup.beta, resumed=at))
+            listeners.append(stack.enter_context(EventWriter(path / "events", beta=setup.beta, resumed=at)).track)
+        started = []
+        if report_to and folder is not None:
+            from prefdyn.training.trackers import trackers
+
+            where = {"run": folder.final.name, "folder": path / "events", "beta": setup.beta, "settings": settings}
+            started = stack.enter_context(trackers(report_to, **where))
+            listeners += [each.track for each in started]
         trained = run_training(
             pairs,
             model,
@@ -100,7 +109,7 @@ def run(
             results=None if folder is None else folder.results,
             resume=resume,
             tell=common.tell,
-            track=_all_told([each.track for each in (writer, watcher) if each is not None]),
+            track=_all_told(listeners),
             reading=reading,
             **settings,
         )
@@ -110,6 +119,8 @@ def run(
         with keeping(trained.settings.steps, folder.path):
             report.write(folder.results)
             common.write_pictures(folder.results)
+            for each in started:
+                each.page(folder.results / "report.html")
     common.tell_result(report.summary(), trained_table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")
 

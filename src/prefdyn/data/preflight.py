@@ -53,8 +53,10 @@ _READ: tuple[tuple[str, Severity, str, str, str], ...] = (
 )  # fmt: skip
 """What may have become of rows: code, severity, count of `Intake`, what is counted, and what became of them."""
 
-CONTRADICTING = ("conflict", "ring", "opposed_groups", "near_conflict")
-"""Findings of pairs of which at most half can be right."""
+CONTRADICTING = ("conflict", "ring", "opposed_groups")
+"""Findings of pairs that cannot all be right,"""
+NEARLY = "near_conflict"
+"""and of those that nearly contradict each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +94,9 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
     Findings: `equal_responses`, `empty_response`, `conflict`, `ring`, `leak`, `one_class` (problems); `empty_prompt` (a
     problem where most are), `cut_dialogue`,
     `duplicate`, `space_only`, `spelling`, `too_small`, `one_prompt`, `not_held_out`, `not_trained`,
-    `opposed_groups`, `near_conflict`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`,
-    `unequal_sizes`, `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `both_ways`, `layout`,
-    `ties`, `divided_votes`, `shared_best`, `scores_equal`, `reading` (notes).
+    `opposed_groups`, `near_leak`, `near_opposed`, `slot_effect`, `scores_against`, `repeated_ids`,
+    `unequal_sizes`, `alike_groups`, `left_out` (warnings); `shared_prompt`, `near_duplicates`, `near_conflict`,
+    `both_ways`, `layout`, `ties`, `divided_votes`, `shared_best`, `scores_equal`, `reading` (notes).
 
     Example:
         >>> rows = [{"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "a", "chosen": "y", "rejected": "x"}]
@@ -118,7 +120,9 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
         *look.rest(),
     ]
     order = ("problem", "warning", "note")
-    return tuple(sorted(found, key=lambda finding: (order.index(finding.severity), finding.code not in CONTRADICTING)))
+    return tuple(
+        sorted(found, key=lambda finding: (order.index(finding.severity), finding.code not in (*CONTRADICTING, NEARLY)))
+    )
 
 
 def plural(count: int, noun: str = "pair") -> str:
@@ -225,10 +229,10 @@ class _Look:
         found = contradictions(self.data, self.codes)
         if len(found.near):
             says = (
-                f"{plural(len(found.near))} contradict another: nearly the same prompt and responses, chosen and "
-                "rejected swapped."
+                f"{plural(len(found.near))} nearly contradict another: nearly the same prompt and responses, chosen "
+                "and rejected swapped; look whether what differs decides."
             )
-            yield self.finding("near_conflict", "warning", says, found.near)
+            yield self.finding("near_conflict", "note", says, found.near)
         if len(found.both_ways):
             texts = set(self.codes.chosen[found.both_ways].tolist()) & set(
                 self.codes.rejected[found.both_ways].tolist()

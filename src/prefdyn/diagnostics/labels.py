@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 from scipy.sparse import csr_matrix
 
 from prefdyn._checks import at_least
@@ -218,10 +218,11 @@ def left_out(
 
 def _inverse(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """Of a symmetric positive definite matrix, in a third of the operations of solving for the identity."""
-    factor, failed = lapack.dpotrf(matrix, lower=1)
+    potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
+    factor, failed = potrf(matrix, lower=1)
     if failed:
         raise np.linalg.LinAlgError(f"a kernel with its penalty is not positive definite at row {failed}")
-    half, _ = lapack.dpotri(factor, lower=1)
+    half, _ = potri(factor, lower=1)
     lower = np.tril(half)
     return lower + np.tril(lower, -1).T
 

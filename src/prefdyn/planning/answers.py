@@ -86,7 +86,9 @@ class Found:
     groups_of: Sequence[str]
     """Name of the group of each pair."""
     contradicting: Sequence[str] = ()
-    """Ids of pairs that another pair contradicts outright."""
+    """Ids of pairs that another pair contradicts outright,"""
+    nearly: Sequence[str] = ()
+    """and of those that near-equal texts contradict."""
     responses: bool = False
     steps: int = 0
 
@@ -283,15 +285,21 @@ def _falls(row: GroupRow) -> bool:
 def _labels(found: Found) -> Answer | None:
     """Pairs that contradict each other outright, then labels that the reader of this data doubts most."""
     parts, check, against = [], found.labels, list(dict.fromkeys(found.contradicting))
+    nearly = [name for name in dict.fromkeys(found.nearly) if name not in set(against)]
     ids, groups = [], []
     if against:
-        parts.append(f"{len(against)} pairs contradict another pair outright: at most half of them can be right.")
+        parts.append(f"{len(against)} pairs contradict others outright: they cannot all be right.")
         ids += against[:LISTED]
+    if nearly:
+        parts.append(f"{len(nearly)} pairs nearly contradict another: near-equal texts, preferred the other way round.")
+        ids += nearly[: LISTED - len(ids)]
     amount, low, high, unit = math.nan, math.nan, math.nan, ""
     rows = [] if check is None else [row for row in check.listed() if found.ids[row] not in set(ids)]
     if check is not None and rows:
-        best, count = check.best, len(rows)
-        ids += [found.ids[row] for row in rows][: LISTED - min(len(ids), LISTED // 2)]
+        ids = ids[: max(LISTED // 2, LISTED - len(rows))]
+        shown = [found.ids[row] for row in rows][: LISTED - len(ids)]
+        ids += shown
+        best, count = check.best, len(shown)
         amount, low, high, unit = (
             LISTED * best.found,
             LISTED * best.found_low,

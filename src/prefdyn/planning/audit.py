@@ -16,7 +16,7 @@ from prefdyn._checks import at_least
 from prefdyn._showing import Pictured
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.data.preflight import CONTRADICTING, Finding, preflight
+from prefdyn.data.preflight import CONTRADICTING, NEARLY, Finding, preflight
 from prefdyn.data.split import held_out_mask
 from prefdyn.diagnostics.controlled import controlled, controlled_chosen
 from prefdyn.diagnostics.displacement import Displacement, displacement
@@ -120,6 +120,7 @@ class Audit(Pictured):
     def answers(self) -> tuple[Answer, ...]:
         """What is learned first, what gets worse, which labels to check, what to change, and what cannot be told."""
         feats = self.features
+        told = {code: [name for each in self.findings if each.code == code for name in each.pairs] for code in _TOLD}
         found = Found(
             rows=self.groups,
             evidence=self.evidence,
@@ -127,7 +128,8 @@ class Audit(Pictured):
             labels=self.labels,
             ids=[str(name) for name in feats.id],
             groups_of=[feats.groups[code] for code in feats.group],
-            contradicting=[name for each in self.findings if each.code in CONTRADICTING for name in each.pairs],
+            contradicting=[name for code in CONTRADICTING for name in told[code]],
+            nearly=told[NEARLY],
             responses=feats.kind == "responses",
             steps=int(self.settings["steps"]),
         )
@@ -322,6 +324,10 @@ _MEASURED = (
     "agreement", "group_agreement", "chosen_push", "rejected_push", "margin", "chosen_tokens", "rejected_tokens",
     "label_score", "findings",
 )  # fmt: skip
+
+
+_TOLD = (*CONTRADICTING, NEARLY)
+"""Findings that head the labels to check."""
 
 
 def _lowest(values: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ _TURNED = ("value_all", "loss_after")
 RANDOM = "random"
 _DRAWS = 4
 LEVEL = 0.9
-WORTH = 0.02
+WORTH = 0.05
 """Least gain that is worth a change, of the mean loss as given."""
 _FEWEST_UNITS = 50
 _MOST_WRONG = 0.4

@@ -56,7 +56,11 @@ def data_table(described: Mapping[str, Any]) -> str:
 
 def _contradictions(couples: Sequence[Mapping[str, Any]]) -> list[str]:
     """Pairs that contradict each other, with the start of their texts."""
-    lines = ["", "Contradictions (the first of each; at most one of two can be right):"] if couples else []
+    lines = (
+        ["", "Contradictions (the first; at most one of two can be right, if what differs does not decide):"]
+        if couples
+        else []
+    )
     for couple in couples:
         one, other = couple["first"], couple["second"]
         same = "nearly the same" if couple["near"] else "the same"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefdyn._json import number
-from prefdyn.data.preflight import CONTRADICTING
+from prefdyn.data.preflight import CONTRADICTING, NEARLY
 from prefdyn.diagnostics.labels import NAMES
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.responses import two_digits
@@ -67,6 +67,8 @@ def _doubt(row: Mapping[str, Any]) -> str:
     """Why a pair stands among the labels to check."""
     if set(row.get("findings") or ()) & set(CONTRADICTING):
         return "contradicted"
+    if NEARLY in (row.get("findings") or ()):
+        return "nearly contradicted"
     return f"doubt {_three_digits(-number(row.get('label_score')))}"
 
 

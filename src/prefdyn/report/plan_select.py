@@ -53,7 +53,7 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     if part.get("change"):
         most = sorted(run.groups, key=lambda row: -(number(row.get("named")) or 0))[:3]
         names = ", ".join(f"{visible(row.get('name'))} {minus(row.get('named'))}" for row in most)
-        mostly = f", most of them of {names}" if len(run.groups) > 3 else ""
+        mostly = f", the most from {names}" if len(run.groups) > 3 else ""
         change = f"{told}: {count} pairs{mostly}; select.csv names them"
     else:
         change = "nothing: keep every pair" + (f". The best that was tried: {told}" if told else "")

@@ -84,11 +84,7 @@ class EventWriter:
             rows: Those of the Trajectory at this step.
             figures: Of the last batch. Where `rows` have a metric of the same name, it becomes `batch/NAME`.
         """
-        found: dict[str, Any] = metric_names(rows, beta=self.beta)
-        for name, value in figures.items():
-            if name != "step":
-                found[f"batch/{name}" if name in found or name == "pairs" else name] = value
-        self.log(step, found)
+        self.log(step, merged(metric_names(rows, beta=self.beta), figures))
 
     def close(self) -> None:
         """Close the file."""
@@ -101,6 +97,20 @@ class EventWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def merged(metrics: Mapping[str, float], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of groups, and figures of the last batch: those that share a name, and its pairs, as `batch/NAME`.
+
+    Example:
+        >>> merged({"loss": 0.5}, {"step": 3, "loss": 0.6, "lr": 0.1})
+        {'loss': 0.5, 'batch/loss': 0.6, 'lr': 0.1}
+    """
+    found: dict[str, Any] = dict(metrics)
+    for name, value in figures.items():
+        if name != "step":
+            found[f"batch/{name}" if name in metrics or name == "pairs" else name] = value
+    return found
 
 
 def metric_names(rows: Iterable[Mapping[str, Any]], *, beta: float | None = None) -> dict[str, float]:

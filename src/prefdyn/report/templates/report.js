@@ -1028,11 +1028,10 @@
     let node = location.hash.length > 1 ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
     if (!node) return;
     const target = node;
-    let folded = false;
     for (; node; node = node.parentElement) {
-      if (node.tagName === "DETAILS" && !node.open) folded = node.open = true;
+      if (node.tagName === "DETAILS") node.open = true;
     }
-    if (folded) target.scrollIntoView();
+    if (target.closest(".appendix")) target.scrollIntoView({ behavior: "instant" });
   };
   addEventListener("hashchange", opened);
   opened();

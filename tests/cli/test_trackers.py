@@ -1,0 +1,33 @@
+"""`--report-to`: a name that is none is told before any work; a run is told as it goes, and its page kept."""
+
+import pytest
+from accelerate import tracking
+
+from tests.training.test_trackers import Kept
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Kept)
+    Kept.runs.clear()
+    return Kept.runs
+
+
+@pytest.mark.parametrize("command", ["audit", "plan", "train", "forecast"])
+def test_an_unknown_tracker_is_told_at_once(prefdyn, command):
+    ended = prefdyn(command, "--report-to", "wandbb")
+    assert ended.code == 1
+    assert "did you mean 'wandb'" in ended.err
+    assert prefdyn(command, "--report-to", "tensorboard").code == 1
+
+
+def test_training_of_the_head_is_told_step_by_step(prefdyn, kept, tmp_path):
+    ended = prefdyn("train", "--tune", "last-layer", "--limit", 20, "--steps", 3, "--record", "all",
+                    "--report-to", "wandb", "--out", tmp_path / "run")  # fmt: skip
+    assert ended.code == 0
+    (run,) = kept
+    assert sorted(run.logged) == [0, 1, 2, 3]
+    assert all("eval_rewards/margins" in values and "loss" in values for values in run.logged.values())
+    assert run.given == {"name": "run"}
+    assert run.ended
+    assert [path.rpartition("/")[2] for path in run.pages] == ["report.html"]

@@ -1,0 +1,123 @@
+"""Trackers: what a run tells them is what TensorBoard is told, whatever the tracker."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from accelerate import tracking
+
+from prefdyn.errors import ConfigError, MissingExtra
+from prefdyn.planning.audit import audit
+from prefdyn.synthetic import gaussian_groups
+from prefdyn.training.trackers import Tracker, known, report, trackers
+from prefdyn.training.tracking import merged, metric_names
+
+
+class Kept(tracking.GeneralTracker):
+    """A tracker that remembers."""
+
+    name = "wandb"
+    requires_logging_directory = False
+    main_process_only = False
+    runs: ClassVar[list["Kept"]] = []
+
+    def __init__(self, project: str, **given: Any) -> None:
+        super().__init__()
+        self.project, self.given, self.logged, self.ended = project, given, {}, False
+        self.settings: dict[str, Any] = {}
+        self.pages: list[str] = []
+        Kept.runs.append(self)
+
+    @property
+    def tracker(self) -> "Kept":
+        return self
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        self.settings = values
+
+    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        assert all(type(value) is float for value in values.values())
+        self.logged.setdefault(step, {}).update(values)
+
+    def log_artifact(self, path: str, **_: Any) -> None:
+        self.pages.append(path)
+
+    def finish(self) -> None:
+        self.ended = True
+
+
+class Broken(Kept):
+    def start(self) -> None:
+        raise RuntimeError("no route to host")
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """The runs of a stand-in for wandb; MLflow is one that cannot be reached."""
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Kept)
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Kept)
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "swanlab", Broken)
+    Kept.runs.clear()
+    return Kept.runs
+
+
+def test_the_trackers_are_those_of_accelerate_but_tensorboard():
+    assert {"wandb", "mlflow", "trackio"} <= set(known())
+    assert "tensorboard" not in known()
+
+
+def test_a_finished_run_is_told_by_trls_names(kept, tmp_path):
+    found = audit(gaussian_groups(40, groups=2, width=6, held_out=0.2), steps=4, progress=False)
+    given: dict[str, Any] = {"run": "audit", "folder": tmp_path, "beta": 0.1}
+    with trackers(["wandb"], settings={"beta": 0.1, "schedule": None, "record": (1, 2)}, **given) as (each,):
+        report(each, found.trajectory, found.rows())
+    (run,) = kept
+    assert run.ended
+    assert (run.project, run.given) == ("prefdyn", {"name": "audit"})
+    assert run.settings == {"beta": 0.1, "record": "(1, 2)"}
+    steps = sorted({row["step"] for row in found.trajectory.rows()})
+    assert sorted(run.logged) == steps
+    for step in steps:
+        rows = [row for row in found.trajectory.rows() if row["step"] == step]
+        expected = metric_names(rows, beta=0.1)
+        assert expected
+        assert {name: run.logged[step][name] for name in expected} == expected
+    by_group = {row["name"]: row["distinguishability"] for row in found.rows()}
+    last = run.logged[steps[-1]]
+    assert {name: last[f"groups/distinguishability/{name}"] for name in by_group} == by_group
+
+
+def test_names_that_mlflow_refuses_are_written_in_its_letters(kept, tmp_path):
+    each = Tracker("mlflow", run="r", folder=tmp_path, beta=None, settings={})
+    each.track(3, [], {"loss (a%2Fb)": 1.0, "rewards/x-y.z": 2})
+    assert kept[0].logged == {3: {"loss _a_2Fb_": 1.0, "rewards/x-y.z": 2.0}}
+    assert each.page(Path("page.html"))
+    assert kept[0].pages == ["page.html"]
+
+
+def test_what_cannot_be_started_is_told(kept, tmp_path, monkeypatch):
+    given: dict[str, Any] = {"run": "r", "folder": tmp_path, "beta": None, "settings": {}}
+    with pytest.raises(ConfigError, match="did you mean 'wandb'"):
+        Tracker("wandbb", **given)
+    with pytest.raises(ConfigError, match="swanlab could not be started: no route to host"):
+        Tracker("swanlab", **given)
+
+    def missing(self: Any) -> None:
+        raise ImportError("No module named 'comet_ml'")
+
+    monkeypatch.setattr(Broken, "start", missing)
+    with pytest.raises(MissingExtra, match="pip install swanlab"):
+        Tracker("swanlab", **given)
+
+
+def test_one_that_fails_ends_those_that_were_started(kept, tmp_path):
+    given: dict[str, Any] = {"run": "r", "folder": tmp_path, "beta": None, "settings": {}}
+    with pytest.raises(ConfigError), trackers(["wandb", "swanlab"], **given):
+        pass
+    assert kept[0].ended
+
+
+def test_a_batch_does_not_hide_the_groups():
+    assert merged({"loss": 1.0}, {"loss": 2.0, "pairs": 3, "lr": 0.1, "step": 9}) == {
+        "loss": 1.0, "batch/loss": 2.0, "batch/pairs": 3, "lr": 0.1,
+    }  # fmt: skip
