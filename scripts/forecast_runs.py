@@ -39,7 +39,7 @@ from prefdyn.planning.forecast import Forecast, forecast, run_at, sample_of
 from prefdyn.settings import Reading
 from prefdyn.training.linear import foretell, linearise, records_between
 from prefdyn.training.probes import probe_rows
-from prefdyn.training.rehearse import Bench, Measured
+from prefdyn.training.rehearse import Bench, RunPart
 from prefdyn.training.settings import LoRA
 from prefdyn.training.subjects import Models, whole_model
 
@@ -60,7 +60,7 @@ def chosen(steps: int, seed: int) -> dict[str, Any]:
     return {"learning_rate": RATE, "steps": steps, "batch_size": BATCH, "lora": LoRA(), "seed": seed}
 
 
-def real(data: Any, model: str, steps: int, seed: int) -> tuple[Measured, Measured | None]:
+def real(data: Any, model: str, steps: int, seed: int) -> tuple[RunPart, RunPart | None]:
     """A run to its end, and a linear one from its start."""
     team = Team("auto", cache=True)
     models = Models(model=model, reading=Reading(), device=team.device("auto"), share=True, team=team, progress=False)
@@ -77,16 +77,16 @@ def real(data: Any, model: str, steps: int, seed: int) -> tuple[Measured, Measur
     return run, linear
 
 
-def head(data: Any, model: str) -> Measured:
+def head(data: Any, model: str) -> RunPart:
     """The head alone, by full-batch descent."""
     feats = extract(data, model)
     run = descent(feats, DPO(), steps=2000, alone=False)
     names = sorted(feats.groups)
     curves = [run.curve("loss", group=name, split="held_out") for name in names]
-    return Measured(steps=curves[0][0], values={"loss": np.stack([values for _, values in curves], axis=1)})
+    return RunPart(steps=curves[0][0], values={"loss": np.stack([values for _, values in curves], axis=1)})
 
 
-def kept(path: Path, make: Callable[[], list[Measured | None]]) -> list[Measured]:
+def kept(path: Path, make: Callable[[], list[RunPart | None]]) -> list[RunPart]:
     """Results that stand on disk, or are made now."""
     if not path.exists():
         found = [each for each in make() if each is not None]
@@ -94,7 +94,7 @@ def kept(path: Path, make: Callable[[], list[Measured | None]]) -> list[Measured
         np.savez(path, **arrays, **{f"{at}-loss": run.values["loss"] for at, run in enumerate(found)})  # type: ignore[arg-type]
     held = np.load(path)
     count = len(held.files) // 2
-    return [Measured(steps=held[f"{at}-steps"], values={"loss": held[f"{at}-loss"]}) for at in range(count)]
+    return [RunPart(steps=held[f"{at}-steps"], values={"loss": held[f"{at}-loss"]}) for at in range(count)]
 
 
 def score(foretold: np.ndarray, run: np.ndarray) -> list[tuple[float, float]]:
@@ -107,7 +107,7 @@ def score(foretold: np.ndarray, run: np.ndarray) -> list[tuple[float, float]]:
     return list(zip(errors.tolist(), ranks, strict=True))
 
 
-def ways(at: int, runs: list[Measured], linear: Measured, told: Forecast, alone: Measured) -> dict[str, Any]:
+def ways(at: int, runs: list[RunPart], linear: RunPart, told: Forecast, alone: RunPart) -> dict[str, Any]:
     """Every way's errors on one run, at `SHARES` of its fall."""
     mean = progress(runs[at].values["loss"])
     levels = mean[0] - np.array(SHARES) * (mean[0] - mean[-1])
@@ -130,7 +130,7 @@ def ways(at: int, runs: list[Measured], linear: Measured, told: Forecast, alone:
     return found
 
 
-def inside(told: Forecast, run: Measured) -> tuple[int, int]:
+def inside(told: Forecast, run: RunPart) -> tuple[int, int]:
     """Groups inside their bands and all, over the vouched levels that the run reached, the first tenth left out."""
     band = told.band
     there = run_at(run, band.levels)
@@ -140,7 +140,7 @@ def inside(told: Forecast, run: Measured) -> tuple[int, int]:
     return int(near.sum()), int(near.size)
 
 
-def clock(told: Forecast, run: Measured) -> tuple[float, bool]:
+def clock(told: Forecast, run: RunPart) -> tuple[float, bool]:
     """Foretold over real step where forecast or run ends, and whether the real one lies in the interval."""
     levels = told.band.levels
     real_steps = at_levels(progress(run.values["loss"]), run.steps.astype(float), levels)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prefdyn.dynamics.progress import (
-    Band,
+    ProgressBand,
     alarm_limit,
     apart,
     at_levels,
@@ -189,7 +189,7 @@ def test_orders_that_are_told_come_true():
 
 def test_tiers_of_equal_groups_are_one():
     band = a_band(np.random.default_rng(5), 0.02)
-    same = Band(
+    same = ProgressBand(
         levels=band.levels, centre=np.repeat(band.levels[:, None], GROUPS, axis=1) + 1e-3 * TRUTH, error=0.5 * FALL,
         scale=np.ones(GROUPS), linear=band.linear, freedom=7.0,
     )  # fmt: skip

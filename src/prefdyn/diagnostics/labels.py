@@ -68,7 +68,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class LabelReader:
     """How well one reader finds labels that were turned round on purpose."""
 
     name: str
@@ -91,7 +91,7 @@ class LabelCheck:
 
     reader: str
     """Of `NAMES`."""
-    tried: tuple[Reader, ...]
+    tried: tuple[LabelReader, ...]
     """All of them, in the order of `NAMES`."""
     scores: Mapping[str, Float[np.ndarray, " n"]] = field(compare=False, repr=False)
     """What each reader says of every label, in its own root mean squares; below 0: it would choose the other side."""
@@ -102,7 +102,7 @@ class LabelCheck:
         return self.scores[self.reader]
 
     @property
-    def best(self) -> Reader:
+    def best(self) -> LabelReader:
         """The reader that is asked."""
         return next(each for each in self.tried if each.name == self.reader)
 
@@ -120,7 +120,7 @@ class LabelCheck:
 
     def to_json(self) -> dict[str, Any]:
         """All but the scores, which are a column of pairs.parquet."""
-        tried = [{name: getattr(each, name) for name in Reader.__slots__} for each in self.tried]
+        tried = [{name: getattr(each, name) for name in LabelReader.__slots__} for each in self.tried]
         return plain({"reader": self.reader, "worth": self.worth, "planted": PLANTED, "first": LISTED, "tried": tried})
 
 
@@ -267,12 +267,12 @@ def _scaled(columns: np.ndarray) -> np.ndarray:
     return columns / np.where(size > 0, size, 1.0)
 
 
-def _tried(name: str, score: Float[np.ndarray, "n draws"], planted: Bool[np.ndarray, "n draws"]) -> Reader:
+def _tried(name: str, score: Float[np.ndarray, "n draws"], planted: Bool[np.ndarray, "n draws"]) -> LabelReader:
     first = np.argsort(score, axis=0, kind="stable")[:LISTED]
     shares = np.take_along_axis(planted, first, axis=0).mean(axis=0)
     low, high = np.quantile(shares, [0.05, 0.95])
     precision = [average_precision(score[:, draw], planted[:, draw]) for draw in range(score.shape[1])]
-    return Reader(
+    return LabelReader(
         name=name,
         found=float(shares.mean()),
         found_low=float(low),

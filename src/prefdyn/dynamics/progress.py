@@ -137,7 +137,7 @@ def growth(residual: Float[np.ndarray, "l g"], fallen: Float[np.ndarray, " l"]) 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Band:
+class ProgressBand:
     """Where one real run's groups will be at each level."""
 
     levels: Float[np.ndarray, " l"]
@@ -183,7 +183,7 @@ def combined(
     linear: Float[np.ndarray, "l g"] | None,
     linear_error: Float[np.ndarray, " l"],
     runs: Float[np.ndarray, "r l g"],
-) -> Band:
+) -> ProgressBand:
     r"""A linear run and rehearsals, each weighted by one over its squared error.
 
     Below the last level of the rehearsals the linear run goes on alone from where the mixture was, its error growing by
@@ -218,7 +218,7 @@ def combined(
         mixed[alone] = linear[alone] + (mixed[last] - linear[last])
         error[alone] = np.sqrt(error[last] ** 2 + linear_error[alone] ** 2 - linear_error[last] ** 2)
         share[alone] = 1.0
-    return Band(
+    return ProgressBand(
         levels=levels,
         centre=mixed,
         error=error,
@@ -262,7 +262,7 @@ def _smooth(spread: Float[np.ndarray, " l"], fallen: Float[np.ndarray, " l"]) ->
 
 
 def before(
-    band: Band, held_out_error: Float[np.ndarray, " g"], *, seed: int, draws: int = 2000
+    band: ProgressBand, held_out_error: Float[np.ndarray, " g"], *, seed: int, draws: int = 2000
 ) -> Float[np.ndarray, "g g"]:
     """Share of runs in which the row's group is learned before the column's.
 
@@ -323,7 +323,7 @@ def alarm_limit(groups: int, freedom: float, *, false_alarms: float = 0.02) -> f
 
 
 def out_of_band(
-    band: Band, reached: Float[np.ndarray, " s"], loss: Float[np.ndarray, "s g"]
+    band: ProgressBand, reached: Float[np.ndarray, " s"], loss: Float[np.ndarray, "s g"]
 ) -> Bool[np.ndarray, "s g"]:
     """At which records a group has left its band: beyond `alarm_limit` at this one and at the one before.
 

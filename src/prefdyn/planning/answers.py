@@ -73,7 +73,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class AnswerGround:
     """What the answers rest on; groups in the same order everywhere."""
 
     rows: Sequence[GroupRow]
@@ -93,7 +93,7 @@ class Found:
     steps: int = 0
 
 
-def answers(found: Found, limits: Thresholds | None = None) -> tuple[Answer, ...]:
+def answers(found: AnswerGround, limits: Thresholds | None = None) -> tuple[Answer, ...]:
     """The answers whose rules hold, in the order of `QUESTIONS`.
 
     Args:
@@ -103,7 +103,7 @@ def answers(found: Found, limits: Thresholds | None = None) -> tuple[Answer, ...
     Example:
         >>> row = GroupRow(name="rare", pairs=7, units=7, verdict="cannot tell")
         >>> nothing = Mean(value=math.nan, error=math.nan, units=0)
-        >>> found = Found(rows=[row], evidence=[Evidence(name="rare", pairs=7, units=7)], gained_alone=[nothing],
+        >>> found = AnswerGround(rows=[row], evidence=[Evidence(name="rare", pairs=7, units=7)], gained_alone=[nothing],
         ...               labels=None, ids=[], groups_of=[])
         >>> [(each.kind, each.sentence) for each in answers(found)]
         [('open', 'Nothing can be told of “rare”: it has 7 of at least 20 prompts.')]
@@ -132,7 +132,7 @@ def _few(parts: Sequence[str]) -> list[str]:
 # learned first ------------------------------------------------------------------------------------------------------
 
 
-def _first(found: Found) -> Answer | None:
+def _first(found: AnswerGround) -> Answer | None:
     """The groups that can be first, where fewer than half can, and what gives them away."""
     known = [
         (row, item)
@@ -209,7 +209,7 @@ def _given_away(row: GroupRow, responses: bool) -> str:
 # what gets worse ----------------------------------------------------------------------------------------------------
 
 
-def _worse(found: Found) -> Answer | None:
+def _worse(found: AnswerGround) -> Answer | None:
     """Groups whose held-out loss the joint run raises, and chosen responses that it makes less likely."""
     wrong = [
         item
@@ -250,7 +250,7 @@ def _worse(found: Found) -> Answer | None:
     )  # fmt: skip
 
 
-def _rising(found: Found, parts: list[str]) -> list[str]:
+def _rising(found: AnswerGround, parts: list[str]) -> list[str]:
     """Other groups of which something is known, but whose held-out loss ends above its start: tells of the worst."""
     reach = float(norm.isf(0.05 / len(found.rows)))
     rising = [
@@ -282,7 +282,7 @@ def _falls(row: GroupRow) -> bool:
 # labels to check ----------------------------------------------------------------------------------------------------
 
 
-def _labels(found: Found) -> Answer | None:
+def _labels(found: AnswerGround) -> Answer | None:
     """Pairs that contradict each other outright, then labels that the reader of this data doubts most."""
     parts, check, against = [], found.labels, list(dict.fromkeys(found.contradicting))
     nearly = [name for name in dict.fromkeys(found.nearly) if name not in set(against)]
@@ -331,7 +331,7 @@ def _labels(found: Found) -> Answer | None:
 # what to change -----------------------------------------------------------------------------------------------------
 
 
-def _change(found: Found, limits: Thresholds) -> Answer | None:
+def _change(found: AnswerGround, limits: Thresholds) -> Answer | None:
     """Train a crowded group apart, or weigh it more; match lengths; stop earlier: whichever the verdicts ask for."""
     parts: list[str] = []
     groups: list[str] = []
@@ -389,7 +389,7 @@ def _change(found: Found, limits: Thresholds) -> Answer | None:
     )  # fmt: skip
 
 
-def _weigh(item: Evidence, found: Found, limits: Thresholds) -> str:
+def _weigh(item: Evidence, found: AnswerGround, limits: Thresholds) -> str:
     """How much more weight would bring a group that is left behind up to the share of the median that counts."""
     falls = [each.fall for each in found.evidence if not math.isnan(each.fall)]
     weight, _ = more(item, limits.left_behind_share * float(np.median(falls)))
@@ -401,7 +401,7 @@ def _weigh(item: Evidence, found: Found, limits: Thresholds) -> str:
 # what cannot be told ------------------------------------------------------------------------------------------------
 
 
-def _open(found: Found, limits: Thresholds) -> Answer | None:
+def _open(found: AnswerGround, limits: Thresholds) -> Answer | None:
     """Groups of which nothing is told, and how many prompts would tell."""
     few, short, one_sided = [], [], []
     for row, item in zip(found.rows, found.evidence, strict=True):

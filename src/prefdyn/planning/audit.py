@@ -37,7 +37,7 @@ from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2, NormalisedDPO, Objective
 from prefdyn.maths.units import Mean, joined, mean_of
-from prefdyn.planning.answers import Answer, Found, answers
+from prefdyn.planning.answers import Answer, AnswerGround, answers
 from prefdyn.planning.bounds import proved_parts
 from prefdyn.planning.exact import ExactHead, affordable, exact_head
 from prefdyn.planning.group_row import COLUMNS, GroupRow, columns_of
@@ -121,7 +121,7 @@ class Audit(Pictured):
         """What is learned first, what gets worse, which labels to check, what to change, and what cannot be told."""
         feats = self.features
         told = {code: [name for each in self.findings if each.code == code for name in each.pairs] for code in _TOLD}
-        found = Found(
+        found = AnswerGround(
             rows=self.groups,
             evidence=self.evidence,
             gained_alone=self.gained_alone,

@@ -87,7 +87,7 @@ def named(text: str, flag: str) -> Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class CheckFinding:
     """Something that a check found."""
 
     code: str
@@ -108,7 +108,7 @@ class Result:
 
     check: Check
     outcome: Outcome
-    found: tuple[Found, ...]
+    found: tuple[CheckFinding, ...]
     limit: int
     """At most so many pairs (or groups) before it speaks."""
 
@@ -141,7 +141,7 @@ class Checked(Tabular):
         """Whether any check fails, or could not be made."""
         return self.not_run is not None or any(result.outcome == "failed" for result in self.results)
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[CheckFinding]:
         return (item for result in self.results for item in result.found if not item.ignored)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -297,7 +297,7 @@ class _Rule:
         groups = frozenset((named(code, "ignore").code, group) for code, _, group in parts if group)
         return cls(fails=frozenset(fails), whole=whole, groups=groups, limits=allowed)
 
-    def results(self, found: Sequence[Found], *, model: bool) -> tuple[Result, ...]:
+    def results(self, found: Sequence[CheckFinding], *, model: bool) -> tuple[Result, ...]:
         """One per check; those that need a model where there was one."""
         told = []
         for check in checks():
@@ -314,22 +314,22 @@ class _Rule:
             told.append(Result(check=check, outcome=outcome, found=own, limit=limit))
         return tuple(told)
 
-    def _marked(self, item: Found) -> Found:
+    def _marked(self, item: CheckFinding) -> CheckFinding:
         ignored = item.code in self.whole or (item.group is not None and (item.code, item.group) in self.groups)
-        return item if not ignored else Found(
+        return item if not ignored else CheckFinding(
             code=item.code, name=item.name, group=item.group, says=item.says, count=item.count, pairs=item.pairs,
             ignored=True,
         )  # fmt: skip
 
 
-def _of_data(pairs: PreferenceDataset) -> list[Found]:
+def _of_data(pairs: PreferenceDataset) -> list[CheckFinding]:
     """What needs no model."""
     found = _unread(pairs.left_out)
     by_finding = {code: check for check in checks() if not check.needs_model for code in check.finds}
     for item in preflight(pairs):
         if (kind := by_finding.get(item.code)) is not None:
             found.append(
-                Found(
+                CheckFinding(
                     code=kind.code, name=kind.name, group=item.group, says=item.says, count=item.count,
                     pairs=item.pairs[:20],
                 )
@@ -337,7 +337,7 @@ def _of_data(pairs: PreferenceDataset) -> list[Found]:
     return found
 
 
-def _unread(rows: Sequence[LeftOut]) -> list[Found]:
+def _unread(rows: Sequence[LeftOut]) -> list[CheckFinding]:
     """Rows that are no pairs, by what is wrong with them."""
     kinds: dict[str, list[LeftOut]] = {}
     for row in rows:
@@ -349,11 +349,11 @@ def _unread(rows: Sequence[LeftOut]) -> list[Found]:
         place = "".join(f", {part}" for part in (first.line and f"line {first.line}", first.field) if part)
         says = f"{plural(len(members), 'row')} cannot be used; the first: {first.source}{place}: {first.reason}"
         name = named(code, "code").name
-        found.append(Found(code=code, name=name, group=None, says=says, count=len(members), pairs=()))
+        found.append(CheckFinding(code=code, name=name, group=None, says=says, count=len(members), pairs=()))
     return found
 
 
-def _of_audit(audited: "Audit") -> list[Found]:
+def _of_audit(audited: "Audit") -> list[CheckFinding]:
     """Verdicts per group."""
     by_verdict = {verdict: check for check in checks() if check.needs_model for verdict in check.finds}
     found = []
@@ -362,5 +362,5 @@ def _of_audit(audited: "Audit") -> list[Found]:
             says = f"{judged.because}. {judged.advice}" if judged.because else judged.advice
             if judged.could_be:
                 says += f" ({judged.stability:.0%} of resamples say so; else {' or '.join(judged.could_be)}.)"
-            found.append(Found(code=kind.code, name=kind.name, group=judged.name, says=says, count=1, pairs=()))
+            found.append(CheckFinding(code=kind.code, name=kind.name, group=judged.name, says=says, count=1, pairs=()))
     return found

@@ -24,7 +24,7 @@ from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.dynamics.order import places
 from prefdyn.dynamics.progress import (
-    Band,
+    ProgressBand,
     apart,
     at_levels,
     before,
@@ -44,7 +44,7 @@ from prefdyn.settings import Reading, opened
 from prefdyn.training.linear import Linearised, foretell, linearise, records_between
 from prefdyn.training.loop import Loop, check_start
 from prefdyn.training.probes import PairTable, probe_rows
-from prefdyn.training.rehearse import COST, HOTTER, QUANTITIES, Bench, Measured, Sample, rehearsal
+from prefdyn.training.rehearse import COST, HOTTER, QUANTITIES, Bench, RunPart, Sample, rehearsal
 from prefdyn.training.settings import TrainingSettings
 from prefdyn.training.subjects import Models, Subject, whole_model
 
@@ -54,7 +54,7 @@ _PROBE = 0.05
 """Steps of the probe, of the run's, where nothing else is said."""
 _LEAST_PROBE = 5
 _REHEARSALS = 3
-_RECORDS, _LINEAR_RECORDS = 14, 36
+_RECORDS, _LINEAR_RECORDS = 14, 20
 """Records of a real run, and of a linear one, whose are cheap: far apart, they miss where the mean loss turns."""
 _STUCK = 0.5
 _AS_FAR = 2.0
@@ -85,13 +85,13 @@ class Forecast(Tabular):
     sizes: Mapping[str, tuple[int, int]]
     """Training and measured held-out pairs of each group."""
     settings: TrainingSettings
-    probe: Measured
+    probe: RunPart
     """The run's own first steps; one record where there was no probe."""
-    rehearsals: tuple[Measured, ...]
-    linear: Measured | None
-    backtest: Measured | None
+    rehearsals: tuple[RunPart, ...]
+    linear: RunPart | None
+    backtest: RunPart | None
     """A linear run from the same share of a rehearsal, that rehearsal being known to its end; else None."""
-    band: Band
+    band: ProgressBand
     values: Mapping[str, Float[np.ndarray, "l g"]]
     """The other quantities at each level, mixed as the losses are."""
     clock: Clock
@@ -269,18 +269,18 @@ CURVES = pa.schema(
 run. `step`: the clock."""
 
 
-def run_at(run: Measured, levels: Float[np.ndarray, " l"], quantity: str = "loss") -> Float[np.ndarray, "l g"]:
+def run_at(run: RunPart, levels: Float[np.ndarray, " l"], quantity: str = "loss") -> Float[np.ndarray, "l g"]:
     """A run's groups at each level of progress."""
     return at_levels(progress(run.values["loss"]), run.values[quantity], levels)
 
 
-def joined(first: Measured, then: Measured | None) -> Measured | None:
+def joined(first: RunPart, then: RunPart | None) -> RunPart | None:
     """A probe and what goes on from its end, as one run; None where nothing does."""
     if then is None:
         return None
     later = then.steps > first.steps[-1]
     values = {name: np.concatenate([first.values[name], then.values[name][later]]) for name in then.values}
-    return Measured(steps=np.concatenate([first.steps, then.steps[later]]), values=values)
+    return RunPart(steps=np.concatenate([first.steps, then.steps[later]]), values=values)
 
 
 def order_sentence(
@@ -445,12 +445,12 @@ class _Maker:
     ) -> None:
         self.bench, self.rows, self.steps, self.tell, self.shown = bench, rows, steps, tell, progress
         self.warnings = warnings
-        self.rehearsals: list[Measured] = []
-        self.backtest: Measured | None = None
+        self.rehearsals: list[RunPart] = []
+        self.backtest: RunPart | None = None
         self.from_loss = math.nan
         """Progress at which the backtest's linear run begins."""
-        self.probe: Measured | None = None
-        self.linear: Measured | None = None
+        self.probe: RunPart | None = None
+        self.linear: RunPart | None = None
         self.signals: Linearised | None = None
         self.follows = True
 
@@ -509,7 +509,7 @@ class _Maker:
             self.warnings.append(f"No linear run was made: {error}")
             return None
 
-    def _foretold(self, found: Linearised, loop: Loop) -> Measured | None:
+    def _foretold(self, found: Linearised, loop: Loop) -> RunPart | None:
         first, last = found.memory.steps, _STRETCH * loop.settings.steps
         try:
             return foretell(
@@ -567,7 +567,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     )
 
 
-def _levels(maker: _Maker, probe: Measured) -> np.ndarray:
+def _levels(maker: _Maker, probe: RunPart) -> np.ndarray:
     """From the start to where the rehearsals ended, or as far again with the linear run; to its end without any."""
     start = float(probe.values["loss"][0].mean())
     ends = [start]
@@ -595,7 +595,7 @@ def _linear_error(maker: _Maker, levels: np.ndarray, begins: float) -> np.ndarra
     return first * fallen + second * fallen**2
 
 
-def _held_out_error(maker: _Maker, band: Band) -> np.ndarray:
+def _held_out_error(maker: _Maker, band: ProgressBand) -> np.ndarray:
     """Standard error of each group's mean loss over the vouched levels, of its held-out units."""
     runs = maker.rehearsals or ([] if maker.linear is None else [maker.linear])
     use = band.levels[band.vouched]
@@ -627,7 +627,7 @@ def _end(maker: _Maker, start: float) -> float:
     return float(ends[start - ends >= _STUCK * np.median(start - ends)].max())
 
 
-def _mixed(maker: _Maker, levels: np.ndarray, band: Band, quantity: str) -> np.ndarray:
+def _mixed(maker: _Maker, levels: np.ndarray, band: ProgressBand, quantity: str) -> np.ndarray:
     """Another quantity, linear run and rehearsals weighted as for the loss."""
     runs = _rehearsed(maker, levels, quantity, band.centre.shape[1])
     centre, count = mean_run(runs)
@@ -643,7 +643,7 @@ def _mixed(maker: _Maker, levels: np.ndarray, band: Band, quantity: str) -> np.n
     return found
 
 
-def _clock(maker: _Maker, probe: Measured, levels: np.ndarray) -> Clock:
+def _clock(maker: _Maker, probe: RunPart, levels: np.ndarray) -> Clock:
     """Steps of the rehearsals, stretched so that each passes the probe's end when the run did.
 
     The interval is that of one more run: on the log scale, spread between rehearsals × √(1 + 1/n) × t.

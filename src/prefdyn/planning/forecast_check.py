@@ -12,7 +12,7 @@ from jaxtyping import Float
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, number, plain, write_json
 from prefdyn.dynamics.order import spearman
-from prefdyn.dynamics.progress import Band, apart, at_levels, out_of_band, progress
+from prefdyn.dynamics.progress import ProgressBand, apart, at_levels, out_of_band, progress
 from prefdyn.errors import DataError
 from prefdyn.provenance import versions
 from prefdyn.trajectory import Trajectory
@@ -30,7 +30,7 @@ class Foretold:
     """What a forecast's summary.json says of groups by progress."""
 
     names: tuple[str, ...]
-    band: Band
+    band: ProgressBand
     clock: Float[np.ndarray, "three l"]
     """Step at each level, and the ends of its interval."""
     summary: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Foretold:
         if not isinstance(part, Mapping):
             raise DataError("this folder holds no forecast; give one that `prefdyn forecast` wrote")
         clock = part.get("clock") or {}
-        band = Band(
+        band = ProgressBand(
             levels=_numbers(part["levels"]),
             centre=np.array([_numbers(row) for row in part["centre"]]),
             error=_numbers(part["error"]),

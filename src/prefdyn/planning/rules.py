@@ -30,7 +30,7 @@ _WORK = 6e10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
+class RuleScores:
     """What each rule says of every pair; higher is left out first."""
 
     by_fold: Mapping[str, Float[np.ndarray, "folds n"]]
@@ -51,7 +51,7 @@ def trained_folds(judged: int) -> tuple[int, ...]:
 
 def scores(
     feats: FeatureSet, setting: Setting, steps: int, fold: Int[np.ndarray, " n"], *, progress: bool = False
-) -> Scores:
+) -> RuleScores:
     """Every rule that tells pairs apart, within the three training folds of every judging fold.
 
     Args:
@@ -88,7 +88,9 @@ def scores(
                 found[name][judged, rows] = np.where(np.isnan(old), 0.0, old) + values[rows] / 2
     known = np.isfinite(margin)
     found |= {name: np.where(known, values, np.nan) for name, values in _of_reference(feats).items()}
-    return Scores(by_fold={name: found[name] for name in RULES if name in found and _tells(found[name])}, margin=margin)
+    return RuleScores(
+        by_fold={name: found[name] for name in RULES if name in found and _tells(found[name])}, margin=margin
+    )
 
 
 def _values(

@@ -35,7 +35,7 @@ from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.planning.recipe import train_flags
-from prefdyn.planning.rules import Scores, scores, trained_folds
+from prefdyn.planning.rules import RuleScores, scores, trained_folds
 from prefdyn.planning.summary import header
 
 SHARES = (0.05, 0.1, 0.2)
@@ -326,7 +326,7 @@ def plan_select(
 # runs ---------------------------------------------------------------------------------------------------------------
 
 
-def _ways(scored: Scores, shares: Sequence[float]) -> list[Way | None]:
+def _ways(scored: RuleScores, shares: Sequence[float]) -> list[Way | None]:
     """As given, everything that may be proposed, and random pairs left out, which may not."""
     found: list[Way | None] = [None]
     for rule in scored.by_fold:
@@ -340,7 +340,7 @@ def _runs(
     setting: Setting,
     steps: int,
     fold: Int[np.ndarray, " n"],
-    scored: Scores,
+    scored: RuleScores,
     ways: Sequence[Way | None],
     wrong: float,
     seed: int,

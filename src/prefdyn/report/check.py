@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from prefdyn.data.preflight import plural
-from prefdyn.planning.check import Checked, Found, Result
+from prefdyn.planning.check import Checked, CheckFinding, Result
 from prefdyn.report.text import as_markdown, readable, visible
 
 CHECKED = {
@@ -27,7 +27,7 @@ CHECKED = {
 """What `prefdyn check --json` prints (see `prefdyn._shape`)."""
 
 
-def line(item: Found) -> str:
+def line(item: CheckFinding) -> str:
     """Something found, in one line."""
     place = "" if item.group is None else f" [{visible(item.group)}]"
     return f"{item.code} {item.name}{place}: {visible(item.says)}"
@@ -101,7 +101,7 @@ def annotations(checked: Checked) -> list[str]:
     return told
 
 
-def _spoken(checked: Checked) -> Iterator[tuple[Result, Found]]:
+def _spoken(checked: Checked) -> Iterator[tuple[Result, CheckFinding]]:
     for result in checked.of("failed", "warning"):
         yield from ((result, item) for item in result.found if not item.ignored)
 

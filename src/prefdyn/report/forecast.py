@@ -59,7 +59,7 @@ def _reach(part: Mapping[str, Any]) -> str:
         return "Nothing is vouched for: errors are as large as what groups differ by."
     share = (levels[0] - horizon) / (levels[0] - levels[-1])
     beyond = (
-        "as far as the rehearsals went, or without any the linear run"
+        "all that is drawn"
         if share > 0.999
         else f"{100 * share:.0f} % of what is drawn; below that errors may be more than half of what groups differ by, "
         "and lines are grey"

@@ -17,7 +17,7 @@ from prefdyn.models.gradients import gradients
 from prefdyn.models.log_probs import PairScorer
 from prefdyn.training.loop import Loop
 from prefdyn.training.probes import PairTable
-from prefdyn.training.rehearse import Measured, Sample, margins
+from prefdyn.training.rehearse import RunPart, Sample, margins
 from prefdyn.training.settings import TrainingSettings
 from prefdyn.training.subjects import Subject
 
@@ -122,7 +122,7 @@ def foretell(
     *,
     stretch: int = 1,
     records: Sequence[int],
-) -> Measured:
+) -> RunPart:
     """Where the linear run goes: groups of the measured pairs, the last of the sampled ones.
 
     Args:
@@ -156,7 +156,7 @@ def foretell(
         memory=found.memory,
     )
     measured = run.values[:, 0, len(sampled) :]
-    return Measured.of(run.steps, settings.objective.beta * measured, settings.objective, sample)
+    return RunPart.of(run.steps, settings.objective.beta * measured, settings.objective, sample)
 
 
 def standins(pairs: PairTable, sampled: Int[np.ndarray, " k"], *, seed: int) -> Int[np.ndarray, " m"]:

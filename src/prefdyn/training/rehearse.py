@@ -40,7 +40,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Measured:
+class RunPart:
     """A run's groups at its records, on pairs that are the same in every run."""
 
     steps: Int[np.ndarray, " s"]
@@ -55,13 +55,13 @@ class Measured:
         objective: Objective,
         sample: Sample,
         correct: Float[np.ndarray, "s n"] | None = None,
-    ) -> "Measured":
+    ) -> "RunPart":
         """From margins of every pair; `correct`: which are above 0 by more than rounding, where that is known.
 
         Example:
             >>> from prefdyn.maths.objectives import DPO
             >>> sample = Sample(rows=np.arange(2), group=np.arange(2), unit=np.arange(2), names=("a", "b"))
-            >>> found = Measured.of([0, 1], np.array([[0.0, 0.0], [1.0, -1.0]]), DPO(), sample)
+            >>> found = RunPart.of([0, 1], np.array([[0.0, 0.0], [1.0, -1.0]]), DPO(), sample)
             >>> found.values["margin"].tolist(), found.values["loss"].round(3).tolist()
             ([[0.0, 0.0], [1.0, -1.0]], [[0.693, 0.693], [0.313, 1.313]])
         """
@@ -122,7 +122,7 @@ class Bench:
         label: str,
         progress: bool,
         at: Mapping[int, Callable[[], Any]] | None = None,
-    ) -> Measured:
+    ) -> RunPart:
         """Advance to a step, measuring on the way.
 
         Args:
@@ -148,7 +148,7 @@ class Bench:
                 told[loop.progress.step]()
         loop.flush()
         both = np.stack([each for each, _ in found]), np.stack([each for _, each in found])
-        return Measured.of(kept, both[0], objective, self.sample, both[1].astype(float))
+        return RunPart.of(kept, both[0], objective, self.sample, both[1].astype(float))
 
 
 def margins(
