@@ -150,8 +150,8 @@ def test_the_names_of_comma_lists_are_flags():
     assert several["simulate"] == {
         "groups", "answers", "objective", "beta", "learning_rate", "optimizer", "schedule", "batch_size", "steps",
     }  # fmt: skip
-    assert several["audit"] == {"groups", "answers"}
-    assert several["train"] == {"groups", "answers", "record", "probes", "lora_targets"}
+    assert several["audit"] == {"groups", "answers", "report_to"}
+    assert several["train"] == {"groups", "answers", "record", "probes", "lora_targets", "report_to"}
 
 
 @pytest.mark.parametrize("value", ["true", "yes", "1"])

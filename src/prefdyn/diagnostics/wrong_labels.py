@@ -69,9 +69,18 @@ def wrong_share(
     if not known:
         return None
     limit = total.max() - chi2.ppf(level, 1) / 2
-    inside = _SHARES[total >= limit]
-    best = float(_SHARES[np.argmax(total)])
-    return WrongShare(share=best, low=float(inside.min()), high=float(inside.max()))
+    inside = np.flatnonzero(total >= limit)
+    low, high = _crossing(total, limit, int(inside[0]), -1), _crossing(total, limit, int(inside[-1]), 1)
+    return WrongShare(share=float(_SHARES[np.argmax(total)]), low=low, high=high)
+
+
+def _crossing(total: Float[np.ndarray, " shares"], limit: float, last: int, way: int) -> float:
+    """Where the line through the last share inside and the next one outside meets the limit."""
+    beyond = last + way
+    if not 0 <= beyond < len(total):
+        return float(_SHARES[last])
+    part = (total[last] - limit) / (total[last] - total[beyond])
+    return float(_SHARES[last] + part * (_SHARES[beyond] - _SHARES[last]))
 
 
 def _profile(margins: Float[np.ndarray, " n"]) -> Float[np.ndarray, " shares"]:
