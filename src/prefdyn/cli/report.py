@@ -1,26 +1,40 @@
-"""`prefdyn report`: one page from any set of output folders."""
+"""`prefdyn report`: one page from any set of output folders, or a section for a card."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from prefdyn.report.folders import RunFolder
+
 NAME = "report"
-SUMMARY = "One HTML page from any set of output folders."
-HELP = "One HTML page from any set of output folders."
+SUMMARY = "One HTML page from any set of output folders, or a section for a dataset or model card."
+HELP = "One HTML page from any set of output folders; with --card a section of Markdown for a dataset or model card."
 EXAMPLES = """Examples:
 
 prefdyn report prefdyn-out/audit-1
 
-prefdyn report prefdyn-out/audit-1 prefdyn-out/simulate-1 --out both.html"""
+prefdyn report prefdyn-out/audit-1 prefdyn-out/simulate-1 --out both.html
+
+prefdyn report prefdyn-out/audit-1 --card dataset > section.md"""
+_PAGE = Path("report.html")
 
 
 def run(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Output folders.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-    force: Annotated[bool, typer.Option("--force", help="Replace the page if it exists.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write, or the Markdown.", show_default="report.html; --card prints")
+    ] = None,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the section for the card of a `dataset` or a `model`, of one folder of audit or train."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write the page."""
+    """Write the page, or the section."""
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
     from prefdyn.outputs import output_file
@@ -29,9 +43,13 @@ def run(
     from prefdyn.report.reproduce import write_reproduced_page
 
     runs = [read_folder(folder) for folder in folders]
+    if card is not None:
+        _card(runs, card, out, force=force)
+        return
     reproduced = [run.path for run in runs if run.part("command") == "reproduce"]
     if reproduced and len(runs) > 1:
         raise ConfigError(f"{reproduced[0]} is of `prefdyn reproduce`, whose page is of another kind; give it alone")
+    out = _PAGE if out is None else out
     with output_file(out, force=force) as page:
         if reproduced:
             write_reproduced_page(reproduced[0], page)
@@ -39,3 +57,23 @@ def run(
             write_report(runs, page)
     print(out)
     common.tell(f"Next: open {out}")
+
+
+def _card(runs: "list[RunFolder]", kind: str, out: Path | None, *, force: bool) -> None:
+    from prefdyn.cli import common
+    from prefdyn.errors import ConfigError
+    from prefdyn.outputs import output_file
+    from prefdyn.report.card import card
+
+    if len(runs) > 1:
+        raise ConfigError(f"--card is of one folder, but {len(runs)} are given; give one of audit or train")
+    if out is None and force:
+        raise ConfigError("--force changes nothing with --card and without --out, which prints; leave it out")
+    text = card(runs[0], kind)
+    if out is None:
+        print(text, end="")
+        return
+    with output_file(out, force=force) as file:
+        file.write_text(text, encoding="utf-8", newline="\n")
+    print(out)
+    common.tell(f"Next: paste it into README.md of the {kind}, its metadata into the block on top")

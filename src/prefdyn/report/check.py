@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 from prefdyn.data.preflight import plural
 from prefdyn.planning.check import Checked, CheckFinding, Result
-from prefdyn.report.text import readable, visible
+from prefdyn.report.text import as_markdown, readable, visible
 
 CHECKED = {
     "schema": int,
@@ -83,9 +83,9 @@ def markdown(checked: Checked) -> str:
     ]
     if rows:
         told += ["| | check | group | what | what to do |", "|---|---|---|---|---|"]
-        told += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+        told += ["| " + " | ".join(map(as_markdown, row)) + " |" for row in rows]
     if checked.not_run is not None:
-        told += ["", _cell(checked.not_run)]
+        told += ["", as_markdown(checked.not_run)]
     return "\n".join(told) + "\n"
 
 
@@ -123,14 +123,6 @@ def _xml(text: str) -> str:
 
 def _has_place(number: int) -> bool:
     return number in (0x9, 0xA, 0xD) or 0x20 <= number <= 0xD7FF or 0xE000 <= number <= 0xFFFD or number >= 0x10000
-
-
-def _cell(text: str) -> str:
-    """Text in a cell of a Markdown table, in which nothing of it is markup."""
-    flat = " ".join(readable(text).split())
-    for mark in ("\\", "|", "`", "*", "_", "[", "]", "<", ">"):
-        flat = flat.replace(mark, f"\\{mark}")
-    return flat
 
 
 def _escaped(text: str) -> str:

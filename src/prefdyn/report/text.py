@@ -34,6 +34,20 @@ def visible(text: Any) -> str:
     return line if line.strip() else "(empty name)"
 
 
+def as_markdown(text: str) -> str:
+    r"""Text in one line of Markdown, or in a cell of its tables, in which nothing of it is markup.
+
+    Example:
+        >>> print(as_markdown("a | <b>b</b> *c*"))
+        a \| \<b\>b\</b\> \*c\*
+    """
+    flat = " ".join(readable(text).split())
+    return _MARKUP.sub(r"\\\g<0>", flat)
+
+
+_MARKUP = re.compile(r"[\\|`*_\[\]<>&~$]")
+
+
 def _replaced(found: re.Match[str]) -> str:
     code = ord(found.group())
     if code < 0x20:
