@@ -347,7 +347,6 @@ def test_a_capped_page_says_what_it_leaves_out(crowd):
     assert f"Of {total} groups: " in text  # verdicts are counted over all
     assert text.count('<th scope="row">') == SHOWN_GROUPS
     assert len(text) < 10e6
-    assert re.search(rf"and {total - 6} more", text)  # of the one verdict, six are named
     assert Page(text).of("table")
 
 

@@ -97,7 +97,7 @@ def test_json_goes_to_stdout_and_config_brings_every_flag_back(prefdyn, tmp_path
     assert json.loads(won.out)["settings"]["beta"] == 0.2
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_csv_a_parquet_and_conversations_are_audited_alone_and_together(prefdyn, tmp_path):
     """One without groups, one with a group column of another name, one conversational with an implicit prompt."""
     plain, grouped = apples(60), apples(80, group=lambda k: f"part {k // 40}")

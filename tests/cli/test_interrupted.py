@@ -61,7 +61,7 @@ def test_a_signal_while_libraries_load_ends_in_one_line(start, tmp_path):
     assert os.listdir(tmp_path / "work") == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_says_what_is_kept_and_goes_on(start, tmp_path, how):
     """The line names the checkpoint and the command that goes on, and that command does."""
     run = tmp_path / "work" / "run"

@@ -57,7 +57,7 @@ def test_hh_leaves_out_the_rows_whose_prompts_differ_or_whose_answer_is_empty():
         assert row["prompt"].endswith("\n\nAssistant:")
         assert "\n\nAssistant:" not in row["chosen"] + row["rejected"]
     assert describe(data)["kind"] == "responses"
-    assert {finding.code for finding in preflight(data)} == {"left_out", "near_duplicates"}
+    assert {finding.code for finding in preflight(data)} == {"left_out", "near_duplicates", "both_ways"}
 
 
 def test_long_pairs_keep_every_character():

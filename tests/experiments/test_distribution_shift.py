@@ -247,7 +247,7 @@ def test_principal_axes_share_one_plane_and_scale():
 # end to end ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_recipe_end_to_end(context, own_cache):
     """Figures as in the catalogue; and one shift trained, read and measured again without any of it."""
     context = replace(context, compat=True)

@@ -284,7 +284,7 @@ def test_published_behaviours_are_taken_where_the_data_has_them(context):
     assert recipe._behaviours(context, "mistral") == (context.behaviours()[0], context.behaviours()[-1])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_labels_drawn_by_lot_are_not_beyond_the_twin(context):
     """Alignment to labels by lot learns nothing that holds elsewhere, so no lead counts."""
     shuffled = load_dataset("builtin", groups=[context.behaviours()[0]]).with_noise(0.5, seed=3)

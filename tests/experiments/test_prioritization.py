@@ -211,7 +211,7 @@ def test_two_behaviours_are_too_few(context):
         recipe._runs(replace(context, groups=context.behaviours()[:2], _datasets={}, _stored={}))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_labels_drawn_by_lot_are_not_beyond_the_twin(context):
     """The order of loss gaps follows the gaps of the states whatever labels say; what is held out is not learned."""
     shuffled = load_dataset("builtin").with_noise(0.5, seed=3)

@@ -245,7 +245,7 @@ def test_sizes_are_judged_by_the_worst_model():
     assert claim.judge(Rows(models([1.0] * 3), lacking={settings.SIZES: why})).because == why
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_labels_drawn_by_lot_never_go_beyond_the_twin(monkeypatch):
     """On training pairs the early law holds whatever the labels, on copies too; beyond the twin: not once."""
     monkeypatch.setattr(dependent, "_UNEVEN", 2)
@@ -422,7 +422,7 @@ def test_states_are_shared_with_distinguishability_and_each_setting_has_a_run(co
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_recipe_end_to_end(context):
     plan = recipe._runs(context)
     landed, _ = launch(list(plan.values()), progress=False)

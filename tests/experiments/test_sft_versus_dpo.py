@@ -108,7 +108,7 @@ def test_overfitting_is_seen():
     assert recipe._overfit(runs, "dpo", [0], list(after)) == pytest.approx(1 / 3)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_recipe_end_to_end(context):
     plan: Any = recipe._runs(context)
     landed, _ = launch(list(plan.values()), progress=False)

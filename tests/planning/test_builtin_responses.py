@@ -56,7 +56,7 @@ def test_every_group_earns_the_verdict_that_it_was_made_for(lm, seeds, misses):
     assert all(earned[name] >= len(seeds) - misses for name in MADE_FOR), earned
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "misses"), [FEW, TEN])
 def test_no_group_is_called_learned_once_its_labels_are_shuffled(lm, seeds, misses):
     """In no more than one of ten sets; the same sets with their own labels are the control, in the test above."""

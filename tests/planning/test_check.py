@@ -103,7 +103,7 @@ def lengths(giveaway: bool) -> PreferenceDataset:
     return PreferenceDataset.from_rows(found)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_giveaway_of_length_is_found_with_the_built_in_model():
     assert "PD103" in codes(lengths(True), progress=False)
     assert "PD103" not in codes(lengths(False), progress=False)

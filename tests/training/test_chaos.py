@@ -17,7 +17,7 @@ def disturbed(tmp_path, name, how, *, seed, span=(0.5, 1.0), **options):
     return moment, results(name, tmp_path / "broken" / "out")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_one_of_two_is_killed_at_work(tmp_path):
     """After the first shards: the other ends within seconds, and the same command comes to the same bytes alone."""
     assert random.Random(1).random() < 0.3  # an early moment …
