@@ -1,6 +1,6 @@
 """What a value is, in the words of JSON, and whether one that comes back from disk has the shape that it should."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _SHOWN = 60
@@ -29,6 +29,16 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     """
     every = list(names)
     return (", ".join(map(shown, every[:most])) + (", …" if len(every) > most else "")) or "(none)"
+
+
+def of_many(names: Sequence[str], most: int) -> str:
+    """Names in a sentence, of many the first and how many more there are.
+
+    Example:
+        >>> of_many(["a", "b"], 3), of_many(["a", "b", "c"], 2)
+        ('a, b', 'a, b and 1 more')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def kind(value: object) -> str:

@@ -41,10 +41,7 @@ class Tabular:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return as_html(self.rows(), first=self._FIRST, title=self._title())
-
-    def _title(self) -> str:
-        return type(self).__name__
+        return as_html(self.rows(), first=self._FIRST, title=type(self).__name__)
 
 
 class Pictured(Tabular):

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from prefdyn._cache import beside, cache_root, hidden_beside, hold
 from prefdyn._files import atomic_write
+from prefdyn._shape import of_many
 from prefdyn._stopping import Stopped
 from prefdyn.errors import StoreError
 
@@ -373,10 +374,9 @@ def _replaceable(path: Path, *, force: bool) -> None:
     if not force:
         raise StoreError(f"{path} exists already; add --force to replace it, or name another place with --out")
     if others := strangers(path, marker):
-        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         raise StoreError(
             f"{path} holds {_counted(len(others))} that prefdyn did not write, or that were changed since: "
-            f"{', '.join(others[:_SHOWN])}{more}; --force does not remove them: move them away, or name another folder "
+            f"{of_many(others, _SHOWN)}; --force does not remove them: move them away, or name another folder "
             "with --out"
         )
 

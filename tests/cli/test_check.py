@@ -81,3 +81,12 @@ def test_the_hook_and_the_workflow_call_what_there_is(prefdyn, tmp_path):
     words = [str(path) if word.startswith("data/") else word for word in texts[1:]]
     assert prefdyn(*words).code == 3
     assert (tmp_path / "texts.xml").exists()
+
+
+def test_a_file_that_cannot_be_written_is_told_before_any_work(prefdyn, tmp_path):
+    theirs = tmp_path / "mine.xml"
+    theirs.write_text("not ours")
+    ended = prefdyn("check", tmp_path / "no such data.jsonl", "--junit", theirs, "--force")
+    assert ended.code == 1
+    assert "mine.xml" in ended.last_line
+    assert theirs.read_text() == "not ours"

@@ -31,3 +31,15 @@ def test_training_of_the_head_is_told_step_by_step(prefdyn, kept, tmp_path):
     assert run.given == {"name": "run"}
     assert run.ended
     assert [path.rpartition("/")[2] for path in run.pages] == ["report.html"]
+
+
+def test_an_audit_is_whole_whatever_becomes_of_the_tracker(prefdyn, kept, tmp_path, monkeypatch):
+    def refused(self, values, step=None, **_):
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(Kept, "log", refused)
+    ended = prefdyn("audit", "--limit", 20, "--steps", 3, "--report-to", "wandb", "--out", tmp_path / "out")
+    assert ended.code == 1
+    assert "wandb did not take step 0" in ended.last_line
+    assert (tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / ".prefdyn.json").exists()

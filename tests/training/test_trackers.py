@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 from accelerate import tracking
 
-from prefdyn.errors import ConfigError, MissingExtra
+from prefdyn.errors import ConfigError, MissingExtra, StoreError
 from prefdyn.planning.audit import audit
 from prefdyn.synthetic import gaussian_groups
 from prefdyn.training.trackers import Tracker, known, report, trackers
@@ -108,6 +108,17 @@ def test_what_cannot_be_started_is_told(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(Broken, "start", missing)
     with pytest.raises(MissingExtra, match="pip install swanlab"):
         Tracker("swanlab", **given)
+
+
+def test_a_step_that_is_not_taken_is_told(kept, tmp_path, monkeypatch):
+    each = Tracker("wandb", run="r", folder=tmp_path, beta=None, settings={})
+
+    def refused(self: Any, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(Kept, "log", refused)
+    with pytest.raises(StoreError, match="wandb did not take step 3: no answer"):
+        each.log(3, {"loss": 1.0})
 
 
 def test_one_that_fails_ends_those_that_were_started(kept, tmp_path):

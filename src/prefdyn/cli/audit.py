@@ -77,8 +77,8 @@ def run(
         audited.write(folder.path)
         given.save(folder.path)
         common.write_pictures(folder.path)
-        common.log_to(report_to, folder.path, command=NAME, beta=setup.beta)
     from prefdyn.report.answers import audit_text
 
     common.tell_result(audited.summary(), audit_text, as_json=json_output)
+    common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

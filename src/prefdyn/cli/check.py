@@ -1,5 +1,6 @@
 """`prefdyn check`: a gate for pipelines."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -101,23 +102,26 @@ def run(
     _refuse_idle(given, files, data_only=data_only, features=features)
     rule: dict[str, Any] = {"fail_on": fail_on, "ignore": ignore, "limits": limits, "split": source.split, "seed": seed}
     simulated = {"objective": setup.loss, "learning_rate": setup.learning_rate, "steps": setup.steps}
-    if features is not None:
-        feats, texts = common.stored_features(features, source, given, but=("split",))
-        checked = check(feats, texts=texts, **rule, **simulated)
-    else:
-        pairs = common.dataset(source, seed=seed)
-        checked = check(pairs, model, data_only=data_only, reading=reading, **rule, **simulated)
+    wanted = [path for path in (junit, markdown, init) if path is not None]
+    with contextlib.ExitStack() as stack:
+        # claimed first, so that what cannot be written is told before any work
+        places = {path: stack.enter_context(output_file(path, force=force)) for path in wanted}
+        if features is not None:
+            feats, texts = common.stored_features(features, source, given, but=("split",))
+            checked = check(feats, texts=texts, **rule, **simulated)
+        else:
+            pairs = common.dataset(source, seed=seed)
+            checked = check(pairs, model, data_only=data_only, reading=reading, **rule, **simulated)
+        section = shown.markdown(checked)
+        contents = {junit: shown.junit(checked), markdown: section.encode(), init: _settings(given, checked).encode()}
+        for path, place in places.items():
+            place.write_bytes(contents[path])
     told = json.dumps(checked.summary(), ensure_ascii=False) if json_output else "\n".join(shown.lines(checked))
     print(told, flush=True)
-    written = {junit: shown.junit(checked), markdown: shown.markdown(checked).encode()}
-    written |= {init: _settings(given, checked).encode()}
-    for path, content in written.items():
-        if path is not None:
-            with output_file(path, force=force) as file:
-                file.write_bytes(content)
-            common.tell(f"Wrote {path}")
+    for path in wanted:
+        common.tell(f"Wrote {path}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        _tell_github(shown.annotations(checked), shown.markdown(checked))
+        _tell_github(shown.annotations(checked), section)
     if init is not None:
         common.tell(f"Next: prefdyn check DATA --config {init}")
     elif checked.failed:

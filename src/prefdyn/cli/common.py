@@ -149,7 +149,10 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def log_to(names: Sequence[str], folder: Path, *, command: str, beta: float | None) -> None:
-    """Log a finished folder to trackers: settings, curves, the table of groups, and the page where they keep pages."""
+    """Log a finished folder to trackers: settings, curves, the table of groups, and the page where they keep pages.
+
+    The folder is whole by then, whatever becomes of this; trackers that write files write them beside it.
+    """
     if not names:
         return
     from prefdyn.report.folders import read_folder
@@ -158,7 +161,9 @@ def log_to(names: Sequence[str], folder: Path, *, command: str, beta: float | No
     run = read_folder(folder)
     curves = None if run.trajectory is None or run.kind in ("grid", "comparison") else run.run()
     settings = run.part("settings") or {}
-    with trackers(names, run=command, folder=folder / "tracked", beta=beta, settings=settings) as started:
+    with trackers(
+        names, run=command, folder=folder.with_name(f"{folder.name}-tracked"), beta=beta, settings=settings
+    ) as started:
         for each in started:
             report(each, curves, run.groups)
             if not each.page(folder / "report.html"):

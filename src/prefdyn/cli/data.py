@@ -44,10 +44,11 @@ def run(
     from prefdyn.report.listing import data_table
 
     pairs = common.dataset(source, seed=seed)
+    contradicted = contradictions(pairs)
     described = {
         **describe(pairs),
-        "contradictions": contradictions(pairs).rows(pairs),
-        "findings": [item.to_json() for item in preflight(pairs)],
+        "contradictions": contradicted.rows(pairs),
+        "findings": [item.to_json() for item in preflight(pairs, contradicted)],
         "left_out_rows": [item.to_json() for item in pairs.left_out],
     }
     print(json.dumps(described, ensure_ascii=False) if json_output else data_table(described))

@@ -22,6 +22,8 @@ prefdyn forecast
 prefdyn forecast --model meta-llama/Llama-3.2-1B --data hf:OWNER/NAME --tune lora --learning-rate 1e-4 --epochs 1
 
 prefdyn forecast --tune full --steps 200 --batch-size 16 --probe 20 --rehearse 0.25"""
+_OF_REAL_RUNS = ("record", "probes", "checkpoint_every")
+"""Settings of a run that a forecast of it has no use for."""
 
 
 def run(
@@ -34,31 +36,7 @@ def run(
     ] = None,
     setup: Annotated[
         Setup,
-        Only(
-            "tune",
-            "objective",
-            "label_smoothing",
-            "beta",
-            "optimizer",
-            "weight_decay",
-            "learning_rate",
-            "schedule",
-            "warmup",
-            "batch_size",
-            "scheme",
-            "steps",
-            "epochs",
-            "accumulate",
-            "clip",
-            "lora_rank",
-            "lora_alpha",
-            "lora_dropout",
-            "lora_targets",
-            "precision",
-            "gradient_checkpointing",
-            "probe_pairs",
-            "flip",
-        ),
+        Only(*(name for name in Setup.flags() if name not in _OF_REAL_RUNS)),
     ] = Setup(tune="lora"),
     probe: Annotated[
         int | Literal["auto"],
@@ -92,7 +70,7 @@ def run(
     one_of(setup.tune, ("lora", "full"), name="--tune")
     setup.idle()
     settings = {**chosen(setup), "seed": seed}
-    for name in ("record", "probes", "checkpoint_every"):
+    for name in _OF_REAL_RUNS:
         settings.pop(name)
 
     from prefdyn.planning.forecast import forecast
@@ -108,6 +86,6 @@ def run(
         found.write(folder.path)
         given.save(folder.path)
         common.write_pictures(folder.path)
-        common.log_to(report_to, folder.path, command=NAME, beta=setup.beta)
     common.tell_result(found.summary(), forecast_table, as_json=json_output)
+    common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -116,10 +116,10 @@ def run(
         summary, table = make(feats, settings, folder, texts, flags)
         given.save(folder.path)
         common.write_pictures(folder.path)
-        common.log_to(report_to, folder.path, command=NAME, beta=setup.beta)
     common.tell_result(summary, table, as_json=json_output)
     recipe = folder.final / "plan.yaml"
     next_command = f"prefdyn train --config {recipe}" if recipe.exists() else f"prefdyn report {folder.final}"
+    common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
     common.last_words(folder.final, next_command=next_command)
 
 

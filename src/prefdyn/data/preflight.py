@@ -13,9 +13,10 @@ from jaxtyping import Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from prefdyn._shape import of_many
 from prefdyn.data.bad_rows import shown
 from prefdyn.data.codes import Codes
-from prefdyn.data.contradictions import ANSWER_LENGTH, contradictions
+from prefdyn.data.contradictions import ANSWER_LENGTH, Contradictions, contradictions
 from prefdyn.data.hh import ASSISTANT, HUMAN
 from prefdyn.data.names import alike, told_apart
 from prefdyn.data.pairs import HELD_OUT, PreferenceDataset
@@ -88,8 +89,10 @@ class Finding:
         }
 
 
-def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
+def preflight(data: PreferenceDataset, contradicted: Contradictions | None = None) -> tuple[Finding, ...]:
     """Look a dataset over; problems first, then warnings, then notes, in each what contradicts itself first.
+
+    `contradicted`: what `contradictions` found, where it is known already.
 
     Findings: `equal_responses`, `empty_response`, `conflict`, `ring`, `leak`, `one_class` (problems); `empty_prompt` (a
     problem where most are), `cut_dialogue`,
@@ -103,7 +106,7 @@ def preflight(data: PreferenceDataset) -> tuple[Finding, ...]:
         >>> [finding.code for finding in preflight(PreferenceDataset.from_rows(rows))][:2]
         ['conflict', 'too_small']
     """
-    look = _Look(data)
+    look = _Look(data, contradicted)
     found = [
         *look.responses(),
         *look.prompts(),
@@ -138,7 +141,8 @@ def plural(count: int, noun: str = "pair") -> str:
 class _Look:
     """The codes of one dataset, computed once, and the questions asked of them."""
 
-    def __init__(self, data: PreferenceDataset) -> None:
+    def __init__(self, data: PreferenceDataset, contradicted: Contradictions | None) -> None:
+        self.contradicted = contradicted
         self.data, self.table, self.codes = data, data.table, Codes.of(data.table)
         self.ids = np.array(self.table["id"].to_pylist(), dtype=object)
         self.n = len(data)
@@ -226,7 +230,7 @@ class _Look:
 
     def turned(self) -> Iterator[Finding]:
         """Near-equal pairs that contradict each other, and long responses that are chosen here and rejected there."""
-        found = contradictions(self.data, self.codes)
+        found = self.contradicted or contradictions(self.data, self.codes)
         if len(found.near):
             says = (
                 f"{plural(len(found.near))} nearly contradict another: nearly the same prompt and responses, chosen "
@@ -279,8 +283,7 @@ class _Look:
         rows = self._opposed(_code(c.prompt, low, high))
         if len(rows):
             names = sorted({c.groups[code] for code in np.unique(c.group[rows])})
-            shown_names = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-            says = f"{plural(len(rows))} prefer what another group rejects for the same prompt ({shown_names})."
+            says = f"{plural(len(rows))} prefer what another group rejects for the same prompt ({of_many(names, 4)})."
             yield self.finding("opposed_groups", "warning", says, rows)
 
     def sides(self) -> Iterator[Finding]:
@@ -347,10 +350,8 @@ class _Look:
         rows = np.setdiff1d(rows, exact)
         if len(rows):
             names = sorted({c.groups[code] for code in np.unique(c.group[rows])})
-            says = (
-                f"{plural(len(rows))} prefer what another group rejects for nearly the same prompt "
-                f"({', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''})."
-            )
+            whose = of_many(names, 4)
+            says = f"{plural(len(rows))} prefer what another group rejects for nearly the same prompt ({whose})."
             yield self.finding("near_opposed", "warning", says, rows)
 
     def _opposed(self, unordered: Int[np.ndarray, " n"]) -> Int[np.ndarray, " rows"]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prefdyn._checks import one_of, positive
+from prefdyn._shape import of_many
 from prefdyn._showing import Tabular
 from prefdyn.dynamics.order import RankCorrelation, area, places, rank_correlation
 from prefdyn.dynamics.pace import (
@@ -539,6 +540,4 @@ def _of_pace(names: tuple[str, str], pace: Rescaling) -> list[str]:
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
-    names = list(dict.fromkeys(names))
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
+    return of_many([repr(name) for name in dict.fromkeys(names)], most)

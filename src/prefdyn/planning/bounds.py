@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from prefdyn._json import plain
+from prefdyn._shape import of_many
 from prefdyn._showing import Pictured
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
 from prefdyn.features import FeatureSet
@@ -102,9 +103,8 @@ def _left_out(feats: FeatureSet, found: Sequence[Bound]) -> tuple[str, ...]:
     missing = [name for name in feats.groups if name not in spoken]
     if not missing:
         return ()
-    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
     return (
-        f"{len(missing)} of {len(feats.groups)} groups ({shown}) have no two classes of training pairs: "
+        f"{len(missing)} of {len(feats.groups)} groups ({of_many(missing, 3)}) have no two classes of training pairs: "
         "of them only the drift bound on any pairs speaks.",
     )
 

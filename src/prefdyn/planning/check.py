@@ -3,7 +3,7 @@
 import functools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -316,10 +316,7 @@ class _Rule:
 
     def _marked(self, item: CheckFinding) -> CheckFinding:
         ignored = item.code in self.whole or (item.group is not None and (item.code, item.group) in self.groups)
-        return item if not ignored else CheckFinding(
-            code=item.code, name=item.name, group=item.group, says=item.says, count=item.count, pairs=item.pairs,
-            ignored=True,
-        )  # fmt: skip
+        return replace(item, ignored=True) if ignored else item
 
 
 def _of_data(pairs: PreferenceDataset) -> list[CheckFinding]:

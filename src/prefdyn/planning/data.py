@@ -19,9 +19,10 @@ from prefdyn._checks import nearest
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn._progress import track
+from prefdyn._shape import of_many
 from prefdyn._showing import Tabular
 from prefdyn.diagnostics.units import units
-from prefdyn.dynamics.adjoint import one_setting, sensitivity_of
+from prefdyn.dynamics.adjoint import sensitivity_of
 from prefdyn.dynamics.crossfit import ALONE, FOLDS, deal
 from prefdyn.dynamics.descent import MANY_GROUPS
 from prefdyn.dynamics.grid import Setting
@@ -33,6 +34,7 @@ from prefdyn.maths.laws import SHAPES
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.maths.units import mean_of
+from prefdyn.planning.recipe import plan_setting, plan_settings
 from prefdyn.planning.summary import header
 
 FARTHEST = 16
@@ -170,10 +172,9 @@ class DataPlan(Tabular):
         few = [name for name in self.features.groups if name not in self.curve]
         warnings = []
         if few:
-            shown = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
             warnings.append(
                 f"fewer than {_FEWEST_UNITS} units (pairs that hang together count once), so nothing is forecast: "
-                + shown
+                + of_many(few, 5)
             )
         return plain({
             **header(self.features, command="plan", settings=self.settings),
@@ -238,14 +239,10 @@ def plan_data(
             raise DataError(f"a target names {name!r}, which is no group{nearest(name, feats.groups)}")
         if not (math.isfinite(loss) and loss > 0):
             raise ConfigError(f"the target {loss!r} of {name!r} must be a finite loss above 0, in nats")
-    setting = one_setting(
-        feats, objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule,
-        batch_size=batch_size, scheme=scheme, seed=seed,
+    setting = plan_setting(
+        feats, "data are planned", objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer,
+        schedule=schedule, batch_size=batch_size, scheme=scheme, seed=seed,
     )  # fmt: skip
-    if setting.objective.reads != "margins":
-        raise ConfigError(
-            f"{setting.objective.name!r} reads log-probabilities; data are planned for losses of the margin"
-        )
     used = feats.select(~feats.held_out)
     unit = units(used)
     measured = curves(used, setting, steps, unit, seed=seed, progress=progress)
@@ -264,10 +261,15 @@ def plan_data(
         growth_sign=sign,
         setting=setting,
         steps=steps,
-        settings=setting.describe()
-        | {"steps": steps, "seed": seed, "folds": FOLDS, "median_loss": middle}
-        | ({"targets": wanted} if wanted else {})
-        | ({"learning_rate_rule": "half of the largest stable step"} if learning_rate == "auto" else {}),
+        settings=plan_settings(
+            setting,
+            learning_rate,
+            steps=steps,
+            seed=seed,
+            folds=FOLDS,
+            median_loss=middle,
+            **({"targets": wanted} if wanted else {}),
+        ),
     )
 
 

@@ -20,6 +20,7 @@ from scipy.stats import t as student
 from prefdyn._checks import one_of
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
+from prefdyn._shape import of_many
 from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.dynamics.order import places
@@ -39,6 +40,7 @@ from prefdyn.dynamics.progress import (
 from prefdyn.errors import ConfigError, DataError, TrainingError
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.models.team import Team
+from prefdyn.planning.forecast_check import SHARES
 from prefdyn.provenance import Provenance
 from prefdyn.settings import Reading, opened
 from prefdyn.training.linear import Linearised, foretell, linearise, records_between
@@ -61,8 +63,6 @@ _AS_FAR = 2.0
 """How many times the fall of the rehearsals is foretold at most."""
 _STRETCH = 2
 """How many times the run's steps a linear run may take, for it is slower than the real one."""
-SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Shares of the vouched fall that tables show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -314,9 +314,7 @@ def _of_twenty(share: float) -> str:
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return of_many(names, most) if len(names) > most else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 @opened(reading=Reading)

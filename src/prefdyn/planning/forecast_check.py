@@ -18,7 +18,7 @@ from prefdyn.provenance import versions
 from prefdyn.trajectory import Trajectory
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Shares of the vouched fall at which errors are told, as far as the run went."""
+"""Shares of the vouched fall that tables show, and at which errors are told as far as a run went."""
 _SETTINGS = (
     "tune", "objective", "beta", "learning_rate", "optimizer", "schedule", "batch_size", "steps", "lora_rank", "seed",
     "flip",

@@ -2,18 +2,44 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from prefdyn._typed import factors_text
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.write import write
+from prefdyn.dynamics.adjoint import one_setting
 from prefdyn.dynamics.grid import Setting
+from prefdyn.errors import ConfigError
+from prefdyn.features import FeatureSet
 from prefdyn.settings import Reading, Source
 
 _KEPT = {"model", "features", "seed", *Source.flags(), *Reading.flags()}
 """Flags that say what is read and how; `prefdyn train` has them, too."""
+
+
+def plan_setting(feats: FeatureSet, what: str, **settings: Any) -> Setting:
+    """The setting of the runs that a plan rests on.
+
+    Args:
+        feats: For a learning rate that is "auto".
+        what: What is planned, with its verb, for the message: "weights are planned".
+        settings: See `prefdyn.dynamics.adjoint.one_setting`.
+
+    Raises:
+        ConfigError: The objective reads log-probabilities.
+    """
+    setting = one_setting(feats, **settings)
+    if setting.objective.reads != "margins":
+        raise ConfigError(f"{setting.objective.name!r} reads log-probabilities; {what} for losses of the margin")
+    return setting
+
+
+def plan_settings(setting: Setting, learning_rate: float | Literal["auto"], **rest: Any) -> dict[str, Any]:
+    """What a plan's summary says of its runs; `learning_rate` as it was asked for."""
+    rule = {"learning_rate_rule": "half of the largest stable step"} if learning_rate == "auto" else {}
+    return setting.describe() | rest | rule
 
 
 def write_recipe(

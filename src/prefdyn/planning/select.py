@@ -26,7 +26,6 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.write import write
 from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wrong_labels import WrongShare, wrong_share
-from prefdyn.dynamics.adjoint import one_setting
 from prefdyn.dynamics.crossfit import FOLDS, deal
 from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.grid import Setting
@@ -34,7 +33,7 @@ from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
-from prefdyn.planning.recipe import train_flags
+from prefdyn.planning.recipe import plan_setting, plan_settings, train_flags
 from prefdyn.planning.rules import RuleScores, scores, trained_folds
 from prefdyn.planning.summary import header
 
@@ -257,14 +256,10 @@ def plan_select(
     """
     for share in shares:
         between(share, 0.0, 0.5, name="share")
-    setting = one_setting(
-        feats, objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule,
-        batch_size=batch_size, scheme=scheme, seed=seed,
+    setting = plan_setting(
+        feats, "pairs are selected", objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer,
+        schedule=schedule, batch_size=batch_size, scheme=scheme, seed=seed,
     )  # fmt: skip
-    if setting.objective.reads != "margins":
-        raise ConfigError(
-            f"{setting.objective.name!r} reads log-probabilities; pairs are selected for losses of the margin"
-        )
     used = feats.select(~feats.held_out)
     unit = units(used)
     if (count := len(np.unique(unit))) < _FEWEST_UNITS:
@@ -317,9 +312,7 @@ def plan_select(
         loss=np.stack([board.by_group(judge[0]), board.by_group(planned)]),
         setting=setting,
         steps=steps,
-        settings=setting.describe()
-        | {"steps": steps, "seed": seed, "folds": FOLDS, "shares": list(shares)}
-        | ({"learning_rate_rule": "half of the largest stable step"} if learning_rate == "auto" else {}),
+        settings=plan_settings(setting, learning_rate, steps=steps, seed=seed, folds=FOLDS, shares=list(shares)),
     )
 
 

@@ -21,10 +21,11 @@ from prefdyn._checks import between
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn._progress import track
+from prefdyn._shape import of_many
 from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.units import units
-from prefdyn.dynamics.adjoint import one_setting, sensitivity_of
+from prefdyn.dynamics.adjoint import sensitivity_of
 from prefdyn.dynamics.crossfit import FOLDS, deal
 from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.grid import Setting
@@ -37,7 +38,7 @@ from prefdyn.maths.units import mean_of
 from prefdyn.planning.goals import Goal, GoalScore
 from prefdyn.planning.judging import JudgedWays, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
-from prefdyn.planning.recipe import write_recipe
+from prefdyn.planning.recipe import plan_setting, plan_settings, write_recipe
 from prefdyn.planning.summary import header
 
 GIVEN, PLAN = "as_given", "plan"
@@ -114,8 +115,9 @@ class WeightPlan(Tabular):
         few = [name for name, known in zip(self.features.groups, self.learns, strict=True) if not known]
         warnings = []
         if few:
-            shown = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
-            warnings.append(f"too few units to choose and judge by (under {FOLDS}), so their weight is kept: {shown}")
+            warnings.append(
+                f"too few units to choose and judge by (under {FOLDS}), so their weight is kept: {of_many(few, 5)}"
+            )
         return plain(
             {
                 **header(self.features, command="plan", settings=self.settings),
@@ -200,14 +202,10 @@ def plan_weights(
     between(floor, 0.0, 1.0, name="floor")
     if not ceiling > 1:
         raise ConfigError(f"the ceiling {ceiling:g} must be above 1, the mean weight")
-    setting = one_setting(
-        feats, objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule,
-        batch_size=batch_size, scheme=scheme, seed=seed,
+    setting = plan_setting(
+        feats, "weights are planned", objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer,
+        schedule=schedule, batch_size=batch_size, scheme=scheme, seed=seed,
     )  # fmt: skip
-    if setting.objective.reads != "margins":
-        raise ConfigError(
-            f"{setting.objective.name!r} reads log-probabilities; weights are planned for losses of the margin"
-        )
     if wanted.name == "equal" and batch_size != "full":
         raise ConfigError(
             "the goal 'equal' needs runs of each group alone, which take full batches: leave --batch-size"
@@ -257,9 +255,9 @@ def plan_weights(
         learns=learns,
         setting=setting,
         steps=steps,
-        settings=setting.describe()
-        | {"steps": steps, "seed": seed, "goal": wanted.name, "floor": floor, "ceiling": ceiling, "folds": FOLDS}
-        | ({"learning_rate_rule": "half of the largest stable step"} if learning_rate == "auto" else {}),
+        settings=plan_settings(
+            setting, learning_rate, steps=steps, seed=seed, goal=wanted.name, floor=floor, ceiling=ceiling, folds=FOLDS
+        ),
     )
 
 

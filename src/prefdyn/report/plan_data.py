@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prefdyn._json import number
+from prefdyn._shape import of_many
 from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.palette import GROUPS
@@ -48,7 +49,7 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = [f"{visible(row.get('name'))}: {_needed(row)} pairs in place of {minus(row.get('pairs'))}" for row in more]
     change = "; ".join(told[:_LISTED]) + (f"; and {len(told) - _LISTED} more in data.csv" if told[_LISTED:] else "")
     if beyond:
-        names = ", ".join(beyond[:_LISTED]) + (f" and {len(beyond) - _LISTED} more" if beyond[_LISTED:] else "")
+        names = of_many(beyond, _LISTED)
         change += ("; " if change else "") + (
             f"no number of pairs for {names}: with these features {'they stay' if len(beyond) > 1 else 'it stays'} "
             f"over the target even with {minus(part.get('farthest'))} times the pairs"

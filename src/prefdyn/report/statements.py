@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefdyn._json import number
+from prefdyn._shape import of_many
 from prefdyn.report.tables import shown
 from prefdyn.report.text import cells, cut, padded, sentence, visible, wrapped
 
@@ -231,8 +232,7 @@ def _over_groups(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     if by["broken"]:
         names = [visible(row.get("group") or "all") for row in by["broken"]]
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        where = ", ".join(names[:_NAMED]) + more
+        where = of_many(names, _NAMED)
         parts.append(f"false in {len(names)} of {of} groups although its conditions hold there ({where})")
     if by["informative"]:
         parts.append(f"applies in {len(by['informative'])} of {of} groups{_looseness(by['informative'])}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdyn._checks import nearest
-from prefdyn.errors import ConfigError, MissingExtra
+from prefdyn.errors import ConfigError, MissingExtra, StoreError
 from prefdyn.training.tracking import merged, metric_names, tag
 from prefdyn.trajectory import Trajectory
 
@@ -66,9 +66,18 @@ class Tracker:
         self.log(step, merged(metric_names(rows, beta=self.beta), figures))
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Log the values of one step; None is left out."""
+        """Log the values of one step; None is left out.
+
+        Raises:
+            StoreError: The tracker does not take them.
+        """
         told = {self._named(name): float(value) for name, value in metrics.items() if value is not None}
-        self._tracker.log(told, step=step)
+        try:
+            self._tracker.log(told, step=step)
+        except Exception as error:
+            raise StoreError(
+                f"report_to {self.name} did not take step {step}: {error}; leave --report-to out"
+            ) from error
 
     def page(self, path: Path) -> bool:
         """Keep the page as an artifact of the run; False where the tracker has no place for one."""
