@@ -90,7 +90,7 @@ SENSE: dict[str, list[Any]] = {
     "ref_chosen": [0.1, 0.5, 0, 1, 2],
     "ref_rejected": [0.1, 0.5, 0, 1, 2],
     "run": ["audit", "simulated", "features", "nowhere"],
-    "preset": ["smoke", "small", "paper", "other"],
+    "preset": ["smoke", "small", "medium", "paper", "other"],
     "jobs": [1, 2],
     "launcher": ["local", "ray", "other"],
     "config": ["c.yaml", "bad.yaml", "nowhere.yaml", "d.jsonl"],
