@@ -7,13 +7,11 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import numpy as np
 import pytest
-from fontTools import subset
 from matplotlib.image import imread
 
 from prefdyn.errors import StoreError
 from prefdyn.picture import Line, Plot
 from prefdyn.report import figures
-from prefdyn.report.field_figures import field_surface
 from prefdyn.report.figures import figure_bytes, figure_of, write_figures
 from prefdyn.report.folders import read_folder
 from prefdyn.report.palette import GROUPS
@@ -64,17 +62,6 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path):
     assert first == second
     assert kept == [found["svg"] for found in first]
     assert not any(re.search(rb"20\d\d-\d\d-\d\d", found["svg"]) for found in first)
-
-
-def test_a_pdf_has_its_letters_as_truetype_and_no_tables_to_place_them_by():
-    before = list(subset.Options._drop_tables_default)
-    with matplotlib.rc_context({"pdf.compression": 0}):
-        raw = figures._pdf(field_surface(beta=0.1))
-    assert raw.count(b"/FontFile2") >= 1
-    assert b"glyf" in raw
-    assert b"GPOS" not in raw
-    assert b"GSUB" not in raw
-    assert subset.Options._drop_tables_default == before
 
 
 def test_a_drawing_that_was_kept_is_not_given_for_another_panel(tmp_path):

@@ -65,11 +65,7 @@ class Smoothed(Tempered):
 
     def __post_init__(self) -> None:
         Tempered.__post_init__(self)
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ConfigError(
-                f"label_smoothing is {self.label_smoothing!r}, but must be at least 0 and below 0.5: the probability "
-                "that a label is wrong"
-            )
+        _check_smoothing(self.label_smoothing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,3 +387,11 @@ def _like(value: Any, margins: Any) -> Any:
     if not is_array_api_obj(value):
         return float(value)
     return array_namespace(margins).asarray(value, dtype=margins.dtype, device=device(margins))
+
+
+def _check_smoothing(smoothing: float) -> None:
+    if not 0 <= smoothing < 0.5:
+        raise ConfigError(
+            f"label_smoothing is {smoothing!r}, but must be at least 0 and below 0.5: the probability that a label is "
+            "wrong"
+        )

@@ -84,6 +84,22 @@ def address(picture: Picture, formats: Sequence[Format] = ("svg", "png")) -> str
     return smallest(figure_bytes(picture, formats=formats))
 
 
+@contextlib.contextmanager
+def _light_fonts() -> Iterator[None]:
+    """Fonts go into a PDF without the tables by which letters would be placed anew: in a PDF they have their places.
+
+    To cut those tables down to the letters used takes half of the time of a drawing.
+    """
+    from fontTools import subset  # as matplotlib does where a PDF is asked for
+
+    given = subset.Options._drop_tables_default
+    subset.Options._drop_tables_default = [*given, "GDEF", "GPOS", "GSUB", "MATH", "kern"]
+    try:
+        yield
+    finally:
+        subset.Options._drop_tables_default = given
+
+
 def smallest(raw: Mapping[Format, bytes]) -> str:
     """The data address of the smallest of these files."""
     kind = min(raw, key=lambda name: len(raw[name]))
@@ -109,28 +125,12 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+@_light_fonts()
 def _pdf(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    with _true_type():
+    with matplotlib.rc_context({"pdf.fonttype": 42}):
         FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _true_type() -> Iterator[None]:
-    """PDFs with TrueType fonts, which publishers ask for, without the tables by which letters would be placed anew.
-
-    Letters in a PDF have their places; to cut those tables down to the letters used is half of the time of a drawing.
-    """
-    from fontTools import subset  # as matplotlib does where a PDF is asked for
-
-    given = subset.Options._drop_tables_default
-    subset.Options._drop_tables_default = [*given, "GDEF", "GPOS", "GSUB", "MATH", "kern"]
-    try:
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
-            yield
-    finally:
-        subset.Options._drop_tables_default = given
 
 
 def _shorter(svg: bytes) -> bytes:
