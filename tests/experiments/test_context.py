@@ -145,6 +145,8 @@ def test_presets_say_what_they_change_and_the_published_one_changes_nothing():
             here, published = preset.setups[name], SETTINGS[name].setup
             for field in ("objective", "beta", "optimizer", "schedule", "template"):
                 assert getattr(here, field) == getattr(published, field)
-            medium = preset.name == "medium" and published.tune == "full"  # adapters in place of whole models, as it says
+            medium = (
+                preset.name == "medium" and published.tune == "full"
+            )  # adapters in place of whole models, as it says
             assert here.tune == ("lora" if medium else published.tune)
         assert name not in PRESETS["small"].left_out + PRESETS["paper"].left_out
