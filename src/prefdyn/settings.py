@@ -9,6 +9,7 @@ A new setting is one field here and the code that uses it.
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from prefdyn.maths.objectives import Objective
     from prefdyn.maths.optimizers import Optimizer, Schedule
 
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+"""Kinds of attention that libraries know; where they know more, they are asked."""
+_DEVICES = (
+    "cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "hip", "ipu", "maia", "ve", "vulkan", "privateuseone", "npu",
+)  # fmt: skip
 SKETCH = 4096
 """Numbers that are kept of each longer response unless told otherwise."""
 
@@ -155,6 +162,18 @@ class Reading(Settings):
             "device": device, "revision": self.revision, "dtype": self.dtype, "attn": self.attn,
             "trust_remote_code": self.trust_remote_code,
         }  # fmt: skip
+
+    def refuse_unknown(self) -> None:
+        """Refuse names that no library knows, before one is loaded.
+
+        Raises:
+            ConfigError: A dtype, device or kind of attention is none.
+        """
+        one_of(self.dtype, DTYPES, name="dtype")
+        if re.fullmatch(rf"auto|({'|'.join(_DEVICES)})(:\d+)?", self.device) is None:
+            raise ConfigError(f"device {self.device!r} is unknown; use auto, cpu, cuda or cuda:N")
+        if re.search(r"[/|]|^(flash|flex|paged)", self.attn) is None:
+            one_of(self.attn, ATTENTIONS, name="attn")
 
     def tokens(self) -> dict[str, Any]:
         """Keywords of `tokenize_pairs`."""

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefdyn._checks import nearest, one_of
 from prefdyn._shape import shown
-from prefdyn._typed import words
+from prefdyn._typed import Style, words
 from prefdyn.cli.command import Given
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
@@ -20,6 +20,9 @@ from prefdyn.provenance import Provenance
 from prefdyn.settings import Extraction, Source
 from prefdyn.store import load_dataset_beside, load_features
 from prefdyn.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from prefdyn.report.folders import RunFolder
 
 
 def tell(*lines: str) -> None:
@@ -127,15 +130,22 @@ def group_names(text: str, known: Sequence[str]) -> list[str]:
     return found
 
 
-def write_pictures(folder: Path) -> None:
-    """Figures and report of a folder that holds a run's other files."""
-    from prefdyn.report.figures import write_figures
+def write_pictures(folder: Path, style: Style | None = None) -> None:
+    """The page of a folder that holds a run's other files, and its figures where a style is asked for."""
     from prefdyn.report.folders import read_folder
     from prefdyn.report.html import write_report
+
+    if style is not None:
+        write_styled(read_folder(folder), folder / "figures", style)
+    write_report(folder, folder / "report.html")
+
+
+def write_styled(run: "RunFolder", folder: Path, style: Style) -> None:
+    """Every figure of a run: for the screen, or for a paper."""
+    from prefdyn.report.figures import STYLES, write_figures
     from prefdyn.report.panels import pictures
 
-    write_figures(pictures(read_folder(folder)), folder / "figures")
-    write_report(folder, folder / "report.html")
+    write_figures(pictures(run), folder, formats=STYLES[style], titled=style == "screen")
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -57,6 +57,7 @@ def run(
     ] = "auto",
     reading: Reading = Reading(),
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
@@ -85,7 +86,7 @@ def run(
         )  # fmt: skip
         found.write(folder.path)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(found.summary(), forecast_table, as_json=json_output)
     common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -79,6 +79,7 @@ def run(
     ] = Setup(learning_rate="auto", optimizer="sgd", batch_size="full", steps=100),
     reading: Extraction = Extraction(),
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
@@ -115,7 +116,7 @@ def run(
         flags = {**given.values, "group_weights": source.group_weights}
         summary, table = make(feats, settings, folder, texts, flags)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(summary, table, as_json=json_output)
     recipe = folder.final / "plan.yaml"
     next_command = f"prefdyn train --config {recipe}" if recipe.exists() else f"prefdyn report {folder.final}"

@@ -48,6 +48,7 @@ def run(
     setup: Setup = Setup(tune="lora"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     tensorboard: Annotated[bool, Flag("Also write TensorBoard events.")] = False,
     watch: Annotated[
         Path | None, typer.Option(help="Folder of `prefdyn forecast`: tell when a group leaves its band.")
@@ -118,7 +119,7 @@ def run(
         report = TrainingReport(training=trained)
         with keeping(trained.settings.steps, folder.path):
             report.write(folder.results)
-            common.write_pictures(folder.results)
+            common.write_pictures(folder.results, figure_style)
             for each in started:
                 each.page(folder.results / "report.html")
     common.tell_result(report.summary(), trained_table, as_json=json_output)

@@ -35,7 +35,7 @@ from prefdyn.dynamics.order import rank_correlation
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO, LOG2, NormalisedDPO, Objective
+from prefdyn.maths.objectives import DPO, LOG2, Objective, refuse_to_judge
 from prefdyn.maths.units import Mean, joined, mean_of
 from prefdyn.planning.answers import Answer, AnswerGround, answers
 from prefdyn.planning.bounds import proved_parts
@@ -385,11 +385,7 @@ def audit(
         ModelError: The model cannot be read or its head is not covered.
     """
     objective = objective or DPO()
-    if objective.name not in (DPO.name, NormalisedDPO.name):
-        raise ConfigError(
-            f"an audit judges by the loss of DPO, whose start is log 2, but the objective is {objective.name!r}; for "
-            "its learning curves use `prefdyn simulate` (`prefdyn.planning.simulate`)"
-        )
+    refuse_to_judge(objective)
     if exact is not None:
         at_least(exact, 0, name="exact")
     if exact and isinstance(data, FeatureSet):
