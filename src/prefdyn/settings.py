@@ -28,6 +28,7 @@ ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_
 _DEVICES = (
     "cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "hip", "ipu", "maia", "ve", "vulkan", "privateuseone", "npu",
 )  # fmt: skip
+CHECKS = ("none", "quick", "full")
 SKETCH = 4096
 """Numbers that are kept of each longer response unless told otherwise."""
 
@@ -193,10 +194,18 @@ class Extraction(Reading):
         SKETCH
     )
     double_norm: Annotated[bool, Flag("Apply the final norm twice, as the published scripts did.")] = False
+    check: Annotated[
+        str,
+        Flag(
+            "Self-checks of the reading: quick (within some seconds), full (the sketch on whole responses), or none: "
+            "then nothing is shared between texts, which is slower and right for every model."
+        ),
+    ] = "quick"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.sketch, 0, name="sketch")
+        one_of(self.check, CHECKS, name="check")
 
 
 @dataclass(frozen=True, kw_only=True)

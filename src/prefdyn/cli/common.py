@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefdyn._checks import nearest, one_of
+from prefdyn._progress import FRAMEWORKS, step
 from prefdyn._shape import shown
 from prefdyn._typed import Style, words
 from prefdyn.cli.command import Given
@@ -73,14 +74,15 @@ def stored_run(folder: Path) -> tuple[Trajectory, Provenance]:
 def dataset(source: Source, *, seed: int) -> PreferenceDataset:
     """The dataset that is named, unsplit."""
     specs = source.data or ("builtin",)
-    pairs = load_dataset(
-        specs[0] if len(specs) == 1 else list(specs),
-        group_column=source.group_column,
-        columns=source.columns,
-        template=source.template,
-        skip_bad_rows=source.skip_bad_rows,
-        seed=seed,
-    )
+    with step(f"Reading {', '.join(specs)}"):
+        pairs = load_dataset(
+            specs[0] if len(specs) == 1 else list(specs),
+            group_column=source.group_column,
+            columns=source.columns,
+            template=source.template,
+            skip_bad_rows=source.skip_bad_rows,
+            seed=seed,
+        )
     if source.groups is not None:
         pairs = pairs.select(group_names(source.groups, pairs.groups))
     pairs = pairs if source.limit is None else pairs.sample(source.limit, seed=seed)
@@ -98,7 +100,8 @@ def features(
     """Features that `extract` wrote, or those of the data under the model."""
     if folder is not None:
         return stored_features(folder, source, given, texts=False)[0]
-    from prefdyn.models.extract import extract  # a framework, which stored features do not need
+    with step(FRAMEWORKS):
+        from prefdyn.models.extract import extract  # a framework, which stored features do not need
 
     return extract(split_dataset(source, seed=seed), model, reading=reading)
 
@@ -136,8 +139,10 @@ def write_pictures(folder: Path, style: Style | None = None) -> None:
     from prefdyn.report.html import write_report
 
     if style is not None:
-        write_styled(read_folder(folder), folder / "figures", style)
-    write_report(folder, folder / "report.html")
+        with step("Drawing figures"):
+            write_styled(read_folder(folder), folder / "figures", style)
+    with step("Drawing the page"):
+        write_report(folder, folder / "report.html")
 
 
 def write_styled(run: "RunFolder", folder: Path, style: Style) -> None:

@@ -64,6 +64,7 @@ def run(
 ) -> None:
     """Forecast, and write the folder."""
     from prefdyn._checks import one_of
+    from prefdyn._progress import FRAMEWORKS, step
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
     from prefdyn.training.settings import chosen
@@ -74,8 +75,9 @@ def run(
     for name in _OF_REAL_RUNS:
         settings.pop(name)
 
-    from prefdyn.planning.forecast import forecast
-    from prefdyn.report.forecast import forecast_table
+    with step(FRAMEWORKS):
+        from prefdyn.planning.forecast import forecast
+        from prefdyn.report.forecast import forecast_table
 
     common.check_trackers(report_to)
     with output_folder(out, command=NAME, force=force) as folder:

@@ -86,6 +86,7 @@ def run(
 ) -> None:
     """Plan, and write the folder."""
     from prefdyn._checks import one_of
+    from prefdyn._progress import FRAMEWORKS, step
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
 
@@ -109,7 +110,8 @@ def run(
             if texts is not None and source.group_weights is not None:
                 texts = texts.weighted(source.group_weights)
         else:
-            from prefdyn.models.extract import extract
+            with step(FRAMEWORKS):
+                from prefdyn.models.extract import extract
 
             texts = common.split_dataset(source, seed=seed)
             feats = extract(texts, model, reading=reading)

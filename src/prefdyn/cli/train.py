@@ -60,6 +60,7 @@ def run(
 ) -> None:
     """Train, and write the run's folder."""
     from prefdyn._processes import is_main_process
+    from prefdyn._progress import FRAMEWORKS, step
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
     from prefdyn.outputs import put, run_folder, run_path
@@ -70,10 +71,11 @@ def run(
     setup.idle()
     settings = {**chosen(setup), "seed": seed}
 
-    from prefdyn.planning.training import TrainingReport
-    from prefdyn.planning.watching import Watch
-    from prefdyn.report.tables import trained_table
-    from prefdyn.training.train import keeping, run_training
+    with step(FRAMEWORKS):
+        from prefdyn.planning.training import TrainingReport
+        from prefdyn.planning.watching import Watch
+        from prefdyn.report.tables import trained_table
+        from prefdyn.training.train import keeping, run_training
 
     common.check_trackers(report_to)
     watcher = None if watch is None else Watch(_foretold(watch), common.tell)

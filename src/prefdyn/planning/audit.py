@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy import stats
 
 from prefdyn._checks import at_least
+from prefdyn._progress import FRAMEWORKS, step
 from prefdyn._showing import Pictured
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
@@ -402,7 +403,8 @@ def audit(
             if not feats.held_out.any() and split < 1:
                 feats = feats.with_held_out(_hold_out(feats, split, seed))
         else:
-            from prefdyn.models.extract import extract  # a framework, which features do not need
+            with step(FRAMEWORKS, shown=progress):
+                from prefdyn.models.extract import extract  # a framework, which features do not need
 
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
             dataset = dataset.with_held_out(split, seed=seed)
@@ -453,6 +455,8 @@ def audit(
             for row, item, rows in zip(predictions(feats, run, objective, unit), judged, feats.by_group(), strict=True)
         ]
     trained_exactly, untold = None, None
+    if exact is None and reading.check == "none":
+        exact = 0
     if long and exact != 0 and not isinstance(data, FeatureSet) and dataset is not None:
         with _timed(timings, "exact_s"):
             count, why = exact or affordable(feats, steps=steps), "The size was asked for."
@@ -468,7 +472,7 @@ def audit(
                     "The first-order curves were not checked against exact training of the head, which takes long with "
                     "this model; --exact 50 does it on 50 pairs."
                 )
-    with _timed(timings, "prove_s"):
+    with _timed(timings, "prove_s"), step("Looking up what is proved about the run", shown=progress):
         proved = tuple(bounds(feats, run, shown=shown.tolist()))
     trained = round(1 - float(feats.held_out.mean()), 6)  # what the features hold, which may have come with a split
     settings = resolved_settings(feats, run, seed=seed, split=trained, untrained_twin=untrained_twin)
