@@ -28,6 +28,7 @@ from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embeddin
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
 from prefdyn.diagnostics.probe import behind, share_test
 from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
+from prefdyn.diagnostics.slices import Slices, slices
 from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wording import Wording, refuse_other_pairs, wording
 from prefdyn.dynamics.crossfit import ALONE, CrossFit, crossfit
@@ -86,6 +87,8 @@ class Audit(Pictured):
     """Near duplicates with opposite labels; None for one-token answers."""
     labels: LabelCheck | None
     """Which labels the other pairs speak against; None for under 40 pairs."""
+    slices: Slices | None
+    """Exploratory groups of data that has one group; None where it has several, or too few pairs."""
     exact: ExactHead | None
     """Exact training of the head on a sample; None for one-token answers, whose curves are exact, and where not run."""
     simulation: Trajectory
@@ -185,6 +188,7 @@ class Audit(Pictured):
                 "exact": None if self.exact is None else self.exact.to_json(),
                 "displacement": None if self.exact is None else self.exact.displacement_json(),
                 "labels": None if self.labels is None else self.labels.to_json(),
+                **({} if self.slices is None else {"slices": self.slices.rows()}),
                 "examples": self._examples(),
                 **proved_parts(self.features, self.simulation, self.bounds),
                 "warnings": list(self.warnings),
@@ -449,6 +453,10 @@ def audit(
         seen = evidence(feats, apart, priority, cross, words)
         judged = judge(seen, limits, seed=seed)
         doubted = check_labels(dataset, feats, unit=unit, seed=seed, progress=progress)
+        parts = None
+        if len(feats.groups) == 1:
+            right = np.where(np.isfinite(cross.loss), cross.loss < LOG2, math.nan)
+            parts = slices(dataset, feats, right, cross.unit, seed=seed)
         less = _controlled(dataset, feats, pushes, worth, unit, seed)
         predicted = [
             replace(row, **_foretold(item, cross, rows))
@@ -492,6 +500,7 @@ def audit(
         controlled=less,
         opposites=opposites(feats, seed=seed) if long else None,
         labels=doubted,
+        slices=parts,
         exact=trained_exactly,
         simulation=run,
         bounds=proved,
