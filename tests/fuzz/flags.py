@@ -69,6 +69,8 @@ SENSE: dict[str, list[Any]] = {
     "markdown": ["m.md", "d.jsonl", "mine", "nowhere/m.md"],
     "init": ["i.yaml", "d.jsonl", "mine", "nowhere/i.yaml"],
     "explain": ["PD004", "copies", "other"],
+    "check": ["none", "quick", "full", "other"],
+    "figure_style": ["screen", "paper", "other"],
     "card": ["dataset", "model", "other"],
     "report_to": ["none", "tensorboard", "other", "trackio", "wandb,mlflow"],
     "lora_rank": [1, 2, 64],

@@ -79,12 +79,14 @@ def run(
     ] = Setup(learning_rate="auto", optimizer="sgd", batch_size="full", steps=100),
     reading: Extraction = Extraction(),
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
 ) -> None:
     """Plan, and write the folder."""
     from prefdyn._checks import one_of
+    from prefdyn._progress import FRAMEWORKS, step
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
 
@@ -108,14 +110,15 @@ def run(
             if texts is not None and source.group_weights is not None:
                 texts = texts.weighted(source.group_weights)
         else:
-            from prefdyn.models.extract import extract
+            with step(FRAMEWORKS):
+                from prefdyn.models.extract import extract
 
             texts = common.split_dataset(source, seed=seed)
             feats = extract(texts, model, reading=reading)
         flags = {**given.values, "group_weights": source.group_weights}
         summary, table = make(feats, settings, folder, texts, flags)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(summary, table, as_json=json_output)
     recipe = folder.final / "plan.yaml"
     next_command = f"prefdyn train --config {recipe}" if recipe.exists() else f"prefdyn report {folder.final}"
