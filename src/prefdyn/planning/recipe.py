@@ -36,7 +36,7 @@ def plan_setting(feats: FeatureSet, what: str, **settings: Any) -> Setting:
     return setting
 
 
-def plan_settings(setting: Setting, learning_rate: float | Literal["auto"], **rest: Any) -> dict[str, Any]:
+def described(setting: Setting, learning_rate: float | Literal["auto"], **rest: Any) -> dict[str, Any]:
     """What a plan's summary says of its runs; `learning_rate` as it was asked for."""
     rule = {"learning_rate_rule": "half of the largest stable step"} if learning_rate == "auto" else {}
     return setting.describe() | rest | rule

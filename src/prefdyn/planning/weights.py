@@ -36,9 +36,9 @@ from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.maths.units import mean_of
 from prefdyn.planning.goals import Goal, GoalScore
-from prefdyn.planning.judging import JudgedWays, judged
+from prefdyn.planning.judging import JudgedWays, decision, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
-from prefdyn.planning.recipe import plan_setting, plan_settings, write_recipe
+from prefdyn.planning.recipe import described, plan_setting, write_recipe
 from prefdyn.planning.summary import header
 
 GIVEN, PLAN = "as_given", "plan"
@@ -241,7 +241,7 @@ def plan_weights(
         losses, methods, used.group, used.groups, unit, wanted, start=_start(setting), alone=alone, seed=seed
     )  # fmt: skip
     factors = np.stack([each.factors for each in found])
-    change, because = _decision(result, wanted)
+    change, because = decision(result, wanted, keep="the weights")
     agreed = _agreed(factors, _shares(feats))
     return WeightPlan(
         features=feats,
@@ -255,7 +255,7 @@ def plan_weights(
         learns=learns,
         setting=setting,
         steps=steps,
-        settings=plan_settings(
+        settings=described(
             setting, learning_rate, steps=steps, seed=seed, goal=wanted.name, floor=floor, ceiling=ceiling, folds=FOLDS
         ),
     )
@@ -444,19 +444,3 @@ def _agreed(found: Float[np.ndarray, "folds m"], shares: Float[np.ndarray, " m"]
     """Geometric mean over folds, with mean 1 over the training weight."""
     factors = np.exp(np.log(found).mean(axis=0))
     return factors / float(shares @ factors)
-
-
-def _decision(result: JudgedWays, goal: Goal) -> tuple[bool, str]:
-    """Whether to change anything, and why."""
-    low, high = result.score_gain_interval
-    what = {"worst": "worst group's loss", "mean": "mean loss over groups", "equal": "least share"}[goal.name]
-    told = f"by {abs(result.score_gain):.4f} on pairs that took no part"
-    if low > 0:
-        return True, f"the {what} becomes better {told}, 90 % interval {low:.4f} to {high:.4f}"
-    if high < 0:
-        return False, f"the {what} becomes worse {told}: keep the weights as they are"
-    better = "better" if result.score_gain >= 0 else "worse"
-    return False, (
-        f"the {what} becomes {better} {told}, which is not told from 0 (90 % interval of the gain {low:+.4f} to "
-        f"{high:+.4f}): keep the weights as they are"
-    )
