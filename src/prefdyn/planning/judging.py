@@ -196,7 +196,7 @@ def decision(result: JudgedWays, goal: Goal, *, keep: str, worth: float = 0.0, k
         result: As given first, the proposal second.
         goal: Whose score is told.
         keep: What stays as it is where nothing is to be changed, such as "the weights".
-        worth: Least gain that is worth a change, of the score as given.
+        worth: Least gain that is worth a change, of the score.
         kind: Of losses, with a space behind it.
     """
     low, high = result.score_gain_interval
@@ -204,8 +204,8 @@ def decision(result: JudgedWays, goal: Goal, *, keep: str, worth: float = 0.0, k
     told, stay = f"by {abs(result.score_gain):.4f} on pairs that took no part", f"keep {keep} as they are"
     if high < 0:
         return False, f"the {what} becomes worse {told}: {stay}"
-    if low > 0 and result.score_gain < worth * abs(result.score[0]):
-        return False, f"the {what} becomes better {told}, under {worth:.0%} of what it is: {stay}"
+    if low > 0 and result.score_gain < worth:
+        return False, f"the {what} becomes better {told}, under {worth:g} nats: {stay}"
     if low > 0:
         return True, f"the {what} becomes better {told}, 90 % interval {low:.4f} to {high:.4f}"
     if result.score_gain == 0 and low == high == 0:

@@ -44,8 +44,8 @@ RATES, LENGTHS, BETAS = (0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0, 4.0), (0.2,
 """Factors on what is given that are tried; beta where margins do not depend on eta beta^2 alone."""
 SMOOTHING = 0.1
 """Label smoothing of the robust loss that is tried."""
-WORTH = 0.05
-"""Least gain that is worth a change, of the score as given."""
+WORTH = 0.01
+"""Least gain that is worth a change, nats of the score."""
 OTHERS = ("trl", "simple")
 """TRL's defaults, and the rule of `prefdyn simulate` for grids: fewest steps within a standard error of the best."""
 _TRL = {"learning_rate": 1e-6, "batch_size": 8, "epochs": 3, "beta": 0.1}
