@@ -16,7 +16,8 @@ HELP = (
     "slopes through simulated runs, judged on pairs that took no part beside the best known alternatives. Writes flags "
     "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
     " `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data. "
-    "`select`: which pairs to leave out, turn round or count half, every rule simulated on this data; often: none."
+    "`select`: which pairs to leave out, turn round or count half, every rule simulated on this data; often: none. "
+    "`settings`: objective, learning rate, steps and beta, from a grid of runs."
 )
 EXAMPLES = """Examples:
 
@@ -28,22 +29,28 @@ prefdyn plan weights --goal protect=rare:0.5 --data hf:OWNER/NAME --model meta-l
 
 prefdyn plan data --features features --target rare:0.5 --target other:0.4
 
-prefdyn plan select --data pairs.jsonl --model ./my-model"""
-PARTS = ("weights", "data", "select")
-_OF = {"weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",), "select": ()}
-"""Flags that mean something for one part alone."""
+prefdyn plan select --data pairs.jsonl --model ./my-model
+
+prefdyn plan settings --features features --goal worst"""
+PARTS = ("weights", "data", "select", "settings")
+_OF = {
+    "weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",), "select": (),
+    "settings": ("goal", "no_worse"),
+}  # fmt: skip
+"""Flags that mean something for some parts alone."""
 
 
 def run(
     given: Given,
-    part: Annotated[str, typer.Argument(metavar="PART", help="What to plan: weights, data or select.")] = "weights",
+    part: Annotated[str, typer.Argument(metavar="PART", help="weights, data, select or settings.")] = "weights",
     goal: Annotated[
-        str,
+        str | None,
         Flag(
             "worst (lower the worst group's loss), mean (over groups), equal (the same share of what each group "
-            "reaches alone) or protect=GROUP:LOSS."
+            "reaches alone) or protect=GROUP:LOSS.",
+            default="worst; of settings: mean",
         ),
-    ] = "worst",
+    ] = None,
     no_worse: Annotated[
         float | None, Flag("No group may become worse than as given by more nats than this.", default="any")
     ] = None,
@@ -98,7 +105,8 @@ def run(
         "seed": seed,
     }  # fmt: skip
     made = {
-        "weights": lambda: _weights(goal, no_worse, floor, ceiling), "data": lambda: _data(target), "select": _select,
+        "weights": lambda: _weights(goal or "worst", no_worse, floor, ceiling), "data": lambda: _data(target),
+        "select": _select, "settings": lambda: _settings(goal or "mean", no_worse),
     }  # fmt: skip
     make = made[part]()
     common.check_trackers(report_to)
@@ -171,11 +179,27 @@ def _select() -> _Make:
     return make
 
 
+def _settings(goal: str, no_worse: float | None) -> _Make:
+    from prefdyn.planning.goals import Goal
+
+    wanted = Goal.read(goal, slack=no_worse)
+
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.settings import plan_settings
+        from prefdyn.report.plan_settings import settings_plan_table
+
+        plan = plan_settings(feats, wanted, **settings)
+        plan.write(folder.path, flags=flags)
+        return plan.summary(), settings_plan_table
+
+    return make
+
+
 def _refuse_others(part: str, given: Given) -> None:
     """Refuse flags that mean something for another part alone."""
     from prefdyn.errors import ConfigError
 
     for other, names in _OF.items():
         for name in names:
-            if other != part and name not in _OF[part] and given.said(name):
+            if name not in _OF[part] and given.said(name):
                 raise ConfigError(f"--{name.replace('_', '-')} is for `prefdyn plan {other}`, not for plan {part}")

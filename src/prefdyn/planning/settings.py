@@ -137,6 +137,7 @@ class SettingsPlan(Tabular):
                 {**row, "accuracy": float(share)} for row, share in zip(self.judged.rows(), self.accuracy, strict=True)
             ],
             "beta_tied": bool(self.candidates[0].setting.optimizer.linear),
+            "most_steps": max(one.steps for one in self.candidates),
             "diverged": int(np.isinf(self.loss).sum()), "cells": self.cells(),
         }  # fmt: skip
         return plain({
@@ -385,7 +386,9 @@ class _Board:
 
     def mean(self, values: Float[np.ndarray, " n"]) -> float:
         """Over groups, of what is judged."""
-        return float(np.nanmean(self.by_group(values, self.fold >= 0)))
+        known = self.by_group(values, self.fold >= 0)
+        known = known[~np.isnan(known)]
+        return float(known.mean()) if len(known) else math.nan
 
     def _simple(self, inside: Bool[np.ndarray, " n"]) -> int:
         """What `prefdyn simulate` would propose of the grid by the choosing pairs."""

@@ -1,7 +1,8 @@
 """The page of a plan: change this, expect that, how sure; then every group and every way that was tried."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,60 @@ _LISTED = 6
 """Groups that one sentence names."""
 
 
-def plan_chapter(run: RunFolder) -> dict[str, Any] | None:
-    """What the page shows of a plan; None where the folder holds none."""
-    part = run.part("plan", "weights")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanTable:
+    """One table of a part of a plan: rows of a name and its entries."""
+
+    heading: str
+    intro: str
+    first: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    fold: int = 15
+    """Rows that stand open; 0: all."""
+
+
+def part_of(run: RunFolder, name: str) -> tuple[RunFolder, Mapping[str, Any] | None]:
+    """One part of a plan, and its folder with that part's rows of the groups; None where the folder holds none."""
+    part = run.part("plan", name)
     if not isinstance(part, Mapping):
+        return run, None
+    if part.get("groups"):
+        run = replace(run, summary={**run.summary, "groups": part["groups"]})
+    return run, part
+
+
+def weights_chapter(run: RunFolder) -> dict[str, Any] | None:
+    """What the page shows of a plan of weights; None where the folder holds none."""
+    run, part = part_of(run, "weights")
+    if part is None:
         return None
-    return {
-        "points": points(run, part),
-        "columns": [*_columns(part)],
-        "methods": _methods(part),
-        "group_columns": ["Pairs", "Factor", "Folds say", "As given", "This plan", "Better by", "90 % interval"],
-        "groups": _groups(run),
-        "changes": bool(part.get("change")),
-        "lines": TRL_LINES if (run.path / "dataset.jsonl").exists() else (),
-    }
+    kept = "" if part.get("change") else " They are what the search found, and not worth a change."
+    tables = (
+        PlanTable(heading="Every way that was tried", intro=_WAYS_INTRO, first="Weights", columns=_columns(part),
+                  rows=_methods(part), fold=0),
+        PlanTable(
+            heading="Group by group", first="Group", rows=_groups(run),
+            intro="The group with the largest loss as given first. Factors multiply the weight of each pair; their "
+            "mean over the training weight is 1." + kept,
+            columns=("Pairs", "Factor", "Folds say", "As given", "This plan", "Better by", "90 % interval"),
+        ),
+    )  # fmt: skip
+    notes: list[tuple[str, Any]] = [("What it is worth elsewhere", _ELSEWHERE)]
+    if (run.path / "dataset.jsonl").exists():
+        notes.insert(0, ("With TRL, in this folder", TRL_LINES))
+    return {"points": points(run, part), "tables": tables, "notes": notes}
+
+
+_WAYS_INTRO = (
+    "Loss in nats on pairs that took no part in training or choosing, over groups. The plan is better by a number "
+    "above 0. Intervals draw whole units again, the same ones for both; what another draw of the training pairs would "
+    "do is not in them."
+)
+_ELSEWHERE = (
+    "These are runs of the last layer on frozen states, re-run with every proposal. LoRA and full tuning change the "
+    "states, too; there the proposal is a first guess, to be confirmed by a run beside one as given."
+)
 
 
 def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -119,12 +160,30 @@ def _or(value: float, other: float) -> float:
 
 
 def plan_table(summary: Mapping[str, Any]) -> str:
-    """The plan as plain text: change this, expect that, how sure; every way that was tried; how TRL takes it."""
-    run = RunFolder(path=Path(), summary=summary, trajectory=None, pairs=None)
-    part = run.part("plan", "weights")
-    if not isinstance(part, Mapping):
+    """The plan of weights as plain text: change this, expect that, how sure; every way that was tried."""
+    return part_table(summary, "weights", points, lambda part, run: ("weights", _columns(part), _methods(part)), 10)
+
+
+def part_table(
+    summary: Mapping[str, Any],
+    name: str,
+    told: Callable[[RunFolder, Mapping[str, Any]], list[tuple[str, str]]],
+    tabled: Callable[[Mapping[str, Any], RunFolder], tuple[str, Sequence[str], Sequence[tuple[str, Sequence[str]]]]],
+    width: int,
+) -> str:
+    """One part of a plan as plain text: its points, then a table.
+
+    Args:
+        summary: The content of summary.json.
+        name: Of the part.
+        told: Its points.
+        tabled: Name of the first column, the others, and rows.
+        width: Of the labels of points.
+    """
+    run, part = part_of(RunFolder(path=Path(), summary=summary, trajectory=None, pairs=None), name)
+    if part is None:
         return "No plan."
-    lines = [f"{label + ':':<10}{text}" for label, text in points(run, part)]
-    titles = ["weights", *(each.lower() for each in _columns(part))]
-    rows = [[cut(name, 40), *entries] for name, entries in _methods(part)]
-    return "\n".join([*lines, "", *aligned([titles, *rows])])
+    lines = [f"{label + ':':<{width}}{text}" for label, text in told(run, part)]
+    first, columns, rows = tabled(part, run)
+    titles = [first, *(each.lower() for each in columns)]
+    return "\n".join([*lines, "", *aligned([titles, *([cut(row, 50), *entries] for row, entries in rows)])])
