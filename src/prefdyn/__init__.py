@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from prefdyn.planning.forecast import forecast
     from prefdyn.planning.select import plan_select
     from prefdyn.planning.settings import plan_settings
+    from prefdyn.planning.undo import plan_undo
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -62,6 +63,7 @@ __all__ = [
     "plan_data",
     "plan_select",
     "plan_settings",
+    "plan_undo",
     "plan_weights",
     "preflight",
     "prioritization",
@@ -94,6 +96,7 @@ _HOMES = {
     "plan_data": "prefdyn.planning.data",
     "plan_select": "prefdyn.planning.select",
     "plan_settings": "prefdyn.planning.settings",
+    "plan_undo": "prefdyn.planning.undo",
     "plan_weights": "prefdyn.planning.weights",
     "preflight": "prefdyn.data.preflight",
     "prioritization": "prefdyn.diagnostics.prioritization",

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from typer.testing import CliRunner
 from prefdyn.cli import app
 from prefdyn.dynamics.descent import descent
 from prefdyn.errors import ConfigError, DataError
-from prefdyn.features import save_features
 from prefdyn.planning.settings import _margins, plan_settings, scaled_losses
+from prefdyn.store import save_features
 from prefdyn.synthetic import gaussian_groups
 
 LONG = 400
@@ -21,7 +22,7 @@ LONG = 400
 
 def drawn(size, width, gaps, wrong=0.0, seed=0, further=0):
     """Groups with a share of wrong labels; `further` right pairs per group are held out."""
-    law = {"directions": np.ones((len(gaps), 1))} if width == 1 else {}
+    law: dict[str, Any] = {"directions": np.ones((len(gaps), 1))} if width == 1 else {}
     count = size + further
     feats = gaussian_groups(count, groups=len(gaps), width=width, half_gap=gaps, held_out=0.0, seed=seed, **law)
     held = np.tile(np.arange(count) >= size, len(gaps))
@@ -48,8 +49,8 @@ def test_scaled_losses_are_those_of_the_best_factor():
             means = np.mean([own[group[:60] == code].mean() for code in range(3)])
             return 60 * means + np.logaddexp(0, -factor) + np.logaddexp(0, factor)
 
-        factor = minimize_scalar(cost, bounds=(0, 20), method="bounded", options={"xatol": 1e-9}).x
-        np.testing.assert_allclose(losses, np.logaddexp(0, -factor * values / spread), rtol=1e-6)
+        best: Any = minimize_scalar(cost, bounds=(0, 20), method="bounded", options={"xatol": 1e-9})
+        np.testing.assert_allclose(losses, np.logaddexp(0, -best.x * values / spread), rtol=1e-6)
 
 
 def test_margins_that_point_the_wrong_way_are_guesses():

@@ -1,6 +1,7 @@
 """`prefdyn plan`: what to change, with what stands for and against it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,8 @@ HELP = (
     "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
     " `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data. "
     "`select`: which pairs to leave out, turn round or count half, every rule simulated on this data; often: none. "
-    "`settings`: objective, learning rate, steps and beta, from a grid of runs."
+    "`settings`: objective, learning rate, steps and beta, from a grid of runs. `undo`: how many pairs and steps of "
+    "the opposite labels bring a group back to where it began, and which groups are undone most easily."
 )
 EXAMPLES = """Examples:
 
@@ -31,18 +33,20 @@ prefdyn plan data --features features --target rare:0.5 --target other:0.4
 
 prefdyn plan select --data pairs.jsonl --model ./my-model
 
-prefdyn plan settings --features features --goal worst"""
-PARTS = ("weights", "data", "select", "settings")
+prefdyn plan settings --features features --goal worst
+
+prefdyn plan undo --trained run --data pairs.jsonl --model ./my-model"""
+PARTS = ("weights", "data", "select", "settings", "undo")
 _OF = {
     "weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",), "select": (),
-    "settings": ("goal", "no_worse"),
+    "settings": ("goal", "no_worse"), "undo": ("trained",),
 }  # fmt: skip
 """Flags that mean something for some parts alone."""
 
 
 def run(
     given: Given,
-    part: Annotated[str, typer.Argument(metavar="PART", help="weights, data, select or settings.")] = "weights",
+    part: Annotated[str, typer.Argument(metavar="PART", help="weights, data, select, settings or undo.")] = "weights",
     goal: Annotated[
         str | None,
         Flag(
@@ -64,6 +68,14 @@ def run(
             typed=list[str],
         ),
     ] = (),
+    trained: Annotated[
+        Path | None,
+        Flag(
+            "Folder of `prefdyn train` on these pairs, with some held out: the run to undo, whose objective and beta "
+            "are taken.",
+            default="a simulated run of the last layer",
+        ),
+    ] = None,
     source: Source = Source(),
     model: o.Model = "builtin",
     features: o.Features = None,
@@ -106,7 +118,7 @@ def run(
     }  # fmt: skip
     made = {
         "weights": lambda: _weights(goal or "worst", no_worse, floor, ceiling), "data": lambda: _data(target),
-        "select": _select, "settings": lambda: _settings(goal or "mean", no_worse),
+        "select": _select, "settings": lambda: _settings(goal or "mean", no_worse), "undo": lambda: _undo(trained),
     }  # fmt: skip
     make = made[part]()
     common.check_trackers(report_to)
@@ -193,6 +205,55 @@ def _settings(goal: str, no_worse: float | None) -> _Make:
         return plan.summary(), settings_plan_table
 
     return make
+
+
+def _undo(trained: Path | None) -> _Make:
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.undo import plan_undo
+        from prefdyn.report.plan_undo import undo_table
+
+        ended: dict[str, Any] = {} if trained is None else _ended(trained, feats)
+        if trained is not None:
+            feats = feats.with_held_out(ended.pop("held_out"))
+        plan = plan_undo(feats, **{**settings, **ended})
+        plan.write(folder.path)
+        return plan.summary(), undo_table
+
+    return make
+
+
+def _ended(folder: Path, feats: Any) -> dict[str, Any]:
+    """Of a run, in the order of the features: last margins, held-out pairs, objective, and what it trained."""
+    import numpy as np
+
+    from prefdyn._json import number
+    from prefdyn.errors import DataError
+    from prefdyn.maths.objectives import objective
+    from prefdyn.report.folders import read_folder
+
+    run = read_folder(folder)
+    table = run.pairs
+    if table is None or "margin" not in table.column_names:
+        raise DataError(f"{folder} has no pairs.parquet with margins; give a folder of `prefdyn train`")
+    place = {str(name): row for row, name in enumerate(table["id"].to_pylist())}
+    missing = [str(name) for name in feats.id if str(name) not in place]
+    if missing:
+        raise DataError(
+            f"{folder} was trained on other pairs: it does not know {missing[0]!r} and {len(missing) - 1} more; give "
+            "the same --data, --groups and --limit"
+        )
+    order = [place[str(name)] for name in feats.id]
+    margin = np.asarray(table["margin"].to_numpy(zero_copy_only=False), dtype=np.float64)[order]
+    held = (np.asarray(table["split"].to_pylist()) == "held_out")[order]
+    known = np.isfinite(margin) | ~held
+    if not held.any() or not known.all():
+        raise DataError(f"{folder} holds no measured pairs out; train with --split, such as --split 0.8")
+    said = run.part("settings") or {}
+    smoothing = number(said.get("label_smoothing"))
+    kind = objective(
+        str(said.get("objective")), beta=number(said.get("beta")), label_smoothing=smoothing if smoothing > 0 else 0.0
+    )
+    return {"margins": margin, "held_out": held, "tune": str(said.get("tune") or "last-layer"), "objective": kind}
 
 
 def _refuse_others(part: str, given: Given) -> None:

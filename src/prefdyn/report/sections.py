@@ -22,6 +22,7 @@ from prefdyn.report.plan import weights_chapter
 from prefdyn.report.plan_data import data_chapter
 from prefdyn.report.plan_select import select_chapter
 from prefdyn.report.plan_settings import settings_chapter
+from prefdyn.report.plan_undo import undo_chapter
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.says import says
 from prefdyn.report.tables import verdict_sentence
@@ -259,6 +260,7 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "plan_data": _plan("plan_data", "How many pairs", data_chapter),
     "plan_select": _plan("plan_select", "Which pairs", select_chapter),
     "plan_settings": _plan("plan_settings", "Which settings", settings_chapter),
+    "plan_undo": _plan("plan_undo", "What undoes it", undo_chapter),
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),
     "odds": _odds,
     "findings": _findings,

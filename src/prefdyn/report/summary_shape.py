@@ -96,6 +96,7 @@ SUMMARY: Mapping[str, Any] = {
         weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS),
         data=_parts(curves=_ROWS, growth=_ROWS, laws=_ROWS),
         select=_parts(tried=_ROWS, pairs=_ROWS, way=_FLAT, wrong=_FLAT, picked=([_TEXT], None)),
+        undo=_parts(fragile=_TEXTS),
         settings=_parts(methods=_ROWS, cells=_ROWS, picked=_ROWS, given=_FLAT, best=_FLAT, limits=_FLAT),
     ),
     "theory?": _parts(
