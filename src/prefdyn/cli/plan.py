@@ -13,15 +13,18 @@ from prefdyn.settings import Extraction, Flag, Setup, Source
 NAME = "plan"
 SUMMARY = "What to change: a recipe, with what it gains on pairs that had no say."
 HELP = (
-    "What to change before training. `weights`: what pairs of each group should count for a goal, found by exact "
-    "slopes through simulated runs, judged on pairs that took no part beside the best known alternatives. Writes flags "
-    "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
-    " `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data. "
-    "`select`: which pairs to leave out, turn round or count half, every rule simulated on this data; often: none. "
-    "`settings`: objective, learning rate, steps and beta, from a grid of runs. `undo`: how many pairs and steps of "
-    "the opposite labels bring a group back to where it began, and which groups are undone most easily."
+    "What to change before training; without PART, all of it on one page. `weights`: what pairs of each group should "
+    "count for a goal, found by exact slopes through simulated runs, judged on pairs that took no part beside the best "
+    "known alternatives. `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts "
+    "of the data. `select`: which pairs to leave out, turn round or count half, every rule simulated on this data; "
+    "often: none. `settings`: objective, learning rate, steps and beta, from a grid of runs. `undo`: how many pairs and "
+    "steps of the opposite labels bring a group back to where it began, and which groups are undone most easily. Writes "
+    "flags for `prefdyn train --config`, datasets and settings for TRL, and a page; says so where nothing should be "
+    "changed."
 )
 EXAMPLES = """Examples:
+
+prefdyn plan
 
 prefdyn plan weights
 
@@ -37,16 +40,19 @@ prefdyn plan settings --features features --goal worst
 
 prefdyn plan undo --trained run --data pairs.jsonl --model ./my-model"""
 PARTS = ("weights", "data", "select", "settings", "undo")
+ALL = "all"
+"""Every part, in folders of their own below one page."""
 _OF = {
     "weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",), "select": (),
     "settings": ("goal", "no_worse"), "undo": ("trained",),
+    ALL: ("goal", "no_worse", "floor", "ceiling", "target", "trained"),
 }  # fmt: skip
 """Flags that mean something for some parts alone."""
 
 
 def run(
     given: Given,
-    part: Annotated[str, typer.Argument(metavar="PART", help="weights, data, select, settings or undo.")] = "weights",
+    part: Annotated[str, typer.Argument(metavar="PART", help="all, weights, data, select, settings or undo.")] = ALL,
     goal: Annotated[
         str | None,
         Flag(
@@ -107,7 +113,7 @@ def run(
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
 
-    one_of(part, PARTS, name="PART")
+    one_of(part, (ALL, *PARTS), name="PART")
     _refuse_others(part, given)
     setup.idle()
     steps = int(setup.steps or 100)
@@ -118,9 +124,10 @@ def run(
     }  # fmt: skip
     made = {
         "weights": lambda: _weights(goal or "worst", no_worse, floor, ceiling), "data": lambda: _data(target),
-        "select": _select, "settings": lambda: _settings(goal or "mean", no_worse), "undo": lambda: _undo(trained),
+        "select": _select, "settings": lambda: _settings(goal or "mean", no_worse, part),
+        "undo": lambda: _undo(trained),
     }  # fmt: skip
-    make = made[part]()
+    make = _all({name: each() for name, each in made.items()}) if part == ALL else made[part]()
     common.check_trackers(report_to)
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
@@ -137,10 +144,16 @@ def run(
         given.save(folder.path)
         common.write_pictures(folder.path)
     common.tell_result(summary, table, as_json=json_output)
-    recipe = folder.final / "plan.yaml"
-    next_command = f"prefdyn train --config {recipe}" if recipe.exists() else f"prefdyn report {folder.final}"
+    recipes = [folder.final / "plan.yaml", *(folder.final / name / "plan.yaml" for name in _changing(summary))]
+    recipe = next((path for path in recipes if path.exists()), None)
+    next_command = f"prefdyn report {folder.final}" if recipe is None else f"prefdyn train --config {recipe}"
     common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
     common.last_words(folder.final, next_command=next_command)
+
+
+def _changing(summary: dict[str, Any]) -> list[str]:
+    """Parts of a plan of all that change something."""
+    return [name for name, part in summary["plan"].items() if part.get("change")]
 
 
 _Make = Callable[..., tuple[dict[str, Any], Callable[[Any], str]]]
@@ -191,10 +204,10 @@ def _select() -> _Make:
     return make
 
 
-def _settings(goal: str, no_worse: float | None) -> _Make:
+def _settings(goal: str, no_worse: float | None, part: str) -> _Make:
     from prefdyn.planning.goals import Goal
 
-    wanted = Goal.read(goal, slack=no_worse)
+    wanted = Goal.read("mean" if goal == "equal" and part == ALL else goal, slack=no_worse)
 
     def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
         from prefdyn.planning.settings import plan_settings
@@ -254,6 +267,34 @@ def _ended(folder: Path, feats: Any) -> dict[str, Any]:
         str(said.get("objective")), beta=number(said.get("beta")), label_smoothing=smoothing if smoothing > 0 else 0.0
     )
     return {"margins": margin, "held_out": held, "tune": str(said.get("tune") or "last-layer"), "objective": kind}
+
+
+def _all(makes: dict[str, _Make]) -> _Make:
+    """Every part with the same features, each in a folder of its own, and one summary of them all."""
+
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn._json import write_json
+        from prefdyn.errors import DataError
+        from prefdyn.outputs import OutputFolder
+        from prefdyn.planning.summary import together
+        from prefdyn.report.plan import all_table
+
+        found, without = {}, {}
+        for name, one in makes.items():
+            own = OutputFolder(path=folder.path / name, final=folder.final / name)
+            own.path.mkdir()
+            try:
+                found[name], _ = one(feats, settings, own, texts, flags)
+            except DataError as error:  # too few pairs for this part
+                without[name] = str(error)
+                own.path.rmdir()
+        if not found:
+            raise DataError("; ".join(without.values()))
+        summary = together(feats, found, without)
+        write_json(folder.path / "summary.json", summary)
+        return summary, all_table
+
+    return make
 
 
 def _refuse_others(part: str, given: Given) -> None:

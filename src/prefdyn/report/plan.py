@@ -164,6 +164,48 @@ def plan_table(summary: Mapping[str, Any]) -> str:
     return part_table(summary, "weights", points, lambda part, run: ("weights", _columns(part), _methods(part)), 10)
 
 
+def told(run: RunFolder) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Of every part that the folder holds: its name, what it is about, and its points."""
+    from prefdyn.report import plan_data, plan_select, plan_settings, plan_undo
+
+    about = {
+        "weights": ("Weights", points), "data": ("More pairs", plan_data.points), "select": ("Which pairs", plan_select.points),
+        "settings": ("Settings", plan_settings.points), "undo": ("Fragile", plan_undo.points),
+    }  # fmt: skip
+    found = []
+    for name, (label, each) in about.items():
+        own, part = part_of(run, name)
+        if part is not None:
+            found.append((name, label, each(own, part)))
+    return found
+
+
+def overview(run: RunFolder) -> dict[str, Any] | None:
+    """The first screen of a plan of several parts; None where there is one."""
+    parts = told(run)
+    if len(parts) < 2:
+        return None
+    notes = (("What they rest on", "Each part is judged by itself, with all else as given; what changes of two parts do "
+              "together is not told here. Take one, train, and plan again. Each part's files are in the folder of its "
+              "name. " + _ELSEWHERE),)  # fmt: skip
+    lines = [
+        (label, f"{said[0][1]} {_why(said)}") for _, label, said in parts
+    ]  # fmt: skip
+    return {"points": lines, "tables": (), "notes": notes}
+
+
+def _why(said: Sequence[tuple[str, str]]) -> str:
+    return next((text for label, text in said if label == "How sure"), "")
+
+
+def all_table(summary: Mapping[str, Any]) -> str:
+    """A plan of several parts as plain text: of each, what to change, what to expect, how sure."""
+    lines = []
+    for name, label, said in told(RunFolder(path=Path(), summary=summary, trajectory=None, pairs=None)):
+        lines += [f"{label} (prefdyn plan {name})", *(f"  {point + ':':<14}{text}" for point, text in said), ""]
+    return "\n".join(lines).rstrip()
+
+
 def part_table(
     summary: Mapping[str, Any],
     name: str,

@@ -18,7 +18,7 @@ from prefdyn.report.many import drawn, drawn_words
 from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.panels import CHAPTERS, DRAWINGS, LEADING, sections
-from prefdyn.report.plan import weights_chapter
+from prefdyn.report.plan import overview, weights_chapter
 from prefdyn.report.plan_data import data_chapter
 from prefdyn.report.plan_select import select_chapter
 from prefdyn.report.plan_settings import settings_chapter
@@ -256,6 +256,7 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "proved": _chapter("proved", "", lambda sheet: proved_chapter(sheet.run)),
     "grid": _chapter("grid", "Which setting", lambda sheet: grid_chapter(sheet.run)),
     "forecast": _chapter("forecast", "The forecast", lambda sheet: forecast_chapter(sheet.whole)),
+    "plan": _plan("plan", "What to change", overview),
     "plan_weights": _plan("plan_weights", "Weights of groups", weights_chapter),
     "plan_data": _plan("plan_data", "How many pairs", data_chapter),
     "plan_select": _plan("plan_select", "Which pairs", select_chapter),
