@@ -169,8 +169,9 @@ def told(run: RunFolder) -> list[tuple[str, str, list[tuple[str, str]]]]:
     from prefdyn.report import plan_data, plan_select, plan_settings, plan_undo
 
     about = {
-        "weights": ("Weights", points), "data": ("More pairs", plan_data.points), "select": ("Which pairs", plan_select.points),
-        "settings": ("Settings", plan_settings.points), "undo": ("Fragile", plan_undo.points),
+        "weights": ("Weights", points), "data": ("More pairs", plan_data.points),
+        "select": ("Which pairs", plan_select.points), "settings": ("Settings", plan_settings.points),
+        "undo": ("Fragile", plan_undo.points),
     }  # fmt: skip
     found = []
     for name, (label, each) in about.items():
@@ -185,12 +186,12 @@ def overview(run: RunFolder) -> dict[str, Any] | None:
     parts = told(run)
     if len(parts) < 2:
         return None
-    notes = (("What they rest on", "Each part is judged by itself, with all else as given; what changes of two parts do "
-              "together is not told here. Take one, train, and plan again. Each part's files are in the folder of its "
-              "name. " + _ELSEWHERE),)  # fmt: skip
-    lines = [
-        (label, f"{said[0][1]} {_why(said)}") for _, label, said in parts
-    ]  # fmt: skip
+    rest = (
+        "Each part is judged by itself, with all else as given; what the changes of two parts do together is not told "
+        "here. Take one, train, and plan again. The files of each part are in the folder of its name. "
+    )
+    notes = (("What they rest on", rest + _ELSEWHERE),)
+    lines = [(label, f"{said[0][1]} {_why(said)}") for _, label, said in parts]
     return {"points": lines, "tables": (), "notes": notes}
 
 
