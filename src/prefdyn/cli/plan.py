@@ -16,11 +16,11 @@ HELP = (
     "What to change before training; without PART, all of it on one page. `weights`: what pairs of each group should "
     "count for a goal, found by exact slopes through simulated runs, judged on pairs that took no part beside the best "
     "known alternatives. `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on "
-    "parts of the data. `select`: which pairs to leave out, turn round or count half, every rule simulated on this data; "
-    "often: none. `settings`: objective, learning rate, steps and beta, from a grid of runs. `undo`: how many pairs "
-    "and steps of the opposite labels bring a group back to where it began, and which groups are undone most easily. "
-    "Writes flags for `prefdyn train --config`, datasets and settings for TRL, and a page; says so where nothing "
-    "should be changed."
+    "parts of the data. `select`: which pairs to leave out, turn round or count half, every rule simulated on this "
+    "data; often: none. `settings`: objective, learning rate, steps and beta, from a grid of runs. `undo`: how many "
+    "pairs and steps of the opposite labels bring a group back to where it began, and which groups are undone most "
+    "easily. Writes flags for `prefdyn train --config`, datasets and settings for TRL, and a page; says so where "
+    "nothing should be changed."
 )
 EXAMPLES = """Examples:
 

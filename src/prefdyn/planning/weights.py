@@ -81,9 +81,19 @@ class WeightPlan(Tabular):
         """The factor of each group by name, as `--group-weights` and `GroupDPOTrainer(group_weights=)` take them."""
         return {name: round(float(each), 4) for name, each in zip(self.features.groups, self.factors, strict=True)}
 
+    def mixture(self) -> dict[str, float]:
+        """Share of each group in what is drawn, with replacement: sampling of the same mean gradient as the weights."""
+        shares = _shares(self.features) * self.factors
+        return {name: round(float(each), 4) for name, each in zip(self.features.groups, shares, strict=True)}
+
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary per group: pairs, factor, spread over folds, judged losses and the gain with its interval."""
+        """One dictionary per group: pairs, factor with its spread, share of a batch, judged losses and the gain.
+
+        `given_share` and `found_share`: of the loss, or of what is drawn with replacement; `found_draws`: pairs of the
+        group in as many draws as there are pairs.
+        """
         proposed, feats = self.proposed, self.features
+        shares = _shares(feats)
         count = np.bincount(feats.group[~feats.held_out], minlength=len(feats.groups))
         rows = []
         for code, name in enumerate(feats.groups):
@@ -94,6 +104,9 @@ class WeightPlan(Tabular):
                 "found_factor": proposed[code],
                 "found_low": self.found[:, code].min(),
                 "found_high": self.found[:, code].max(),
+                "given_share": shares[code],
+                "found_share": shares[code] * proposed[code],
+                "found_draws": round(float(shares[code] * proposed[code] * count.sum())),
             }
             row |= {f"loss_{how}": self.judged.loss[place, code] for place, how in enumerate(self.judged.methods)}
             low, high = self.judged.gain_interval[code]
@@ -109,6 +122,7 @@ class WeightPlan(Tabular):
             "change": self.change,
             "because": self.because,
             "weights": self.weights(),
+            "mixture": self.mixture(),
             "methods": self.judged.rows(),
             "rounds": list(self.rounds),
         }
@@ -142,7 +156,14 @@ class WeightPlan(Tabular):
         write_json(folder / "summary.json", self.summary())
         write_csv(pa.Table.from_pylist(self.rows()), folder / "weights.csv")
         write_recipe(
-            folder, self.weights(), self.setting, self.steps, texts=texts, flags=flags or {}, change=self.change
+            folder,
+            self.weights(),
+            self.setting,
+            self.steps,
+            texts=texts,
+            flags=flags or {},
+            change=self.change,
+            mixture=self.mixture(),
         )
 
 

@@ -60,8 +60,9 @@ def weights_chapter(run: RunFolder) -> dict[str, Any] | None:
         PlanTable(
             heading="Group by group", first="Group", rows=_groups(run),
             intro="The group with the largest loss as given first. Factors multiply the weight of each pair; their "
-            "mean over the training weight is 1." + kept,
-            columns=("Pairs", "Factor", "Folds say", "As given", "This plan", "Better by", "90 % interval"),
+            "mean over the training weight is 1. Of a batch: the group's share, to draw by in place of weights." + kept,
+            columns=("Pairs", "Factor", "Folds say", "Of a batch", "As given", "This plan", "Better by",
+                     "90 % interval"),
         ),
     )  # fmt: skip
     notes: list[tuple[str, Any]] = [("What it is worth elsewhere", _ELSEWHERE)]
@@ -145,6 +146,7 @@ def _groups(run: RunFolder) -> list[tuple[str, list[str]]]:
                 minus(row.get("pairs")),
                 minus(row.get("found_factor")),
                 f"{minus(row.get('found_low'))} to {minus(row.get('found_high'))}",
+                f"{_share(row.get('given_share'))} → {_share(row.get('found_share'))}",
                 minus(row.get("loss_as_given")),
                 minus(row.get("loss_plan")),
                 minus(row.get("gain")),
@@ -153,6 +155,11 @@ def _groups(run: RunFolder) -> list[tuple[str, list[str]]]:
         )
         for row in rows
     ]
+
+
+def _share(value: Any) -> str:
+    found = number(value)
+    return "–" if math.isnan(found) else f"{found:.1%}"
 
 
 def _or(value: float, other: float) -> float:
