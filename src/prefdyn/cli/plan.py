@@ -30,8 +30,10 @@ prefdyn plan data --features features --target rare:0.5 --target other:0.4
 
 prefdyn plan select --data pairs.jsonl --model ./my-model"""
 PARTS = ("weights", "data", "select")
-_OF = {"weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",), "select": ()}
-"""Flags that mean something for one part alone."""
+_OF = {
+    "weights": ("goal", "no_worse", "floor", "ceiling", "write_for"), "data": ("target",), "select": ("write_for",),
+}  # fmt: skip
+"""Flags that mean something for some parts alone."""
 
 
 def run(
@@ -54,6 +56,15 @@ def run(
         Flag(
             "GROUP:LOSS, the held-out loss that a group is to reach; several times.",
             default="what the median group has now",
+            typed=list[str],
+        ),
+    ] = (),
+    write_for: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Also write dataset and configuration for another trainer: llama-factory, ms-swift or axolotl; several "
+            "times.",
+            default="none",
             typed=list[str],
         ),
     ] = (),
@@ -102,6 +113,10 @@ def run(
     }  # fmt: skip
     make = made[part]()
     common.check_trackers(report_to)
+    if write_for:
+        from prefdyn.planning.trainers import check_trainers
+
+        check_trainers(write_for, setup.loss, model="" if features is not None else model)
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, source, given)
@@ -114,13 +129,34 @@ def run(
             feats = extract(texts, model, reading=reading)
         flags = {**given.values, "group_weights": source.group_weights}
         summary, table = make(feats, settings, folder, texts, flags)
+        commands = _written_for(write_for, feats, None if features is not None else model, setup.loss, folder, seed)
         given.save(folder.path)
         common.write_pictures(folder.path)
     common.tell_result(summary, table, as_json=json_output)
     recipe = folder.final / "plan.yaml"
     next_command = f"prefdyn train --config {recipe}" if recipe.exists() else f"prefdyn report {folder.final}"
     common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
+    for command in commands.values():
+        common.tell(f"Or: {command}")
     common.last_words(folder.final, next_command=next_command)
+
+
+def _written_for(
+    names: tuple[str, ...], feats: Any, model: str | None, loss: Any, folder: Any, seed: int
+) -> dict[str, str]:
+    """What other trainers read, from the dataset that the plan wrote; the command of each."""
+    if not names:
+        return {}
+    from prefdyn.data.loaders import load_dataset
+    from prefdyn.errors import ConfigError
+    from prefdyn.planning.trainers import check_trainers, write_for
+
+    if not (folder.path / "dataset.jsonl").exists():
+        raise ConfigError("--write-for needs the texts of the pairs; give --data, or features with their texts")
+    model = model or str(dict(feats.provenance.model).get("name") or "YOUR-MODEL")
+    check_trainers(names, loss, model=model)
+    data = load_dataset(folder.path / "dataset.jsonl")
+    return write_for(folder.path, names, data, loss, model=model, final=folder.final, seed=seed)
 
 
 _Make = Callable[..., tuple[dict[str, Any], Callable[[Any], str]]]
