@@ -222,7 +222,7 @@ def _over_ray(left: Mapping[str, RecipeRun], found: Mapping[str, Any]) -> Iterat
         ray = importlib.import_module("ray")
     except ImportError as error:
         raise MissingExtra(
-            "--launcher ray needs Ray: pip install 'prefdyn[cluster]', or use --launcher local"
+            "--launcher ray needs Ray: pip install ray, or use --launcher local"
         ) from error
     ours = not ray.is_initialized()
     if ours:
