@@ -119,9 +119,9 @@ def test_a_card_gains_the_section_and_keeps_the_rest(local, audit):
     assert files["train.jsonl"] == b"{}"
     text = files["README.md"].decode()
     assert text.count("## How preference optimisation learns these data") == 1
-    held = DatasetCard(text)
-    assert held.data.license == "mit"
-    assert held.data.tags == ["dpo", "mine", "preference", "prefdyn"]
+    held = DatasetCard(text).data.to_dict()
+    assert held["license"] == "mit"
+    assert held["tags"] == ["dpo", "mine", "preference", "prefdyn"]
     assert THEIRS.split("---\n\n")[1].strip() in text
     assert local.repos[DATA][1] == local.repos[DATA][-1]
 
@@ -177,7 +177,7 @@ def test_a_new_card_is_the_section_and_reads_back(trained):
     assert [line for line in text.splitlines() if not line.startswith("<!-- prefdyn:")] == [
         *whole.split("\n\n")[0].splitlines(), "", *whole.split("\n\n", 1)[1].rstrip().splitlines(),
     ]  # fmt: skip
-    assert ModelCard(text).data.tags == ModelCard(whole).data.tags
+    assert ModelCard(text).data.to_dict() == ModelCard(whole).data.to_dict()
 
 
 def test_results_of_others_stay_and_ours_come_once(trained):
@@ -206,7 +206,7 @@ def test_metadata_that_need_no_change_keep_their_bytes(audit):
 def test_cards_of_every_shape_take_the_section(audit, old):
     run = read_folder(audit)
     text = card_with_section(old, run, "dataset")
-    assert DatasetCard(text).data.tags == ["dpo", "preference", "prefdyn"]
+    assert DatasetCard(text).data.to_dict()["tags"] == ["dpo", "preference", "prefdyn"]
     assert card_with_section(text, run, "dataset") == text
     for word in ("No metadata", "text"):
         assert (word in old) <= (word in text)

@@ -268,11 +268,12 @@ def _asked(ask: Callable[[], Any], goal: Target) -> Any:
         return ask()
     except Exception as error:  # errors of the client and of what it is built on arrive here
         status = getattr(getattr(error, "response", None), "status_code", None)
-        hint = {
+        hints: dict[Any, str] = {
             401: "log in with `hf auth login`",
             403: "your token may not write there",
             409: "it changed in between; look, and push again",
             412: "it changed in between; look, and push again",
-        }.get(status, "check the name, the network and your token (`hf auth login`)")
+        }
+        hint = hints.get(status, "check the name, the network and your token (`hf auth login`)")
         why = " ".join(str(error).split())[:300] or type(error).__name__
         raise StoreError(f"the hub refuses {goal.kind} {goal.name}: {why}; {hint}") from error
