@@ -145,7 +145,9 @@ def test_looking_lets_go_of_the_model(tiny, kind):
     model_size(lm)
     del lm
     gc.collect()
-    assert [each.shape for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and id(each) not in before] == []
+    assert [
+        each.shape for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and id(each) not in before
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -212,7 +214,11 @@ def test_parts_add_up(tune, optimizer):
         held = kind[optimizer.name]([weight], lr=0.1, **options)
         weight.grad = torch.ones(1000)
         held.step()
-        kept = [each for each in held.state[weight].values() if issubclass(type(each), torch.Tensor) and each.numel() == 1000]
+        kept = [
+            each
+            for each in held.state[weight].values()
+            if issubclass(type(each), torch.Tensor) and each.numel() == 1000
+        ]
         assert found.parts["optimizer state"] == len(kept) * found.parts["gradients"]
 
 

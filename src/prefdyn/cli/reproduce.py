@@ -34,7 +34,7 @@ def run(
         list[str] | None, typer.Argument(metavar="[RECIPE...|all]", help="Names of recipes, or all.")
     ] = None,
     preset: Annotated[
-        str, Flag("smoke (seconds), small (a real small model), medium (of some hundred million weights) or paper.")
+        str, Flag("smoke (seconds), small (a real small model), medium (a larger one) or paper.")
     ] = "smoke",
     source: Annotated[Source, Only("data", "groups")] = Source(),
     model: Annotated[

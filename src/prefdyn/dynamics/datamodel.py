@@ -168,6 +168,7 @@ def reweighted(
     steps: int,
     factors: Float[np.ndarray, "n runs"],
     *,
+    kept: Sequence[int] = (),
     label: str = "Runs",
     progress: bool = False,
 ) -> tuple[Pairs, list[Outcome]]:
@@ -178,6 +179,7 @@ def reweighted(
         setting: Of every run.
         steps: Of every run.
         factors: Not below 0, one column per run.
+        kept: Further steps at which margins are kept.
         label: Name of the bar.
         progress: Show it on stderr where it is a terminal.
     """
@@ -188,8 +190,8 @@ def reweighted(
         schedule=setting.schedule, members=(Member(objective=setting.objective),),
     )  # fmt: skip
     outcomes = solve(
-        route, pairs, [run] * count, steps=steps, recorded=[0], kept=[steps], batches=drawn, masks=factors,
-        subset=range(count), head=feats.head, label=label, progress=progress,
+        route, pairs, [run] * count, steps=steps, recorded=[0], kept=sorted({*kept, steps}), batches=drawn,
+        masks=factors, subset=range(count), head=feats.head, label=label, progress=progress,
     )  # fmt: skip
     return pairs, [outcome for (outcome,) in outcomes]
 

@@ -100,7 +100,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "medium": Preset(
         name="medium",
-        says="a real model of some hundred million weights within two hours: 40 rows per persona, LoRA for whole models",
+        says="a real model of some hundred million weights in hours: 40 rows per persona, LoRA for whole models",
         setups=_over(
             last_layer={"learning_rate": "auto", "batch_size": 8},
             full={"tune": "lora", "learning_rate": 1e-3, "epochs": None, "steps": 6, "batch_size": 4, **_ALL_LINEAR},

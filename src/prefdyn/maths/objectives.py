@@ -395,3 +395,16 @@ def _check_smoothing(smoothing: float) -> None:
             f"label_smoothing is {smoothing!r}, but must be at least 0 and below 0.5: the probability that a label is "
             "wrong"
         )
+
+
+def refuse_to_judge(objective: Objective) -> None:
+    """Refuse an objective for an audit, whose verdicts compare losses with where DPO starts: log 2.
+
+    Raises:
+        ConfigError: It is none of DPO, or DPO of length-normalised margins.
+    """
+    if objective.name not in (DPO.name, NormalisedDPO.name):
+        raise ConfigError(
+            f"an audit judges by the loss of DPO, whose start is log 2, but the objective is {objective.name!r}; for "
+            "its learning curves use `prefdyn simulate` (`prefdyn.planning.simulate`)"
+        )

@@ -32,7 +32,7 @@ from prefdyn.features import FeatureSet
 from prefdyn.maths.forecast import POINTS, Pool, crossing, half_width, pooled
 from prefdyn.maths.laws import SHAPES
 from prefdyn.maths.units import mean_of
-from prefdyn.planning.recipe import plan_setting, plan_settings
+from prefdyn.planning.recipe import described, plan_setting
 from prefdyn.planning.summary import header
 from prefdyn.settings import opened
 
@@ -245,7 +245,7 @@ def plan_data(
         growth_sign=sign,
         setting=setting,
         steps=steps,
-        settings=plan_settings(
+        settings=described(
             setting,
             learning_rate,
             steps=steps,

@@ -47,8 +47,7 @@ class EventWriter:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtra(
-                "TensorBoard events need the package tensorboard: pip install 'prefdyn[tensorboard]', or leave "
-                "--tensorboard out"
+                "TensorBoard events need the package tensorboard: pip install tensorboard, or leave --tensorboard out"
             ) from error
         self.folder, self.beta = Path(folder), beta
         self._kind: Any = SummaryWriter
