@@ -226,7 +226,7 @@ def plan_data(
         if not (math.isfinite(loss) and loss > 0):
             raise ConfigError(f"the target {loss!r} of {name!r} must be a finite loss above 0, in nats")
     learning_rate, steps, seed = run.learning_rate, run.steps, run.seed
-    setting = plan_setting(feats, "data are planned", run=run)
+    setting = plan_setting(feats, "data are planned", run)
     used = feats.select(~feats.held_out)
     unit = units(used)
     measured = curves(used, setting, steps, unit, seed=seed, progress=progress)

@@ -235,7 +235,7 @@ def plan_select(
     for share in shares:
         between(share, 0.0, 0.5, name="share")
     learning_rate, steps, seed = run.learning_rate, run.steps, run.seed
-    setting = plan_setting(feats, "pairs are selected", run=run)
+    setting = plan_setting(feats, "pairs are selected", run)
     used = feats.select(~feats.held_out)
     unit = units(used)
     if (count := len(np.unique(unit))) < _FEWEST_UNITS:

@@ -199,7 +199,7 @@ def plan_settings(
         raise ConfigError(f"settings are planned for the goals mean, worst and protect, not for {wanted.name!r}")
     wanted.check(feats.groups)
     learning_rate, steps, seed, batch_size = run.learning_rate, run.steps, run.seed, run.batch_size
-    setting = plan_setting(feats, "settings are planned", run=run)
+    setting = plan_setting(feats, "settings are planned", run)
     used = feats.select(~feats.held_out)
     unit = units(used)
     if (count := len(np.unique(unit))) < _FEWEST_UNITS:
@@ -213,7 +213,7 @@ def plan_settings(
         if int(batch_size) > small:
             raise ConfigError(f"--batch-size {batch_size} is more than the {small} pairs that a run trains on here")
     candidates = _candidates(used, setting, steps, learning_rate)
-    board = _Board(used, unit, fold, candidates, steps)
+    board = _Trials(used, unit, fold, candidates, steps)
     for place in track(range(FOLDS), "Folds", unit="folds", shown=progress):
         board.solve(place)
     if not np.isfinite(board.judge[0][fold >= 0]).all():
@@ -317,7 +317,7 @@ def _margins(feats: FeatureSet, candidates: Sequence[Candidate]) -> Float[np.nda
 # judging ------------------------------------------------------------------------------------------------------------
 
 
-class _Board:
+class _Trials:
     """Scaled losses of all candidates and of TRL's defaults, where each pair judges and where it chooses."""
 
     def __init__(

@@ -210,7 +210,7 @@ def plan_weights(
     if not ceiling > 1:
         raise ConfigError(f"the ceiling {ceiling:g} must be above 1, the mean weight")
     learning_rate, steps, seed = run.learning_rate, run.steps, run.seed
-    setting = plan_setting(feats, "weights are planned", run=run)
+    setting = plan_setting(feats, "weights are planned", run)
     if wanted.name == "equal" and run.batch_size != "full":
         raise ConfigError(
             "the goal 'equal' needs runs of each group alone, which take full batches: leave --batch-size"
