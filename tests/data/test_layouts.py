@@ -81,6 +81,19 @@ MINIATURES = {
     "distilabel": rows(
         lambda p, c, r: {"instruction": p, "generations": [r, "So so.", c], "ratings": [1, 3, 5], "model_name": "m"}
     ),
+    "distilabel, PairRM": rows(
+        lambda p, c, r: {"input": p, "candidates": [r, c], "ranks": [2, 1], "ranked_candidates": [c, r]}
+    ),
+    "distilabel, Prometheus": [
+        {"instruction": TEA, "generations": ["Sure.", "Never."], "feedback": "-", "result": "A", "model_name": "m"},
+        {"instruction": RAIN, "generations": ["Hardly.", "Very."], "feedback": "-", "result": "B", "model_name": "m"},
+    ],
+    "distilabel, formatted for DPO": rows(
+        lambda p, c, r: {"instruction": p, "generations": [r, c], "ratings": [1, 5], "prompt": p, "prompt_id": p[:3],
+                         "chosen": [*asked(p), said("assistant", c)], "chosen_rating": 5, "chosen_model": "m",
+                         "rejected": [*asked(p), said("assistant", r)], "rejected_rating": 1, "rejected_model": "m",
+                         "distilabel_metadata": {"raw_output_ultra_feedback_0": "-"}}
+    ),
     "reward-bench": rows(
         lambda p, c, r: {"prompt": p, "chosen": c, "rejected": r, "chosen_model": "x", "rejected_model": "y",
                          "subset": "chat", "id": len(p)}
@@ -204,6 +217,13 @@ def test_a_layout_that_is_not_known_says_the_mapping_that_reads_it(name):
     ("columns", "says"),
     [
         ({"prompt": "x", "completion": "y", "label": True}, "these look like unpaired judgements"),
+        ({"prompt": "x", "completion": "y", "label": True}, "put the two into a row as chosen and rejected"),
+        ({"conversations": [said("user", "x")], "label": False}, "as KTO takes them"),
+        ({"prompt": "x", "response": "y", "score": 4}, "one response in a row with a score"),
+        (
+            {"instruction": "x", "completions": [{"response": "a", "score": 1}, {"response": "b", "score": 2}]},
+            "there is no 'overall_score', only 'response', 'score': name the rating with --columns",
+        ),
         ({"messages": [said("user", "x")]}, "these look like conversations with one response each"),
         ({"instruction": "x", "input": "", "output": "y"}, "these look like one response to each instruction"),
         ({"text": "x"}, "these look like plain texts"),
@@ -214,6 +234,14 @@ def test_what_holds_no_pairs_is_refused_by_what_it_is(columns, says):
     with pytest.raises(DataError) as caught:
         load_dataset([columns])
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("prompt", ["prompt", "instruction", "question"])
+@pytest.mark.parametrize("names", [("completions", "ratings"), ("responses", "scores")])
+def test_completions_with_ratings_are_read_best_against_worst(prompt, names):
+    row = {prompt: "Which?", names[0]: ["middling", "good", "bad"], names[1]: [3, 5, 1]}
+    found = load_dataset([row]).table.to_pylist()
+    assert [(each["prompt"], each["chosen"], each["rejected"]) for each in found] == [("Which?", "good", "bad")]
 
 
 # what must not be read as something else -----------------------------------------------------------------------------

@@ -43,7 +43,7 @@ PARTS = ("weights", "data", "select", "settings", "undo")
 ALL = "all"
 """Every part, in folders of their own below one page."""
 _OF = {
-    "weights": ("goal", "no_worse", "floor", "ceiling"), "data": ("target",), "select": (),
+    "weights": ("goal", "no_worse", "floor", "ceiling", "write_for"), "data": ("target",), "select": ("write_for",),
     "settings": ("goal", "no_worse"), "undo": ("trained",),
     ALL: ("goal", "no_worse", "floor", "ceiling", "target", "trained"),
 }  # fmt: skip
@@ -82,6 +82,15 @@ def run(
             default="a simulated run of the last layer",
         ),
     ] = None,
+    write_for: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Also write dataset and configuration for another trainer: llama-factory, ms-swift or axolotl; several "
+            "times.",
+            default="none",
+            typed=list[str],
+        ),
+    ] = (),
     source: Source = Source(),
     model: o.Model = "builtin",
     features: o.Features = None,
@@ -104,12 +113,14 @@ def run(
     ] = Setup(learning_rate="auto", optimizer="sgd", batch_size="full", steps=100),
     reading: Extraction = Extraction(),
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
 ) -> None:
     """Plan, and write the folder."""
     from prefdyn._checks import one_of
+    from prefdyn._progress import FRAMEWORKS, step
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
 
@@ -129,31 +140,57 @@ def run(
     }  # fmt: skip
     make = _all({name: each() for name, each in made.items()}) if part == ALL else made[part]()
     common.check_trackers(report_to)
+    if write_for:
+        from prefdyn.planning.trainers import check_trainers
+
+        check_trainers(write_for, setup.loss, model="" if features is not None else model)
     with output_folder(out, command=NAME, force=force) as folder:
         if features is not None:
             feats, texts = common.stored_features(features, source, given)
             if texts is not None and source.group_weights is not None:
                 texts = texts.weighted(source.group_weights)
         else:
-            from prefdyn.models.extract import extract
+            with step(FRAMEWORKS):
+                from prefdyn.models.extract import extract
 
             texts = common.split_dataset(source, seed=seed)
             feats = extract(texts, model, reading=reading)
         flags = {**given.values, "group_weights": source.group_weights}
         summary, table = make(feats, settings, folder, texts, flags)
+        commands = _written_for(write_for, feats, None if features is not None else model, setup.loss, folder, seed)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(summary, table, as_json=json_output)
     recipes = [folder.final / "plan.yaml", *(folder.final / name / "plan.yaml" for name in _changing(summary))]
     recipe = next((path for path in recipes if path.exists()), None)
     next_command = f"prefdyn report {folder.final}" if recipe is None else f"prefdyn train --config {recipe}"
     common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
+    for command in commands.values():
+        common.tell(f"Or: {command}")
     common.last_words(folder.final, next_command=next_command)
 
 
 def _changing(summary: dict[str, Any]) -> list[str]:
     """Parts of a plan of all that change something."""
     return [name for name, part in summary["plan"].items() if part.get("change")]
+
+
+def _written_for(
+    names: tuple[str, ...], feats: Any, model: str | None, loss: Any, folder: Any, seed: int
+) -> dict[str, str]:
+    """What other trainers read, from the dataset that the plan wrote; the command of each."""
+    if not names:
+        return {}
+    from prefdyn.data.loaders import load_dataset
+    from prefdyn.errors import ConfigError
+    from prefdyn.planning.trainers import check_trainers, write_for
+
+    if not (folder.path / "dataset.jsonl").exists():
+        raise ConfigError("--write-for needs the texts of the pairs; give --data, or features with their texts")
+    model = model or str(dict(feats.provenance.model).get("name") or "YOUR-MODEL")
+    check_trainers(names, loss, model=model)
+    data = load_dataset(folder.path / "dataset.jsonl")
+    return write_for(folder.path, names, data, loss, model=model, final=folder.final, seed=seed)
 
 
 _Make = Callable[..., tuple[dict[str, Any], Callable[[Any], str]]]

@@ -154,7 +154,7 @@ PAGES: Mapping[str, tuple[str, ...]] = {
 _OTHER = ("groups", "curves", *_DIAGNOSED, "proved", *_LAST)
 _ALONE = ("apart", "pairs", "head", "probabilities")
 ONE_GROUP: Mapping[str, tuple[str, ...]] = {
-    "audit": ("groups", "findings", "odds", "curves", *_ALONE, "proved", "says", "settings"),
+    "audit": ("groups", "findings", "slices", "odds", "curves", *_ALONE, "proved", "says", "settings"),
     "simulate": ("groups", "findings", "odds", "curves", "reading", *_ALONE, "proved", "says", "settings"),
     "bounds": ("proved", "groups", "findings", "odds", "curves", *_ALONE, "says", "settings"),
 }

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prefdyn._json import number
+from prefdyn.diagnostics.slices import said
 from prefdyn.picture import Picture
 from prefdyn.report.answers import answers_part
 from prefdyn.report.chart_json import chart_json
@@ -30,6 +32,8 @@ from prefdyn.report.text import readable, visible
 from prefdyn.report.training import reading_chapter
 
 _FINDINGS_SHOWN = 200
+_LEVEL = 0.05
+"""Adjusted p up to which a slice is said to differ."""
 _UNFOLDED = 12
 """Groups, and findings, that stand open on a page,"""
 _GROUPS_OPEN, _FINDINGS_OPEN = 6, 4
@@ -236,6 +240,24 @@ def _findings(sheet: Sheet) -> Section:
     return Section(id="findings", heading="Findings", template="findings", holds=holds)
 
 
+def _slices(sheet: Sheet) -> Section | None:
+    rows = sheet.run.part("slices")
+    if not rows:
+        return None
+    shown = [
+        {
+            "name": readable(f"{row.get('kind')}: {row.get('name')}"),
+            "told": (number(row.get("p")) <= _LEVEL),
+            "pairs": row.get("pairs"),
+            "units": row.get("units"),
+            **{name: row.get(name) for name in ("accuracy", "accuracy_low", "accuracy_high", "rest", "p")},
+        }
+        for row in rows
+    ]
+    holds = {"rows": shown, "sentence": readable(said(rows, _LEVEL))}
+    return Section(id="slices", heading="Slices", template="slices", holds=holds)
+
+
 def _says(sheet: Sheet) -> Section:
     return Section(id="says", heading="What it says", template="says", holds=says(sheet.run))
 
@@ -265,6 +287,7 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),
     "odds": _odds,
     "findings": _findings,
+    "slices": _slices,
     "says": _says,
     "settings": _settings,
 }
