@@ -46,6 +46,10 @@ docs:
 architectures:
     uv run python scripts/architectures.py --write
 
+# Wheel and sdist, looked over: version, changelog, licence, size; `just release --publish` uploads them.
+release *args:
+    uv run python scripts/release.py {{args}}
+
 bench:
     uv run python benchmarks/extraction.py
     uv run python benchmarks/startup.py

@@ -1,13 +1,18 @@
 """Every example runs as it stands and says what it claims."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
+from prefdyn.store import load_features
 from tests.conftest import REPO
+from tests.fuzz.flags import COMMANDS
 
 EXAMPLES = {
     "adam_exponent.py": ["-0.997", "exponent", "Gradient descent learns K values"],
@@ -34,3 +39,48 @@ def test_the_example_runs(name, says, tmp_path):
     assert result.returncode == 0, result.stderr
     for line in says:
         assert line in result.stdout
+
+
+STUBS = {
+    "scontrol": "echo 127.0.0.1; echo 127.0.0.1\n",
+    "srun": 'for node in 0 1; do SLURM_NODEID=$node "$@" & jobs="${jobs:-} $!"; done\n'
+    'for job in $jobs; do wait "$job" || exit 1; done\n',
+    "accelerate": f'exec {sys.executable} -m accelerate.commands.accelerate_cli "$@"\n',
+}
+"""A cluster of two nodes on this machine: what the job file calls, as far as it calls it."""
+
+
+@pytest.mark.thorough
+def test_the_slurm_job_runs_on_two_nodes(tmp_path):
+    tools, out = tmp_path / "tools", tmp_path / "run"
+    tools.mkdir()
+    for name, body in STUBS.items():
+        (tools / name).write_text(f"#!/bin/bash\n{body}")
+        (tools / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {
+        **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "here[0-1]",
+        "PER_NODE": "1", "KIND": "--cpu", "PORT": port, "OMP_NUM_THREADS": "1",
+        "PREFDYN_CACHE": str(tmp_path / "cache"),
+    }  # fmt: skip
+    job = ["bash", str(REPO / "examples" / "train.sbatch"), "extract", "--limit", "4", "--out", str(out)]
+    done = subprocess.run(job, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = [sys.executable, "-m", "prefdyn", "extract", "--limit", "4", "--out", str(tmp_path / "alone")]
+    subprocess.run(alone, cwd=tmp_path, env={**environment, "PREFDYN_CACHE": str(tmp_path / "other")}, check=True)
+    two, one = load_features(out), load_features(tmp_path / "alone")
+    assert two.id.tolist() == one.id.tolist()
+    assert two.chosen is not None
+    assert one.chosen is not None
+    assert np.allclose(two.chosen, one.chosen, atol=1e-5)
+
+
+def test_the_ray_job_names_a_command_that_there_is():
+    held = yaml.safe_load((REPO / "examples" / "ray-job.yaml").read_text())
+    program, command, *flags = held["entrypoint"].split()
+    assert program == "prefdyn"
+    known = {name for parameter in COMMANDS[command].params for name in parameter.opts}
+    assert {flag for flag in flags if flag.startswith("--")} <= known
+    assert flags[flags.index("--launcher") + 1] == "ray"

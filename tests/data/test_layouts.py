@@ -81,6 +81,19 @@ MINIATURES = {
     "distilabel": rows(
         lambda p, c, r: {"instruction": p, "generations": [r, "So so.", c], "ratings": [1, 3, 5], "model_name": "m"}
     ),
+    "distilabel, PairRM": rows(
+        lambda p, c, r: {"input": p, "candidates": [r, c], "ranks": [2, 1], "ranked_candidates": [c, r]}
+    ),
+    "distilabel, Prometheus": [
+        {"instruction": TEA, "generations": ["Sure.", "Never."], "feedback": "-", "result": "A", "model_name": "m"},
+        {"instruction": RAIN, "generations": ["Hardly.", "Very."], "feedback": "-", "result": "B", "model_name": "m"},
+    ],
+    "distilabel, formatted for DPO": rows(
+        lambda p, c, r: {"instruction": p, "generations": [r, c], "ratings": [1, 5], "prompt": p, "prompt_id": p[:3],
+                         "chosen": [*asked(p), said("assistant", c)], "chosen_rating": 5, "chosen_model": "m",
+                         "rejected": [*asked(p), said("assistant", r)], "rejected_rating": 1, "rejected_model": "m",
+                         "distilabel_metadata": {"raw_output_ultra_feedback_0": "-"}}
+    ),
     "reward-bench": rows(
         lambda p, c, r: {"prompt": p, "chosen": c, "rejected": r, "chosen_model": "x", "rejected_model": "y",
                          "subset": "chat", "id": len(p)}

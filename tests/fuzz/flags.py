@@ -59,19 +59,22 @@ SENSE: dict[str, list[Any]] = {
     "clip": [0, 1, 0.1, -1],
     "group_weights": ["a=2", "a=2,b=0.5", "a", "a=0", "a=-1", "a=nan", "c=2", '"a"=1e300', "a=1,a=2", "=1", "a=2,"],
     "goal": ["worst", "mean", "equal", "protect=a:0.5", "protect=", "protect=c:1", "other"],
+    "trained": ["audit", "nowhere", "d.jsonl", "features"],
+    "write_for": ["llama-factory", "ms-swift", "axolotl", "trl", "axolotl,ms-swift"],
     "no_worse": [0, 0.1, -1, 1e30],
     "floor": [0.1, 0, 1, -1, 2],
     "ceiling": [10, 1, 0.5, 1e30],
     "fail_on": ["none", "copies", "PD004,looks-random", "pd001", "other", "copies,copies"],
     "ignore": ["copies", "PD010:a", "other", "PD010:", ":a", "PD101:c"],
     "limits": ["copies=1", "PD101=2,copies=0", "copies=-1", "copies=0.5", "other=1", "copies"],
+    "space": ["o/n", "o", "o/n/m", "spaces/o/n"],
     "junit": ["j.xml", "d.jsonl", "mine", "nowhere/j.xml"],
     "markdown": ["m.md", "d.jsonl", "mine", "nowhere/m.md"],
     "init": ["i.yaml", "d.jsonl", "mine", "nowhere/i.yaml"],
     "explain": ["PD004", "copies", "other"],
     "check": ["none", "quick", "full", "other"],
     "figure_style": ["screen", "paper", "other"],
-    "card": ["dataset", "model", "other"],
+    "card": ["dataset:o/n", "model:o/n", "space:o/n", "dataset", "model", "other"],
     "report_to": ["none", "tensorboard", "other", "trackio", "wandb,mlflow"],
     "lora_rank": [1, 2, 64],
     "lora_alpha": [1, 0, -1, 1e30],
@@ -92,7 +95,7 @@ SENSE: dict[str, list[Any]] = {
     "ref_chosen": [0.1, 0.5, 0, 1, 2],
     "ref_rejected": [0.1, 0.5, 0, 1, 2],
     "run": ["audit", "simulated", "features", "nowhere"],
-    "preset": ["smoke", "small", "paper", "other"],
+    "preset": ["smoke", "small", "medium", "paper", "other"],
     "jobs": [1, 2],
     "launcher": ["local", "ray", "other"],
     "config": ["c.yaml", "bad.yaml", "nowhere.yaml", "d.jsonl"],
@@ -126,7 +129,7 @@ def flag_set(rng: Random) -> list[str]:
             given += ["--steps", "2"]
     if name == "reproduce":
         given.append(rng.choice(["--dry-run", "--list"]))
-    known = sorted(options.keys() - {"debug"})
+    known = sorted(options.keys() - {"debug", *(["dry_run"] if name == "push" else [])})  # nothing here asks the hub
     chosen = rng.sample(known, min(rng.randrange(6), len(known)))
     for flag in chosen:
         parameter = options[flag]

@@ -20,6 +20,7 @@ from prefdyn.cli import (
     field,
     forecast,
     plan,
+    push,
     report,
     reproduce,
     score,
@@ -109,6 +110,7 @@ COMMANDS = {
         data,
         check,
         report,
+        push,
     )
 }
 for _name, _module in COMMANDS.items():

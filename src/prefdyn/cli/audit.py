@@ -42,7 +42,7 @@ def run(
             least=0,
         ),
     ] = None,
-    embedding: Annotated[str, Flag("2-D picture by pca, or umap where prefdyn[umap] is installed.")] = "pca",
+    embedding: Annotated[str, Flag("2-D picture by pca, or umap where umap-learn is installed.")] = "pca",
     reading: Extraction = Extraction(),
     report_to: o.ReportTo = (),
     figure_style: o.FigureStyle = None,

@@ -35,7 +35,7 @@ def tell(*lines: str) -> None:
 def check_embedding(method: str) -> None:
     """Refuse a picture that cannot be drawn before any work is done."""
     if one_of(method, ("pca", "umap"), name="--embedding") == "umap" and find_spec("umap") is None:
-        raise MissingExtra("--embedding umap needs umap-learn: pip install 'prefdyn[umap]', or use --embedding pca")
+        raise MissingExtra("--embedding umap needs umap-learn: pip install umap-learn, or use --embedding pca")
 
 
 def stored_features(

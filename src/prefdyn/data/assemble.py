@@ -8,7 +8,8 @@ from typing import Any
 from prefdyn._checks import nearest
 from prefdyn.data import forms
 from prefdyn.data.bad_rows import BadRow, Rejects, listed, says, shown
-from prefdyn.data.columns import MISSING, Columns, Rows, lookup
+from prefdyn.data.columns import MISSING, Columns, Rows, columns, lookup
+from prefdyn.data.exports import Export, is_export, laid_out
 from prefdyn.data.layouts import TRL, holds_one_response, misspelt, recognise, suggest
 from prefdyn.data.mapping import Drawn, Mapper, by_function
 from prefdyn.data.pairs import HELD_OUT, SCHEMA, TRAIN, Intake, PreferenceDataset, table_from_columns
@@ -83,7 +84,7 @@ def wanted_by_layout(given: Columns | Rows | None, group_column: str | None) -> 
     def choose(names: Sequence[str]) -> Iterable[str]:
         layout = recognise(names)
         mapping = given if given is not None else None if layout is None else layout.columns
-        if not isinstance(mapping, Columns):
+        if not isinstance(mapping, Columns) or is_export(names):
             return names
         return {*USED, *_UNREAD, *mapping.read, *(name for two in SCORES for name in two), group_column or ""}
 
@@ -141,6 +142,8 @@ def _reading(part: Part, source: RowSource) -> _Reader:
     Raises:
         DataError: Its columns are of no known layout, or lack what the mapping names.
     """
+    export = None if part.needs else laid_out(source)
+    source = source if export is None else export.source
     names = source.names()
     given, layout = part.columns, None
     if part.needs:
@@ -149,7 +152,11 @@ def _reading(part: Part, source: RowSource) -> _Reader:
         return _Reader(source, lambda line, row: (Drawn(row),), Counter(), None, None, False)
     if given is not None and not isinstance(given, Columns):
         return _Reader(source, lambda line, row: by_function(given, row), Counter(), "a function", None, False)
-    if given is None:
+    if given is None and export is not None:
+        if export.says is None:
+            raise DataError(_untold(source.label, export))
+        given, layout = columns(export.says), export.tool
+    elif given is None:
         found = recognise(names)
         if found is None:
             if not source.rows and source.columns is None:
@@ -380,6 +387,17 @@ def _unknown(label: str, names: Sequence[str]) -> str:
     return (
         f"{says_}; say which is which with --columns prompt=FIELD,chosen=FIELD,rejected=FIELD, or "
         "prompt=FIELD,first=FIELD,second=FIELD,winner=FIELD, or prompt=FIELD,responses=FIELD,ratings=FIELD"
+    )
+
+
+def _untold(label: str, export: Export) -> str:
+    """Why an export of an annotation tool is not read, and what to write."""
+    says_ = f"{label} is an export of {export.tool}"
+    if export.suggests is None:
+        return f"{says_} in which nobody answered, and no model proposed anything; export it again with the answers"
+    return (
+        f"{says_}, which does not tell which texts were compared; say which is which, such as "
+        f"--columns {_shell(export.suggests)}"
     )
 
 

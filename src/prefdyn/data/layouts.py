@@ -61,6 +61,9 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("distilabel", f"prompt=instruction,{_BEFORE},responses=generations,ratings=ratings,pairs=best"),
     Layout("distilabel", f"prompt=input,{_BEFORE},responses=generations,ratings=rating,pairs=best"),
     Layout("distilabel", f"prompt=prompt,{_BEFORE},responses=generations,ratings=ratings,pairs=best"),
+    Layout("distilabel (PairRM)", f"prompt=input,{_BEFORE},responses=candidates,ranking=ranks,pairs=best"),
+    Layout("distilabel (Prometheus)",
+           f"prompt=instruction,{_BEFORE},first=generations.0,second=generations.1,winner=result,values=A/B"),
     Layout("Nectar", "prompt=prompt,responses=answers.answer,ranking=answers.rank,pairs=best"),
     Layout("Stack Exchange (scored answers)",
            "prompt=question,responses=answers.text,ratings=answers.pm_score,pairs=best"),
@@ -139,7 +142,7 @@ def holds_one_response(names: Collection[str]) -> str | None:
 
 # a mapping to try ----------------------------------------------------------------------------------------------------
 
-_PROMPTS = ("prompt", "question", "instruction", "query", "input", "context", "history", "post", "title", "topic")
+PROMPTS = ("prompt", "question", "instruction", "query", "input", "context", "history", "post", "title", "topic")
 _GOOD = ("chosen", "good", "better", "best", "preferred", "positive", "win", "accepted", "correct", "true")
 _BAD = ("rejected", "bad", "worse", "worst", "dispreferred", "non_preferred", "negative", "lose", "loss", "incorrect",
         "wrong", "false")  # fmt: skip
@@ -156,47 +159,50 @@ def suggest(names: Sequence[str]) -> str | None:
         >>> suggest(["post", "response_a", "response_b", "judge"])
         'prompt=post,first=response_a,second=response_b,winner=judge'
     """
-    first, second = _twins(names)
-    prompt = [name for word in _PROMPTS for name in names if word in _words(name) and name not in (first, second)]
-    beside = [name for name in prompt if _words(name) & {"input"} and prompt and _words(prompt[0]) & {"instruction"}]
-    head = "+".join(_written(name) for name in dict.fromkeys([*prompt[:1], *beside])) or "FIELD"
+    first, second = twins(names)
+    prompt = [name for word in PROMPTS for name in names if word in words_of(name) and name not in (first, second)]
+    beside = [
+        name for name in prompt if words_of(name) & {"input"} and prompt and words_of(prompt[0]) & {"instruction"}
+    ]
+    head = "+".join(field_text(name) for name in dict.fromkeys([*prompt[:1], *beside])) or "FIELD"
     good = _named(names, _GOOD)
     bad = _named(names, _BAD)
     if good and bad and good != bad:
-        return f"prompt={head},chosen={_written(good)},rejected={_written(bad)}"
+        return f"prompt={head},chosen={field_text(good)},rejected={field_text(bad)}"
     if first and second:
         scored = [name for name in names if _hits(name, (*_RATED, *_RANKED)) and name not in (first, second)]
-        one, two = _twins(scored)
+        one, two = twins(scored)
         if one and two:
             role = "ranking" if _hits(one, _RANKED) else "ratings"
-            pair, rated = (f"{_written(each)}+{_written(other)}" for each, other in ((first, second), (one, two)))
+            pair, rated = (f"{field_text(each)}+{field_text(other)}" for each, other in ((first, second), (one, two)))
             return f"prompt={head},responses={pair},{role}={rated}"
         votes = [name for name in names if _hits(name, _WINNERS) and name not in (first, second, *prompt[:1])]
-        winner = "+".join(map(_written, votes)) or "FIELD"
-        return f"prompt={head},first={_written(first)},second={_written(second)},winner={winner}"
+        winner = "+".join(map(field_text, votes)) or "FIELD"
+        return f"prompt={head},first={field_text(first)},second={field_text(second)},winner={winner}"
     several = [name for name in names if _hits(name, ("responses", "completions", "answers", "generations", "outputs",
                                                       "candidates", "replies"))]  # fmt: skip
     if several:
         by = next((name for name in names if _hits(name, (*_RATED, *_RANKED, "ratings", "scores", "ranks"))), "FIELD")
         role = "ranking" if _hits(by, _RANKED) or "rank" in by else "ratings"
-        return f"prompt={head},responses={_written(several[0])},{role}={_written(by)}"
+        return f"prompt={head},responses={field_text(several[0])},{role}={field_text(by)}"
     return None
 
 
-def _words(name: str) -> set[str]:
+def words_of(name: str) -> set[str]:
+    """The words of a column's name, in lower case."""
     return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
 
 
 def _hits(name: str, words: Iterable[str]) -> bool:
-    return bool(_words(name) & {*words, *(f"{word}s" for word in words)})
+    return bool(words_of(name) & {*words, *(f"{word}s" for word in words)})
 
 
 def _named(names: Sequence[str], words: Sequence[str]) -> str | None:
     scores = (*_RATED, *_RANKED, "model", "id", "source", "len", "length", "logps")
-    return next((name for word in words for name in names if word in _words(name) and not _hits(name, scores)), None)
+    return next((name for word in words for name in names if word in words_of(name) and not _hits(name, scores)), None)
 
 
-def _twins(names: Sequence[str]) -> tuple[str | None, str | None]:
+def twins(names: Sequence[str]) -> tuple[str | None, str | None]:
     """Two columns whose names differ by a or b, 0 or 1, 1 or 2, left or right alone; responses before the rest."""
     ends = (("a", "b"), ("1", "2"), ("0", "1"), ("first", "second"), ("left", "right"), ("one", "two"))
     found = []
@@ -217,7 +223,8 @@ def _twins(names: Sequence[str]) -> tuple[str | None, str | None]:
     return best if best is not None else (None, None)
 
 
-def _written(name: str) -> str:
+def field_text(name: str) -> str:
+    """A column's name as `--columns` takes it: in double quotes where it holds a mark of the mapping."""
     return '"' + name.replace('"', '""') + '"' if re.search(r'[.+,=?"]', name) else name
 
 

@@ -254,7 +254,7 @@ def embedding(
             umap = importlib.import_module("umap")
         except ImportError as error:
             raise MissingExtra(
-                "the UMAP picture needs umap-learn: pip install 'prefdyn[umap]', or use method='pca'"
+                "the UMAP picture needs umap-learn: pip install umap-learn, or use method='pca'"
             ) from error
         placed = np.asarray(umap.UMAP(random_state=seed, n_jobs=1).fit_transform(states), dtype=np.float64)
         explained: tuple[float, ...] = ()

@@ -148,7 +148,7 @@ PAGES: Mapping[str, tuple[str, ...]] = {
     "comparison": ("compared", "settings"),
     "field": ("proved", "settings"),
     "forecast": ("forecast", "settings"),
-    "plan": ("plan", "plan_data", "plan_select", "settings"),
+    "plan": ("plan", "plan_weights", "plan_data", "plan_select", "plan_settings", "plan_undo", "settings"),
 }
 """Sections of a page by the kind of its folder, from first to last; those without anything to show are left out."""
 _OTHER = ("groups", "curves", *_DIAGNOSED, "proved", *_LAST)

@@ -20,9 +20,11 @@ from prefdyn.report.many import drawn, drawn_words
 from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.panels import CHAPTERS, DRAWINGS, LEADING, sections
-from prefdyn.report.plan import plan_chapter
+from prefdyn.report.plan import overview, weights_chapter
 from prefdyn.report.plan_data import data_chapter
 from prefdyn.report.plan_select import select_chapter
+from prefdyn.report.plan_settings import settings_chapter
+from prefdyn.report.plan_undo import undo_chapter
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.says import says
 from prefdyn.report.tables import verdict_sentence
@@ -196,6 +198,20 @@ def _chapter(template: str, heading: str, make: Callable[[Sheet], Any]) -> Calla
     return part
 
 
+def _plan(name: str, heading: str, make: Callable[[RunFolder], Any]) -> Callable[[Sheet], Section | None]:
+    """One part of a plan."""
+
+    def part(sheet: Sheet) -> Section | None:
+        holds = make(sheet.run)
+        if holds is None:
+            return None
+        return Section(
+            id=name, heading=heading, template="plan_part", holds={**holds, "pictures": _pictures(sheet, name)}
+        )
+
+    return part
+
+
 def _odds(sheet: Sheet) -> Section:
     lists, charts = pair_lists(sheet.run), _charts(sheet, "odds")
     holds = {"charts": charts, "lists": lists, "pairs": at_odds(sheet.run), "audited": sheet.run.kind == "audit"}
@@ -261,10 +277,13 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "reading": _chapter("reading", "How to read these curves", lambda sheet: reading_chapter(sheet.whole)),
     "proved": _chapter("proved", "", lambda sheet: proved_chapter(sheet.run)),
     "grid": _chapter("grid", "Which setting", lambda sheet: grid_chapter(sheet.run)),
-    "plan": _chapter("plan", "The plan", lambda sheet: plan_chapter(sheet.run)),
     "forecast": _chapter("forecast", "The forecast", lambda sheet: forecast_chapter(sheet.whole)),
-    "plan_data": _chapter("plan_data", "How many pairs", lambda sheet: data_chapter(sheet.run)),
-    "plan_select": _chapter("plan_select", "Which pairs", lambda sheet: select_chapter(sheet.run)),
+    "plan": _plan("plan", "What to change", overview),
+    "plan_weights": _plan("plan_weights", "Weights of groups", weights_chapter),
+    "plan_data": _plan("plan_data", "How many pairs", data_chapter),
+    "plan_select": _plan("plan_select", "Which pairs", select_chapter),
+    "plan_settings": _plan("plan_settings", "Which settings", settings_chapter),
+    "plan_undo": _plan("plan_undo", "What undoes it", undo_chapter),
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),
     "odds": _odds,
     "findings": _findings,

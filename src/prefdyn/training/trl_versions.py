@@ -14,7 +14,7 @@ WORKS_WITH = ((1, 15), (1, 16))
 
 Up to 1.14 DPOTrainer forms the whole logits and keeps the log-probabilities to itself."""
 
-_INSTALL = "pip install 'prefdyn[trl]'"
+_INSTALL = "pip install 'trl>=1.15,<1.17'"
 
 
 def require_trl() -> Any:
