@@ -1,5 +1,6 @@
 """Exploratory slices: their test against a naive twin, nothing where nothing is, and what is built in."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,13 @@ import pytest
 
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.slices import adjusted, said, slices, telling_words
+from prefdyn.dynamics.crossfit import crossfit
 from prefdyn.features import FeatureSet
+from prefdyn.maths.objectives import DPO, LOG2
 from prefdyn.maths.units import mean_of
+from prefdyn.report.answers import audit_text
+from prefdyn.report.html import write_report
+from tests.report.make_folder import make_folder
 
 TOPICS = ("apple pear plum fruit", "goal team ball match", "river stone hill cloud")
 
@@ -108,3 +114,41 @@ def test_few_units_have_no_slices_and_words_of_one_unit_tell_nothing():
     assert telling_words(texts, np.repeat([0, 1], 50), np.zeros(100, dtype=int)) == [(), ()]
     row = {"kind": "turns", "name": "one", "p": 0.5, "accuracy": 1.0, "rest": 1.0}
     assert said([row, row]).startswith("None of 2 exploratory slices differs")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("gap", [0.0, 0.5], ids=["labels by lot", "learned alike everywhere"])
+def test_the_whole_chain_says_nothing_where_slices_are_alike(gap):
+    """Cross-fitted runs on pairs of three topics: shared fits make no slice stand out more often than aimed at."""
+    assert whole_chain(gap, draws=60) <= 8  # 5 % are 3, and more than 8 are rarer than one in a hundred
+
+
+def whole_chain(gap, *, draws):
+    """In how many sets any slice is said to differ."""
+    alarms = 0
+    for seed in range(draws):
+        data, feats, _ = replies(360, seed=seed)
+        chosen = np.array(feats.chosen_features)
+        chosen[:, 11] += gap
+        feats = replace(feats, chosen_features=chosen, states=chosen - np.asarray(feats.rejected_features))
+        unit = np.arange(360)
+        cross = crossfit(feats, DPO(), unit, learning_rate=0.5, steps=30, seed=seed)
+        found = slices(data, feats, (cross.loss < LOG2).astype(float), unit, seed=seed)
+        assert found is not None
+        alarms += found.slices[0].p <= 0.05
+    return alarms
+
+
+def test_a_page_and_the_terminal_show_them_where_there_is_one_group(tmp_path):
+    folder = make_folder(tmp_path / "run", names=1)
+    data, feats, topic = replies(360)
+    found = slices(data, feats, (topic != 1).astype(float), np.arange(360))
+    assert found is not None
+    summary = json.loads((folder / "summary.json").read_text()) | {"slices": found.rows()}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = write_report(folder, tmp_path / "page.html").read_text()
+    assert "exploratory, and adjusted for being many" in page
+    assert all(f"topic: {', '.join(each.words)}" in page for each in found.slices if each.words)
+    said = "exploratory slices, 3 differ from the rest in how often held-out pairs are right"
+    assert said in page
+    assert said in " ".join(audit_text(summary).split())

@@ -69,7 +69,7 @@ SUMMARY: Mapping[str, Any] = {
         priority_gap=_MATRIX,
         shown_groups=_TEXTS,
     ),
-    "slices?": _ROWS,
+    "slices?": ([{"words": [str], "*": VALUE}], None),
     "displacement?": _parts(ches=_FLAT, first_step=_FLAT),
     "exact?": _parts(
         gap=_FLAT,
