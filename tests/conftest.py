@@ -1,5 +1,6 @@
 """What every room's tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.checked import check_calls
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+gc.disable()  # until all is imported, none of which is garbage
 check_calls()  # before anything imports the package
 settings.register_profile("patient", deadline=None)  # how long an example takes says something about the machine alone
 settings.load_profile("patient")
@@ -28,3 +30,9 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"real test data i
 PERSONA = SHARED / "persona" / "persona.jsonl.gz"
 CHAT_3M = SHARED / "models" / "tinystories-chat-3M-gptneo"
 STORIES_3M = SHARED / "models" / "stories3M-llama"
+
+
+def pytest_collection_finish():
+    """From here on garbage is collected, without a look through what stays to the end: modules and tests."""
+    gc.freeze()
+    gc.enable()

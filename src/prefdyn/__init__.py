@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from prefdyn.planning.data import plan_data
     from prefdyn.planning.forecast import forecast
     from prefdyn.planning.select import plan_select
+    from prefdyn.planning.settings import plan_settings
+    from prefdyn.planning.undo import plan_undo
     from prefdyn.planning.weights import plan_weights
     from prefdyn.report.html import write_report
     from prefdyn.theory.bounds import bounds
@@ -60,6 +62,8 @@ __all__ = [
     "orthogonality",
     "plan_data",
     "plan_select",
+    "plan_settings",
+    "plan_undo",
     "plan_weights",
     "preflight",
     "prioritization",
@@ -91,6 +95,8 @@ _HOMES = {
     "orthogonality": "prefdyn.diagnostics.orthogonality",
     "plan_data": "prefdyn.planning.data",
     "plan_select": "prefdyn.planning.select",
+    "plan_settings": "prefdyn.planning.settings",
+    "plan_undo": "prefdyn.planning.undo",
     "plan_weights": "prefdyn.planning.weights",
     "preflight": "prefdyn.data.preflight",
     "prioritization": "prefdyn.diagnostics.prioritization",

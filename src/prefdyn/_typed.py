@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from prefdyn._checks import one_of
 from prefdyn._shape import shown
 from prefdyn.errors import ConfigError
 
@@ -12,6 +13,7 @@ _QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?:,|$)')
 
 _FACTOR = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,="]+?))\s*=([^,=]+)(?:,|$)')
 
+Style = Literal["screen", "paper"]
 Read = Callable[[str, str], Any]
 """A reader: the text, and the flag that it stands after."""
 
@@ -172,6 +174,11 @@ def clip(text: str, flag: str) -> float:
     if not value >= 0:
         raise ConfigError(f"{flag} {shown(text)} must be a number above 0, or 0 for none")
     return value
+
+
+def style(text: str, flag: str) -> Style:
+    """How figures are drawn."""
+    return one_of(text, get_args(Style), name=flag)  # type: ignore[return-value]
 
 
 def whole(text: str) -> int | None:

@@ -9,6 +9,7 @@ A new setting is one field here and the code that uses it.
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from prefdyn.maths.objectives import Objective
     from prefdyn.maths.optimizers import Optimizer, Schedule
 
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+"""Kinds of attention that libraries know; where they know more, they are asked."""
+_DEVICES = (
+    "cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla", "hip", "ipu", "maia", "ve", "vulkan", "privateuseone", "npu",
+)  # fmt: skip
+CHECKS = ("none", "quick", "full")
 SKETCH = 4096
 """Numbers that are kept of each longer response unless told otherwise."""
 
@@ -156,6 +164,18 @@ class Reading(Settings):
             "trust_remote_code": self.trust_remote_code,
         }  # fmt: skip
 
+    def refuse_unknown(self) -> None:
+        """Refuse names that no library knows, before one is loaded.
+
+        Raises:
+            ConfigError: A dtype, device or kind of attention is none.
+        """
+        one_of(self.dtype, DTYPES, name="dtype")
+        if re.fullmatch(rf"auto|({'|'.join(_DEVICES)})(:\d+)?", self.device) is None:
+            raise ConfigError(f"device {self.device!r} is unknown; use auto, cpu, cuda or cuda:N")
+        if re.search(r"[/|]|^(flash|flex|paged)", self.attn) is None:
+            one_of(self.attn, ATTENTIONS, name="attn")
+
     def tokens(self) -> dict[str, Any]:
         """Keywords of `tokenize_pairs`."""
         return {"answers": self.answers, "eos": self.eos, "max_length": self.max_length}
@@ -174,10 +194,18 @@ class Extraction(Reading):
         SKETCH
     )
     double_norm: Annotated[bool, Flag("Apply the final norm twice, as the published scripts did.")] = False
+    check: Annotated[
+        str,
+        Flag(
+            "Self-checks of the reading: quick (within some seconds), full (the sketch on whole responses), or none: "
+            "then nothing is shared between texts, which is slower and right for every model."
+        ),
+    ] = "quick"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.sketch, 0, name="sketch")
+        one_of(self.check, CHECKS, name="check")
 
 
 @dataclass(frozen=True, kw_only=True)

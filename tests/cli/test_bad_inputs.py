@@ -4,6 +4,8 @@ never an output folder."""
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -208,6 +210,35 @@ def test_other_commands_fail_as_clearly(prefdyn, arguments, code, says):
     assert answer.code == code, answer.err
     assert re.search(says, answer.err)
     assert "Traceback" not in answer.err
+
+
+EARLY = [
+    ["audit", "--nope"], ["audit", "--data", "nothere.jsonl"], ["audit", "--groups", "nope"],
+    ["audit", "--model", "./nothere"], ["audit", "--objective", "ipo"], ["audit", "--dtype", "int8"],
+    ["audit", "--device", "gpu"], ["audit", "--attn", "telepathy"], ["audit", "--figure-style", "other"],
+    ["audit", "--features", "nothere"], ["train", "--tune", "other"], ["simulate", "--beta", "-1"],
+    ["simulate", "--optimizer", "other"], ["bounds", "--beta", "-1"], ["forecast", "--model", "./nothere"],
+    ["score", "--model", "./nothere"], ["plan", "weights", "--model", "./nothere"], ["report", "nothere"],
+    ["compare", "a", "b"], ["check", "--model", "./nothere"],
+]  # fmt: skip
+
+
+def test_errors_of_the_command_line_are_told_before_anything_large_is_imported(tmp_path):
+    """So that they take as long as `--help`, about; benchmarks/startup.py has the seconds."""
+    code = (
+        "import json, sys\nfrom prefdyn.cli import main\n"
+        "for given in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['prefdyn', *given]\n"
+        "    try:\n        main()\n    except SystemExit as end:\n        assert end.code in (1, 2), given\n"
+        "    loaded = {'torch', 'transformers', 'matplotlib', 'sklearn', 'scipy.stats'} & set(sys.modules)\n"
+        "    assert not loaded, (given, loaded)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(EARLY)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("prefdyn: ") == len(EARLY) - 1
+    assert "unexpected" not in done.stderr
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_where(prefdyn, monkeypatch):

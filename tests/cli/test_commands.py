@@ -14,7 +14,7 @@ from prefdyn.cli import COMMANDS
 from scripts.command_page import PAGE, page
 from tests.cli.conftest import pair, write_rows
 
-WRITTEN = {"config.yaml", "figures", "groups.csv", "pairs.parquet", "report.html", "summary.json", "trajectory.parquet"}
+WRITTEN = {"config.yaml", "groups.csv", "pairs.parquet", "report.html", "summary.json", "trajectory.parquet"}
 SOME = "likes company,keeps promises,takes risks"
 
 

@@ -26,7 +26,7 @@ def test_two_simulations_side_by_side(prefdyn, tmp_path):
     feats = gaussian_groups(60, groups=5, width=12, half_gap=GAPS, held_out=0.3)
     for name, rate, steps in (("fast", 0.4, 40), ("slow", 0.1, 160)):
         run_of(tmp_path / name, feats, learning_rate=rate, steps=steps)
-    found = prefdyn("compare", "fast", "slow", "--loss", "0.69,0.68", "--out", "both")
+    found = prefdyn("compare", "fast", "slow", "--loss", "0.69,0.68", "--figure-style", "screen", "--out", "both")
     assert found.code == 0, found.err
     assert all(name in found.out for name in feats.groups)
     assert "Order of learning, fast against slow: rank correlation" in " ".join(found.out.split())

@@ -17,7 +17,7 @@ def summary(folder):
 def test_bounds_from_features_and_field_over_its_run(prefdyn, tmp_path):
     """The table, the files, the same statements as an audit of the same features, and the path laid over the plane."""
     assert prefdyn("extract", "--groups", SOME, "--limit", 60, "--out", "features").code == 0
-    found = prefdyn("bounds", "--features", "features", "--steps", 12, "--out", "b")
+    found = prefdyn("bounds", "--features", "features", "--steps", 12, "--figure-style", "screen", "--out", "b")
     assert found.code == 0, found.err
     assert "2403.18742, Theorem 4.1 (repaired): drift of the head after 12 steps" in found.out
     assert "likes company" in found.out  # two groups are few: each is told
@@ -64,7 +64,7 @@ def test_field_alone_needs_nothing(prefdyn, tmp_path):
     likely = prefdyn("field", "--ref-chosen", "0.7", "--ref-rejected", "0.3", "--out", "likely")
     assert "0.7 and 0.3 that path leaves what two probabilities allow." in likely.out
     folder = tmp_path / "prefdyn-out" / "field-1"
-    assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml", "figures", "report.html", "summary.json"}
+    assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml", "report.html", "summary.json"}
     again = prefdyn("field", "--config", folder / "config.yaml", "--out", "again")
     assert again.code == 0, again.err
     assert again.out == found.out

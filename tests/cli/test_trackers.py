@@ -5,6 +5,8 @@ from accelerate import tracking
 
 from tests.training.test_trackers import Kept
 
+FEW = ("--groups", "keeps promises,likes company", "--limit", 20)
+
 
 @pytest.fixture
 def kept(monkeypatch):
@@ -22,7 +24,7 @@ def test_an_unknown_tracker_is_told_at_once(prefdyn, command):
 
 
 def test_training_of_the_head_is_told_step_by_step(prefdyn, kept, tmp_path):
-    ended = prefdyn("train", "--tune", "last-layer", "--limit", 20, "--steps", 3, "--record", "all",
+    ended = prefdyn("train", "--tune", "last-layer", *FEW, "--steps", 3, "--record", "all",
                     "--report-to", "wandb", "--out", tmp_path / "run")  # fmt: skip
     assert ended.code == 0
     (run,) = kept
@@ -38,7 +40,7 @@ def test_an_audit_is_whole_whatever_becomes_of_the_tracker(prefdyn, kept, tmp_pa
         raise TimeoutError("no answer")
 
     monkeypatch.setattr(Kept, "log", refused)
-    ended = prefdyn("audit", "--limit", 20, "--steps", 3, "--report-to", "wandb", "--out", tmp_path / "out")
+    ended = prefdyn("audit", *FEW, "--steps", 3, "--report-to", "wandb", "--out", tmp_path / "out")
     assert ended.code == 1
     assert "wandb did not take step 0" in ended.last_line
     assert (tmp_path / "out" / "report.html").exists()

@@ -44,7 +44,7 @@ def test_train_writes_a_folder_that_everything_else_reads(prefdyn, tmp_path):
     assert answer.code == 0, answer.err
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        ".prefdyn.json", "checkpoints", "config.yaml", "figures", "groups.csv", "model", "modules.parquet",
+        ".prefdyn.json", "checkpoints", "config.yaml", "groups.csv", "model", "modules.parquet",
         "pairs.parquet", "report.html", "steps.csv", "summary.json", "trajectory.json", "trajectory.parquet",
         "trajectory.safetensors",
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """The built-in replies are chosen for what their groups say, and for nothing else that can be counted."""
 
+import functools
 import itertools
 import os
 import re
@@ -43,20 +44,26 @@ from scripts.builtin_corpus import Writer
 from tests.data.test_builtin import clauses_in
 
 SEEDS = range(10)
-SETS = [builtin_responses(seed) for seed in SEEDS]
-ROWS = SETS[0]
+ROWS = builtin_responses()
 SIDES = ("chosen", "rejected")
 
 
-def rows_of(name, rows=ROWS):
-    return [row for row in rows if row["group"] == name]
+@functools.cache
+def sets():
+    return [builtin_responses(seed) for seed in SEEDS]
 
 
 def by_group(rows):
     return {group.name: group for group in wording(PreferenceDataset.from_rows(rows)).groups}
 
 
-WORDING = [by_group(rows) for rows in SETS]
+@functools.cache
+def wordings():
+    return [by_group(rows) for rows in sets()]
+
+
+def rows_of(name, rows=ROWS):
+    return [row for row in rows if row["group"] == name]
 
 
 def words_in(text):
@@ -106,8 +113,9 @@ def test_topics_are_traits_and_belong_to_one_group_each():
     assert set(topics) <= set(AXES)
 
 
-@pytest.mark.parametrize("rows", SETS, ids=str)
-def test_no_prompt_occurs_twice_and_no_reply_twice_in_a_pair(rows):
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_prompt_occurs_twice_and_no_reply_twice_in_a_pair(seed):
+    rows = sets()[seed]
     assert len({row["prompt"] for row in rows}) == len(rows)
     assert all(row["chosen"] != row["rejected"] for row in rows)
 
@@ -151,7 +159,7 @@ def test_the_same_seed_gives_the_same_texts_in_another_process_and_other_seeds_g
         for seed in ("1", "2")
     }
     assert printed == {f"{builtin_responses()}\n"}
-    for one, two in itertools.combinations(SETS, 2):
+    for one, two in itertools.combinations(sets(), 2):
         replies = [
             {row[side] for row in rows for side in SIDES if len(sentences(row[side])) > 2} for rows in (one, two)
         ]
@@ -195,7 +203,7 @@ def test_both_styles_have_phrases_of_the_same_lengths(phrases):
 def test_phrases_are_in_the_style_of_their_reply_as_often_as_stated(group):
     """Within four standard deviations of a share; every reply has one phrase of each kind that it has room for."""
     own, count = 0, 0
-    for row in itertools.chain(*(rows_of(group, rows) for rows in SETS)):
+    for row in itertools.chain(*(rows_of(group, rows) for rows in sets())):
         for side in SIDES:
             found, advice = styles(row[side])
             assert len(found) == min(len(sentences(row[side])), 3)
@@ -209,7 +217,7 @@ def test_phrases_are_in_the_style_of_their_reply_as_often_as_stated(group):
 @pytest.mark.parametrize("group", ["length", "random"])
 def test_styles_come_in_turn_where_they_are_not_what_is_chosen(group):
     """Of the replies that open with a style, as many are warm among the chosen as among the rejected, but for noise."""
-    rows = list(itertools.chain(*(rows_of(group, rows) for rows in SETS)))
+    rows = list(itertools.chain(*(rows_of(group, rows) for rows in sets())))
     for side in SIDES:
         warm = sum(styles(row[side])[0][0] == WARM for row in rows)
         assert abs(warm - len(rows) / 2) < 4 * np.sqrt(len(rows) * STYLE_STRENGTH * (1 - STYLE_STRENGTH))
@@ -218,7 +226,7 @@ def test_styles_come_in_turn_where_they_are_not_what_is_chosen(group):
 def test_sentences_are_as_many_as_the_groups_say():
     counts = {
         group.name: [
-            tuple(len(sentences(row[side])) for side in SIDES) for rows in SETS for row in rows_of(group.name, rows)
+            tuple(len(sentences(row[side])) for side in SIDES) for rows in sets() for row in rows_of(group.name, rows)
         ]
         for group in GROUPS
     }
@@ -227,13 +235,13 @@ def test_sentences_are_as_many_as_the_groups_say():
         assert all(chosen == rejected for chosen, rejected in counts[name])
         assert {chosen for chosen, _ in counts[name]} == every
     assert set(counts["length"]) == {(3, 1), (4, 1), (4, 2), (5, 2)}
-    assert Counter(counts["random"]) == dict.fromkeys(itertools.product(every, every), PAIRS * len(SETS) // 25)
+    assert Counter(counts["random"]) == dict.fromkeys(itertools.product(every, every), PAIRS * len(sets()) // 25)
 
 
 def test_matched_lengths_differ_by_a_few_words_and_to_both_sides_alike():
     """Paired t statistics of characters and words of every seed and of all seeds, and as many longer as shorter."""
     pooled = []
-    for rows in SETS:
+    for rows in sets():
         pairs = [[row["chosen"], row["rejected"]] for row in rows_of("style", rows) + rows_of("against", rows)]
         apart = np.array([[len(won) - len(lost), len(won.split()) - len(lost.split())] for won, lost in pairs])
         assert np.abs(apart[:, 1]).max() <= NEAR
@@ -252,9 +260,9 @@ def test_matched_lengths_differ_by_a_few_words_and_to_both_sides_alike():
 @pytest.mark.parametrize("name", ["style", "against"])
 def test_words_tell_the_style_and_lengths_do_not(name):
     """In the set that users get the interval of length holds one half; it reaches down to it in 9 of 10 seeds."""
-    assert all(found[name].words_accuracy >= 0.9 for found in WORDING)
-    assert WORDING[0][name].length_interval[0] <= 0.5 <= WORDING[0][name].length_interval[1]
-    assert sum(found[name].length_interval[0] <= 0.5 for found in WORDING) >= 9
+    assert all(found[name].words_accuracy >= 0.9 for found in wordings())
+    assert wordings()[0][name].length_interval[0] <= 0.5 <= wordings()[0][name].length_interval[1]
+    assert sum(found[name].length_interval[0] <= 0.5 for found in wordings()) >= 9
 
 
 @pytest.mark.parametrize("name", ["style", "against"])
@@ -282,7 +290,7 @@ def test_the_advice_alone_does_not_tell_what_is_chosen_for_its_style():
 
     As a check of the check, the same with them is nearly always right.
     """
-    whole = [list(itertools.chain(*(rows_of("style", rows) for rows in half))) for half in (SETS[:5], SETS[5:])]
+    whole = [list(itertools.chain(*(rows_of("style", rows) for rows in half))) for half in (sets()[:5], sets()[5:])]
     bare = [[{**row, **{side: " ".join(styles(row[side])[1]) for side in SIDES}} for row in half] for half in whole]
     assert abs(transferred(*bare) - 0.5) < 3 * np.sqrt(0.25 / len(bare[1]))
     assert transferred(*whole) > 0.95
@@ -293,15 +301,15 @@ def test_words_learned_where_warm_is_chosen_are_wrong_where_curt_is_chosen():
 
 
 def test_length_tells_what_is_chosen_for_its_length():
-    assert all(found["length"].length_accuracy >= 0.95 for found in WORDING)
+    assert all(found["length"].length_accuracy >= 0.95 for found in wordings())
 
 
 def test_neither_words_nor_lengths_tell_what_is_chosen_at_random():
     """The intervals reach down to one half in at least 9 of 10 seeds, and no mean over the seeds is above it."""
-    found = [groups["random"] for groups in WORDING]
+    found = [groups["random"] for groups in wordings()]
     assert sum(group.words_interval[0] <= 0.5 for group in found) >= 9
     assert sum(group.length_interval[0] <= 0.5 for group in found) >= 9
-    above = 0.5 + 3 * np.sqrt(0.25 / (PAIRS * len(SETS)))
+    above = 0.5 + 3 * np.sqrt(0.25 / (PAIRS * len(sets())))
     assert np.mean([group.words_accuracy for group in found]) < above
     assert np.mean([group.length_accuracy for group in found]) < above
 

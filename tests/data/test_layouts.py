@@ -217,6 +217,13 @@ def test_a_layout_that_is_not_known_says_the_mapping_that_reads_it(name):
     ("columns", "says"),
     [
         ({"prompt": "x", "completion": "y", "label": True}, "these look like unpaired judgements"),
+        ({"prompt": "x", "completion": "y", "label": True}, "put the two into a row as chosen and rejected"),
+        ({"conversations": [said("user", "x")], "label": False}, "as KTO takes them"),
+        ({"prompt": "x", "response": "y", "score": 4}, "one response in a row with a score"),
+        (
+            {"instruction": "x", "completions": [{"response": "a", "score": 1}, {"response": "b", "score": 2}]},
+            "there is no 'overall_score', only 'response', 'score': name the rating with --columns",
+        ),
         ({"messages": [said("user", "x")]}, "these look like conversations with one response each"),
         ({"instruction": "x", "input": "", "output": "y"}, "these look like one response to each instruction"),
         ({"text": "x"}, "these look like plain texts"),
@@ -227,6 +234,14 @@ def test_what_holds_no_pairs_is_refused_by_what_it_is(columns, says):
     with pytest.raises(DataError) as caught:
         load_dataset([columns])
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("prompt", ["prompt", "instruction", "question"])
+@pytest.mark.parametrize("names", [("completions", "ratings"), ("responses", "scores")])
+def test_completions_with_ratings_are_read_best_against_worst(prompt, names):
+    row = {prompt: "Which?", names[0]: ["middling", "good", "bad"], names[1]: [3, 5, 1]}
+    found = load_dataset([row]).table.to_pylist()
+    assert [(each["prompt"], each["chosen"], each["rejected"]) for each in found] == [("Which?", "good", "bad")]
 
 
 # what must not be read as something else -----------------------------------------------------------------------------

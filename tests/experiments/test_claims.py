@@ -245,6 +245,16 @@ def test_an_order_is_tested_over_behaviours():
         assert replace(one, test="below").judge(Rows(rows)).p == pytest.approx(1, abs=0.1)
 
 
+def test_a_chance_is_at_most_one():
+    """Also where every repetition is far under the threshold, whose chance counts twice beside that over behaviours."""
+    rows = [*behaviours([1.0, 2.0, 3.0, 4.0, 5.0], quantity="K"), *behaviours([5.0, 4.0, 3.0, 1.0, 2.0])]
+    rows = [row._replace(value=row.value - 1.5 * (row.seed == 0)) if row.group == "b2" else row for row in rows]
+    found = claim(statistic=claims.rank("K", "drift"), unit="behaviour", twin="", threshold=0.9).judge(Rows(rows))
+    assert found.holds is False
+    assert found.p is not None
+    assert 0.9 < found.p <= 1
+
+
 def test_an_order_across_settings_must_be_there_at_each():
     rows = []
     for name, y in (("a", [1.0, 2.0, 3.0, 4.0, 5.0]), ("b", [2.0, 1.0, 3.0, 5.0, 4.0])):

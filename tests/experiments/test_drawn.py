@@ -3,14 +3,18 @@
 import json
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+from fontTools import subset
 from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 
 from prefdyn.errors import StoreError
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.recipe import Figure, Line, Panel, mean_line
+from prefdyn.report import figures
+from prefdyn.report.field_figures import field_surface
 from prefdyn.report.reproduce import (
     claims_table,
     reproduced_figure,
@@ -242,3 +246,14 @@ def test_the_table_for_the_terminal_counts_and_tells_the_twin():
     )
     assert "    not beyond the untrained twin" in text
     assert text.count("beyond the untrained twin") == 2
+
+
+def test_a_pdf_has_its_letters_as_truetype_and_no_tables_to_place_them_by():
+    before = list(subset.Options._drop_tables_default)
+    with matplotlib.rc_context({"pdf.compression": 0}):
+        raw = figures._pdf(field_surface(beta=0.1))
+    assert raw.count(b"/FontFile2") >= 1
+    assert b"glyf" in raw
+    assert b"GPOS" not in raw
+    assert b"GSUB" not in raw
+    assert subset.Options._drop_tables_default == before

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from prefdyn.errors import ModelError
@@ -141,7 +142,7 @@ def test_every_file_that_is_read_counts(copied, name):
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "new.json"])
 def test_what_changes_while_it_is_loaded_is_refused(copied, monkeypatch, name):
     """Else the weights of one file would be kept under the name of another. A control goes through."""
-    plain = source.transformers.AutoTokenizer.from_pretrained
+    plain = transformers.AutoTokenizer.from_pretrained
 
     def meanwhile(*args, **kwargs):
         found = plain(*args, **kwargs)
@@ -150,7 +151,7 @@ def test_what_changes_while_it_is_loaded_is_refused(copied, monkeypatch, name):
         return found
 
     load_model(str(copied))
-    monkeypatch.setattr(source.transformers.AutoTokenizer, "from_pretrained", meanwhile)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", meanwhile)
     with pytest.raises(ModelError, match=rf"{name} was changed while the model was being loaded; load it again"):
         load_model(str(copied))
 
@@ -158,14 +159,14 @@ def test_what_changes_while_it_is_loaded_is_refused(copied, monkeypatch, name):
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "model.safetensors"])
 def test_a_file_that_goes_while_it_is_loaded(copied, monkeypatch, name):
     """Taken away after it was read."""
-    plain = source.transformers.AutoTokenizer.from_pretrained
+    plain = transformers.AutoTokenizer.from_pretrained
 
     def meanwhile(*args, **kwargs):
         found = plain(*args, **kwargs)
         (copied / name).unlink()
         return found
 
-    monkeypatch.setattr(source.transformers.AutoTokenizer, "from_pretrained", meanwhile)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", meanwhile)
     with pytest.raises(ModelError, match=rf"{name} was changed while the model was being loaded"):
         load_model(str(copied))
 

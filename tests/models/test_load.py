@@ -334,7 +334,7 @@ def test_what_the_hub_says_is_told_in_one_line(monkeypatch, said, told):
     def fails(*args, **kwargs):
         raise OSError(said)
 
-    monkeypatch.setattr("prefdyn.models.source.cached_file", fails)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", fails)
     monkeypatch.setattr(hub, "is_offline", lambda: False)
     with pytest.raises(ModelError, match=told):
         load_model("somebody/model", revision="v9")

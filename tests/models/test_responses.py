@@ -365,3 +365,37 @@ def test_a_run_that_breaks_off_resumes_to_the_same_bytes(tiny, own_cache, small_
     assert len(done) == len(set(done)) > len(before)
     assert found.chosen_features.tobytes() == whole.chosen_features.tobytes()
     assert found.rejected_features.tobytes() == whole.rejected_features.tobytes()
+
+
+# self-checks ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_checks_nothing_is_tried_and_the_numbers_are_those_of_the_plain_way(tiny, monkeypatch):
+    """And with full ones the sketch's error is of all tokens."""
+    lm = load_model(str(tiny("gpt2")))
+    data = texts(12)
+    quick = extract(data, lm, sketch=64, cache=False)
+    full = extract(data, lm, sketch=64, cache=False, check="full")
+    assert full.provenance.settings["sketch_error"]["tokens"] is None
+    for name in ("_check_mates", "_check"):
+        monkeypatch.setattr(f"prefdyn.models.log_probs.PairScorer.{name}", None)
+    monkeypatch.setattr(room, "sketch_error", None)
+    bare = extract(data, lm, sketch=64, cache=False, check="none")
+    assert bare.provenance.settings["sketch_error"] is None
+    for name in ("chosen_features", "rejected_features", "states", "ref_chosen_logps", "ref_rejected_logps"):
+        one, two = getattr(quick, name), getattr(bare, name)
+        assert np.abs(one - two).max() <= 1e-4 * np.abs(one).max(), name
+
+
+def test_what_was_read_without_checks_is_not_taken_for_what_was_checked(tiny, own_cache):
+    """One-token answers and longer ones; each way finds its own numbers again, to the byte."""
+    lm = load_model(str(tiny("gpt2")))
+    for data, options in ((yes_no(8), {}), (texts(8), {"sketch": 64})):
+        ways = {check: extract(data, lm, check=check, **options) for check in ("quick", "none")}
+        for check, feats in ways.items():
+            again = extract(data, lm, check=check, **options)
+            assert np.array_equal(again.states, feats.states)
+            alone = extract(data, lm, check=check, cache=False, **options)
+            assert np.array_equal(alone.states, feats.states)
+    with pytest.raises(ConfigError, match="check 'some' is unknown; known: full, none, quick"):
+        extract(texts(2), lm, check="some")

@@ -11,7 +11,7 @@ import pytest
 from prefdyn.dynamics.descent import descent, stable_learning_rate
 from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import DPO, GPOIPO, SLiC
-from prefdyn.planning.grid import _best, grid
+from prefdyn.planning.grid import best_cell, grid
 from prefdyn.planning.simulate import simulate
 from prefdyn.report.folders import read_folder
 from prefdyn.report.grid import grid_drawings, grid_table
@@ -93,10 +93,10 @@ def cell(place, accuracy, steps, error=0.03, **change):
 
 def test_a_quicker_setting_is_taken_within_one_standard_error_and_not_within_two():
     top = cell(0, 0.90, 500)
-    assert _best([top, cell(1, 0.88, 20), cell(2, 0.86, 5)])[0] == 1
-    assert _best([top, cell(1, 0.86, 5)])[0] == 0
-    assert _best([cell(0, 0.86, 5), cell(1, 0.90, 500), cell(2, 0.91, None, error=0.005)])[0] == 2
-    best, because = _best([top, cell(1, 0.88, 20), cell(2, 0.86, 5), cell(3, 0.89, 20)])
+    assert best_cell([top, cell(1, 0.88, 20), cell(2, 0.86, 5)])[0] == 1
+    assert best_cell([top, cell(1, 0.86, 5)])[0] == 0
+    assert best_cell([cell(0, 0.86, 5), cell(1, 0.90, 500), cell(2, 0.91, None, error=0.005)])[0] == 2
+    best, because = best_cell([top, cell(1, 0.88, 20), cell(2, 0.86, 5), cell(3, 0.89, 20)])
     assert best == 3  # as quick as setting 1, and better
     assert "its held-out accuracy 0.890 is within one standard error (0.030) of the best, 0.900" in because
     assert (
@@ -106,8 +106,8 @@ def test_a_quicker_setting_is_taken_within_one_standard_error_and_not_within_two
 
 def test_a_setting_that_diverged_is_never_taken():
     lost = cell(1, math.nan, None, error=math.nan, diverged_at=3)
-    assert _best([lost, cell(0, 0.6, 9)])[0] == 0
-    assert _best([lost])[0] is None
+    assert best_cell([lost, cell(0, 0.6, 9)])[0] == 0
+    assert best_cell([lost])[0] is None
 
 
 def test_what_diverges_is_named_and_the_others_are_whole(found):

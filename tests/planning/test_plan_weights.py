@@ -75,6 +75,18 @@ def test_a_drowned_group_is_given_weight_and_fares_better_on_fresh_data(plan):
     assert low < worst[0] - worst[1] < high
 
 
+def test_a_mixture_has_the_mean_of_the_weights(plan):
+    feats = plan.features
+    train, values = ~feats.held_out, np.random.default_rng(0).normal(size=len(feats))
+    weight = (plan.factors[feats.group] * feats.weight)[train]
+    means = [np.average(values[rows], weights=feats.weight[rows]) for rows in
+             (np.flatnonzero(train & (feats.group == code)) for code in range(len(feats.groups)))]  # fmt: skip
+    assert np.average(values[train], weights=weight) == pytest.approx(
+        sum(share * mean for share, mean in zip(plan.mixture().values(), means, strict=True)), abs=1e-3
+    )
+    assert sum(plan.mixture().values()) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_equal_groups_are_left_as_they_are():
     feats = gaussian_groups(80, groups=3, width=12, half_gap=1.0, directions=np.eye(3, 12), held_out=0.0)
     found = plan_weights(feats, **FAST)

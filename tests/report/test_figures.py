@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from prefdyn.errors import StoreError
 from prefdyn.picture import Line, Plot
 from prefdyn.report import figures
-from prefdyn.report.figures import figure_bytes, figure_of, write_figures
+from prefdyn.report.figures import STYLES, figure_bytes, figure_of, write_figures
 from prefdyn.report.folders import read_folder
 from prefdyn.report.palette import GROUPS
 from prefdyn.report.panels import panels
@@ -62,6 +62,23 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path):
     assert first == second
     assert kept == [found["svg"] for found in first]
     assert not any(re.search(rb"20\d\d-\d\d-\d\d", found["svg"]) for found in first)
+
+
+def test_a_figure_for_a_paper_is_the_same_drawing_without_its_title_cut_to_what_is_drawn(tmp_path):
+    found = drawn(make_folder(tmp_path / "run", names=5))
+    files = write_figures(found, tmp_path / "paper", formats=STYLES["paper"], titled=False)
+    assert {path.suffix for path in files} == {".svg", ".pdf"}
+    assert all(path.read_bytes().startswith(b"%PDF") for path in files if path.suffix == ".pdf")
+    for panel in found:
+        titled, bare = (
+            ET.fromstring(figure_bytes(panel, formats=("svg",), titled=way)["svg"]) for way in (True, False)
+        )
+        texts = [" ".join("".join(root.itertext()).split()) for root in (titled, bare)]
+        assert texts[0].count(panel.title) == texts[1].count(panel.title) + 1
+        high = [float(root.attrib["height"].removesuffix("pt")) for root in (titled, bare)]
+        assert high[1] < high[0]
+        words = [word for word in texts[1].split() if word not in texts[0].split()]
+        assert not words  # nothing else was changed
 
 
 def test_a_drawing_that_was_kept_is_not_given_for_another_panel(tmp_path):

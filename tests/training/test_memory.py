@@ -1,6 +1,7 @@
 """Memory: the estimate against what real runs took, against what autograd keeps, and its own sums."""
 
 import dataclasses
+import gc
 import itertools
 import json
 import os
@@ -135,6 +136,20 @@ def test_looking_leaves_the_model_as_it_was(tiny):
     assert all(each.grad is None for each in lm.model.parameters())
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt-neo"])
+def test_looking_lets_go_of_the_model(tiny, kind):
+    """Nothing of a model outlives it, neither weights nor what was read: a process may look at hundreds."""
+    gc.collect()
+    before = {id(each) for each in gc.get_objects() if issubclass(type(each), torch.Tensor)}
+    lm = load_model(str(tiny(kind)))
+    model_size(lm)
+    del lm
+    gc.collect()
+    assert [
+        each.shape for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and id(each) not in before
+    ] == []
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -199,7 +214,11 @@ def test_parts_add_up(tune, optimizer):
         held = kind[optimizer.name]([weight], lr=0.1, **options)
         weight.grad = torch.ones(1000)
         held.step()
-        kept = [each for each in held.state[weight].values() if isinstance(each, torch.Tensor) and each.numel() == 1000]
+        kept = [
+            each
+            for each in held.state[weight].values()
+            if issubclass(type(each), torch.Tensor) and each.numel() == 1000
+        ]
         assert found.parts["optimizer state"] == len(kept) * found.parts["gradients"]
 
 

@@ -110,7 +110,7 @@ def test_nothing_tells_a_resumed_run_from_an_unbroken_one(tiny, tmp_path, option
         assert set(found.timings) == {"read_s", "train_s"}
         TrainingReport(training=replace(found, timings={"read_s": 1.0, "train_s": 2.0})).write(folder)
         if drawn:
-            write_pictures(folder)
+            write_pictures(folder, "screen")
     first, second = map(results, folders)
     assert {"summary.json", "groups.csv", "pairs.parquet", "steps.csv", "modules.parquet"} <= set(first)
     assert ("report.html" in first) is drawn

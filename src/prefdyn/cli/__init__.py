@@ -58,9 +58,26 @@ def _tidied(name: str, run: Callable[..., None]) -> Callable[..., None]:
             if is_main_process():
                 sweep(discard)
             _stopping.keeps(lambda: "what was read so far is kept in the cache; the same command goes on")
+            _refuse_early(**options)
             run(**options)
 
     return tidied
+
+
+def _refuse_early(*, reading: Any = None, model: Any = None, setup: Any = None, features: Any = None, **_: Any) -> None:
+    """Refuse what needs neither data nor a framework to be refused, before either is loaded."""
+    from prefdyn._checks import one_of
+    from prefdyn.training.settings import TUNES
+
+    if setup is not None:
+        one_of(setup.tune, TUNES, name="tune")
+        assert setup.loss is not None  # made, and so checked
+    if reading is not None and features is None:
+        from prefdyn.models.source import ModelSource
+
+        reading.refuse_unknown()
+        if isinstance(model, str):
+            ModelSource.find(model, revision=reading.revision, trust_remote_code=reading.trust_remote_code)
 
 
 def _in_step(name: str) -> contextlib.AbstractContextManager[None]:

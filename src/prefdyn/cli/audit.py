@@ -45,12 +45,14 @@ def run(
     embedding: Annotated[str, Flag("2-D picture by pca, or umap where umap-learn is installed.")] = "pca",
     reading: Extraction = Extraction(),
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
 ) -> None:
     """Run the audit and write its folder."""
     from prefdyn.cli import common
+    from prefdyn.maths.objectives import refuse_to_judge
     from prefdyn.outputs import output_folder
 
     settings: dict[str, Any] = {
@@ -61,6 +63,7 @@ def run(
         "seed": seed,
         "embedding_method": embedding,
     }
+    refuse_to_judge(settings["objective"])
     common.check_embedding(embedding)
     common.check_trackers(report_to)
     with output_folder(out, command=NAME, force=force) as folder:
@@ -76,7 +79,7 @@ def run(
             audited = audit(pairs, model, untrained_twin=untrained_twin, exact=exact, reading=reading, **settings)
         audited.write(folder.path)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     from prefdyn.report.answers import audit_text
 
     common.tell_result(audited.summary(), audit_text, as_json=json_output)

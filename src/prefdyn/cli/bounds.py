@@ -28,6 +28,7 @@ def run(
     model: o.Model = "builtin",
     features: o.Features = None,
     out: o.Out = None,
+    figure_style: o.FigureStyle = None,
     setup: Annotated[Setup, Only("beta", "learning_rate", "steps")] = Setup(learning_rate="auto", steps=100),
     each: Annotated[bool, Flag("Also one line per group below each statement (always up to 6 groups).")] = False,
     reading: Extraction = Extraction(),
@@ -49,7 +50,7 @@ def run(
         table = functools.partial(statement_table, each=each or len(feats.groups) <= _FEW)
         checked.write(folder.path)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(checked.summary(), table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")
 

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefdyn._checks import nearest, one_of
+from prefdyn._progress import FRAMEWORKS, step
 from prefdyn._shape import shown
-from prefdyn._typed import words
+from prefdyn._typed import Style, words
 from prefdyn.cli.command import Given
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
@@ -20,6 +21,9 @@ from prefdyn.provenance import Provenance
 from prefdyn.settings import Extraction, Source
 from prefdyn.store import load_dataset_beside, load_features
 from prefdyn.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from prefdyn.report.folders import RunFolder
 
 
 def tell(*lines: str) -> None:
@@ -70,14 +74,15 @@ def stored_run(folder: Path) -> tuple[Trajectory, Provenance]:
 def dataset(source: Source, *, seed: int) -> PreferenceDataset:
     """The dataset that is named, unsplit."""
     specs = source.data or ("builtin",)
-    pairs = load_dataset(
-        specs[0] if len(specs) == 1 else list(specs),
-        group_column=source.group_column,
-        columns=source.columns,
-        template=source.template,
-        skip_bad_rows=source.skip_bad_rows,
-        seed=seed,
-    )
+    with step(f"Reading {', '.join(specs)}"):
+        pairs = load_dataset(
+            specs[0] if len(specs) == 1 else list(specs),
+            group_column=source.group_column,
+            columns=source.columns,
+            template=source.template,
+            skip_bad_rows=source.skip_bad_rows,
+            seed=seed,
+        )
     if source.groups is not None:
         pairs = pairs.select(group_names(source.groups, pairs.groups))
     pairs = pairs if source.limit is None else pairs.sample(source.limit, seed=seed)
@@ -95,7 +100,8 @@ def features(
     """Features that `extract` wrote, or those of the data under the model."""
     if folder is not None:
         return stored_features(folder, source, given, texts=False)[0]
-    from prefdyn.models.extract import extract  # a framework, which stored features do not need
+    with step(FRAMEWORKS):
+        from prefdyn.models.extract import extract  # a framework, which stored features do not need
 
     return extract(split_dataset(source, seed=seed), model, reading=reading)
 
@@ -127,15 +133,24 @@ def group_names(text: str, known: Sequence[str]) -> list[str]:
     return found
 
 
-def write_pictures(folder: Path) -> None:
-    """Figures and report of a folder that holds a run's other files."""
-    from prefdyn.report.figures import write_figures
+def write_pictures(folder: Path, style: Style | None = None) -> None:
+    """The page of a folder that holds a run's other files, and its figures where a style is asked for."""
     from prefdyn.report.folders import read_folder
     from prefdyn.report.html import write_report
+
+    if style is not None:
+        with step("Drawing figures"):
+            write_styled(read_folder(folder), folder / "figures", style)
+    with step("Drawing the page"):
+        write_report(folder, folder / "report.html")
+
+
+def write_styled(run: "RunFolder", folder: Path, style: Style) -> None:
+    """Every figure of a run: for the screen, or for a paper."""
+    from prefdyn.report.figures import STYLES, write_figures
     from prefdyn.report.panels import pictures
 
-    write_figures(pictures(read_folder(folder)), folder / "figures")
-    write_report(folder, folder / "report.html")
+    write_figures(pictures(run), folder, formats=STYLES[style], titled=style == "screen")
 
 
 def check_trackers(names: Sequence[str]) -> None:

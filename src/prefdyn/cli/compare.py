@@ -36,6 +36,7 @@ def run(
         tuple[float, ...], Flag("Losses whose first step is told: 0.5,0.3.", read=_typed.numbers, lists=True)
     ] = (),
     out: o.Out = None,
+    figure_style: o.FigureStyle = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
@@ -44,17 +45,20 @@ def run(
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
     from prefdyn.outputs import output_folder
+    from prefdyn.report.folders import read_folder
+
+    folders = [read_folder(each) for each in (first, second)]
+
     from prefdyn.planning.compare import compare_runs
     from prefdyn.planning.forecast_check import check_forecast
     from prefdyn.report.compare import compare_table, side
-    from prefdyn.report.folders import read_folder
     from prefdyn.report.forecast import forecast_table
 
     table = compare_table
-    if read_folder(first).part("command") == "forecast":
+    if folders[0].part("command") == "forecast":
         if loss:
             raise ConfigError("--loss changes nothing where a forecast is held against a run: leave it out")
-        told = read_folder(first).summary
+        told = folders[0].summary
         compared = check_forecast(told, side(second).run, folders=(str(first), str(second)))
         table = forecast_table
     else:
@@ -62,6 +66,6 @@ def run(
     with output_folder(out, command=NAME, force=force) as folder:
         compared.write(folder.path)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(compared.summary(), table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -29,6 +29,7 @@ def run(
     ref_rejected: Annotated[float | None, Flag("Reference probability of the rejected answer.")] = None,
     run: Annotated[Path | None, Flag("Output folder of audit, simulate or bounds.")] = None,
     out: o.Out = None,
+    figure_style: o.FigureStyle = None,
     force: o.Force = False,
     json_output: o.Json = False,
 ) -> None:
@@ -57,7 +58,7 @@ def run(
     with output_folder(out, command=NAME, force=force) as folder:
         found.write(folder.path)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
         summary = found.summary()
     if json_output:
         print(json.dumps(summary, ensure_ascii=False))

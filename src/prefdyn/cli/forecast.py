@@ -57,12 +57,14 @@ def run(
     ] = "auto",
     reading: Reading = Reading(),
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
 ) -> None:
     """Forecast, and write the folder."""
     from prefdyn._checks import one_of
+    from prefdyn._progress import FRAMEWORKS, step
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
     from prefdyn.training.settings import chosen
@@ -73,8 +75,9 @@ def run(
     for name in _OF_REAL_RUNS:
         settings.pop(name)
 
-    from prefdyn.planning.forecast import forecast
-    from prefdyn.report.forecast import forecast_table
+    with step(FRAMEWORKS):
+        from prefdyn.planning.forecast import forecast
+        from prefdyn.report.forecast import forecast_table
 
     common.check_trackers(report_to)
     with output_folder(out, command=NAME, force=force) as folder:
@@ -85,7 +88,7 @@ def run(
         )  # fmt: skip
         found.write(folder.path)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(found.summary(), forecast_table, as_json=json_output)
     common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -53,6 +53,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 Features = Annotated[Path | None, typer.Option(help="Start from a folder that `prefdyn extract` wrote.")]
 Model = Annotated[str, Flag("builtin, a local folder, a hub id, or a LoRA adapter's folder.")]
+FigureStyle = Annotated[
+    _typed.Style | None,
+    Flag(
+        "Also draw figures/: screen (SVG and PNG, with titles) or paper (SVG and PDF, without).",
+        default="none drawn",
+        typed=str,
+        read=_typed.style,
+    ),
+]
 ReportTo = Annotated[
     tuple[str, ...],
     Flag("Also log to trackers, as a,b: trackio, wandb, mlflow, ….", typed=str, read=_typed.names_or_none, lists=True),

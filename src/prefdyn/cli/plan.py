@@ -1,6 +1,7 @@
 """`prefdyn plan`: what to change, with what stands for and against it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,13 +13,18 @@ from prefdyn.settings import Extraction, Flag, Setup, Source
 NAME = "plan"
 SUMMARY = "What to change: a recipe, with what it gains on pairs that had no say."
 HELP = (
-    "What to change before training. `weights`: what pairs of each group should count for a goal, found by exact "
-    "slopes through simulated runs, judged on pairs that took no part beside the best known alternatives. Writes flags "
-    "for `prefdyn train --config`, a dataset with weights for TRL, and a page; says so where nothing should be changed."
-    " `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on parts of the data. "
-    "`select`: which pairs to leave out, turn round or count half, every rule simulated on this data; often: none."
+    "What to change before training; without PART, all of it on one page. `weights`: what pairs of each group should "
+    "count for a goal, found by exact slopes through simulated runs, judged on pairs that took no part beside the best "
+    "known alternatives. `data`: how many pairs of each group a held-out loss takes, with intervals, from runs on "
+    "parts of the data. `select`: which pairs to leave out, turn round or count half, every rule simulated on this "
+    "data; often: none. `settings`: objective, learning rate, steps and beta, from a grid of runs. `undo`: how many "
+    "pairs and steps of the opposite labels bring a group back to where it began, and which groups are undone most "
+    "easily. Writes flags for `prefdyn train --config`, datasets and settings for TRL, and a page; says so where "
+    "nothing should be changed."
 )
 EXAMPLES = """Examples:
+
+prefdyn plan
 
 prefdyn plan weights
 
@@ -28,24 +34,33 @@ prefdyn plan weights --goal protect=rare:0.5 --data hf:OWNER/NAME --model meta-l
 
 prefdyn plan data --features features --target rare:0.5 --target other:0.4
 
-prefdyn plan select --data pairs.jsonl --model ./my-model"""
-PARTS = ("weights", "data", "select")
+prefdyn plan select --data pairs.jsonl --model ./my-model
+
+prefdyn plan settings --features features --goal worst
+
+prefdyn plan undo --trained run --data pairs.jsonl --model ./my-model"""
+PARTS = ("weights", "data", "select", "settings", "undo")
+ALL = "all"
+"""Every part, in folders of their own below one page."""
 _OF = {
     "weights": ("goal", "no_worse", "floor", "ceiling", "write_for"), "data": ("target",), "select": ("write_for",),
+    "settings": ("goal", "no_worse"), "undo": ("trained",),
+    ALL: ("goal", "no_worse", "floor", "ceiling", "target", "trained"),
 }  # fmt: skip
 """Flags that mean something for some parts alone."""
 
 
 def run(
     given: Given,
-    part: Annotated[str, typer.Argument(metavar="PART", help="What to plan: weights, data or select.")] = "weights",
+    part: Annotated[str, typer.Argument(metavar="PART", help="all, weights, data, select, settings or undo.")] = ALL,
     goal: Annotated[
-        str,
+        str | None,
         Flag(
             "worst (lower the worst group's loss), mean (over groups), equal (the same share of what each group "
-            "reaches alone) or protect=GROUP:LOSS."
+            "reaches alone) or protect=GROUP:LOSS.",
+            default="worst; of settings: mean",
         ),
-    ] = "worst",
+    ] = None,
     no_worse: Annotated[
         float | None, Flag("No group may become worse than as given by more nats than this.", default="any")
     ] = None,
@@ -59,6 +74,14 @@ def run(
             typed=list[str],
         ),
     ] = (),
+    trained: Annotated[
+        Path | None,
+        Flag(
+            "Folder of `prefdyn train` on these pairs, with some held out: the run to undo, whose objective and beta "
+            "are taken.",
+            default="a simulated run of the last layer",
+        ),
+    ] = None,
     write_for: Annotated[
         tuple[str, ...],
         Flag(
@@ -90,16 +113,18 @@ def run(
     ] = Setup(learning_rate="auto", optimizer="sgd", batch_size="full", steps=100),
     reading: Extraction = Extraction(),
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     json_output: o.Json = False,
 ) -> None:
     """Plan, and write the folder."""
     from prefdyn._checks import one_of
+    from prefdyn._progress import FRAMEWORKS, step
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
 
-    one_of(part, PARTS, name="PART")
+    one_of(part, (ALL, *PARTS), name="PART")
     _refuse_others(part, given)
     setup.idle()
     steps = int(setup.steps or 100)
@@ -109,9 +134,11 @@ def run(
         "seed": seed,
     }  # fmt: skip
     made = {
-        "weights": lambda: _weights(goal, no_worse, floor, ceiling), "data": lambda: _data(target), "select": _select,
+        "weights": lambda: _weights(goal or "worst", no_worse, floor, ceiling), "data": lambda: _data(target),
+        "select": _select, "settings": lambda: _settings(goal or "mean", no_worse, part),
+        "undo": lambda: _undo(trained),
     }  # fmt: skip
-    make = made[part]()
+    make = _all({name: each() for name, each in made.items()}) if part == ALL else made[part]()
     common.check_trackers(report_to)
     if write_for:
         from prefdyn.planning.trainers import check_trainers
@@ -123,7 +150,8 @@ def run(
             if texts is not None and source.group_weights is not None:
                 texts = texts.weighted(source.group_weights)
         else:
-            from prefdyn.models.extract import extract
+            with step(FRAMEWORKS):
+                from prefdyn.models.extract import extract
 
             texts = common.split_dataset(source, seed=seed)
             feats = extract(texts, model, reading=reading)
@@ -131,14 +159,20 @@ def run(
         summary, table = make(feats, settings, folder, texts, flags)
         commands = _written_for(write_for, feats, None if features is not None else model, setup.loss, folder, seed)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(summary, table, as_json=json_output)
-    recipe = folder.final / "plan.yaml"
-    next_command = f"prefdyn train --config {recipe}" if recipe.exists() else f"prefdyn report {folder.final}"
+    recipes = [folder.final / "plan.yaml", *(folder.final / name / "plan.yaml" for name in _changing(summary))]
+    recipe = next((path for path in recipes if path.exists()), None)
+    next_command = f"prefdyn report {folder.final}" if recipe is None else f"prefdyn train --config {recipe}"
     common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
     for command in commands.values():
         common.tell(f"Or: {command}")
     common.last_words(folder.final, next_command=next_command)
+
+
+def _changing(summary: dict[str, Any]) -> list[str]:
+    """Parts of a plan of all that change something."""
+    return [name for name, part in summary["plan"].items() if part.get("change")]
 
 
 def _written_for(
@@ -207,11 +241,104 @@ def _select() -> _Make:
     return make
 
 
+def _settings(goal: str, no_worse: float | None, part: str) -> _Make:
+    from prefdyn.planning.goals import Goal
+
+    wanted = Goal.read("mean" if goal == "equal" and part == ALL else goal, slack=no_worse)
+
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.settings import plan_settings
+        from prefdyn.report.plan_settings import settings_plan_table
+
+        plan = plan_settings(feats, wanted, **settings)
+        plan.write(folder.path, flags=flags)
+        return plan.summary(), settings_plan_table
+
+    return make
+
+
+def _undo(trained: Path | None) -> _Make:
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.undo import plan_undo
+        from prefdyn.report.plan_undo import undo_table
+
+        ended: dict[str, Any] = {} if trained is None else _ended(trained, feats)
+        if trained is not None:
+            feats = feats.with_held_out(ended.pop("held_out"))
+        plan = plan_undo(feats, **{**settings, **ended})
+        plan.write(folder.path)
+        return plan.summary(), undo_table
+
+    return make
+
+
+def _ended(folder: Path, feats: Any) -> dict[str, Any]:
+    """Of a run, in the order of the features: last margins, held-out pairs, objective, and what it trained."""
+    import numpy as np
+
+    from prefdyn._json import number
+    from prefdyn.errors import DataError
+    from prefdyn.maths.objectives import objective
+    from prefdyn.report.folders import read_folder
+
+    run = read_folder(folder)
+    table = run.pairs
+    if table is None or "margin" not in table.column_names:
+        raise DataError(f"{folder} has no pairs.parquet with margins; give a folder of `prefdyn train`")
+    place = {str(name): row for row, name in enumerate(table["id"].to_pylist())}
+    missing = [str(name) for name in feats.id if str(name) not in place]
+    if missing:
+        raise DataError(
+            f"{folder} was trained on other pairs: it does not know {missing[0]!r} and {len(missing) - 1} more; give "
+            "the same --data, --groups and --limit"
+        )
+    order = [place[str(name)] for name in feats.id]
+    margin = np.asarray(table["margin"].to_numpy(zero_copy_only=False), dtype=np.float64)[order]
+    held = (np.asarray(table["split"].to_pylist()) == "held_out")[order]
+    known = np.isfinite(margin) | ~held
+    if not held.any() or not known.all():
+        raise DataError(f"{folder} holds no measured pairs out; train with --split, such as --split 0.8")
+    said = run.part("settings") or {}
+    smoothing = number(said.get("label_smoothing"))
+    kind = objective(
+        str(said.get("objective")), beta=number(said.get("beta")), label_smoothing=smoothing if smoothing > 0 else 0.0
+    )
+    return {"margins": margin, "held_out": held, "tune": str(said.get("tune") or "last-layer"), "objective": kind}
+
+
+def _all(makes: dict[str, _Make]) -> _Make:
+    """Every part with the same features, each in a folder of its own, and one summary of them all."""
+
+    def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn._json import write_json
+        from prefdyn.errors import DataError
+        from prefdyn.outputs import OutputFolder
+        from prefdyn.planning.summary import together
+        from prefdyn.report.plan import all_table
+
+        found, without = {}, {}
+        for name, one in makes.items():
+            own = OutputFolder(path=folder.path / name, final=folder.final / name)
+            own.path.mkdir()
+            try:
+                found[name], _ = one(feats, settings, own, texts, flags)
+            except DataError as error:  # too few pairs for this part
+                without[name] = str(error)
+                own.path.rmdir()
+        if not found:
+            raise DataError("; ".join(without.values()))
+        summary = together(feats, found, without)
+        write_json(folder.path / "summary.json", summary)
+        return summary, all_table
+
+    return make
+
+
 def _refuse_others(part: str, given: Given) -> None:
     """Refuse flags that mean something for another part alone."""
     from prefdyn.errors import ConfigError
 
     for other, names in _OF.items():
         for name in names:
-            if other != part and name not in _OF[part] and given.said(name):
+            if name not in _OF[part] and given.said(name):
                 raise ConfigError(f"--{name.replace('_', '-')} is for `prefdyn plan {other}`, not for plan {part}")

@@ -5,19 +5,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefdyn import _typed
+from prefdyn.settings import Flag
+
 if TYPE_CHECKING:
     from prefdyn.report.folders import RunFolder
 
 NAME = "report"
-SUMMARY = "One HTML page from any set of output folders, or a section for a dataset or model card."
-HELP = "One HTML page from any set of output folders; with --card a section of Markdown for a dataset or model card."
+SUMMARY = "One HTML page from any set of output folders, a section for a dataset or model card, or figures."
+HELP = (
+    "One HTML page from any set of output folders; with --card a section of Markdown for a dataset or model card; with "
+    "--figure-style a folder of figures."
+)
 EXAMPLES = """Examples:
 
 prefdyn report prefdyn-out/audit-1
 
 prefdyn report prefdyn-out/audit-1 prefdyn-out/simulate-1 --out both.html
 
-prefdyn report prefdyn-out/audit-1 --card dataset > section.md"""
+prefdyn report prefdyn-out/audit-1 --card dataset > section.md
+
+prefdyn report prefdyn-out/audit-1 --figure-style paper --out figures"""
 _PAGE = Path("report.html")
 
 
@@ -32,23 +40,38 @@ def run(
             help="Write the section for the card of a `dataset` or a `model`, of one folder of audit or train."
         ),
     ] = None,
+    figure_style: Annotated[
+        _typed.Style | None,
+        Flag(
+            "Draw every figure of one folder instead: screen (SVG and PNG, with titles) or paper (SVG and PDF, "
+            "without). --out is a folder then.",
+            default="a page",
+            typed=str,
+            read=_typed.style,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write the page, or the section."""
+    """Write the page, the section, or the figures."""
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
     from prefdyn.outputs import output_file
     from prefdyn.report.folders import read_folder
-    from prefdyn.report.html import write_report
-    from prefdyn.report.reproduce import write_reproduced_page
 
     runs = [read_folder(folder) for folder in folders]
     if card is not None:
         _card(runs, card, out, force=force)
         return
+    if figure_style is not None:
+        _figures(runs, figure_style, out, force=force)
+        return
     reproduced = [run.path for run in runs if run.part("command") == "reproduce"]
     if reproduced and len(runs) > 1:
         raise ConfigError(f"{reproduced[0]} is of `prefdyn reproduce`, whose page is of another kind; give it alone")
+
+    from prefdyn.report.html import write_report
+    from prefdyn.report.reproduce import write_reproduced_page
+
     out = _PAGE if out is None else out
     with output_file(out, force=force) as page:
         if reproduced:
@@ -57,6 +80,18 @@ def run(
             write_report(runs, page)
     print(out)
     common.tell(f"Next: open {out}")
+
+
+def _figures(runs: "list[RunFolder]", style: _typed.Style, out: Path | None, *, force: bool) -> None:
+    from prefdyn.cli import common
+    from prefdyn.errors import ConfigError
+    from prefdyn.outputs import output_folder
+
+    if len(runs) > 1 or runs[0].part("command") == "reproduce":
+        raise ConfigError("--figure-style draws the figures of one folder, which `prefdyn reproduce` did not write")
+    with output_folder(out, command=NAME, force=force) as folder:
+        common.write_styled(runs[0], folder.path, style)
+    print(folder.final)
 
 
 def _card(runs: "list[RunFolder]", kind: str, out: Path | None, *, force: bool) -> None:

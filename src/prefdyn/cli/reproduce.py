@@ -33,7 +33,9 @@ def run(
     recipes: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE...|all]", help="Names of recipes, or all.")
     ] = None,
-    preset: Annotated[str, Flag("smoke (seconds), small (a real small model) or paper.")] = "smoke",
+    preset: Annotated[
+        str, Flag("smoke (seconds), small (a real small model), medium (a larger one) or paper.")
+    ] = "smoke",
     source: Annotated[Source, Only("data", "groups")] = Source(),
     model: Annotated[
         tuple[str, ...],

@@ -29,6 +29,7 @@ def run(
     model: o.Model = "builtin",
     features: o.Features = None,
     out: o.Out = None,
+    figure_style: o.FigureStyle = None,
     setup: Annotated[
         Setup,
         Only(
@@ -54,10 +55,6 @@ def run(
     from prefdyn.maths.optimizers import SCHEDULES
     from prefdyn.maths.optimizers import optimizer as optimizer_by_name
     from prefdyn.outputs import output_folder
-    from prefdyn.planning.grid import grid
-    from prefdyn.planning.simulate import simulate
-    from prefdyn.report.grid import grid_table
-    from prefdyn.report.tables import verdict_table
 
     setups = [replace(setup, objective=name, beta=beta) for name in axes["objective"] for beta in axes["beta"]]
     objectives = [each.loss for each in setups]
@@ -70,6 +67,12 @@ def run(
         setup.idle()
     if alone and target is not None:
         raise ConfigError(f"--target {target} changes nothing here; it is used in grids: leave it out")
+
+    from prefdyn.planning.grid import grid
+    from prefdyn.planning.simulate import simulate
+    from prefdyn.report.grid import grid_table
+    from prefdyn.report.tables import verdict_table
+
     with output_folder(out, command=NAME, force=force) as folder:
         feats = common.features(features, source, model, reading, given, seed=seed)
         if alone:
@@ -101,6 +104,6 @@ def run(
             )
         simulated.write(folder.path)
         given.save(folder.path)
-        common.write_pictures(folder.path)
+        common.write_pictures(folder.path, figure_style)
     common.tell_result(simulated.summary(), verdict_table if alone else grid_table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

@@ -48,6 +48,7 @@ def run(
     setup: Setup = Setup(tune="lora"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     report_to: o.ReportTo = (),
+    figure_style: o.FigureStyle = None,
     tensorboard: Annotated[bool, Flag("Also write TensorBoard events.")] = False,
     watch: Annotated[
         Path | None, typer.Option(help="Folder of `prefdyn forecast`: tell when a group leaves its band.")
@@ -59,6 +60,7 @@ def run(
 ) -> None:
     """Train, and write the run's folder."""
     from prefdyn._processes import is_main_process
+    from prefdyn._progress import FRAMEWORKS, step
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
     from prefdyn.outputs import put, run_folder, run_path
@@ -69,10 +71,11 @@ def run(
     setup.idle()
     settings = {**chosen(setup), "seed": seed}
 
-    from prefdyn.planning.training import TrainingReport
-    from prefdyn.planning.watching import Watch
-    from prefdyn.report.tables import trained_table
-    from prefdyn.training.train import keeping, run_training
+    with step(FRAMEWORKS):
+        from prefdyn.planning.training import TrainingReport
+        from prefdyn.planning.watching import Watch
+        from prefdyn.report.tables import trained_table
+        from prefdyn.training.train import keeping, run_training
 
     common.check_trackers(report_to)
     watcher = None if watch is None else Watch(_foretold(watch), common.tell)
@@ -118,7 +121,7 @@ def run(
         report = TrainingReport(training=trained)
         with keeping(trained.settings.steps, folder.path):
             report.write(folder.results)
-            common.write_pictures(folder.results)
+            common.write_pictures(folder.results, figure_style)
             for each in started:
                 each.page(folder.results / "report.html")
     common.tell_result(report.summary(), trained_table, as_json=json_output)

@@ -382,7 +382,8 @@ def _unknown(label: str, names: Sequence[str]) -> str:
         return f"{says_}; say which is which, such as --columns {_shell(mapping)}"
     one = holds_one_response(names)
     if one is not None:
-        return f"{says_}; these look like {one}: give data with two responses to a prompt"
+        fix = "" if ":" in one else ": give data with two responses to a prompt"
+        return f"{says_}; these look like {one}{fix}"
     return (
         f"{says_}; say which is which with --columns prompt=FIELD,chosen=FIELD,rejected=FIELD, or "
         "prompt=FIELD,first=FIELD,second=FIELD,winner=FIELD, or prompt=FIELD,responses=FIELD,ratings=FIELD"

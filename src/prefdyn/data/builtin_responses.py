@@ -26,6 +26,7 @@ was pretrained. It has met nearly all of the words, but none of these sentences.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Literal
 
@@ -349,9 +350,15 @@ def _of_length(rng: np.random.Generator, topic: str, about: Content, *, style: i
 
 def _drawn(rng: np.random.Generator, topic: str, count: int) -> list[Content]:
     """So many different deeds and things that speak for the high pole of a trait, in random order."""
-    known = [Content(words=words, thing=thing) for thing in (False, True) for words in contents(topic, 1, things=thing)]
-    short = [content for content in known if len(content.words.split()) <= SHORT]
+    short = _short(topic)
     return [short[i] for i in rng.permutation(len(short))[:count]]
+
+
+@cache
+def _short(topic: str) -> tuple[Content, ...]:
+    """The deeds and things of few words that speak for the high pole of a trait."""
+    known = [Content(words=words, thing=thing) for thing in (False, True) for words in contents(topic, 1, things=thing)]
+    return tuple(content for content in known if len(content.words.split()) <= SHORT)
 
 
 def _framed(frame: str, words: str, *, thing: bool) -> str:

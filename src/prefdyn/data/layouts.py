@@ -53,6 +53,9 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("ms-swift", "chosen=messages,rejected=rejected_messages"),
     Layout("OpenAI preference tuning",
            "prompt=input.messages,tools=input.tools?,chosen=preferred_output,rejected=non_preferred_output"),
+    *(Layout("completions with ratings", f"prompt={prompt},{_BEFORE},responses={several},ratings={by},pairs=best")
+      for prompt in ("prompt", "instruction", "question") for several in ("completions", "responses")
+      for by in ("ratings", "scores")),
     Layout("UltraFeedback",
            "prompt=instruction,responses=completions.response,ratings=completions.overall_score,pairs=best"),
     Layout("distilabel", f"prompt=instruction,{_BEFORE},responses=generations,ratings=ratings,pairs=best"),
@@ -100,14 +103,23 @@ LAYOUTS: tuple[Layout, ...] = (
 
 _EXTRA = {"SQuALITY": frozenset({"passage-id"})}
 """Columns that tell a layout of nested rows, which names few."""
+_UNPAIRED = (
+    "unpaired judgements, one response in a row with a label, as KTO takes them, whose loss of single responses no "
+    "command here simulates: where a prompt has a good and a bad one, put the two into a row as chosen and rejected "
+    '(docs/data.md, "Judgements that are not paired")'
+)
 _ONE_RESPONSE = (
-    (frozenset({"prompt", "completion", "label"}), "unpaired judgements, one response in a row with a label"),
+    *(({said, label}, _UNPAIRED)
+      for said in ("completion", "response", "conversations", "messages", "output")
+      for label in ("label", "kto_tag")),
+    *(({"prompt", said, score}, "one response in a row with a score: give two of a prompt as responses with ratings")
+      for said in ("completion", "response", "output") for score in ("score", "rating", "reward")),
     (frozenset({"messages"}), "conversations with one response each, as for supervised tuning"),
     (frozenset({"conversations"}), "conversations with one response each, as for supervised tuning"),
     (frozenset({"instruction", "output"}), "one response to each instruction, as for supervised tuning"),
     (frozenset({"prompt", "completion"}), "one response to each prompt, as for supervised tuning"),
     (frozenset({"text"}), "plain texts"),
-)
+)  # fmt: skip
 """Columns of what is no preference data, most telling first."""
 
 

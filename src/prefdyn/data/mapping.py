@@ -159,7 +159,8 @@ class Mapper:
             )
         kept = [at for at, each in enumerate(by_place) if any(one is not None for one in each)]
         if len(kept) < 2:
-            raise BadRow(_lead(given).name, f"rates {len(kept)} of the responses, but a preference needs two")
+            beside = _keys_beside(row, _lead(given)) if not kept else ""
+            raise BadRow(_lead(given).name, f"rates {len(kept)} of the responses, but a preference needs two{beside}")
         every = list(itertools.combinations(kept, 2))
         if self.given.pairs != "all":
             every = [self._extremes(by_place, kept)]
@@ -375,6 +376,16 @@ def _better(first: float | None, second: float | None) -> Vote:
     if first is None or second is None:
         return None
     return TIE if first == second else FIRST if first > second else SECOND
+
+
+def _keys_beside(row: Mapping[str, Any], field: Field) -> str:
+    """What stands where a nested field is not, in words."""
+    *outer, last = field.steps
+    around = lookup(row, Field(".".join(outer), tuple(outer))) if outer else MISSING
+    held = next((each for each in around if isinstance(each, Mapping)), {}) if isinstance(around, (list, tuple)) else {}
+    if not held or last in held:
+        return ""
+    return f"; there is no {shown(last)}, only {', '.join(map(shown, held))}: name the rating with --columns"
 
 
 def by_function(rows: Rows, row: Mapping[str, Any]) -> list[Drawn]:

@@ -38,6 +38,7 @@ from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, Objective, RobustDPO
 from prefdyn.maths.objectives import objective as named_objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
+from prefdyn.settings import Settings, opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,21 +103,36 @@ class Sensitivity(Tabular):
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadRun(Settings):
+    """How the head is trained in one run, as it is asked for."""
+
+    objective: str | Objective = "sigmoid"
+    """A name, which takes `beta`, or an objective, which brings its own."""
+    beta: float = 0.1
+    """Strength of an objective given by name."""
+    learning_rate: float | Literal["auto"] = "auto"
+    """Step size, or "auto": `stable_learning_rate`, as a number that is then held."""
+    optimizer: str | Optimizer = "sgd"
+    schedule: Schedule | None = None
+    """Factors on the learning rate; constant if not given."""
+    batch_size: int | Literal["full"] = "full"
+    """Pairs per step."""
+    scheme: str = "epochs"
+    """How minibatches are drawn; see `prefdyn.dynamics.sampling.batches`."""
+    steps: int = 100
+    seed: int = 0
+    """Of the minibatches."""
+
+
+@opened(run=HeadRun)
 def sensitivity(
     feats: FeatureSet,
     *,
+    run: HeadRun,
     of: Any = "groups",
     quantity: str = "loss",
     split: Literal["held_out", "train"] | str = "held_out",
-    objective: str | Objective = "sigmoid",
-    beta: float = 0.1,
-    learning_rate: float | Literal["auto"] = "auto",
-    optimizer: str | Optimizer = "sgd",
-    schedule: Schedule | None = None,
-    batch_size: int | Literal["full"] = "full",
-    scheme: str = "epochs",
-    seed: int = 0,
-    steps: int = 100,
     route: str = "auto",
     dtype: Literal["float32", "float64"] | None = None,
     arrays: Arrays | None = None,
@@ -130,19 +146,11 @@ def sensitivity(
 
     Args:
         feats: Features of either kind.
+        run: How the head is trained; objective, beta, learning_rate and its other fields can be given as keywords.
         of: "groups", "all", "worst" (the group that fares worst at the end), names of groups, "id:…" of a pair,
             or weights of all pairs; see `prefdyn.dynamics.targets.targets`.
         quantity: "loss", "margin", "soft_accuracy" or "chosen_log_prob".
         split: Whose pairs targets by name are about.
-        objective: A name, which takes `beta`, or an objective, which brings its own.
-        beta: Strength of an objective given by name.
-        learning_rate: Step size, or "auto": `stable_learning_rate`, as a number that is then held.
-        optimizer: Name or optimizer.
-        schedule: Factors on the learning rate; constant if not given.
-        batch_size: Pairs per step, or "full".
-        scheme: How minibatches are drawn; see `prefdyn.dynamics.sampling.batches`.
-        seed: Seed of the minibatches.
-        steps: Steps of the run.
         route: How to compute: "auto", the cheapest, or one of `prefdyn.dynamics.routes.ROUTES`.
         dtype: float64, or float32 where float64 features would take over 2 GiB, unless given.
         arrays: Takes a NumPy array to the library and device that computes, such as `torch.as_tensor`.
@@ -168,15 +176,11 @@ def sensitivity(
         >>> np.sign(found.pair[0]).tolist()  # the third pair pulls the other way: more of it raises the loss
         [-1.0, -1.0, 1.0, nan]
     """
-    setting = one_setting(
-        feats, objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer, schedule=schedule,
-        batch_size=batch_size, scheme=scheme, seed=seed,
-    )  # fmt: skip
     found = sensitivity_of(
-        feats, setting, steps, of=of, quantity=quantity, split=split, route=route, dtype=dtype, arrays=arrays,
-        progress=progress,
+        feats, one_setting(feats, run=run), run.steps, of=of, quantity=quantity, split=split, route=route, dtype=dtype,
+        arrays=arrays, progress=progress,
     )  # fmt: skip
-    if learning_rate != "auto":
+    if run.learning_rate != "auto":
         return found
     return replace(found, settings={**found.settings, "learning_rate_rule": "half of the largest stable step"})
 
@@ -241,22 +245,14 @@ def sensitivity_of(
     )
 
 
-def one_setting(
-    feats: FeatureSet,
-    *,
-    objective: str | Objective = "sigmoid",
-    beta: float = 0.1,
-    learning_rate: float | str = "auto",
-    optimizer: str | Optimizer = "sgd",
-    schedule: Schedule | None = None,
-    batch_size: int | str = "full",
-    scheme: str = "epochs",
-    seed: int = 0,
-) -> Setting:
-    """The settings of one run, checked, as `sensitivity` documents them."""
-    one = named_objective(objective, beta=beta) if isinstance(objective, str) else objective
-    rate = stable_learning_rate(feats, one) if learning_rate == "auto" else learning_rate
-    (setting,) = grid(feats, one, beta, rate, optimizer, schedule, batch_size, scheme, None, seed)
+@opened(run=HeadRun)
+def one_setting(feats: FeatureSet, *, run: HeadRun) -> Setting:
+    """The settings of one run, checked; `learning_rate` a number."""
+    one = named_objective(run.objective, beta=run.beta) if isinstance(run.objective, str) else run.objective
+    rate = stable_learning_rate(feats, one) if run.learning_rate == "auto" else run.learning_rate
+    (setting,) = grid(
+        feats, one, run.beta, rate, run.optimizer, run.schedule, run.batch_size, run.scheme, None, run.seed
+    )  # fmt: skip
     return setting
 
 

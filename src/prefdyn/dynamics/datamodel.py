@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from prefdyn._checks import at_least, between
 from prefdyn._random import stream
-from prefdyn.dynamics.adjoint import Sensitivity, laid_out, one_setting, sensitivity_of
+from prefdyn.dynamics.adjoint import HeadRun, Sensitivity, laid_out, one_setting, sensitivity_of
 from prefdyn.dynamics.engine import Run, solve
 from prefdyn.dynamics.grid import Setting
 from prefdyn.dynamics.measure import Member, Outcome
@@ -23,6 +23,7 @@ from prefdyn.dynamics.problem import Pairs
 from prefdyn.dynamics.targets import Targets, ended, targets
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
+from prefdyn.settings import opened
 
 FORECASTS = ("exact", "first_step")
 """The derivative through the whole run, and that through its first step alone."""
@@ -56,6 +57,7 @@ class DatamodelScore:
         ]
 
 
+@opened(run=HeadRun)
 def lds(
     feats: FeatureSet,
     *,
@@ -65,9 +67,8 @@ def lds(
     of: Any = "groups",
     quantity: str = "loss",
     split: str = "held_out",
-    steps: int = 100,
+    run: HeadRun,
     progress: bool = False,
-    **settings: Any,
 ) -> list[DatamodelScore]:
     """The score of exact and first-step derivatives for leaving out random pairs.
 
@@ -79,10 +80,9 @@ def lds(
         of: Targets, as for `sensitivity`; all but "worst".
         quantity: As for `sensitivity`.
         split: As for `sensitivity`.
-        steps: Steps of every run.
+        run: How the head is trained, as for `sensitivity`, whose fields can be given as keywords. With minibatches a
+            pair that is left out falls silent in its batch.
         progress: Show bars on stderr where it is a terminal.
-        settings: The run's, as for `sensitivity`: objective, beta, learning_rate, optimizer, schedule, batch_size,
-            scheme, seed. With minibatches a pair that is left out falls silent in its batch.
 
     Returns:
         One score per share.
@@ -104,7 +104,7 @@ def lds(
         True
     """
     at_least(subsets, 3, name="subsets")
-    setting = one_setting(feats, **settings)
+    setting, steps = one_setting(feats, run=run), run.steps
     asked: dict[str, Any] = {"of": of, "quantity": quantity, "split": split, "progress": progress}
     forecasts: dict[str, Sensitivity] = {
         "exact": sensitivity_of(feats, setting, steps, **asked),
@@ -168,6 +168,7 @@ def reweighted(
     steps: int,
     factors: Float[np.ndarray, "n runs"],
     *,
+    kept: Sequence[int] = (),
     label: str = "Runs",
     progress: bool = False,
 ) -> tuple[Pairs, list[Outcome]]:
@@ -178,6 +179,7 @@ def reweighted(
         setting: Of every run.
         steps: Of every run.
         factors: Not below 0, one column per run.
+        kept: Further steps at which margins are kept.
         label: Name of the bar.
         progress: Show it on stderr where it is a terminal.
     """
@@ -188,8 +190,8 @@ def reweighted(
         schedule=setting.schedule, members=(Member(objective=setting.objective),),
     )  # fmt: skip
     outcomes = solve(
-        route, pairs, [run] * count, steps=steps, recorded=[0], kept=[steps], batches=drawn, masks=factors,
-        subset=range(count), head=feats.head, label=label, progress=progress,
+        route, pairs, [run] * count, steps=steps, recorded=[0], kept=sorted({*kept, steps}), batches=drawn,
+        masks=factors, subset=range(count), head=feats.head, label=label, progress=progress,
     )  # fmt: skip
     return pairs, [outcome for (outcome,) in outcomes]
 

@@ -593,7 +593,7 @@ def _tested(claim: Claim, rows: Rows, found: WithTwin, came: Judged) -> Judged:
     assert claim.statistic is not None
     if claim.statistic.kind == "order" and claim.threshold and not claim.less:
         seeds = _over_repetitions(claim, found.model) or 0.0  # of one end of an interval of 95 %, beside one of 90 %
-        chance = chance._replace(p=max(chance.p, 2 * seeds))
+        chance = chance._replace(p=max(chance.p, min(1.0, 2 * seeds)))
     if math.isnan(chance.p):
         return untestable(f"{units} are too few or too alike for a test", measured=came.measured, **came.evidence)
     told = f"p {chance.p:.2g} over {chance.units} {'behaviours' if claim.unit == 'couple' else units}"

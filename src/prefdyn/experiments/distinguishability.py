@@ -92,7 +92,7 @@ def _runs(context: Context) -> Plan:
                     seed=seed,
                     subsets=tuple((name,) for name in many),
                 )
-            for key in _FULL:
+            for key in _whole_setups(context):
                 for name in names:
                     plan[key, source, seed, name] = _whole(
                         context, apart[name], context.source(source, seed), key, seed
@@ -109,6 +109,11 @@ def _runs(context: Context) -> Plan:
 def _many(context: Context) -> tuple[str, ...]:
     """Behaviours that the order is told over besides the few that the figures show; none where those are all."""
     return crowd(context) if len(context.answers().groups) > len(context.behaviours()) else ()
+
+
+def _whole_setups(context: Context) -> dict[str, str]:
+    """Setups of whole models that the preset runs, and their figures."""
+    return {setup: figure for setup, figure in _FULL.items() if setup not in context.preset.left_out}
 
 
 def _whole(context: Context, pairs: Any, model: ModelChoice, key: str, seed: int) -> RecipeRun:
@@ -131,9 +136,14 @@ def _results(context: Context, done: Done) -> Results:
     descent = {key: dict(zip(names, done["full batch", *key].trajectories, strict=True)) for key in each}
     whole = {
         figure: {key: {name: done[setup, *key, name].trajectory for name in names} for key in each}
-        for setup, figure in _FULL.items()
+        for setup, figure in _whole_setups(context).items()
     }
-    rows, lacking, notes = [], {}, []
+    rows, notes = [], []
+    lacking = {
+        figure: f"the preset {context.preset.name} leaves this beta out"
+        for setup, figure in _FULL.items()
+        if setup in context.preset.left_out
+    }
     for key in each:
         rows += [*_head_rows(head["text", *key], far[key], *key), *_null(feats[key], context, *key)]
         rows += _updates(feats[key], descent[key], *key)

@@ -221,9 +221,7 @@ def _over_ray(left: Mapping[str, RecipeRun], found: Mapping[str, Any]) -> Iterat
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
-        raise MissingExtra(
-            "--launcher ray needs Ray: pip install ray, or use --launcher local"
-        ) from error
+        raise MissingExtra("--launcher ray needs Ray: pip install ray, or use --launcher local") from error
     ours = not ray.is_initialized()
     if ours:
         with warnings.catch_warnings():

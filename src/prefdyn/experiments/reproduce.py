@@ -178,7 +178,7 @@ def reproduce(
 
     Args:
         recipes: Names, or "all".
-        preset: "smoke", "small" or "paper".
+        preset: "smoke", "small", "medium" or "paper".
         data: Specs, or datasets in memory; the first with two answers and the first with longer responses are used.
         models: The first is the model, the second the "other model" of the figures that have one. Without any, the
             built-in one, or under "paper" the published ones.
@@ -262,7 +262,7 @@ def run_recipe(
 
     Args:
         name: Of the recipe; see `prefdyn reproduce --list`.
-        preset: "smoke", "small" or "paper".
+        preset: "smoke", "small", "medium" or "paper".
         data: A spec, a dataset in memory, or a list of them.
         model: Name or folder, or a list of them; see `reproduce`.
         rest: Further arguments of `reproduce`. `jobs` is 1 unless given, so that scripts need no main guard.

@@ -44,7 +44,32 @@ SPELLINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DPO:
+class Tempered:
+    """What every objective has: the temperature that its margins hold, above 0."""
+
+    beta: float | Float[Any, " R"] = 0.1
+
+    def __post_init__(self) -> None:
+        fix = "TRL's default is 0.1"
+        beta: Any = self.beta
+        for each in beta.tolist() if hasattr(beta, "tolist") else [beta]:
+            positive(each, name="beta", fix=fix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smoothed(Tempered):
+    """One that takes some labels to be wrong."""
+
+    label_smoothing: float = 0.0
+    """Probability that a label is wrong, from 0 to below 1/2."""
+
+    def __post_init__(self) -> None:
+        Tempered.__post_init__(self)
+        _check_smoothing(self.label_smoothing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DPO(Smoothed):
     r"""Direct preference optimisation: $f(r) = \log(1 + e^{-r})$, TRL's `sigmoid`; with smoothing, cDPO.
 
     With smoothing $\varepsilon$ the label is taken to be wrong with that probability,
@@ -71,14 +96,6 @@ class DPO:
     curvature: ClassVar[float] = 0.25
     r"""Largest $f''$, reached at $r = 0$; sets the largest stable step (THEORY 9)."""
 
-    beta: float | Float[Any, " R"] = 0.1
-    label_smoothing: float = 0.0
-    """Probability that a label is wrong, from 0 to below 1/2."""
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
-        _check_smoothing(self.label_smoothing)
-
     @property
     def start_push(self) -> float:
         """Push of every pair before the first step."""
@@ -96,7 +113,7 @@ class DPO:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NormalisedDPO:
+class NormalisedDPO(Tempered):
     r"""DPO of length-normalised margins, TRL's `sigmoid_norm`: each response's log-ratio is divided by its tokens.
 
     The formula is DPO's. That the margin is a mean over tokens is a matter of the features; of one-token answers the
@@ -117,11 +134,6 @@ class NormalisedDPO:
     curvature: ClassVar[float] = 0.25
     start_push: ClassVar[float] = 0.5
 
-    beta: float | Float[Any, " R"] = 0.1
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
-
     def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
         r"""$\log(1 + e^{-r})$ per pair, nats."""
         return _softplus(-margins)
@@ -132,12 +144,13 @@ class NormalisedDPO:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RobustDPO:
+class RobustDPO(Smoothed):
     r"""DPO made unbiased under labels that are wrong with probability $\varepsilon$, TRL's `robust`.
 
     $f(r) = \big[(1 - \varepsilon) \log(1 + e^{-r}) - \varepsilon \log(1 + e^{r})\big] / (1 - 2 \varepsilon)$, which is
     DPO's loss less $\varepsilon r / (1 - 2 \varepsilon)$: on top of DPO every pair pulls with a constant that no margin
-    wears off. The loss falls below 0 and has no least value; its curvature is that of DPO.
+    wears off. The loss falls below 0 and has no least value; its curvature is that of DPO. TRL's smoothing is 0 unless
+    given, which is DPO.
 
     Reference:
         Chowdhury, Kini and Natarajan (2024), "Provably robust DPO", arXiv:2403.00409; TRL, `DPOTrainer`.
@@ -152,14 +165,6 @@ class RobustDPO:
     reads: ClassVar[str] = "margins"
     per_token: ClassVar[bool] = False
     curvature: ClassVar[float] = 0.25
-
-    beta: float | Float[Any, " R"] = 0.1
-    label_smoothing: float = 0.0
-    """Probability that a label is wrong, from 0 to below 1/2. TRL's default is 0, which is DPO."""
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
-        _check_smoothing(self.label_smoothing)
 
     @property
     def start_push(self) -> float:
@@ -180,7 +185,7 @@ class RobustDPO:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IPO:
+class IPO(Tempered):
     r"""Identity preference optimisation as TRL's `ipo`: $f(r) = (r/\beta - 1/(2\beta))^2$, the target $r = 1/2$.
 
     In the plain log-ratio $h = r / \beta$ this is the paper's $(h - 1/(2\tau))^2$ with $\tau = \beta$. TRL divides the
@@ -203,11 +208,6 @@ class IPO:
     reads: ClassVar[str] = "margins"
     per_token: ClassVar[bool] = True
 
-    beta: float | Float[Any, " R"] = 0.1
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
-
     @property
     def curvature(self) -> Any:
         r"""$f'' = 2/\beta^2$, everywhere; an array where beta is one."""
@@ -228,7 +228,7 @@ class IPO:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SLiC:
+class SLiC(Tempered):
     r"""Sequence likelihood calibration: $f(r) = \max(0, 1 - r)$, TRL's `hinge`.
 
     A pair pulls with full strength until its margin is 1, then not at all. The slope jumps there, so no step size is
@@ -252,11 +252,6 @@ class SLiC:
     r"""$f'$ jumps at $r = 1$: there is no largest stable step."""
     start_push: ClassVar[float] = 1.0
 
-    beta: float | Float[Any, " R"] = 0.1
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
-
     def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
         r"""$\max(0, 1 - r)$ per pair."""
         xp = array_namespace(margins)
@@ -269,7 +264,7 @@ class SLiC:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GPOIPO:
+class GPOIPO(Tempered):
     r"""IPO as the GPO family has it: $f(r) = (r - 1)^2$.
 
     The pull turns back beyond $r = 1$. The original IPO aims at the plain log-ratio $1/(2\tau)$, which is this with
@@ -292,11 +287,6 @@ class GPOIPO:
     curvature: ClassVar[float] = 2.0
     start_push: ClassVar[float] = 2.0
 
-    beta: float | Float[Any, " R"] = 0.1
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
-
     def loss(self, margins: Float[Any, "*n"]) -> Float[Any, "*n"]:
         r"""$(r - 1)^2$ per pair."""
         return (margins - 1) ** 2
@@ -307,7 +297,7 @@ class GPOIPO:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SFT:
+class SFT(Tempered):
     r"""Supervised fine-tuning on the chosen answers, the baseline without preferences: $-\log \pi(\text{chosen})$.
 
     Not a function of the margin: it raises the chosen answer against all others, not against the rejected one. `beta`
@@ -328,11 +318,6 @@ class SFT:
     per_token: ClassVar[bool] = False
     curvature: ClassVar[float] = 0.5
     r"""Largest eigenvalue of $\operatorname{diag}(p) - p p^\top$, the second derivative in the logits, over all p."""
-
-    beta: float | Float[Any, " R"] = 0.1
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
 
     def loss(self, log_probs: Float[Any, "*n"]) -> Float[Any, "*n"]:
         """Minus the log-probability of each chosen answer, nats."""
@@ -404,18 +389,22 @@ def _like(value: Any, margins: Any) -> Any:
     return array_namespace(margins).asarray(value, dtype=margins.dtype, device=device(margins))
 
 
-def _check_beta(beta: Any) -> None:
-    fix = "TRL's default is 0.1"
-    if not hasattr(beta, "tolist"):
-        positive(beta, name="beta", fix=fix)
-        return
-    for each in beta.tolist():
-        positive(each, name="beta", fix=fix)
-
-
 def _check_smoothing(smoothing: float) -> None:
     if not 0 <= smoothing < 0.5:
         raise ConfigError(
             f"label_smoothing is {smoothing!r}, but must be at least 0 and below 0.5: the probability that a label is "
             "wrong"
+        )
+
+
+def refuse_to_judge(objective: Objective) -> None:
+    """Refuse an objective for an audit, whose verdicts compare losses with where DPO starts: log 2.
+
+    Raises:
+        ConfigError: It is none of DPO, or DPO of length-normalised margins.
+    """
+    if objective.name not in (DPO.name, NormalisedDPO.name):
+        raise ConfigError(
+            f"an audit judges by the loss of DPO, whose start is log 2, but the objective is {objective.name!r}; for "
+            "its learning curves use `prefdyn simulate` (`prefdyn.planning.simulate`)"
         )

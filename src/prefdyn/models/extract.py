@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prefdyn._checks import at_least
+from prefdyn._progress import step
 from prefdyn.data.codes import encode
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.errors import ConfigError, TokenError
@@ -60,14 +61,17 @@ def extract(
         longer responses: THEORY 3.10 in the form of `prefdyn.models.sketch`.
     """
     team = Team(reading.device, cache=reading.cache)
-    lm = (
-        model if isinstance(model, LanguageModel) else load_model(model, **reading.loading(team.device(reading.device)))
-    )
+    if isinstance(model, LanguageModel):
+        lm = model
+    else:
+        with step(f"Loading {model}", shown=progress and team.main):
+            lm = load_model(model, **reading.loading(team.device(reading.device)))
     lm.require_linear_head("features")
     if untrained is not None:
         lm = untrained_twin(lm, at_least(untrained, 0, name="untrained"))
     try:
-        pairs = tokenize_pairs(data, lm, **reading.tokens(), strict=True)
+        with step(f"Tokenizing {len(data):,} pairs", shown=progress and team.main):
+            pairs = tokenize_pairs(data, lm, **reading.tokens(), strict=True)
     except TokenError as error:
         also = "" if reading.answers is not None else "; or read them as texts with --eos"
         raise TokenError(f"{error}{also}") from None
@@ -84,7 +88,7 @@ def extract(
             raise ConfigError(
                 f"sketch is {reading.sketch}, but changes nothing here: one-token answers are kept whole; leave it out"
             )
-        arrays, found = _answers(data, lm, pairs, double_norm=reading.double_norm, **work)
+        arrays, found = _answers(data, lm, pairs, double_norm=reading.double_norm, check=reading.check, **work)
     elif reading.double_norm:
         raise ConfigError(
             "double_norm reproduces figures of one-token answers; these responses are longer: leave it off"
@@ -92,7 +96,7 @@ def extract(
     else:
         ids = data.table["id"].to_pylist()
         kept = [str(ids[row]) for row in pairs.row]
-        arrays, found = read_responses(lm, pairs, sketch=reading.sketch, ids=kept, **work)
+        arrays, found = read_responses(lm, pairs, sketch=reading.sketch, ids=kept, check=reading.check, **work)
         settings |= {"eos": reading.eos is not False}
     return _assemble(data, lm, pairs, arrays, {**settings, **found})
 
@@ -103,6 +107,7 @@ def _answers(
     pairs: TokenPairs,
     *,
     double_norm: bool,
+    check: str,
     batch_tokens: int | None,
     cache: bool,
     team: Team,
@@ -116,8 +121,8 @@ def _answers(
     place_of = sequences.rank[pairs.prompt]
 
     reader = Reader(lm, double_norm=double_norm, batch_tokens=batch_tokens)
-    work = plan(lm, sequences, double_norm=double_norm, cache=cache)
-    prefix, reason = settle_prefix(reader, work)
+    work = plan(lm, sequences, double_norm=double_norm, check=check, cache=cache)
+    prefix, reason = settle_prefix(reader, work, check=check)
 
     def name(row: int) -> str:
         return f"pair {data.table['id'][int(pairs.row[np.flatnonzero(place_of == row)[0]])].as_py()!r}"

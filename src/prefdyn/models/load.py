@@ -21,6 +21,7 @@ from prefdyn._checks import one_of
 from prefdyn.errors import ConfigError, ModelError
 from prefdyn.models.source import BUILTIN, ModelSource, quiet
 from prefdyn.provenance import content_hash
+from prefdyn.settings import DTYPES
 
 __all__ = ["BUILTIN", "LanguageModel", "load_model", "quiet", "untrained_twin"]
 
@@ -366,7 +367,7 @@ def _device(device: str) -> torch.device:
 def _dtype(dtype: str, place: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.float32 if place.type == "cpu" else torch.bfloat16
-    return _DTYPES[one_of(dtype, [*_DTYPES, "auto"], name="dtype")]
+    return _DTYPES[one_of(dtype, DTYPES, name="dtype")]
 
 
 def _attention(attn: str, *, trust_remote_code: bool) -> str:

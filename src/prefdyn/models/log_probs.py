@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from prefdyn._progress import step
 from prefdyn.errors import ModelError
 from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel
@@ -65,7 +66,13 @@ class PairScorer(torch.nn.Module):
     """
 
     def __init__(
-        self, lm: LanguageModel, pairs: TokenPairs, *, share: bool = True, normaliser_gradient: bool = False
+        self,
+        lm: LanguageModel,
+        pairs: TokenPairs,
+        *,
+        share: bool = True,
+        check: str = "quick",
+        normaliser_gradient: bool = False,
     ) -> None:
         """Check on a few pairs that packed rows give what the plain way gives, and choose.
 
@@ -74,6 +81,7 @@ class PairScorer(torch.nn.Module):
             pairs: What can be scored.
             share: Pack pairs into rows and read shared tokens once. False: the plain way, every response in a padded
                 row with its prompt (one-token answers: every prompt in a padded row).
+            check: "none": nothing is tried; with `share` off, every batch holds responses of one length only.
             normaliser_gradient: Whether the log-normaliser of one-token answers carries a gradient. It cancels from
                 chosen − rejected, so that only objectives that look at one of them alone need it. Of longer responses
                 it always does.
@@ -99,9 +107,13 @@ class PairScorer(torch.nn.Module):
         self._dropouts = _dropouts(self.model)
         self.equal_lengths = False
         """Whether a batch holds responses of one length only, since others would change what the model says of them."""
-        self._check_mates()
-        if share:
-            self._check()
+        if check == "none":
+            self.equal_lengths, self.why_not = True, "nothing was checked"
+            return
+        with step(f"Checking how {lm.name} reads pairs beside each other (--check none leaves it out)"):
+            self._check_mates()
+            if share:
+                self._check()
 
     @property
     def shared(self) -> bool:

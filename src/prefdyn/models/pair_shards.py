@@ -79,9 +79,15 @@ class PairReader:
     measured: str
 
     def __init__(
-        self, lm: LanguageModel, pairs: SortedPairs, *, share: bool = True, batch_tokens: int | None = None
+        self,
+        lm: LanguageModel,
+        pairs: SortedPairs,
+        *,
+        share: bool = True,
+        check: str = "quick",
+        batch_tokens: int | None = None,
     ) -> None:
-        self.lm, self.pairs, self.share = lm, pairs.pairs, share
+        self.lm, self.pairs, self.share, self.check = lm, pairs.pairs, share, check
         self.kind = torch.device(lm.device).type
         if batch_tokens is not None:
             at_least(batch_tokens, 1, name="batch_tokens")
@@ -94,7 +100,7 @@ class PairReader:
     @cached_property
     def scorer(self) -> PairScorer:
         """Made where there is something to read, since it scores a few pairs to check itself."""
-        return PairScorer(self.lm, self.pairs, share=self.share)
+        return PairScorer(self.lm, self.pairs, share=self.share, check=self.check)
 
     def batches(self, items: SortedPairs, start: int, stop: int, /) -> Iterator[np.ndarray]:
         """Rows start to stop in batches within the token budget."""

@@ -5,6 +5,7 @@ time. Sketch, mean state and log-probability of a response come from the same st
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from prefdyn._cache import cache_root
-from prefdyn._progress import track
+from prefdyn._progress import step, track
 from prefdyn._random import stream
 from prefdyn.errors import ConfigError, StoreError
 from prefdyn.models.forward import batch_room, runs
@@ -21,7 +22,7 @@ from prefdyn.models.head import head_log_probs
 from prefdyn.models.load import LanguageModel
 from prefdyn.models.log_probs import PairScorer, TokenStates
 from prefdyn.models.pair_shards import PairReader, SortedPairs, read_pairs
-from prefdyn.models.shards import CACHE_SCHEMA
+from prefdyn.models.shards import CACHE_SCHEMA, unchecked
 from prefdyn.models.sketch import Buckets, SketchedHead, exact_gram, factor
 from prefdyn.models.team import Team
 from prefdyn.models.token_pairs import TokenPairs
@@ -46,6 +47,7 @@ def read_responses(
     *,
     sketch: int,
     ids: Sequence[str],
+    check: str = "quick",
     batch_tokens: int | None = None,
     cache: bool = True,
     team: Team | None = None,
@@ -60,6 +62,8 @@ def read_responses(
         sketch: Numbers to keep of each response; 0: features whose inner products are those of the gradients
             themselves, in float64, for up to 2,000 pairs.
         ids: Name of each pair, for errors.
+        check: Which self-checks: "quick"; "full", with the sketch's error on whole responses whatever that costs; or
+            "none": every response is read beside others of its length alone, and the sketch's error is not measured.
         batch_tokens: Tokens per forward pass; by device unless given.
         cache: Keep what was read, and use what was kept.
         team: The processes that share the work; None for this one alone.
@@ -86,13 +90,13 @@ def read_responses(
         return _unsketched(lm, pairs, told["response_tokens"], progress=progress), told
     buckets = Buckets.draw(len(lm.head_weight), lm.hidden_size, size=sketch)
     given = SortedPairs.of(pairs)
-    worker = _FeatureReader(lm, given, buckets=buckets, batch_tokens=batch_tokens)
+    worker = _FeatureReader(lm, given, buckets=buckets, batch_tokens=batch_tokens, share=check != "none", check=check)
     found = read_pairs(
-        worker, given, "responses", settings=f"sketch={sketch}", cache=cache, team=team, progress=progress, ids=ids,
-        limit=limit,
+        worker, given, "responses", settings=f"sketch={sketch}{unchecked(check)}", cache=cache, team=team,
+        progress=progress, ids=ids, limit=limit,
     )  # fmt: skip
-    if team is None or team.main:
-        told["sketch_error"] = _known_error(worker, given, cache=cache, progress=progress)
+    if check != "none" and (team is None or team.main):
+        told["sketch_error"] = _known_error(worker, given, whole=check == "full", cache=cache, progress=progress)
     return _named(found), told
 
 
@@ -277,16 +281,18 @@ def _beginnings(found: TokenStates, cut: int) -> TokenStates:
     return TokenStates(found.states[kept], found.targets[kept], found.lengths.clamp(max=cut))
 
 
-def measured_sample(pairs: TokenPairs, *, width: int, vocabulary: int) -> tuple[np.ndarray, int | None]:
+def measured_sample(
+    pairs: TokenPairs, *, width: int, vocabulary: int, whole: bool = False
+) -> tuple[np.ndarray, int | None]:
     """Places of the pairs on which the error of a sketch is measured, and how many tokens of each response.
 
     All tokens of 64 pairs, where that costs no more than a twentieth of what the head costs in reading all the pairs,
     or than some seconds. Else fewer tokens, and then fewer pairs: a large vocabulary would take longer to check than
-    to read.
+    to read. `whole`: all tokens of 64 pairs, whatever that costs.
     """
     drawn = stream(0, "sketch error").permutation(len(pairs))
     lengths = np.asarray([[len(one), len(two)] for one, two in zip(pairs.chosen, pairs.rejected, strict=True)])
-    room = max(lengths.sum() / 20, _MEASURED_WORK / (2 * width * vocabulary))
+    room = math.inf if whole else max(lengths.sum() / 20, _MEASURED_WORK / (2 * width * vocabulary))
     count, cut = min(_MEASURED_PAIRS, len(pairs)), int(lengths.max())
 
     def cost() -> int:
@@ -304,11 +310,20 @@ def measured_sample(pairs: TokenPairs, *, width: int, vocabulary: int) -> tuple[
     return rows, cut if cut < lengths[rows].max() else None
 
 
-def _known_error(worker: _FeatureReader, given: SortedPairs, *, cache: bool, progress: bool) -> dict[str, Any]:
+def _known_error(
+    worker: _FeatureReader, given: SortedPairs, *, whole: bool, cache: bool, progress: bool
+) -> dict[str, Any]:
     """The error on a sample of the pairs, which the pairs' tokens alone decide; kept beside the features."""
     lm = worker.lm
     key = content_hash(
-        [f"sketch error {CACHE_SCHEMA}", lm.fingerprint, lm.dtype, str(worker.buckets.size), given.digest]
+        [
+            f"sketch error {CACHE_SCHEMA}",
+            lm.fingerprint,
+            lm.dtype,
+            str(worker.buckets.size),
+            given.digest,
+            *(["whole"] if whole else []),
+        ]
     )
     path = cache_root() / "sketch-errors" / f"{key}.json" if cache else None
     if path is not None and path.exists():
@@ -316,10 +331,11 @@ def _known_error(worker: _FeatureReader, given: SortedPairs, *, cache: bool, pro
             known = read_manifest(path, kind="sketch error", fix="it is measured again")
             if known["key"] == key:
                 return dict(known["error"])
-    rows, cut = measured_sample(given.pairs, width=lm.hidden_size, vocabulary=lm.vocabulary)
-    found = sketch_error(
-        lm, given.pairs, worker.buckets, rows, cut=cut, scorer=worker.scorer, head=worker.head, progress=progress
-    )
+    rows, cut = measured_sample(given.pairs, width=lm.hidden_size, vocabulary=lm.vocabulary, whole=whole)
+    with step(f"Measuring the error of the sketch on {len(rows)} pairs (--check none leaves it out)", shown=progress):
+        found = sketch_error(
+            lm, given.pairs, worker.buckets, rows, cut=cut, scorer=worker.scorer, head=worker.head, progress=progress
+        )
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(path, {"kind": "sketch error", "files": [], "key": key, "error": found})

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from prefdyn._cache import cache_root
 from prefdyn._files import atomic_write
+from prefdyn._progress import Teller, step
 from prefdyn.errors import ModelError, StoreError
 from prefdyn.models.forward import Reader, Sequences
 from prefdyn.models.load import LanguageModel, quiet
@@ -97,12 +98,16 @@ class Plan:
         return f"{self.key} {shard}"
 
 
-def plan(lm: LanguageModel, sequences: Sequences, *, double_norm: bool, cache: bool) -> Plan:
+def plan(lm: LanguageModel, sequences: Sequences, *, double_norm: bool, cache: bool, check: str = "quick") -> Plan:
     """Cut sorted sequences, whose final states are wanted, into shards and name their place in the cache."""
     digest = hashlib.sha256(sequences.offsets.astype("<i8").tobytes() + sequences.flat.astype("<i4").tobytes())
-    return cut(
-        lm, sequences, "states", settings=f"double_norm={double_norm}", content=[digest.hexdigest()], cache=cache
-    )
+    settings = f"double_norm={double_norm}{unchecked(check)}"
+    return cut(lm, sequences, "states", settings=settings, content=[digest.hexdigest()], cache=cache)
+
+
+def unchecked(check: str) -> str:
+    """What marks numbers in the cache that were read without checks, and so another way."""
+    return ",unchecked" if check == "none" else ""
 
 
 def cut(lm: LanguageModel, items: Items, what: str, *, settings: str, content: Sequence[str], cache: bool) -> Plan:
@@ -148,9 +153,14 @@ def cut(lm: LanguageModel, items: Items, what: str, *, settings: str, content: S
     )
 
 
-def settle_prefix(reader: Reader, work: Plan) -> tuple[int, str | None]:
+def settle_prefix(reader: Reader, work: Plan, *, check: str = "quick") -> tuple[int, str | None]:
     """Decide once per plan whether its prompts' common prefix is shared, and whether batches hold one length only, so
     that a resumed run does as the first did.
+
+    Args:
+        reader: The reader.
+        work: What it reads.
+        check: "none": nothing is tried; no prefix is shared, and every batch holds one length.
 
     Returns:
         Tokens of the shared prefix (0: not shared) and the reason if it is not.
@@ -158,6 +168,9 @@ def settle_prefix(reader: Reader, work: Plan) -> tuple[int, str | None]:
     Raises:
         ModelError: What the model says of a prompt depends on others of its length beside it.
     """
+    if check == "none":
+        reader.equal_lengths = True
+        return 0, "nothing was checked"
     path = None if work.folder is None else work.folder / "plan.json"
     if path is not None and path.exists():
         with contextlib.suppress(StoreError, ValueError, KeyError, TypeError):
@@ -168,7 +181,7 @@ def settle_prefix(reader: Reader, work: Plan) -> tuple[int, str | None]:
                 if length:
                     reader.use_prefix(work.items.one(0)[:length])
                 return length, reason
-    with quiet():
+    with quiet(), step(f"Checking how {reader.lm.name} reads texts beside each other (--check none leaves it out)"):
         reader.check_mates(work.items)
         reason = reader.share_prefix(work.items)
     if path is not None:
@@ -286,7 +299,7 @@ def _is_sound(work: Plan, shard: int) -> bool:
 
 
 class _Bar:
-    """Progress on stderr: tokens per second and time left. Says nothing where stderr is no terminal, but for advice."""
+    """Progress on stderr: tokens per second and time left; where it is no terminal, lines ever more seldom; advice."""
 
     def __init__(
         self, total: int, *, shown: bool, limit: Callable[[float], str] | None, doing: str = Reader.doing
@@ -295,6 +308,8 @@ class _Bar:
         self.console = Console(stderr=True)
         self.started = time.perf_counter()
         self.bar: Progress | None = None
+        told = shown and total and not self.console.is_terminal
+        self.teller = Teller(doing[:1].upper() + doing[1:], total, "tokens") if told else None
         if shown and total and self.console.is_terminal:
             self.bar = Progress(
                 SpinnerColumn(),
@@ -321,6 +336,8 @@ class _Bar:
     def add(self, tokens: int, kind: str) -> None:
         """Count tokens as read; after some seconds, advise if the rest will take long."""
         self.done += tokens
+        if self.teller is not None:
+            self.teller.at(self.done)
         if self.bar is None and self.limit is None:
             return
         if kind == "cuda" and self.limit is not None:

@@ -1,4 +1,7 @@
-"""Where a model is, how it is loaded from there, and how whatever goes wrong is told in one line."""
+"""Where a model is, how it is loaded from there, and how whatever goes wrong is told in one line.
+
+Frameworks are imported where they are used, so that a model that is not there is told at once.
+"""
 
 import contextlib
 import os
@@ -7,19 +10,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-import transformers
-from transformers.utils.hub import cached_file
+from typing import TYPE_CHECKING, Any
 
 from prefdyn._checks import nearest
 from prefdyn.errors import ModelError, PrefdynError
 from prefdyn.models import hub
-from prefdyn.models.adapters import merged
 from prefdyn.models.folders import ADAPTER, TOKENIZER_FILES, adapter_base, neighbours, refuse_config, refuse_unreadable
 from prefdyn.models.identity import FileState, code_that_ran, folder_sha256, states
 from prefdyn.provenance import content_hash
+
+if TYPE_CHECKING:
+    import torch
 
 _LANGUAGE_MODEL = re.compile(r"CausalLM|LMHead|ForConditionalGeneration")
 """In the names of architectures that predict the next token."""
@@ -124,7 +125,7 @@ class ModelSource:
 
     # loading -----------------------------------------------------------------------------------------------------
 
-    def load(self, options: Mapping[str, Any], place: torch.device) -> Loaded:
+    def load(self, options: Mapping[str, Any], place: "torch.device") -> Loaded:
         """Model and tokenizer, with what their files hash to. Nothing of them is read from the files any more.
 
         Args:
@@ -143,7 +144,9 @@ class ModelSource:
         own = self._hashed(before, model, model.config, tokenizer)
         return Loaded(model=model, tokenizer=tokenizer, commit=None, fingerprint=own)
 
-    def _from_hub(self, options: Mapping[str, Any], place: torch.device) -> Loaded:
+    def _from_hub(self, options: Mapping[str, Any], place: "torch.device") -> Loaded:
+        from transformers.utils.hub import cached_file
+
         hub_id = str(self.hub_id)
         offline = hub.is_offline()
         if offline and hub.cached_file(hub_id, "config.json", self.revision) is None:
@@ -164,8 +167,12 @@ class ModelSource:
         return Loaded(model=model, tokenizer=tokenizer, commit=commit, fingerprint=own)
 
     def _merged(
-        self, below: "ModelSource", options: Mapping[str, Any], before: Mapping[Path, FileState], place: torch.device
+        self, below: "ModelSource", options: Mapping[str, Any], before: Mapping[Path, FileState], place: "torch.device"
     ) -> Loaded:
+        import torch
+
+        from prefdyn.models.adapters import merged
+
         assert self.folder is not None
         base = below.load(options, torch.device("cpu"))
         given = [base.model]
@@ -195,8 +202,10 @@ class ModelSource:
         )
 
     def _read(
-        self, target: str, where: Mapping[str, Any], options: Mapping[str, Any], place: torch.device
+        self, target: str, where: Mapping[str, Any], options: Mapping[str, Any], place: "torch.device"
     ) -> tuple[Any, Any]:
+        import transformers
+
         common = {**where, "trust_remote_code": self.trust_remote_code}
         with self.told("config.json"):
             config = transformers.AutoConfig.from_pretrained(target, **common)
@@ -243,6 +252,8 @@ class ModelSource:
         )
 
     def _tokenizer(self, target: str, where: Mapping[str, Any]) -> Any:
+        import transformers
+
         with self.told("tokenizer"), _no_pickles(self.shown):
             return transformers.AutoTokenizer.from_pretrained(target, **where, trust_remote_code=self.trust_remote_code)
 
@@ -275,6 +286,8 @@ class ModelSource:
             raise
 
     def _said(self, error: BaseException, what: str) -> str:
+        import torch
+
         said = " ".join(str(error).split())
         short = said if len(said) <= 240 else said[:239] + "…"
         if "trust_remote_code" in said:
@@ -320,7 +333,7 @@ def _looks_like_path(name: str) -> bool:
     )
 
 
-def _settle(model: Any, place: torch.device) -> None:
+def _settle(model: Any, place: "torch.device") -> None:
     """Put a model on its device, and weights that are still pages of their file into memory.
 
     Whoever writes over that file later, as saving a model anew does, would else change the model under the work.
@@ -352,6 +365,7 @@ def _mapped_files() -> list[tuple[int, int]] | None:
 @contextlib.contextmanager
 def _no_pickles(shown: str) -> Iterator[None]:
     """Nothing is unpickled for as long as the block lasts, whatever a model's files ask for."""
+    import torch
 
     def refuse(file: Any, *_: Any, **__: Any) -> Any:
         name = Path(os.fspath(file)).name if isinstance(file, str | os.PathLike) else "a file"
@@ -368,6 +382,8 @@ def _no_pickles(shown: str) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Transformers without log lines, progress bars or warnings, for as long as the block lasts."""
+    import transformers
+
     talk = transformers.utils.logging
     level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
     talk.set_verbosity(50)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy import stats
 
 from prefdyn._checks import at_least
+from prefdyn._progress import FRAMEWORKS, step
 from prefdyn._showing import Pictured
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
@@ -27,6 +28,7 @@ from prefdyn.diagnostics.orthogonality import Embedding, Orthogonality, embeddin
 from prefdyn.diagnostics.prioritization import PairPushes, Prioritization, pair_pushes, prioritization
 from prefdyn.diagnostics.probe import behind, share_test
 from prefdyn.diagnostics.separation import FOR_HOLM, Separation, separation
+from prefdyn.diagnostics.slices import Slices, slices
 from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wording import Wording, refuse_other_pairs, wording
 from prefdyn.dynamics.crossfit import ALONE, CrossFit, crossfit
@@ -35,7 +37,7 @@ from prefdyn.dynamics.order import rank_correlation
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import DPO, LOG2, NormalisedDPO, Objective
+from prefdyn.maths.objectives import DPO, LOG2, Objective, refuse_to_judge
 from prefdyn.maths.units import Mean, joined, mean_of
 from prefdyn.planning.answers import Answer, AnswerGround, answers
 from prefdyn.planning.bounds import proved_parts
@@ -85,6 +87,8 @@ class Audit(Pictured):
     """Near duplicates with opposite labels; None for one-token answers."""
     labels: LabelCheck | None
     """Which labels the other pairs speak against; None for under 40 pairs."""
+    slices: Slices | None
+    """Exploratory groups of data that has one group; None where it has several, or too few pairs."""
     exact: ExactHead | None
     """Exact training of the head on a sample; None for one-token answers, whose curves are exact, and where not run."""
     simulation: Trajectory
@@ -184,6 +188,7 @@ class Audit(Pictured):
                 "exact": None if self.exact is None else self.exact.to_json(),
                 "displacement": None if self.exact is None else self.exact.displacement_json(),
                 "labels": None if self.labels is None else self.labels.to_json(),
+                **({} if self.slices is None else {"slices": self.slices.rows()}),
                 "examples": self._examples(),
                 **proved_parts(self.features, self.simulation, self.bounds),
                 "warnings": list(self.warnings),
@@ -385,11 +390,7 @@ def audit(
         ModelError: The model cannot be read or its head is not covered.
     """
     objective = objective or DPO()
-    if objective.name not in (DPO.name, NormalisedDPO.name):
-        raise ConfigError(
-            f"an audit judges by the loss of DPO, whose start is log 2, but the objective is {objective.name!r}; for "
-            "its learning curves use `prefdyn simulate` (`prefdyn.planning.simulate`)"
-        )
+    refuse_to_judge(objective)
     if exact is not None:
         at_least(exact, 0, name="exact")
     if exact and isinstance(data, FeatureSet):
@@ -406,7 +407,8 @@ def audit(
             if not feats.held_out.any() and split < 1:
                 feats = feats.with_held_out(_hold_out(feats, split, seed))
         else:
-            from prefdyn.models.extract import extract  # a framework, which features do not need
+            with step(FRAMEWORKS, shown=progress):
+                from prefdyn.models.extract import extract  # a framework, which features do not need
 
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
             dataset = dataset.with_held_out(split, seed=seed)
@@ -451,12 +453,18 @@ def audit(
         seen = evidence(feats, apart, priority, cross, words)
         judged = judge(seen, limits, seed=seed)
         doubted = check_labels(dataset, feats, unit=unit, seed=seed, progress=progress)
+        parts = None
+        if len(feats.groups) == 1:
+            right = np.where(np.isfinite(cross.loss), cross.loss < LOG2, math.nan)
+            parts = slices(dataset, feats, right, cross.unit, seed=seed)
         less = _controlled(dataset, feats, pushes, worth, unit, seed)
         predicted = [
             replace(row, **_foretold(item, cross, rows))
             for row, item, rows in zip(predictions(feats, run, objective, unit), judged, feats.by_group(), strict=True)
         ]
     trained_exactly, untold = None, None
+    if exact is None and reading.check == "none":
+        exact = 0
     if long and exact != 0 and not isinstance(data, FeatureSet) and dataset is not None:
         with _timed(timings, "exact_s"):
             count, why = exact or affordable(feats, steps=steps), "The size was asked for."
@@ -472,7 +480,7 @@ def audit(
                     "The first-order curves were not checked against exact training of the head, which takes long with "
                     "this model; --exact 50 does it on 50 pairs."
                 )
-    with _timed(timings, "prove_s"):
+    with _timed(timings, "prove_s"), step("Looking up what is proved about the run", shown=progress):
         proved = tuple(bounds(feats, run, shown=shown.tolist()))
     trained = round(1 - float(feats.held_out.mean()), 6)  # what the features hold, which may have come with a split
     settings = resolved_settings(feats, run, seed=seed, split=trained, untrained_twin=untrained_twin)
@@ -492,6 +500,7 @@ def audit(
         controlled=less,
         opposites=opposites(feats, seed=seed) if long else None,
         labels=doubted,
+        slices=parts,
         exact=trained_exactly,
         simulation=run,
         bounds=proved,

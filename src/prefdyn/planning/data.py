@@ -34,7 +34,7 @@ from prefdyn.maths.laws import SHAPES
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.maths.units import mean_of
-from prefdyn.planning.recipe import plan_setting, plan_settings
+from prefdyn.planning.recipe import described, plan_setting
 from prefdyn.planning.summary import header
 
 FARTHEST = 16
@@ -261,7 +261,7 @@ def plan_data(
         growth_sign=sign,
         setting=setting,
         steps=steps,
-        settings=plan_settings(
+        settings=described(
             setting,
             learning_rate,
             steps=steps,

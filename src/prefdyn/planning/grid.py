@@ -159,7 +159,7 @@ def grid(
     _add_targets(cells, runs, feats, target)
     ranks = np.column_stack([_ranks(run, feats) for run in runs])
     _add_agreement(cells, ranks)
-    best, because = _best(cells)
+    best, because = best_cell(cells)
     settings = {
         "objective": sorted({cell["objective"] for cell in cells}),
         "beta": sorted({cell["beta"] for cell in cells}),
@@ -280,8 +280,15 @@ def _add_agreement(cells: list[dict[str, Any]], ranks: Float[np.ndarray, "m runs
         cell["order_agreement"] = None if math.isnan(agreement) else agreement
 
 
-def _best(cells: Sequence[Mapping[str, Any]]) -> tuple[int | None, str]:
-    """The fastest setting whose held-out accuracy is within one standard error of the best: simple beats lucky."""
+def best_cell(cells: Sequence[Mapping[str, Any]]) -> tuple[int | None, str]:
+    """The fastest setting whose held-out accuracy is within one standard error of the best: simple beats lucky.
+
+    Args:
+        cells: `cell`, `diverged_at`, `held_out_accuracy`, `held_out_error` and `steps_to_target` of each.
+
+    Returns:
+        The number of the cell, and why; None where nothing can be proposed.
+    """
     fine = [c for c in cells if c["diverged_at"] is None and not math.isnan(c["held_out_accuracy"])]
     if not fine or math.isnan(fine[0]["held_out_error"]):
         return None, "no setting is proposed: no pair is held out, or every run diverged"

@@ -1,12 +1,14 @@
 """Several ways to train, judged on the same pairs: means per group, scores, and paired intervals over whole units."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
+from scipy.stats import t as student
 
 from prefdyn._random import stream
 from prefdyn.maths.units import in_order
@@ -16,6 +18,16 @@ RESAMPLES = 1000
 LEVEL = (5.0, 95.0)
 """Percentiles of the resamples that an interval spans: 90 %."""
 _BLOCK = 100
+_SCORES = {"worst": "worst group's {}loss", "mean": "mean {}loss over groups", "equal": "least share"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """A difference of mean losses on judging pairs, above 0 for better, with its 90 % interval over units, nats."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +154,66 @@ def judged(
         over=points - points[1],
         over_interval=interval(leads),
         units=size,
+    )
+
+
+def mean_gain(
+    old: Float[np.ndarray, " n"],
+    new: Float[np.ndarray, " n"],
+    group: Int[np.ndarray, " n"],
+    unit: Int[np.ndarray, " n"],
+    inside: Bool[np.ndarray, " n"],
+) -> Gain:
+    """How much less the mean over groups of the second losses is, on the same pairs.
+
+    Args:
+        old: Losses of every pair.
+        new: Of the other way.
+        group: Of each pair.
+        unit: Equal integers for pairs that are drawn together.
+        inside: The pairs that judge. Where a loss of theirs is not finite, so is no part of the gain.
+    """
+    with np.errstate(invalid="ignore"):
+        better = (old - new)[inside]
+    if not np.isfinite(better).all():
+        return Gain(value=-math.inf, low=-math.inf, high=-math.inf)
+    _, owner = np.unique(group[inside], return_inverse=True)
+    count = np.bincount(owner)
+    part = 1 / (count[owner] * len(count))
+    means = np.bincount(owner, weights=better) / count
+    _, code = np.unique(unit[inside], return_inverse=True)
+    each = np.bincount(code, weights=part * (better - means[owner]))
+    error = math.sqrt(len(each) / (len(each) - 1) * float(each @ each))
+    half = float(student.ppf((LEVEL[1] - LEVEL[0] + 100) / 200, len(each) - 1)) * error
+    value = float(part @ better)
+    return Gain(value=value, low=value - half, high=value + half)
+
+
+def decision(result: JudgedWays, goal: Goal, *, keep: str, worth: float = 0.0, kind: str = "") -> tuple[bool, str]:
+    """Whether to change anything, and why.
+
+    Args:
+        result: As given first, the proposal second.
+        goal: Whose score is told.
+        keep: What stays as it is where nothing is to be changed, such as "the weights".
+        worth: Least gain that is worth a change, of the score.
+        kind: Of losses, with a space behind it.
+    """
+    low, high = result.score_gain_interval
+    what = _SCORES[goal.name].format(kind)
+    told, stay = f"by {abs(result.score_gain):.4f} on pairs that took no part", f"keep {keep} as they are"
+    if high < 0:
+        return False, f"the {what} becomes worse {told}: {stay}"
+    if low > 0 and result.score_gain < worth:
+        return False, f"the {what} becomes better {told}, under {worth:g} nats: {stay}"
+    if low > 0:
+        return True, f"the {what} becomes better {told}, 90 % interval {low:.4f} to {high:.4f}"
+    if result.score_gain == 0 and low == high == 0:
+        return False, f"what the pairs that choose find best is what is given: {stay}"
+    better = "better" if result.score_gain >= 0 else "worse"
+    return False, (
+        f"the {what} becomes {better} {told}, which is not told from 0 (90 % interval of the gain {low:+.4f} to "
+        f"{high:+.4f}): {stay}"
     )
 
 

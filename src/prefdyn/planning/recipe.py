@@ -1,5 +1,6 @@
 """What a plan leaves to train by: flags for `prefdyn train`, a dataset with weights, and settings for TRL."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,7 @@ def plan_setting(feats: FeatureSet, what: str, **settings: Any) -> Setting:
     return setting
 
 
-def plan_settings(setting: Setting, learning_rate: float | Literal["auto"], **rest: Any) -> dict[str, Any]:
+def described(setting: Setting, learning_rate: float | Literal["auto"], **rest: Any) -> dict[str, Any]:
     """What a plan's summary says of its runs; `learning_rate` as it was asked for."""
     rule = {"learning_rate_rule": "half of the largest stable step"} if learning_rate == "auto" else {}
     return setting.describe() | rest | rule
@@ -51,6 +52,7 @@ def write_recipe(
     texts: PreferenceDataset | None,
     flags: Mapping[str, Any],
     change: bool,
+    mixture: Mapping[str, float] | None = None,
 ) -> None:
     """Write plan.yaml, trl.yaml and, where there are texts, dataset.jsonl with a column `weight`.
 
@@ -62,8 +64,13 @@ def write_recipe(
         texts: The pairs; their own weights are multiplied.
         flags: Of the command; `group_weights` as numbers by name.
         change: Whether the plan changes anything.
+        mixture: Shares to draw groups by in place of weights, which plan.yaml tells beside them.
     """
-    (folder / "plan.yaml").write_text(train_flags(weights, setting, steps, flags, change=change), encoding="utf-8")
+    made = train_flags(weights, setting, steps, flags, change=change)
+    if mixture and change:
+        shares = json.dumps(mixture, ensure_ascii=False)
+        made = f"# The same as a mixture, drawn with replacement, shares of a batch: {shares}\n" + made
+    (folder / "plan.yaml").write_text(made, encoding="utf-8")
     objective = setting.objective
     trl = {"loss_type": objective.name, "beta": float(objective.beta)}
     if smoothing := getattr(objective, "label_smoothing", 0.0):

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int
-from scipy.stats import t as student
 
 from prefdyn._checks import between
 from prefdyn._csv import write_csv
@@ -33,7 +32,8 @@ from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
-from prefdyn.planning.recipe import plan_setting, plan_settings, train_flags
+from prefdyn.planning.judging import Gain, mean_gain
+from prefdyn.planning.recipe import described, plan_setting, train_flags
 from prefdyn.planning.rules import RuleScores, scores, trained_folds
 from prefdyn.planning.summary import header
 
@@ -44,7 +44,6 @@ _TURNED = ("value_all", "loss_after")
 """Rules by which pairs are also turned round or counted half."""
 RANDOM = "random"
 _DRAWS = 4
-LEVEL = 0.9
 WORTH = 0.05
 """Least gain that is worth a change, of the mean loss as given."""
 _FEWEST_UNITS = 50
@@ -62,15 +61,6 @@ class Way:
 
     def __str__(self) -> str:
         return f"{self.action} {self.share:.0%} by {self.rule}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gain:
-    """A difference of mean losses on judging pairs, above 0 for better, with its 90 % interval over units, nats."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +302,7 @@ def plan_select(
         loss=np.stack([board.by_group(judge[0]), board.by_group(planned)]),
         setting=setting,
         steps=steps,
-        settings=plan_settings(setting, learning_rate, steps=steps, seed=seed, folds=FOLDS, shares=list(shares)),
+        settings=described(setting, learning_rate, steps=steps, seed=seed, folds=FOLDS, shares=list(shares)),
     )
 
 
@@ -475,21 +465,7 @@ class _Board:
 
     def gain(self, old: Float[np.ndarray, " n"], new: Float[np.ndarray, " n"]) -> Gain:
         """How much less the mean over groups of the second losses is, on the same pairs."""
-        inside = self.fold >= 0
-        with np.errstate(invalid="ignore"):
-            better = (old - new)[inside]
-        if not np.isfinite(better).all():
-            return Gain(value=-math.inf, low=-math.inf, high=-math.inf)
-        group = self.feats.group[inside]
-        count = np.bincount(group, minlength=len(self.feats.groups))
-        part = 1 / (count[group] * (count > 0).sum())
-        means = np.bincount(group, weights=better, minlength=len(count)) / np.maximum(count, 1)
-        _, code = np.unique(self.unit[inside], return_inverse=True)
-        each = np.bincount(code, weights=part * (better - means[group]))
-        error = math.sqrt(len(each) / (len(each) - 1) * float(each @ each))
-        half = float(student.ppf((1 + LEVEL) / 2, len(each) - 1)) * error
-        value = float(part @ better)
-        return Gain(value=value, low=value - half, high=value + half)
+        return mean_gain(old, new, self.feats.group, self.unit, self.fold >= 0)
 
     def tried(self) -> list[Tried]:
         """Every way on the judging pairs, the best first."""

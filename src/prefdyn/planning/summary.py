@@ -186,6 +186,30 @@ def header(
     }
 
 
+def together(feats: FeatureSet, parts: Mapping[str, Mapping[str, Any]], without: Mapping[str, str]) -> dict[str, Any]:
+    """One summary.json of several parts of a plan on the same features; each part brings its rows of the groups.
+
+    Args:
+        feats: The features.
+        parts: The summary of each part by its name.
+        without: Why a part could not be planned.
+    """
+    settings = {name: value for one in parts.values() for name, value in one["settings"].items()}
+    count = np.bincount(feats.group[~feats.held_out], minlength=len(feats.groups))
+    groups = [{"name": name, "pairs": int(many)} for name, many in zip(feats.groups, count, strict=True)]
+    plan = {
+        name: {**one["plan"][name], "goal": one["settings"].get("goal"), "groups": one["groups"]}
+        for name, one in parts.items()
+    }
+    warnings = [line for one in parts.values() for line in one["warnings"]]
+    warnings += [f"no plan of {name}: {why}" for name, why in without.items()]
+    settings.pop("goal", None)
+    return plain({
+        **header(feats, command="plan", settings=settings), "groups": groups, "plan": plan, "bounds": [],
+        "warnings": warnings, "timings": {},
+    })  # fmt: skip
+
+
 def resolved_settings(feats: FeatureSet, run: Trajectory, **further: Any) -> dict[str, Any]:
     """Settings of the run, of the extraction that made its features, and `further` ones, in one flat mapping."""
     extraction = {name: value for name, value in feats.provenance.settings.items() if name not in _NOT_SETTINGS}

@@ -36,9 +36,9 @@ from prefdyn.maths.objectives import Objective
 from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.maths.units import mean_of
 from prefdyn.planning.goals import Goal, GoalScore
-from prefdyn.planning.judging import JudgedWays, judged
+from prefdyn.planning.judging import JudgedWays, decision, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
-from prefdyn.planning.recipe import plan_setting, plan_settings, write_recipe
+from prefdyn.planning.recipe import described, plan_setting, write_recipe
 from prefdyn.planning.summary import header
 
 GIVEN, PLAN = "as_given", "plan"
@@ -81,9 +81,19 @@ class WeightPlan(Tabular):
         """The factor of each group by name, as `--group-weights` and `GroupDPOTrainer(group_weights=)` take them."""
         return {name: round(float(each), 4) for name, each in zip(self.features.groups, self.factors, strict=True)}
 
+    def mixture(self) -> dict[str, float]:
+        """Share of each group in what is drawn, with replacement: sampling of the same mean gradient as the weights."""
+        shares = _shares(self.features) * self.factors
+        return {name: round(float(each), 4) for name, each in zip(self.features.groups, shares, strict=True)}
+
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary per group: pairs, factor, spread over folds, judged losses and the gain with its interval."""
+        """One dictionary per group: pairs, factor with its spread, share of a batch, judged losses and the gain.
+
+        `given_share` and `found_share`: of the loss, or of what is drawn with replacement; `found_draws`: pairs of the
+        group in as many draws as there are pairs.
+        """
         proposed, feats = self.proposed, self.features
+        shares = _shares(feats)
         count = np.bincount(feats.group[~feats.held_out], minlength=len(feats.groups))
         rows = []
         for code, name in enumerate(feats.groups):
@@ -94,6 +104,9 @@ class WeightPlan(Tabular):
                 "found_factor": proposed[code],
                 "found_low": self.found[:, code].min(),
                 "found_high": self.found[:, code].max(),
+                "given_share": shares[code],
+                "found_share": shares[code] * proposed[code],
+                "found_draws": round(float(shares[code] * proposed[code] * count.sum())),
             }
             row |= {f"loss_{how}": self.judged.loss[place, code] for place, how in enumerate(self.judged.methods)}
             low, high = self.judged.gain_interval[code]
@@ -109,6 +122,7 @@ class WeightPlan(Tabular):
             "change": self.change,
             "because": self.because,
             "weights": self.weights(),
+            "mixture": self.mixture(),
             "methods": self.judged.rows(),
             "rounds": list(self.rounds),
         }
@@ -142,7 +156,14 @@ class WeightPlan(Tabular):
         write_json(folder / "summary.json", self.summary())
         write_csv(pa.Table.from_pylist(self.rows()), folder / "weights.csv")
         write_recipe(
-            folder, self.weights(), self.setting, self.steps, texts=texts, flags=flags or {}, change=self.change
+            folder,
+            self.weights(),
+            self.setting,
+            self.steps,
+            texts=texts,
+            flags=flags or {},
+            change=self.change,
+            mixture=self.mixture(),
         )
 
 
@@ -241,7 +262,7 @@ def plan_weights(
         losses, methods, used.group, used.groups, unit, wanted, start=_start(setting), alone=alone, seed=seed
     )  # fmt: skip
     factors = np.stack([each.factors for each in found])
-    change, because = _decision(result, wanted)
+    change, because = decision(result, wanted, keep="the weights")
     agreed = _agreed(factors, _shares(feats))
     return WeightPlan(
         features=feats,
@@ -255,7 +276,7 @@ def plan_weights(
         learns=learns,
         setting=setting,
         steps=steps,
-        settings=plan_settings(
+        settings=described(
             setting, learning_rate, steps=steps, seed=seed, goal=wanted.name, floor=floor, ceiling=ceiling, folds=FOLDS
         ),
     )
@@ -444,19 +465,3 @@ def _agreed(found: Float[np.ndarray, "folds m"], shares: Float[np.ndarray, " m"]
     """Geometric mean over folds, with mean 1 over the training weight."""
     factors = np.exp(np.log(found).mean(axis=0))
     return factors / float(shares @ factors)
-
-
-def _decision(result: JudgedWays, goal: Goal) -> tuple[bool, str]:
-    """Whether to change anything, and why."""
-    low, high = result.score_gain_interval
-    what = {"worst": "worst group's loss", "mean": "mean loss over groups", "equal": "least share"}[goal.name]
-    told = f"by {abs(result.score_gain):.4f} on pairs that took no part"
-    if low > 0:
-        return True, f"the {what} becomes better {told}, 90 % interval {low:.4f} to {high:.4f}"
-    if high < 0:
-        return False, f"the {what} becomes worse {told}: keep the weights as they are"
-    better = "better" if result.score_gain >= 0 else "worse"
-    return False, (
-        f"the {what} becomes {better} {told}, which is not told from 0 (90 % interval of the gain {low:+.4f} to "
-        f"{high:+.4f}): keep the weights as they are"
-    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefdyn.diagnostics.slices import said
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.pair_lists import example_pair
 from prefdyn.report.tables import minus_signs, verdict_table
@@ -57,7 +58,9 @@ def answers_text(summary: Mapping[str, Any], *, width: int = 110) -> str:
 
 def audit_text(summary: Mapping[str, Any]) -> str:
     """What an audit prints: the answers, then the verdict per group."""
-    return "\n\n".join(part for part in (answers_text(summary), verdict_table(summary)) if part)
+    rows = summary.get("slices") or []
+    cut_up = "\n".join(wrapped(visible(said(rows)), 110)) if rows else ""
+    return "\n\n".join(part for part in (answers_text(summary), verdict_table(summary), cut_up) if part)
 
 
 def _checked(run: RunFolder) -> list[dict[str, Any]]:

@@ -21,8 +21,8 @@ _SIMULATED = {"steps": "Steps", "learning_rate": "Learning rate", "beta": "Beta"
 _GRID = {"runs": "Settings", "solved": "Different runs"}
 _FIELD = {"beta": "Beta", "ref_chosen": "Reference, chosen", "ref_rejected": "Reference, rejected"}
 _FILES = ("summary.json", "groups.csv", "weights.csv", "data.csv", "curves.csv", "growth.csv", "select.csv",
-          "plan.yaml", "dataset.jsonl", "trl.yaml", "trajectory.parquet", "pairs.parquet", "modules.parquet",
-          "steps.csv", "config.yaml", "figures", "checkpoints", "model")  # fmt: skip
+          "settings.csv", "undo.csv", "plan.yaml", "dataset.jsonl", "trl.yaml", "trajectory.parquet", "pairs.parquet",
+          "modules.parquet", "steps.csv", "config.yaml", "figures", "checkpoints", "model")  # fmt: skip
 
 
 def facts(run: RunFolder) -> list[Fact]:

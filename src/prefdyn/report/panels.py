@@ -148,13 +148,13 @@ PAGES: Mapping[str, tuple[str, ...]] = {
     "comparison": ("compared", "settings"),
     "field": ("proved", "settings"),
     "forecast": ("forecast", "settings"),
-    "plan": ("plan", "plan_data", "plan_select", "settings"),
+    "plan": ("plan", "plan_weights", "plan_data", "plan_select", "plan_settings", "plan_undo", "settings"),
 }
 """Sections of a page by the kind of its folder, from first to last; those without anything to show are left out."""
 _OTHER = ("groups", "curves", *_DIAGNOSED, "proved", *_LAST)
 _ALONE = ("apart", "pairs", "head", "probabilities")
 ONE_GROUP: Mapping[str, tuple[str, ...]] = {
-    "audit": ("groups", "findings", "odds", "curves", *_ALONE, "proved", "says", "settings"),
+    "audit": ("groups", "findings", "slices", "odds", "curves", *_ALONE, "proved", "says", "settings"),
     "simulate": ("groups", "findings", "odds", "curves", "reading", *_ALONE, "proved", "says", "settings"),
     "bounds": ("proved", "groups", "findings", "odds", "curves", *_ALONE, "says", "settings"),
 }

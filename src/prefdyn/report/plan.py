@@ -1,7 +1,8 @@
 """The page of a plan: change this, expect that, how sure; then every group and every way that was tried."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,61 @@ _LISTED = 6
 """Groups that one sentence names."""
 
 
-def plan_chapter(run: RunFolder) -> dict[str, Any] | None:
-    """What the page shows of a plan; None where the folder holds none."""
-    part = run.part("plan", "weights")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanTable:
+    """One table of a part of a plan: rows of a name and its entries."""
+
+    heading: str
+    intro: str
+    first: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    fold: int = 15
+    """Rows that stand open; 0: all."""
+
+
+def part_of(run: RunFolder, name: str) -> tuple[RunFolder, Mapping[str, Any] | None]:
+    """One part of a plan, and its folder with that part's rows of the groups; None where the folder holds none."""
+    part = run.part("plan", name)
     if not isinstance(part, Mapping):
+        return run, None
+    if part.get("groups"):
+        run = replace(run, summary={**run.summary, "groups": part["groups"]})
+    return run, part
+
+
+def weights_chapter(run: RunFolder) -> dict[str, Any] | None:
+    """What the page shows of a plan of weights; None where the folder holds none."""
+    run, part = part_of(run, "weights")
+    if part is None:
         return None
-    return {
-        "points": points(run, part),
-        "columns": [*_columns(part)],
-        "methods": _methods(part),
-        "group_columns": ["Pairs", "Factor", "Folds say", "As given", "This plan", "Better by", "90 % interval"],
-        "groups": _groups(run),
-        "changes": bool(part.get("change")),
-        "lines": TRL_LINES if (run.path / "dataset.jsonl").exists() else (),
-    }
+    kept = "" if part.get("change") else " They are what the search found, and not worth a change."
+    tables = (
+        PlanTable(heading="Every way that was tried", intro=_WAYS_INTRO, first="Weights", columns=_columns(part),
+                  rows=_methods(part), fold=0),
+        PlanTable(
+            heading="Group by group", first="Group", rows=_groups(run),
+            intro="The group with the largest loss as given first. Factors multiply the weight of each pair; their "
+            "mean over the training weight is 1. Of a batch: the group's share, to draw by in place of weights." + kept,
+            columns=("Pairs", "Factor", "Folds say", "Of a batch", "As given", "This plan", "Better by",
+                     "90 % interval"),
+        ),
+    )  # fmt: skip
+    notes: list[tuple[str, Any]] = [("What it is worth elsewhere", _ELSEWHERE)]
+    if (run.path / "dataset.jsonl").exists():
+        notes.insert(0, ("With TRL, in this folder", TRL_LINES))
+    return {"points": points(run, part), "tables": tables, "notes": notes}
+
+
+_WAYS_INTRO = (
+    "Loss in nats on pairs that took no part in training or choosing, over groups. The plan is better by a number "
+    "above 0. Intervals draw whole units again, the same ones for both; what another draw of the training pairs would "
+    "do is not in them."
+)
+_ELSEWHERE = (
+    "These are runs of the last layer on frozen states, re-run with every proposal. LoRA and full tuning change the "
+    "states, too; there the proposal is a first guess, to be confirmed by a run beside one as given."
+)
 
 
 def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -104,6 +146,7 @@ def _groups(run: RunFolder) -> list[tuple[str, list[str]]]:
                 minus(row.get("pairs")),
                 minus(row.get("found_factor")),
                 f"{minus(row.get('found_low'))} to {minus(row.get('found_high'))}",
+                f"{_share(row.get('given_share'))} → {_share(row.get('found_share'))}",
                 minus(row.get("loss_as_given")),
                 minus(row.get("loss_plan")),
                 minus(row.get("gain")),
@@ -114,17 +157,83 @@ def _groups(run: RunFolder) -> list[tuple[str, list[str]]]:
     ]
 
 
+def _share(value: Any) -> str:
+    found = number(value)
+    return "–" if math.isnan(found) else f"{found:.1%}"
+
+
 def _or(value: float, other: float) -> float:
     return other if math.isnan(value) else value
 
 
 def plan_table(summary: Mapping[str, Any]) -> str:
-    """The plan as plain text: change this, expect that, how sure; every way that was tried; how TRL takes it."""
-    run = RunFolder(path=Path(), summary=summary, trajectory=None, pairs=None)
-    part = run.part("plan", "weights")
-    if not isinstance(part, Mapping):
+    """The plan of weights as plain text: change this, expect that, how sure; every way that was tried."""
+    return part_table(summary, "weights", points, lambda part, run: ("weights", _columns(part), _methods(part)), 10)
+
+
+def told(run: RunFolder) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Of every part that the folder holds: its name, what it is about, and its points."""
+    from prefdyn.report import plan_data, plan_select, plan_settings, plan_undo
+
+    about = {
+        "weights": ("Weights", points), "data": ("More pairs", plan_data.points),
+        "select": ("Which pairs", plan_select.points), "settings": ("Settings", plan_settings.points),
+        "undo": ("Fragile", plan_undo.points),
+    }  # fmt: skip
+    found = []
+    for name, (label, each) in about.items():
+        own, part = part_of(run, name)
+        if part is not None:
+            found.append((name, label, each(own, part)))
+    return found
+
+
+def overview(run: RunFolder) -> dict[str, Any] | None:
+    """The first screen of a plan of several parts; None where there is one."""
+    parts = told(run)
+    if len(parts) < 2:
+        return None
+    rest = (
+        "Each part is judged by itself, with all else as given; what the changes of two parts do together is not told "
+        "here. Take one, train, and plan again. The files of each part are in the folder of its name. "
+    )
+    notes = (("What they rest on", rest + _ELSEWHERE),)
+    lines = [(label, f"{said[0][1]} {_why(said)}") for _, label, said in parts]
+    return {"points": lines, "tables": (), "notes": notes}
+
+
+def _why(said: Sequence[tuple[str, str]]) -> str:
+    return next((text for label, text in said if label == "How sure"), "")
+
+
+def all_table(summary: Mapping[str, Any]) -> str:
+    """A plan of several parts as plain text: of each, what to change, what to expect, how sure."""
+    lines = []
+    for name, label, said in told(RunFolder(path=Path(), summary=summary, trajectory=None, pairs=None)):
+        lines += [f"{label} (prefdyn plan {name})", *(f"  {point + ':':<14}{text}" for point, text in said), ""]
+    return "\n".join(lines).rstrip()
+
+
+def part_table(
+    summary: Mapping[str, Any],
+    name: str,
+    told: Callable[[RunFolder, Mapping[str, Any]], list[tuple[str, str]]],
+    tabled: Callable[[Mapping[str, Any], RunFolder], tuple[str, Sequence[str], Sequence[tuple[str, Sequence[str]]]]],
+    width: int,
+) -> str:
+    """One part of a plan as plain text: its points, then a table.
+
+    Args:
+        summary: The content of summary.json.
+        name: Of the part.
+        told: Its points.
+        tabled: Name of the first column, the others, and rows.
+        width: Of the labels of points.
+    """
+    run, part = part_of(RunFolder(path=Path(), summary=summary, trajectory=None, pairs=None), name)
+    if part is None:
         return "No plan."
-    lines = [f"{label + ':':<10}{text}" for label, text in points(run, part)]
-    titles = ["weights", *(each.lower() for each in _columns(part))]
-    rows = [[cut(name, 40), *entries] for name, entries in _methods(part)]
-    return "\n".join([*lines, "", *aligned([titles, *rows])])
+    lines = [f"{label + ':':<{width}}{text}" for label, text in told(run, part)]
+    first, columns, rows = tabled(part, run)
+    titles = [first, *(each.lower() for each in columns)]
+    return "\n".join([*lines, "", *aligned([titles, *([cut(row, 50), *entries] for row, entries in rows)])])

@@ -1,13 +1,13 @@
 """The page of a plan of pairs: leave these out or keep all, how sure, what every rule would do, how many are wrong."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from prefdyn._json import number
 from prefdyn.report.folders import RunFolder
-from prefdyn.report.tables import aligned, minus
-from prefdyn.report.text import cut, sentence, visible
+from prefdyn.report.plan import PlanTable, part_of, part_table
+from prefdyn.report.tables import minus
+from prefdyn.report.text import sentence, visible
 
 RULES = {
     "value_own": "value to its own group",
@@ -27,22 +27,36 @@ GROUP_COLUMNS = ("Pairs", "Named", "Labels agree", "Wrong, about", "90 % interva
 
 def select_chapter(run: RunFolder) -> dict[str, Any] | None:
     """What the page shows of a plan of pairs; None where the folder holds none."""
-    part = run.part("plan", "select")
-    if not isinstance(part, Mapping):
+    run, part = part_of(run, "select")
+    if part is None:
         return None
-    return {
-        "points": points(run, part),
-        "columns": COLUMNS,
-        "tried": _tried(part),
-        "group_columns": GROUP_COLUMNS,
-        "groups": _groups(run),
-        "pairs": [
-            (visible(row.get("id")), visible(row.get("group")), minus(row.get("margin")))
-            for row in _rows(part, "pairs")[:_SHOWN]
-        ],
-        "changes": bool(part.get("change")),
-        "allows": minus(part.get("believed")) if number(part.get("believed")) > 0 else "",
-    }
+    allows = ""
+    if number(part.get("believed")) > 0:
+        allows = f" Losses allow for a share of {minus(part.get('believed'))} of wrong labels among the judging pairs."
+    kept = "" if part.get("change") else ", which are kept"
+    tables = (
+        PlanTable(
+            heading="Every rule, on this data", first="What", columns=COLUMNS, rows=_tried(part), fold=12,
+            intro="Mean loss over groups in nats, on pairs that took no part in training, scoring or choosing, against "
+            "all pairs as given and against as many random pairs left out; above 0 is better. The best of so many "
+            "looks better than it is: what is proposed was chosen on other pairs." + allows,
+        ),
+        PlanTable(
+            heading="Group by group", first="Group", columns=GROUP_COLUMNS, rows=_groups(run),
+            intro=f"Groups with the surest wrong labels first. Named: pairs that the best way is about{kept}. Labels "
+            "agree: with the sign of the margin in runs that did not train on the pair.",
+        ),
+        PlanTable(
+            heading="Pairs to look at first", first="Pair", columns=("Group", "Margin"),
+            intro="With the margin of the chosen answer in runs that did not train on the pair; select.csv lists all "
+            "of them with what every rule says.",
+            rows=[
+                (visible(row.get("id")), (visible(row.get("group")), minus(row.get("margin"))))
+                for row in _rows(part, "pairs")[:_SHOWN]
+            ],
+        ),
+    )  # fmt: skip
+    return {"points": points(run, part), "tables": tables, "notes": ()}
 
 
 def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -71,15 +85,8 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def select_table(summary: Mapping[str, Any]) -> str:
-    """The plan as plain text."""
-    run = RunFolder(path=Path(), summary=summary, trajectory=None, pairs=None)
-    part = run.part("plan", "select")
-    if not isinstance(part, Mapping):
-        return "No plan."
-    lines = [f"{label + ':':<14}{text}" for label, text in points(run, part)]
-    titles = ["what", *(each.lower() for each in COLUMNS)]
-    rows = [[cut(name, 50), *entries] for name, entries in _tried(part)[:10]]
-    return "\n".join([*lines, "", *aligned([titles, *rows])])
+    """The plan of pairs as plain text."""
+    return part_table(summary, "select", points, lambda part, run: ("what", COLUMNS, _tried(part)[:10]), 14)
 
 
 def _wrong(part: Mapping[str, Any]) -> str:

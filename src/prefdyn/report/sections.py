@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prefdyn._json import number
+from prefdyn.diagnostics.slices import said
 from prefdyn.picture import Picture
 from prefdyn.report.answers import answers_part
 from prefdyn.report.chart_json import chart_json
@@ -18,9 +20,11 @@ from prefdyn.report.many import drawn, drawn_words
 from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.panels import CHAPTERS, DRAWINGS, LEADING, sections
-from prefdyn.report.plan import plan_chapter
+from prefdyn.report.plan import overview, weights_chapter
 from prefdyn.report.plan_data import data_chapter
 from prefdyn.report.plan_select import select_chapter
+from prefdyn.report.plan_settings import settings_chapter
+from prefdyn.report.plan_undo import undo_chapter
 from prefdyn.report.proved import proved_chapter
 from prefdyn.report.says import says
 from prefdyn.report.tables import verdict_sentence
@@ -28,6 +32,8 @@ from prefdyn.report.text import readable, visible
 from prefdyn.report.training import reading_chapter
 
 _FINDINGS_SHOWN = 200
+_LEVEL = 0.05
+"""Adjusted p up to which a slice is said to differ."""
 _UNFOLDED = 12
 """Groups, and findings, that stand open on a page,"""
 _GROUPS_OPEN, _FINDINGS_OPEN = 6, 4
@@ -192,6 +198,20 @@ def _chapter(template: str, heading: str, make: Callable[[Sheet], Any]) -> Calla
     return part
 
 
+def _plan(name: str, heading: str, make: Callable[[RunFolder], Any]) -> Callable[[Sheet], Section | None]:
+    """One part of a plan."""
+
+    def part(sheet: Sheet) -> Section | None:
+        holds = make(sheet.run)
+        if holds is None:
+            return None
+        return Section(
+            id=name, heading=heading, template="plan_part", holds={**holds, "pictures": _pictures(sheet, name)}
+        )
+
+    return part
+
+
 def _odds(sheet: Sheet) -> Section:
     lists, charts = pair_lists(sheet.run), _charts(sheet, "odds")
     holds = {"charts": charts, "lists": lists, "pairs": at_odds(sheet.run), "audited": sheet.run.kind == "audit"}
@@ -220,6 +240,24 @@ def _findings(sheet: Sheet) -> Section:
     return Section(id="findings", heading="Findings", template="findings", holds=holds)
 
 
+def _slices(sheet: Sheet) -> Section | None:
+    rows = sheet.run.part("slices")
+    if not rows:
+        return None
+    shown = [
+        {
+            "name": readable(f"{row.get('kind')}: {row.get('name')}"),
+            "told": (number(row.get("p")) <= _LEVEL),
+            "pairs": row.get("pairs"),
+            "units": row.get("units"),
+            **{name: row.get(name) for name in ("accuracy", "accuracy_low", "accuracy_high", "rest", "p")},
+        }
+        for row in rows
+    ]
+    holds = {"rows": shown, "sentence": readable(said(rows, _LEVEL))}
+    return Section(id="slices", heading="Slices", template="slices", holds=holds)
+
+
 def _says(sheet: Sheet) -> Section:
     return Section(id="says", heading="What it says", template="says", holds=says(sheet.run))
 
@@ -239,13 +277,17 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "reading": _chapter("reading", "How to read these curves", lambda sheet: reading_chapter(sheet.whole)),
     "proved": _chapter("proved", "", lambda sheet: proved_chapter(sheet.run)),
     "grid": _chapter("grid", "Which setting", lambda sheet: grid_chapter(sheet.run)),
-    "plan": _chapter("plan", "The plan", lambda sheet: plan_chapter(sheet.run)),
     "forecast": _chapter("forecast", "The forecast", lambda sheet: forecast_chapter(sheet.whole)),
-    "plan_data": _chapter("plan_data", "How many pairs", lambda sheet: data_chapter(sheet.run)),
-    "plan_select": _chapter("plan_select", "Which pairs", lambda sheet: select_chapter(sheet.run)),
+    "plan": _plan("plan", "What to change", overview),
+    "plan_weights": _plan("plan_weights", "Weights of groups", weights_chapter),
+    "plan_data": _plan("plan_data", "How many pairs", data_chapter),
+    "plan_select": _plan("plan_select", "Which pairs", select_chapter),
+    "plan_settings": _plan("plan_settings", "Which settings", settings_chapter),
+    "plan_undo": _plan("plan_undo", "What undoes it", undo_chapter),
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),
     "odds": _odds,
     "findings": _findings,
+    "slices": _slices,
     "says": _says,
     "settings": _settings,
 }

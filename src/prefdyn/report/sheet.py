@@ -64,7 +64,17 @@ def widest(names: Sequence[str], size: float) -> float:
 def heading(figure: Figure, title: str) -> None:
     """The title of a picture, in its upper left corner."""
     width, height = figure.get_size_inches()
-    figure.text(0.15 / width, 1 - 0.16 / height, title, va="top", fontsize=12, fontweight="bold")
+    figure.text(0.15 / width, 1 - 0.16 / height, title, va="top", fontsize=12, fontweight="bold", label=_HEADING)
+
+
+def untitled(figure: Figure) -> None:
+    """Take a picture's title away, if it has one: a paper has its own below."""
+    for text in figure.texts:
+        if text.get_label() == _HEADING:
+            text.set_text("")
+
+
+_HEADING = "heading"
 
 
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

@@ -69,6 +69,7 @@ SUMMARY: Mapping[str, Any] = {
         priority_gap=_MATRIX,
         shown_groups=_TEXTS,
     ),
+    "slices?": _ROWS,
     "displacement?": _parts(ches=_FLAT, first_step=_FLAT),
     "exact?": _parts(
         gap=_FLAT,
@@ -93,9 +94,13 @@ SUMMARY: Mapping[str, Any] = {
     ),
     "forecast_check?": _parts(folders=_TEXTS, shares=_ROWS, clock=_FLAT, run_steps=_NUMBERS),
     "plan?": _parts(
-        weights=_parts(methods=_ROWS, weights=_FLAT, limits=_FLAT, rounds=_NUMBERS),
-        data=_parts(curves=_ROWS, growth=_ROWS, laws=_ROWS),
-        select=_parts(tried=_ROWS, pairs=_ROWS, way=_FLAT, wrong=_FLAT, picked=([_TEXT], None)),
+        weights=_parts(groups=_ROWS, methods=_ROWS, weights=_FLAT, mixture=_FLAT, limits=_FLAT, rounds=_NUMBERS),
+        data=_parts(groups=_ROWS, curves=_ROWS, growth=_ROWS, laws=_ROWS),
+        select=_parts(groups=_ROWS, tried=_ROWS, pairs=_ROWS, way=_FLAT, wrong=_FLAT, picked=([_TEXT], None)),
+        undo=_parts(groups=_ROWS, fragile=_TEXTS),
+        settings=_parts(
+            groups=_ROWS, methods=_ROWS, cells=_ROWS, picked=_ROWS, given=_FLAT, best=_FLAT, limits=_FLAT
+        ),
     ),
     "theory?": _parts(
         margins=({"*": (_NUMBERS[0], *VALUE)}, None), path=({"*": (_NUMBERS[0], *VALUE)}, None), values=_FLAT

@@ -405,16 +405,19 @@ def _correction(lm: LanguageModel, size: ModelSize) -> float:
     return max(0.1, kept / (formula * size.layers))
 
 
+def _never(_: None) -> torch.Tensor:
+    raise AssertionError("a graph that is only weighed is never gone back through")
+
+
 def _kept_bytes(lm: LanguageModel, length: int) -> int:
     """Bytes that autograd keeps of one sequence, weights aside, if all of the model were trained."""
     weights = {each.untyped_storage().data_ptr() for each in lm.model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def keep(tensor: torch.Tensor) -> None:  # the graph keeps nothing: of its own outputs it would never let go
         place = tensor.untyped_storage().data_ptr()
         if place not in weights:
-            kept[place] = tensor
-        return tensor
+            kept[place] = tensor.detach()
 
     ids = torch.zeros((1, length), dtype=torch.int64, device=lm.device)
     frozen = [each for each in lm.model.parameters() if not each.requires_grad]
@@ -427,7 +430,7 @@ def _kept_bytes(lm: LanguageModel, length: int) -> int:
             quiet(),
             torch.random.fork_rng(),
             torch.enable_grad(),
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autograd.graph.saved_tensors_hooks(keep, _never),
         ):
             _ = lm.trunk(input_ids=ids, use_cache=False).last_hidden_state
         return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

@@ -136,11 +136,14 @@ def metric_names(rows: Iterable[Mapping[str, Any]], *, beta: float | None = None
     rows = [row for row in rows if row.get("run", "joint") == "joint"]
     if len(steps := {row["step"] for row in rows}) > 1:
         raise DataError(f"metrics are of one step, but these rows are of {sorted(steps)}; give those of one")
+    columns = {column: (name, 1.0) for column, name in MEANS.items()}
+    if beta is not None:
+        columns |= {column: (name, beta) for column, name in REWARDS.items()}
     found: dict[str, float] = {}
     for split in dict.fromkeys(row["split"] for row in rows):
         if split not in _PREFIXES:
             raise DataError(f"split {split!r} is unknown; known: {', '.join(_PREFIXES)}")
-        found |= _of_split([row for row in rows if row["split"] == split], _PREFIXES[split], beta)
+        found |= _of_split([row for row in rows if row["split"] == split], _PREFIXES[split], columns)
     drift = next((row["drift"] for row in rows if row.get("drift") is not None), None)
     return found if drift is None else {**found, "drift": drift}
 
@@ -159,10 +162,7 @@ def tag(group: str) -> str:
     return "".join(coded) or "%"
 
 
-def _of_split(rows: list[Mapping[str, Any]], prefix: str, beta: float | None) -> dict[str, float]:
-    columns = {column: (name, 1.0) for column, name in MEANS.items()}
-    if beta is not None:
-        columns |= {column: (name, beta) for column, name in REWARDS.items()}
+def _of_split(rows: list[Mapping[str, Any]], prefix: str, columns: Mapping[str, tuple[str, float]]) -> dict[str, float]:
     found: dict[str, float] = {}
     whole = sum(row["pairs"] for row in rows)
     for column, (name, factor) in columns.items():

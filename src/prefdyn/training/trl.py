@@ -331,7 +331,7 @@ class GroupMetrics(_Base):
         output.metrics.update(self._by_group(scored, metric_key_prefix))
         if self._round is not None:
             if metric_key_prefix != self._round.prefix:
-                overall = trl_metrics(overall_means(scored, self._score), self.beta)
+                overall = trl_metrics(overall_means(scored, self._score), self._score)
                 overall.pop("loss", None)  # the trainer's own stays
                 output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in overall.items()})
             self._round.sets[metric_key_prefix] = (scored, output.metrics.get(f"{metric_key_prefix}_loss", math.nan))
@@ -457,7 +457,7 @@ class GroupMetrics(_Base):
         return {
             f"{start}{name}/{group}": value
             for group, means in group_means(scored, self._score).items()
-            for name, value in trl_metrics(means, self.beta).items()
+            for name, value in trl_metrics(means, self._score).items()
         }
 
     # settings --------------------------------------------------------------------------------------------------------

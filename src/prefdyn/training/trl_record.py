@@ -199,19 +199,19 @@ def overall_means(scored: pa.Table, score: Score) -> dict[str, Any]:
     return group_means(scored.set_column(place, "group", pa.array(["all"] * len(scored), pa.string())), score)["all"]
 
 
-def trl_metrics(means: Mapping[str, Any], beta: float) -> dict[str, float]:
+def trl_metrics(means: Mapping[str, Any], score: Score) -> dict[str, float]:
     """Means of one group under TRL's names.
 
     Example:
         >>> sorted(trl_metrics({"pairs": 2, "loss": None, "chosen_change": 1.0, "rejected_change": 0.5,
         ...     "summed_accuracy": 1.0, "summed_margin": 0.05, "chosen_log_prob": -3.0, "rejected_log_prob": -4.0},
-        ...     beta=0.1).items())[-4:]
+        ...     Score(beta=0.1, terms=None)).items())[-4:]
         [('rewards/accuracies', 1.0), ('rewards/chosen', 0.1), ('rewards/margins', 0.05), ('rewards/rejected', 0.05)]
     """
     found = {
         "loss": means["loss"],
-        "rewards/chosen": beta * means["chosen_change"],
-        "rewards/rejected": beta * means["rejected_change"],
+        "rewards/chosen": score.beta * means["chosen_change"],
+        "rewards/rejected": score.beta * means["rejected_change"],
         "rewards/accuracies": means["summed_accuracy"],
         "rewards/margins": means["summed_margin"],
         "logps/chosen": means["chosen_log_prob"],

@@ -993,7 +993,7 @@
     }
     const table = section.querySelector(".groups");
     if (table) groupTable(table);
-    for (const list of section.querySelectorAll("ol[data-fold], ul[data-fold]")) fold(list);
+    for (const list of section.querySelectorAll("ol[data-fold], ul[data-fold], .cells tbody[data-fold]")) fold(list);
   }
   for (const text of document.querySelectorAll(".clamp")) {
     const turn = () => {
