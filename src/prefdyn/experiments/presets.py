@@ -1,4 +1,4 @@
-"""How much is run: a smoke test in seconds, a small real model in minutes, a larger one in hours, or what was published."""
+"""How much is run: a smoke test in seconds, a small real model in minutes, a larger one in hours, or as published."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
