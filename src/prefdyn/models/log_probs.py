@@ -205,14 +205,21 @@ class PairScorer(torch.nn.Module):
         return torch.cat(parts).index_select(0, back), batch
 
     def _glance(self, hidden: torch.Tensor, batch: dict[str, Any]) -> PairScores:
-        """Scores by which two ways to read are compared: of a large vocabulary the responses' tokens and some others
-        alone, as a pass over all of it would cost more than the reading."""
+        """Scores by which two ways to read are compared, the states in units of the largest coordinate that a pair's
+        rest on: of a large vocabulary the responses' tokens and some others alone, as a pass over all of it would cost
+        more than the reading."""
         known = self._glanced
         if known is None:
-            return self._scores(hidden, batch)
-        bias = self.lm.head_bias
-        few = self.lm.head_weight.detach()[known], None if bias is None else bias.detach()[known]
-        return self._scores(hidden, {**batch, "targets": torch.searchsorted(known, batch["targets"])}, head=few)
+            scores = self._scores(hidden, batch)
+        else:
+            bias = self.lm.head_bias
+            few = self.lm.head_weight.detach()[known], None if bias is None else bias.detach()[known]
+            scores = self._scores(hidden, {**batch, "targets": torch.searchsorted(known, batch["targets"])}, head=few)
+        largest = hidden.flatten(0, 1).index_select(0, batch["index"]).abs().amax(1).to(scores.states.dtype)
+        if not self.answers:
+            sides = torch.segment_reduce(largest, "max", lengths=batch["lengths"], unsafe=True)
+            largest = torch.maximum(*sides.chunk(2))
+        return scores._replace(states=scores.states / largest[:, None].clamp_min(1e-30))
 
     @functools.cached_property
     def _glanced(self) -> torch.Tensor | None:
@@ -267,6 +274,7 @@ class PairScorer(torch.nn.Module):
                 lambda rows, apart: self._glance(*self._unpacked(rows, equal_lengths=apart)),
                 lm=self.lm,
                 depends=f"what {self.lm.name} says of a pair depends on the pairs that are read beside it",
+                least=1.0,
             )
 
     # whether rows can be packed -------------------------------------------------------------------------------------
@@ -296,7 +304,7 @@ class PairScorer(torch.nn.Module):
                 said = " ".join(str(error).split())[:120]
                 self.why_not = f"the model fails on packed rows ({type(error).__name__}: {said})"
                 return
-        off = deviation(plain, packed)
+        off = deviation(plain, packed, least=1.0)
         if not off <= LOOSE[self.lm.dtype]:
             self.why_not = f"scores from packed rows deviate by {off:.1g} from the plain way"
             return

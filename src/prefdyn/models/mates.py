@@ -14,9 +14,21 @@ LOOSE = {"float64": 1e-5, "float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
 compute norms and softmax in float32."""
 
 
-def deviation(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor]) -> float:
-    """Largest difference of two sets of numbers, of the largest in the first; infinite where one is NaN."""
-    off = [float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(one, two, strict=True)]
+def deviation(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor], *, least: float = 1e-30) -> float:
+    """Largest difference of two sets of numbers, of the largest in the first; infinite where one is NaN.
+
+    Args:
+        one: Numbers, set by set.
+        two: As many others.
+        least: What the largest is taken to be at least: 1 for log-probabilities, which are rounded as the logits are,
+            however near to 0 the model has driven them.
+
+    Example:
+        >>> one, two = [torch.tensor([-0.01, -0.002])], [torch.tensor([-0.010002, -0.002])]
+        >>> f"{deviation(one, two):.0e}", f"{deviation(one, two, least=1.0):.0e}"
+        ('2e-04', '2e-06')
+    """
+    off = [float((a - b).abs().max() / a.abs().max().clamp_min(least)) for a, b in zip(one, two, strict=True)]
     return max(math.inf if math.isnan(each) else each for each in off)
 
 
@@ -26,6 +38,7 @@ def lengths_apart(
     *,
     lm: LanguageModel,
     depends: str,
+    least: float = 1e-30,
 ) -> bool:
     """Whether a batch must hold one length only; told by a short, two middling and a long text, alone and together.
 
@@ -34,6 +47,7 @@ def lengths_apart(
         read: Rows, and whether each length is read apart → numbers of these rows, which are the first dimension.
         lm: The model.
         depends: Says of the model that it depends on mates, for the error.
+        least: Of `deviation`.
 
     Raises:
         ModelError: What the model says depends on texts of the same length, too.
@@ -47,7 +61,7 @@ def lengths_apart(
         return False  # told with its pair where it is met
     off = math.inf
     for apart in (False, True):
-        off = deviation(each, read(few, apart))
+        off = deviation(each, read(few, apart), least=least)
         if off <= LOOSE[lm.dtype]:
             return apart
     raise ModelError(
