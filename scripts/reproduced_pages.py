@@ -1,11 +1,12 @@
 """Write the page of each paper from finished reproductions: its figures, its claims on every model, how to rerun each.
 
-uv run python scripts/reproduced_pages.py NAME=FOLDER [NAME=FOLDER ...]
+uv run python scripts/reproduced_pages.py NAME[=FOLDER] [NAME[=FOLDER] ...]
 uv run python scripts/reproduced_pages.py --rules
 
-Each folder is what `prefdyn reproduce all --out FOLDER` wrote; the first one gives the pictures. Figures that quote
-statements of the data are left out. `--rules` keeps the verdicts of the pages that stand, writes today's rules under
-them, and drops claims that are none any more.
+Each folder is what `prefdyn reproduce all --out FOLDER` wrote; a name without one is a model whose verdicts are kept
+beside the pages, from an earlier call. The first one gives the pictures. Figures that quote statements of the data are
+left out. `--rules` keeps the verdicts of the pages that stand, writes today's rules under them, and drops claims that
+are none any more.
 """
 
 import csv
@@ -29,6 +30,7 @@ from prefdyn.experiments.recipes import recipe_named
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reproduced"
 PICTURES = ROOT / "docs" / "images" / "reproduced"
+KEPT = PAGES / "verdicts"
 PAPERS = {
     "2403.18742": "Learning dynamics of alignment",
     "2408.03459": "Diverse values and the reward margin",
@@ -49,26 +51,53 @@ class Run:
     """A finished reproduction under the name that the pages give it."""
 
     name: str
-    folder: Path
-    summary: Mapping[str, Any]
+    preset: str
+    figures: Sequence[Mapping[str, Any]]
+    """Each drawn figure: id, spec, where, title, caption, and whether it quotes the data."""
     claims: Mapping[str, Mapping[str, Any]]
     """By id."""
+    folder: Path | None = None
+    """Where it was written; None for one that is kept beside the pages."""
+
+    def keep(self) -> None:
+        """Keep what the pages say of it beside them."""
+        KEPT.mkdir(parents=True, exist_ok=True)
+        body = {"preset": self.preset, "figures": self.figures, "claims": list(self.claims.values())}
+        text = json.dumps(body, indent=0, ensure_ascii=False, allow_nan=False)
+        (KEPT / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read(given: str) -> Run:
-    """NAME=FOLDER.
+    """NAME=FOLDER, or NAME of one that is kept.
 
     Raises:
         SystemExit: It is not of that form, or the folder holds no reproduction.
     """
-    name, _, folder = given.partition("=")
+    name, _, place = given.partition("=")
     try:
+        if not place:
+            body = json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8"))
+            return Run(name, body["preset"], body["figures"], {row["id"]: row for row in body["claims"]})
+        folder = Path(place)
         summary, claims = (
-            json.loads((Path(folder) / file).read_text(encoding="utf-8")) for file in ("summary.json", "claims.json")
+            json.loads((folder / file).read_text(encoding="utf-8")) for file in ("summary.json", "claims.json")
         )
     except OSError as error:
         raise SystemExit(f"{given!r}: {error}; give NAME=FOLDER of a finished `prefdyn reproduce all`") from error
-    return Run(name, Path(folder), summary, {row["id"]: row for row in claims})
+    figures = [
+        {key: figure[key] for key in ("id", "spec", "where", "title", "caption")}
+        | {"quotes": _quotes(folder / "figures" / f"{figure['id']}.csv")}
+        for figure in summary["figures"]
+    ]
+    return Run(name, summary["preset"]["name"], figures, {row["id"]: _told(row) for row in claims}, folder)
+
+
+def _told(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """What the pages say of a claim."""
+    found = {name: claim[name] for name in ("id", "paper", "kind", "rule", "measured", "holds", "because")}
+    for name, field in (("control", "beyond"), ("corrected", "holds")):
+        found[name] = {field: claim[name][field]} if claim.get(name) else None
+    return found
 
 
 def page(paper: str, runs: Sequence[Run]) -> str:
@@ -83,7 +112,7 @@ def page(paper: str, runs: Sequence[Run]) -> str:
         "here is a finding about these models and these settings, and shows that the test can fail. "
         "[How to read this page](index.md) says what the verdicts, intervals and twins are.",
         _counts(paper, runs),
-        EARLIER,
+        *([EARLIER] if _anything_earlier(runs) else []),
     ]
     for spec in specs:
         recipe = recipe_named(spec.recipe)
@@ -95,8 +124,17 @@ def page(paper: str, runs: Sequence[Run]) -> str:
         else:
             parts.append("It makes no claim of its own.")
         parts.append(f"Rerun: `{_rerun(spec.recipe, runs[0])}`")
-    parts += ["## Settings, beside the published ones", _settings(paper, runs[0])]
+    parts.append("## Settings, beside the published ones")
+    for preset in dict.fromkeys(run.preset for run in runs):
+        whose = ", ".join(run.name for run in runs if run.preset == preset)
+        parts += [f"Preset `{preset}` ({whose}): {preset_named(preset).says}.", _settings(paper, preset)]
     return "\n\n".join(parts) + "\n"
+
+
+def _anything_earlier(runs: Sequence[Run]) -> bool:
+    """Whether some verdict is by a rule that is another one today."""
+    today = {claim.id: claim.rule for spec in CATALOGUE for claim in recipe_named(spec.recipe).claims}
+    return any(row["rule"] != today[id] for run in runs for id, row in run.claims.items() if id in today)
 
 
 def _judged(claims: Iterable[Any], where: str) -> str:
@@ -165,13 +203,12 @@ def _recounted(table: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
 
 def _rerun(recipe: str, run: Run) -> str:
     """The command, with the data as users have it."""
-    preset = run.summary["preset"]["name"]
-    return f"prefdyn reproduce {recipe} --preset {preset} --data persona:PATH --data hh:PATH --model MODEL"
+    return f"prefdyn reproduce {recipe} --preset {run.preset} --data persona:PATH --data hh:PATH --model MODEL"
 
 
-def _settings(paper: str, run: Run) -> str:
-    """What the preset changes of each published setup."""
-    preset = preset_named(run.summary["preset"]["name"])
+def _settings(paper: str, named: str) -> str:
+    """What a preset changes of each published setup."""
+    preset = preset_named(named)
     lines = ["| setup | as published by | changed: here (published) |", "|---|---|---|"]
     used = {name for spec in CATALOGUE if spec.paper == paper for name in recipe_named(spec.recipe).setups}
     for name, published in SETTINGS.items():
@@ -202,11 +239,11 @@ def _counts(paper: str, runs: Sequence[Run]) -> str:
 
 
 def _pictures(spec: str, run: Run) -> Iterable[str]:
-    for figure in run.summary["figures"]:
+    for figure in run.figures:
         if figure["spec"] != spec:
             continue
         name = figure["id"]
-        if _quotes(run.folder / "figures" / f"{name}.csv"):
+        if figure["quotes"]:
             yield "The picture quotes statements of the data and is not shown here."
             continue
         yield f"![{figure['where']}, {figure['title']}](../images/reproduced/{name}.png)"
@@ -272,18 +309,19 @@ def _text(text: str) -> str:
 
 
 def draw(run: Run, folder: Path) -> None:
-    """Copy the pictures that the pages show, in few colours."""
+    """Copy the pictures that the pages show, in few colours; those of a kept run stand as they are."""
+    if run.folder is None:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    for figure in run.summary["figures"]:
-        name, source = figure["id"], run.folder / "figures"
-        if _quotes(source / f"{name}.csv"):
+    for figure in run.figures:
+        if figure["quotes"]:
             continue
-        with Image.open(source / f"{name}.png") as image:
+        with Image.open(run.folder / "figures" / f"{figure['id']}.png") as image:
             drawn = image.convert("RGB")
         drawn.thumbnail((_WIDEST, 4 * _WIDEST))
-        drawn.quantize(_COLOURS).save(folder / f"{name}.png", optimize=True)
+        drawn.quantize(_COLOURS).save(folder / f"{figure['id']}.png", optimize=True)
 
 
 if __name__ == "__main__":
@@ -295,7 +333,9 @@ if __name__ == "__main__":
             PAGE.write_text(restated(PAGE.read_text(encoding="utf-8"), PAPER), encoding="utf-8")
         raise SystemExit
     RUNS = [read(given) for given in sys.argv[1:]]
-    PAGES.mkdir(parents=True, exist_ok=True)
+    for RUN in RUNS:
+        if RUN.folder is not None:
+            RUN.keep()
     for PAPER in PAPERS:
         (PAGES / f"{PAPER}.md").write_text(page(PAPER, RUNS), encoding="utf-8")
     draw(RUNS[0], PICTURES)

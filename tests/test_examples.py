@@ -45,7 +45,7 @@ STUBS = {
     "scontrol": "echo 127.0.0.1; echo 127.0.0.1\n",
     "srun": 'for node in 0 1; do SLURM_NODEID=$node "$@" & jobs="${jobs:-} $!"; done\n'
     'for job in $jobs; do wait "$job" || exit 1; done\n',
-    "accelerate": f'exec {sys.executable} -m accelerate.commands.accelerate_cli "$@"\n',
+    "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"\n',
 }
 """A cluster of two nodes on this machine: what the job file calls, as far as it calls it."""
 
@@ -62,7 +62,7 @@ def test_the_slurm_job_runs_on_two_nodes(tmp_path):
         port = str(free.getsockname()[1])
     environment = {
         **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "here[0-1]",
-        "PER_NODE": "1", "KIND": "--cpu", "PORT": port, "OMP_NUM_THREADS": "1",
+        "PER_NODE": "1", "PORT": port, "OMP_NUM_THREADS": "1",
         "PREFDYN_CACHE": str(tmp_path / "cache"),
     }  # fmt: skip
     job = ["bash", str(REPO / "examples" / "train.sbatch"), "extract", "--limit", "4", "--out", str(out)]

@@ -10,7 +10,7 @@ import pytest
 from prefdyn.cli import COMMANDS, SEVERAL
 
 THERE = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29512"}
-GIVEN = {"compare": ["a", "b"], "report": ["a"], "field": [], "data": []}
+GIVEN = {"compare": ["a", "b"], "report": ["a"], "push": ["a"], "field": [], "data": []}
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from prefdyn._json import plain
+from prefdyn._shape import misfit
 from prefdyn.errors import DataError
 from prefdyn.experiments import claims
 from prefdyn.experiments.claims import KINDS, QUANTITIES, UNITS, Claim, numbers
@@ -19,6 +21,7 @@ from prefdyn.experiments.recipes import recipes_named
 from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.experiments.separability import moved
 from prefdyn.experiments.statistics import over_seeds
+from prefdyn.report.summary_shape import CLAIMS
 from tests.experiments.conftest import beside_twin, learned, measured, ordered, twin_of
 
 FIGURE = "2403.18742-fig03"
@@ -299,6 +302,8 @@ def test_a_threshold_of_ours_is_moved_and_one_of_the_paper_is_not():
     band = replace(one, test="inside", unit="run", threshold=(0.9, 1.1))
     ends = [each["threshold"] for each in claims.at_other_thresholds(band, rows)]
     assert ends == [pytest.approx((0.95, 1.05)), pytest.approx((0.8, 1.2))]
+    for each in (one, near, band):  # as a page takes them
+        assert misfit(plain(claims.at_other_thresholds(each, rows)), CLAIMS[0]["thresholds?"]) is None
 
 
 # sentences -----------------------------------------------------------------------------------------------------------

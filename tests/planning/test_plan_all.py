@@ -23,6 +23,7 @@ def planned(tmp_path_factory):
     return folder, json.loads((folder / "plan" / "summary.json").read_text()), result.stdout
 
 
+@pytest.mark.thorough
 def test_every_part_is_on_the_page_and_in_the_summary(planned):
     folder, summary, told = planned
     assert tuple(summary["plan"]) == PARTS
@@ -33,6 +34,7 @@ def test_every_part_is_on_the_page_and_in_the_summary(planned):
     assert [row["name"] for row in summary["groups"]] == ["group 0", "group 1"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["data", "undo"])
 def test_a_part_is_what_it_is_by_itself(planned, name):
     folder, summary, _ = planned

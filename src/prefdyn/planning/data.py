@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from prefdyn._progress import track
 from prefdyn._shape import of_many
 from prefdyn._showing import Tabular
 from prefdyn.diagnostics.units import units
-from prefdyn.dynamics.adjoint import sensitivity_of
+from prefdyn.dynamics.adjoint import HeadRun, sensitivity_of
 from prefdyn.dynamics.crossfit import ALONE, FOLDS, deal
 from prefdyn.dynamics.descent import MANY_GROUPS
 from prefdyn.dynamics.grid import Setting
@@ -31,11 +31,10 @@ from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.forecast import POINTS, Pool, crossing, half_width, pooled
 from prefdyn.maths.laws import SHAPES
-from prefdyn.maths.objectives import Objective
-from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.maths.units import mean_of
 from prefdyn.planning.recipe import described, plan_setting
 from prefdyn.planning.summary import header
+from prefdyn.settings import opened
 
 FARTHEST = 16
 """As many times the pairs at hand, forecasts go."""
@@ -190,19 +189,12 @@ class DataPlan(Tabular):
             write_csv(pa.Table.from_pylist(rows), folder / "growth.csv")
 
 
+@opened(run=HeadRun)
 def plan_data(
     feats: FeatureSet,
     targets: Mapping[str, float] | None = None,
     *,
-    objective: str | Objective = "sigmoid",
-    beta: float = 0.1,
-    learning_rate: float | Literal["auto"] = "auto",
-    optimizer: str | Optimizer = "sgd",
-    schedule: Schedule | None = None,
-    batch_size: int | Literal["full"] = "full",
-    scheme: str = "epochs",
-    steps: int = 100,
-    seed: int = 0,
+    run: HeadRun,
     progress: bool = True,
 ) -> DataPlan:
     """Pairs of each group for a held-out loss, with 90 % intervals, and what a pair more in one does for the others.
@@ -211,15 +203,9 @@ def plan_data(
         feats: Features of either kind. Pairs that they hold out take no part.
         targets: Held-out loss in nats to reach, by group; the other groups, and all without it, are to reach what the
             median group has now (with a single group: nine tenths of what it has).
-        objective: A loss of the margin, by name with `beta`, or itself.
-        beta: Strength of an objective given by name.
-        learning_rate: Step size of every run; "auto" is half of the largest stable step of all the data.
-        optimizer: Of every run.
-        schedule: Of every run.
-        batch_size: Of every run.
-        scheme: How minibatches are drawn.
-        steps: Of every run, whatever its number of pairs.
-        seed: Deals units into folds, draws parts and minibatches.
+        run: How the head is trained in every run, by a loss of the margin; objective, beta, learning_rate, steps, seed
+            and its other fields can be given as keywords. The rate "auto" is half of the largest stable step of
+            all the data; the seed deals units into folds, draws parts and minibatches.
         progress: Show bars on stderr where it is a terminal.
 
     Raises:
@@ -239,10 +225,8 @@ def plan_data(
             raise DataError(f"a target names {name!r}, which is no group{nearest(name, feats.groups)}")
         if not (math.isfinite(loss) and loss > 0):
             raise ConfigError(f"the target {loss!r} of {name!r} must be a finite loss above 0, in nats")
-    setting = plan_setting(
-        feats, "data are planned", objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer,
-        schedule=schedule, batch_size=batch_size, scheme=scheme, seed=seed,
-    )  # fmt: skip
+    learning_rate, steps, seed = run.learning_rate, run.steps, run.seed
+    setting = plan_setting(feats, "data are planned", run)
     used = feats.select(~feats.held_out)
     unit = units(used)
     measured = curves(used, setting, steps, unit, seed=seed, progress=progress)

@@ -10,7 +10,7 @@ import yaml
 from prefdyn._typed import factors_text
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.write import write
-from prefdyn.dynamics.adjoint import one_setting
+from prefdyn.dynamics.adjoint import HeadRun, one_setting
 from prefdyn.dynamics.grid import Setting
 from prefdyn.errors import ConfigError
 from prefdyn.features import FeatureSet
@@ -20,18 +20,18 @@ _KEPT = {"model", "features", "seed", *Source.flags(), *Reading.flags()}
 """Flags that say what is read and how; `prefdyn train` has them, too."""
 
 
-def plan_setting(feats: FeatureSet, what: str, **settings: Any) -> Setting:
+def plan_setting(feats: FeatureSet, what: str, run: HeadRun) -> Setting:
     """The setting of the runs that a plan rests on.
 
     Args:
         feats: For a learning rate that is "auto".
         what: What is planned, with its verb, for the message: "weights are planned".
-        settings: See `prefdyn.dynamics.adjoint.one_setting`.
+        run: How the head is trained.
 
     Raises:
         ConfigError: The objective reads log-probabilities.
     """
-    setting = one_setting(feats, **settings)
+    setting = one_setting(feats, run=run)
     if setting.objective.reads != "margins":
         raise ConfigError(f"{setting.objective.name!r} reads log-probabilities; {what} for losses of the margin")
     return setting

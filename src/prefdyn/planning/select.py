@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,17 +25,18 @@ from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.write import write
 from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wrong_labels import WrongShare, wrong_share
+from prefdyn.dynamics.adjoint import HeadRun
 from prefdyn.dynamics.crossfit import FOLDS, deal
 from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.grid import Setting
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
-from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.planning.judging import Gain, mean_gain
 from prefdyn.planning.recipe import described, plan_setting, train_flags
 from prefdyn.planning.rules import RuleScores, scores, trained_folds
 from prefdyn.planning.summary import header
+from prefdyn.settings import opened
 
 SHARES = (0.05, 0.1, 0.2)
 ACTIONS = {"drop": 0.0, "half": 0.5, "flip": -1.0}
@@ -203,19 +204,12 @@ _READ = ("data", "groups", "limit", "group_column", "columns", "template", "skip
 """Flags of reading that dataset.jsonl makes idle."""
 
 
+@opened(run=HeadRun)
 def plan_select(
     feats: FeatureSet,
     *,
     shares: Sequence[float] = SHARES,
-    objective: str | Objective = "sigmoid",
-    beta: float = 0.1,
-    learning_rate: float | Literal["auto"] = "auto",
-    optimizer: str | Optimizer = "sgd",
-    schedule: Schedule | None = None,
-    batch_size: int | Literal["full"] = "full",
-    scheme: str = "epochs",
-    steps: int = 100,
-    seed: int = 0,
+    run: HeadRun,
     progress: bool = True,
 ) -> SelectPlan:
     """Pairs to leave out, turn round or count half, if that is better on pairs that had no say.
@@ -223,15 +217,9 @@ def plan_select(
     Args:
         feats: Features of either kind. Pairs that they hold out take no part.
         shares: Of the training pairs, that are tried.
-        objective: A loss of the margin, by name with `beta`, or itself.
-        beta: Strength of an objective given by name.
-        learning_rate: Step size of every run; "auto" is half of the largest stable step of the data as given.
-        optimizer: Of every run.
-        schedule: Of every run.
-        batch_size: Of every run.
-        scheme: How minibatches are drawn.
-        steps: Of every run.
-        seed: Deals units into folds, draws random pairs and minibatches.
+        run: How the head is trained in every run, by a loss of the margin; objective, beta, learning_rate, steps, seed
+            and its other fields can be given as keywords. The rate "auto" is half of the largest stable step of
+            the data as given; the seed deals units into folds, draws random pairs and minibatches.
         progress: Show bars on stderr where it is a terminal.
 
     Raises:
@@ -246,10 +234,8 @@ def plan_select(
     """
     for share in shares:
         between(share, 0.0, 0.5, name="share")
-    setting = plan_setting(
-        feats, "pairs are selected", objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer,
-        schedule=schedule, batch_size=batch_size, scheme=scheme, seed=seed,
-    )  # fmt: skip
+    learning_rate, steps, seed = run.learning_rate, run.steps, run.seed
+    setting = plan_setting(feats, "pairs are selected", run)
     used = feats.select(~feats.held_out)
     unit = units(used)
     if (count := len(np.unique(unit))) < _FEWEST_UNITS:

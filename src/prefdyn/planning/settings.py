@@ -26,6 +26,7 @@ from prefdyn._json import plain, write_json
 from prefdyn._progress import track
 from prefdyn._showing import Tabular
 from prefdyn.diagnostics.units import units
+from prefdyn.dynamics.adjoint import HeadRun
 from prefdyn.dynamics.crossfit import FOLDS, deal
 from prefdyn.dynamics.descent import stable_learning_rate
 from prefdyn.dynamics.grid import Setting
@@ -33,12 +34,13 @@ from prefdyn.dynamics.sweep import sweep
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, IPO, LOG2, Objective, RobustDPO, SLiC
-from prefdyn.maths.optimizers import AdamW, Optimizer, Schedule
+from prefdyn.maths.optimizers import AdamW, Schedule
 from prefdyn.planning.goals import Goal
 from prefdyn.planning.grid import best_cell
 from prefdyn.planning.judging import Gain, JudgedWays, decision, judged, mean_gain
 from prefdyn.planning.recipe import described, plan_setting, write_recipe
 from prefdyn.planning.summary import header
+from prefdyn.settings import opened
 
 RATES, LENGTHS, BETAS = (0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0, 4.0), (0.2, 1.0, 5.0)
 """Factors on what is given that are tried; beta where margins do not depend on eta beta^2 alone."""
@@ -163,19 +165,12 @@ class SettingsPlan(Tabular):
         write_recipe(folder, {}, one.setting, one.steps, texts=None, flags=flags or {}, change=False)
 
 
+@opened(run=HeadRun)
 def plan_settings(
     feats: FeatureSet,
     goal: str | Goal = "mean",
     *,
-    objective: str | Objective = "sigmoid",
-    beta: float = 0.1,
-    learning_rate: float | Literal["auto"] = "auto",
-    optimizer: str | Optimizer = "sgd",
-    schedule: Schedule | None = None,
-    batch_size: int | Literal["full"] = "full",
-    scheme: str = "epochs",
-    steps: int = 100,
-    seed: int = 0,
+    run: HeadRun,
     progress: bool = True,
 ) -> SettingsPlan:
     """Objective, learning rate, steps and beta, if others than those given are better on pairs that had no say.
@@ -183,15 +178,10 @@ def plan_settings(
     Args:
         feats: Features of either kind. Pairs that they hold out take no part.
         goal: `mean`, `worst` or `protect=GROUP:LOSS`, or a `Goal`; of scaled losses.
-        objective: A loss of the margin as given, by name with `beta`, or itself.
-        beta: Strength of an objective given by name.
-        learning_rate: As given; "auto" is half of the largest stable step, of each objective its own.
-        optimizer: Of every run.
-        schedule: Of every run; its length follows the steps.
-        batch_size: Of every run.
-        scheme: How minibatches are drawn.
-        steps: As given; from a quarter to four times as many are tried.
-        seed: Deals units into folds, draws minibatches and resamples.
+        run: How the head is trained as given, by a loss of the margin; objective, beta, learning_rate, steps, seed and
+            its other fields can be given as keywords. The rate "auto" is half of the largest stable step, of each
+            objective its own; from a quarter to four times as many steps are tried, and the schedule follows; the seed
+            deals units into folds, draws minibatches and resamples.
         progress: Show a bar on stderr where it is a terminal.
 
     Raises:
@@ -208,10 +198,8 @@ def plan_settings(
     if wanted.name not in ("mean", "worst"):
         raise ConfigError(f"settings are planned for the goals mean, worst and protect, not for {wanted.name!r}")
     wanted.check(feats.groups)
-    setting = plan_setting(
-        feats, "settings are planned", objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer,
-        schedule=schedule, batch_size=batch_size, scheme=scheme, seed=seed,
-    )  # fmt: skip
+    learning_rate, steps, seed, batch_size = run.learning_rate, run.steps, run.seed, run.batch_size
+    setting = plan_setting(feats, "settings are planned", run)
     used = feats.select(~feats.held_out)
     unit = units(used)
     if (count := len(np.unique(unit))) < _FEWEST_UNITS:
@@ -225,7 +213,7 @@ def plan_settings(
         if int(batch_size) > small:
             raise ConfigError(f"--batch-size {batch_size} is more than the {small} pairs that a run trains on here")
     candidates = _candidates(used, setting, steps, learning_rate)
-    board = _Board(used, unit, fold, candidates, steps)
+    board = _Trials(used, unit, fold, candidates, steps)
     for place in track(range(FOLDS), "Folds", unit="folds", shown=progress):
         board.solve(place)
     if not np.isfinite(board.judge[0][fold >= 0]).all():
@@ -329,7 +317,7 @@ def _margins(feats: FeatureSet, candidates: Sequence[Candidate]) -> Float[np.nda
 # judging ------------------------------------------------------------------------------------------------------------
 
 
-class _Board:
+class _Trials:
     """Scaled losses of all candidates and of TRL's defaults, where each pair judges and where it chooses."""
 
     def __init__(

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,15 +26,15 @@ from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn._showing import Tabular
 from prefdyn.diagnostics.units import units
+from prefdyn.dynamics.adjoint import HeadRun
 from prefdyn.dynamics.crossfit import FOLDS, deal
 from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.grid import Setting
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import Objective
-from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.planning.recipe import described, plan_setting
 from prefdyn.planning.summary import header
+from prefdyn.settings import opened
 
 LONGEST = 4
 """Steps of the opposite labels that are looked at, over those of the run."""
@@ -155,20 +155,13 @@ class UndoPlan(Tabular):
         write_csv(pa.table({name: [row.get(name) for row in rows] for name in names}), folder / "undo.csv")
 
 
+@opened(run=HeadRun)
 def plan_undo(
     feats: FeatureSet,
     *,
     margins: Float[np.ndarray, " n"] | None = None,
     tune: str | None = None,
-    objective: str | Objective = "sigmoid",
-    beta: float = 0.1,
-    learning_rate: float | Literal["auto"] = "auto",
-    optimizer: str | Optimizer = "sgd",
-    schedule: Schedule | None = None,
-    batch_size: int | Literal["full"] = "full",
-    scheme: str = "epochs",
-    steps: int = 100,
-    seed: int = 0,
+    run: HeadRun,
     progress: bool = True,
 ) -> UndoPlan:
     """How many pairs and steps of the opposite labels bring each group back to its loss before training.
@@ -177,15 +170,10 @@ def plan_undo(
         feats: Features of either kind. Without `margins`, pairs that they hold out take no part.
         margins: Of every pair at the end of a run that was trained; it is judged by the pairs that `feats` holds out.
         tune: What that run trained, such as "lora"; "last-layer" is the head.
-        objective: A loss of the margin, by name with `beta`, or itself.
-        beta: Strength of an objective given by name.
-        learning_rate: Step size of every run; "auto" is half of the largest stable step.
-        optimizer: Of every run.
-        schedule: Must be constant: what is undone has no known length.
-        batch_size: Must be "full", for the same reason.
-        scheme: Has no say with full batches.
-        steps: Of the run; opposite labels are looked at for four times as many.
-        seed: Deals units into folds, draws parts and resamples.
+        run: How the head is trained, by a loss of the margin; objective, beta, learning_rate, steps, seed and its other
+            fields can be given as keywords. Full batches and a constant rate alone: what is undone has no known length.
+            Opposite labels are looked at for four times as many steps; the seed deals units into folds, draws parts and
+            resamples.
         progress: Show a bar on stderr where it is a terminal.
 
     Raises:
@@ -198,13 +186,11 @@ def plan_undo(
         >>> plan_undo(feats, steps=30, progress=False).fragile
         ['group 0', 'group 1']
     """
-    if schedule is not None or batch_size != "full":
+    learning_rate, steps, seed = run.learning_rate, run.steps, run.seed
+    if run.schedule is not None or run.batch_size != "full":
         raise ConfigError("how far labels are undone is told for full batches at a constant rate: leave "
                           "--batch-size and --schedule")  # fmt: skip
-    setting = plan_setting(
-        feats, "what undoes a run is told", objective=objective, beta=beta, learning_rate=learning_rate,
-        optimizer=optimizer, scheme=scheme, seed=seed,
-    )  # fmt: skip
+    setting = plan_setting(feats, "what undoes a run is told", run)
     used = feats if margins is not None else feats.select(~feats.held_out)
     unit = units(used)
     if margins is None:

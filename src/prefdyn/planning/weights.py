@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,21 +25,20 @@ from prefdyn._shape import of_many
 from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.units import units
-from prefdyn.dynamics.adjoint import sensitivity_of
+from prefdyn.dynamics.adjoint import HeadRun, sensitivity_of
 from prefdyn.dynamics.crossfit import FOLDS, deal
 from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.grid import Setting
 from prefdyn.dynamics.robust import group_robust
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import Objective
-from prefdyn.maths.optimizers import Optimizer, Schedule
 from prefdyn.maths.units import mean_of
 from prefdyn.planning.goals import Goal, GoalScore
 from prefdyn.planning.judging import JudgedWays, decision, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
 from prefdyn.planning.recipe import described, plan_setting, write_recipe
 from prefdyn.planning.summary import header
+from prefdyn.settings import opened
 
 GIVEN, PLAN = "as_given", "plan"
 BASELINES = ("stratified", "tempered", "linear", "group_robust")
@@ -167,22 +166,15 @@ class WeightPlan(Tabular):
         )
 
 
+@opened(run=HeadRun)
 def plan_weights(
     feats: FeatureSet,
     goal: str | Goal = "worst",
     *,
     floor: float = 0.1,
     ceiling: float = 10.0,
-    objective: str | Objective = "sigmoid",
-    beta: float = 0.1,
-    learning_rate: float | Literal["auto"] = "auto",
-    optimizer: str | Optimizer = "sgd",
-    schedule: Schedule | None = None,
-    batch_size: int | Literal["full"] = "full",
-    scheme: str = "epochs",
-    steps: int = 100,
+    run: HeadRun,
     rounds: int = ROUNDS,
-    seed: int = 0,
     progress: bool = True,
 ) -> WeightPlan:
     """Group weights for a goal, chosen by exact slopes and re-runs, judged on pairs that had no say.
@@ -192,16 +184,10 @@ def plan_weights(
         goal: `worst`, `mean`, `equal` or `protect=GROUP:LOSS`, or a `Goal`.
         floor: Smallest factor on a group, of the mean weight.
         ceiling: Largest.
-        objective: A loss of the margin, by name with `beta`, or itself.
-        beta: Strength of an objective given by name.
-        learning_rate: Step size of every run; "auto" is half of the largest stable step of the data as given.
-        optimizer: Of every run.
-        schedule: Of every run.
-        batch_size: Of every run.
-        scheme: How minibatches are drawn.
-        steps: Of every run.
+        run: How the head is trained in every run, by a loss of the margin; objective, beta, learning_rate, steps, seed
+            and its other fields can be given as keywords. The rate "auto" is half of the largest stable step of
+            the data as given; the seed deals units into folds, draws minibatches and resamples.
         rounds: Of the search, at most.
-        seed: Deals units into folds, draws minibatches and resamples.
         progress: Show a bar on stderr where it is a terminal.
 
     Returns:
@@ -223,11 +209,9 @@ def plan_weights(
     between(floor, 0.0, 1.0, name="floor")
     if not ceiling > 1:
         raise ConfigError(f"the ceiling {ceiling:g} must be above 1, the mean weight")
-    setting = plan_setting(
-        feats, "weights are planned", objective=objective, beta=beta, learning_rate=learning_rate, optimizer=optimizer,
-        schedule=schedule, batch_size=batch_size, scheme=scheme, seed=seed,
-    )  # fmt: skip
-    if wanted.name == "equal" and batch_size != "full":
+    learning_rate, steps, seed = run.learning_rate, run.steps, run.seed
+    setting = plan_setting(feats, "weights are planned", run)
+    if wanted.name == "equal" and run.batch_size != "full":
         raise ConfigError(
             "the goal 'equal' needs runs of each group alone, which take full batches: leave --batch-size"
         )

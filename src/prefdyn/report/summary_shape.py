@@ -134,7 +134,7 @@ _CLAIM = dict.fromkeys(
 CLAIMS = [
     {**_CLAIM, "paper_value": VALUE, "holds": (bool, None), "kind?": str, "unit?": str, "p?": (float, None),
      "corrected?": ({"p": float, "among": int, "holds": bool}, None),
-     "thresholds?": [{"threshold": VALUE, "holds": (bool, None)}], "evidence?": (dict, None),
+     "thresholds?": [{"threshold": (float, [float]), "holds": (bool, None)}], "evidence?": (dict, None),
      "control?": ({"beyond": (bool, None), "because": str}, None)}
 ]  # fmt: skip
 """claims.json."""

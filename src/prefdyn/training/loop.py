@@ -242,7 +242,7 @@ class Loop:
         with torch.no_grad():
             beta = self.settings.objective.beta
             one = torch.ones_like(loss) * float(alive)
-            good = right(chosen, rejected, margins, beta, torch.finfo(chosen.dtype).eps)
+            good = right(chosen, rejected, margins, self.settings.objective, torch.finfo(chosen.dtype).eps)
             columns = [share * loss, share, one, one * margins, one * good, one * chosen, one * rejected]
             columns += [one * beta * up, one * beta * down]
             return torch.stack([column.double().sum() for column in columns]).to(self.device)

@@ -75,17 +75,17 @@ def losses(chosen: Any, chosen_moved: Any, rejected_moved: Any, length: Any, obj
     return objective.loss(margins), margins
 
 
-def right(chosen: Any, rejected: Any, margins: Any, beta: float, eps: float) -> Any:
+def right(chosen: Any, rejected: Any, margins: Any, objective: Objective, eps: float) -> Any:
     """Which margins are above 0 by more than rounding: before the first step none, as in TRL.
 
     Args:
         chosen: (b,) log-probabilities, from NumPy or torch.
         rejected: (b,) the same of the rejected responses.
         margins: (b,) with beta.
-        beta: Of the objective.
+        objective: Of the run.
         eps: Of the dtype in which they were computed.
     """
-    return margins > _ROUNDINGS * eps * beta * (abs(chosen) + abs(rejected))
+    return margins > _ROUNDINGS * eps * objective.beta * (abs(chosen) + abs(rejected))
 
 
 def probe_rows(pairs: PairTable, per_cell: int | None, *, seed: int) -> Int[np.ndarray, " probed"]:
@@ -143,7 +143,7 @@ def group_rows(
     down = changes(rejected, ref_rejected, pairs.rejected_length[rows], objective)
     loss, margin = losses(chosen, moved, down, length, objective)
     measured: dict[str, np.ndarray] = {"loss": loss, "margin": margin}
-    measured["reward_accuracy"] = right(chosen, rejected, margin, objective.beta, eps)
+    measured["reward_accuracy"] = right(chosen, rejected, margin, objective, eps)
     measured["policy_accuracy"] = chosen > rejected
     if pairs.known:
         up, down = chosen - ref_chosen, rejected - ref_rejected
@@ -172,8 +172,8 @@ def group_rows(
                     states[inside],
                     pairs.chosen[at],
                     pairs.rejected[at],
-                    np.asarray(objective.push(margin[inside])),
-                    objective.beta,
+                    margin[inside],
+                    objective,
                 )
             if geometry:
                 row |= separability(states[inside], pairs.chosen[at], pairs.rejected[at])
@@ -185,17 +185,20 @@ def head_gradient_norm(
     states: Float[np.ndarray, "b d"],
     chosen: Int[np.ndarray, " b"],
     rejected: Int[np.ndarray, " b"],
-    push: Float[np.ndarray, " b"],
-    beta: float,
+    margins: Float[np.ndarray, " b"],
+    objective: Objective,
 ) -> float:
     r"""$\lVert \frac{\beta}{b} \sum_i h(r_i) (e_w - e_l) g_i^\top \rVert_F$, of the mean loss of these pairs.
 
     Example:
-        >>> head_gradient_norm(np.array([[3.0, 4.0]]), np.array([0]), np.array([1]), np.array([0.5]), 0.1) / 2**0.5
+        >>> from prefdyn.maths.objectives import DPO
+        >>> one, other, margin = np.array([0]), np.array([1]), np.array([0.0])
+        >>> head_gradient_norm(np.array([[3.0, 4.0]]), one, other, margin, DPO(beta=0.1)) / 2**0.5
         0.25
     """
     signs, _ = answer_coordinates(chosen, rejected, int(max(chosen.max(), rejected.max())) + 1)
-    pulled = states.astype(np.float64) * (push * beta / len(push))[:, None]
+    push = np.asarray(objective.push(margins))
+    pulled = states.astype(np.float64) * (push * objective.beta / len(push))[:, None]
     return float(np.linalg.norm(signs.T @ pulled))
 
 

@@ -159,7 +159,7 @@ def margins(
     up = changes(chosen, pairs.ref_chosen[rows], pairs.chosen_length[rows], objective)
     down = changes(rejected, pairs.ref_rejected[rows], pairs.rejected_length[rows], objective)
     _, found = losses(chosen, up, down, pairs.chosen_length[rows], objective)
-    return found, right(chosen, rejected, found, objective.beta, torch.finfo(loop.dtype).eps)
+    return found, right(chosen, rejected, found, objective, torch.finfo(loop.dtype).eps)
 
 
 def rehearsal(settings: TrainingSettings, seed: int, pairs: int) -> TrainingSettings:

@@ -38,18 +38,19 @@ def _runs(context: Context) -> Plan:
             plan["features", 0, source, seed] = features
             for setting in SETTINGS:
                 plan["sweep", *setting, source, seed] = context.simulate(
-                    features, _full_batch(setup, *setting), seed=seed, subsets=alone
+                    features, _full_batch(setup, setting), seed=seed, subsets=alone
                 )
             for place, model in enumerate(_further(context), start=1):
                 theirs = context.features(pairs, model if source == MODEL else replace(model, untrained=seed))
                 plan["features", place, source, seed] = theirs
                 plan["reference", place, source, seed] = context.simulate(
-                    theirs, _full_batch(setup, *REFERENCE), seed=seed, subsets=alone
+                    theirs, _full_batch(setup, REFERENCE), seed=seed, subsets=alone
                 )
     return plan
 
 
-def _full_batch(setup: RecipeSetup, beta: float, rate: float) -> RecipeSetup:
+def _full_batch(setup: RecipeSetup, setting: tuple[float, float]) -> RecipeSetup:
+    beta, rate = setting
     return replace(setup, beta=beta, learning_rate=rate, batch_size="full", scheme="epochs")
 
 

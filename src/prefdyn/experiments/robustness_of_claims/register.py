@@ -19,6 +19,7 @@ from prefdyn.experiments.sides import sides, trained_rows
 from prefdyn.maths.geometry import mean_gap
 from prefdyn.theory.learning_dynamics import constants, descent_direction, smallest_variance_exponent
 
+_BETA, _ = REFERENCE
 _DIRECTIONS = 8
 _STEP = 1e-5
 """Of central differences, in units of the length of the weights."""
@@ -72,15 +73,15 @@ def _trained(feats: Feats, source: str, seed: int, name: str) -> tuple[np.ndarra
     return states, np.where(positive, 1.0, -1.0)
 
 
-def _loss(states: np.ndarray, signs: np.ndarray, boundary: np.ndarray, beta: float) -> float:
+def _loss(states: np.ndarray, signs: np.ndarray, boundary: np.ndarray) -> float:
     """DPO's loss where the first answer's row less the second's has moved by `boundary`."""
-    return float(np.mean(np.logaddexp(0.0, -beta * signs * (states @ boundary))))
+    return float(np.mean(np.logaddexp(0.0, -_BETA * signs * (states @ boundary))))
 
 
-def _weights(states: np.ndarray, beta: float, rng: np.random.Generator) -> np.ndarray:
+def _weights(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A change of the first answer's row by lot, as large as gives margins of about one."""
     drawn = rng.standard_normal(states.shape[1])
-    return drawn / (2 * beta * float(np.std(states @ drawn)))
+    return drawn / (2 * _BETA * float(np.std(states @ drawn)))
 
 
 def against_differences(states: np.ndarray, signs: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
@@ -91,18 +92,14 @@ def against_differences(states: np.ndarray, signs: np.ndarray, rng: np.random.Ge
     Reference:
         2403.18742, Eqs. 9 to 11; THEORY 1.2 (X-1).
     """
-    beta, _ = REFERENCE
-    weights = _weights(states, beta, rng)
-    printed = descent_direction(states, signs, weights, beta=beta)
+    weights = _weights(states, rng)
+    printed = descent_direction(states, signs, weights, beta=_BETA)
     size = _STEP * float(np.linalg.norm(weights))
     along = rng.standard_normal((_DIRECTIONS, len(weights)))
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     slopes = np.array(
         [
-            (
-                _loss(states, signs, 2 * weights + size * way, beta)
-                - _loss(states, signs, 2 * weights - size * way, beta)
-            )
+            (_loss(states, signs, 2 * weights + size * way) - _loss(states, signs, 2 * weights - size * way))
             / (2 * size)
             for way in along
         ]
@@ -113,12 +110,11 @@ def against_differences(states: np.ndarray, signs: np.ndarray, rng: np.random.Ge
 
 def over_the_chord(states: np.ndarray, signs: np.ndarray, rng: np.random.Generator) -> float:
     """How far the loss half-way between two weights is above the mean of their losses, the largest of some pairs."""
-    beta, _ = REFERENCE
     found = []
     for _ in range(_DIRECTIONS):
-        one, two = (2 * _weights(states, beta, rng) for _ in range(2))
-        middle = _loss(states, signs, (one + two) / 2, beta)
-        found.append(middle - (_loss(states, signs, one, beta) + _loss(states, signs, two, beta)) / 2)
+        one, two = (2 * _weights(states, rng) for _ in range(2))
+        middle = _loss(states, signs, (one + two) / 2)
+        found.append(middle - (_loss(states, signs, one) + _loss(states, signs, two)) / 2)
     return max(found)
 
 
