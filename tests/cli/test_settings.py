@@ -19,7 +19,7 @@ GIVEN = {
     "data": "d.jsonl", "groups": "a", "limit": "3", "group_column": "g", "columns": "prompt=p",
     "template": "question", "split": "0.5",
     "answers": "Yes,No", "max_length": "9", "revision": "main", "dtype": "float32", "device": "cpu", "attn": "eager",
-    "batch_tokens": "99", "sketch": "64", "model": "nowhere", "exact": "3",
+    "batch_tokens": "99", "check": "none", "sketch": "64", "model": "nowhere", "exact": "3",
 }  # fmt: skip
 """A value of each flag of reading; the others are switches."""
 
