@@ -232,8 +232,10 @@ def _counts(paper: str, runs: Sequence[Run]) -> str:
         claims = [row for row in run.claims.values() if (row["paper"], row.get("kind", "replication")) == (paper, kind)]
         held, failed, neither = ([row for row in claims if row["holds"] is word] for word in (True, False, None))
         twins = [row["control"]["beyond"] for row in held if row.get("control")]
-        tested = [row["corrected"]["holds"] for row in held if row.get("corrected")]
-        twin, stand = (f"{sum(map(bool, each))} of {len(each)}" for each in (twins, tested))
+        fallen = sum(not row["corrected"]["holds"] for row in held if row.get("corrected"))
+        corrected = any(row.get("corrected") for row in run.claims.values())
+        twin, stand = f"{sum(map(bool, twins))} of {len(twins)}", f"{len(held) - fallen} of {len(held)}"
+        stand = stand if corrected else "–"
         lines.append(f"| {run.name} | {words} | {len(held)} | {stand} | {twin} | {len(failed)} | {len(neither)} |")
     return "\n".join(lines)
 
