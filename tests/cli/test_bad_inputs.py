@@ -151,7 +151,7 @@ CASES = {
     ),
     "another model with features": (lambda f: ["--features", f, "--model", "x"], 1, "--model cannot be used"),
     "a twin with features": (lambda f: ["--features", f, "--untrained-twin"], 1, "--untrained-twin cannot be used"),
-    "UMAP that is not installed": (lambda _: ["--embedding", "umap"], 1, "pip install 'prefdyn.umap.'"),
+    "UMAP that is not installed": (lambda _: ["--embedding", "umap"], 1, "pip install umap-learn"),
     "unknown picture": (lambda _: ["--embedding", "tsne"], 1, "tsne"),
     "output exists": (lambda f: ["--out", existing(f)], 1, "there exists already.*name another folder"),
     "output under a file": (lambda f: ["--out", raw(f, "file", "x") / "out"], 1, "file"),

@@ -198,7 +198,7 @@ def test_a_picture_names_group_class_and_pair():
 
 def test_umap_that_is_not_installed_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(MissingExtra, match=r"needs umap-learn: pip install 'prefdyn\[umap\]'"):
+    with pytest.raises(MissingExtra, match=r"needs umap-learn: pip install umap-learn"):
         embedding(feats_of(), method="umap")
 
 

@@ -178,8 +178,8 @@ def test_from_python_with_data_in_memory(only_toy):
 def test_what_is_unknown_is_named():
     with pytest.raises(ConfigError, match="recipe 'cluster' is unknown"):
         run_recipe("cluster")
-    with pytest.raises(ConfigError, match="preset 'medium' is unknown"):
-        run_recipe("cluster-structure", preset="medium")
+    with pytest.raises(ConfigError, match="preset 'middling' is unknown"):
+        run_recipe("cluster-structure", preset="middling")
 
 
 def test_a_plan_says_what_it_would_take_and_runs_nothing(only_toy, own_cache):
