@@ -33,8 +33,10 @@ CASES = {
 def one(name: str, seed: int) -> tuple[float, float, float, float]:
     """Whether the plan changes anything, its gain as judged and in truth, and what the best setting would gain."""
     gaps, size, width, rate = CASES[name]
-    law = {"directions": np.ones((4, 1))} if width == 1 else {}
-    feats = gaussian_groups(size + FURTHER, groups=4, width=width, half_gap=gaps, held_out=0.0, seed=seed, **law)
+    feats = gaussian_groups(
+        size + FURTHER, groups=4, width=width, directions=np.ones((4, 1)) if width == 1 else None, half_gap=gaps,
+        held_out=0.0, seed=seed,
+    )  # fmt: skip
     further = np.tile(np.arange(size + FURTHER) >= size, 4)
     wrong = (stream(seed, "settings", "wrong").random(len(feats)) < rate) & ~further
     feats = replace(feats.flipped(wrong), held_out=further)
