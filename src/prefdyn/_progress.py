@@ -1,7 +1,6 @@
-"""Progress of what takes long, on stderr.
+"""Progress of what takes long, on stderr, and nothing where stderr is no terminal.
 
-Loops have a bar with rate and time left where stderr is a terminal, and elsewhere a line after two seconds and then
-ever more seldom. Steps that are no loops have a line, once they have lasted two seconds.
+Loops have a bar with rate and time left. Steps that are no loops have a line, once they have lasted two seconds.
 """
 
 import contextlib
@@ -15,8 +14,6 @@ T = TypeVar("T")
 FRAMEWORKS = "Loading torch and transformers (5 to 15 seconds where they were not used lately)"
 QUIET = 2.0
 """Seconds that anything may last without a word."""
-_SELDOM = 3.0
-"""Factor between the times at which a loop says where it is."""
 
 
 @contextlib.contextmanager
@@ -31,7 +28,7 @@ def step(label: str, *, shown: bool = True) -> Iterator[None]:
         >>> with step("Counting"):
         ...     pass
     """
-    if not shown:
+    if not (shown and sys.stderr.isatty()):
         yield
         return
     start = time.monotonic()
@@ -59,11 +56,8 @@ def track(items: Sequence[T], label: str, *, unit: str, shown: bool = True) -> I
         >>> list(track([1, 2], "Counting", unit="numbers"))  # not a terminal: no bar
         [1, 2]
     """
-    if not shown:
+    if not (shown and sys.stderr.isatty()):
         yield from items
-        return
-    if not sys.stderr.isatty():
-        yield from _told(items, label, unit)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -82,30 +76,6 @@ def track(items: Sequence[T], label: str, *, unit: str, shown: bool = True) -> I
             progress.advance(task)
             speed = progress.tasks[task].speed
             progress.update(task, rate=f"{speed:.3g}/s" if speed else "–")
-
-
-def _told(items: Sequence[T], label: str, unit: str) -> Iterator[T]:
-    teller = Teller(label, len(items), unit)
-    for done, item in enumerate(items, start=1):
-        yield item
-        teller.at(done)
-
-
-class Teller:
-    """A line on stderr where a loop takes long: after two seconds, and then at times that grow by a factor."""
-
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        self.label, self.total, self.unit = label, total, unit
-        self.started, self.due = time.monotonic(), QUIET
-
-    def at(self, done: int) -> None:
-        """So much is done."""
-        spent = time.monotonic() - self.started
-        if spent <= self.due or done >= self.total:
-            return
-        left = duration(spent * (self.total - done) / done)
-        _say(f"{self.label}: {done:,} of {self.total:,} {self.unit}, about {left} left")
-        self.due = _SELDOM * spent
 
 
 def _say(line: str) -> None:

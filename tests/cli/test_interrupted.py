@@ -122,7 +122,7 @@ def test_a_wrong_model_costs_neither_the_finished_run_nor_somebodys_folder(prefd
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "notes.txt").write_text("notes")
-    assert "is no run of `prefdyn train`" in prefdyn(*quick, "--resume", "--out", "precious", "--model", "/no").err
+    assert "is no run of `prefdyn train`" in prefdyn(*quick, "--resume", "--out", "precious").err
     for command in (quick, ("extract", "--limit", 5)):
         assert "that says prefdyn wrote it" in prefdyn(*command, "--out", "project", "--force").err
         assert "notes.txt is a file" in prefdyn(*command, "--out", "notes.txt", "--force").err

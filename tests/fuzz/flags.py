@@ -118,7 +118,7 @@ def flag_set(rng: Random) -> list[str]:
                 [[], ["all"], ["distinguishability"], ["other"], ["distinguishability", "value-scaling"]]
             )
         elif parameter.name == "part":
-            given += rng.choice([[], ["weights"], ["data"], ["select"], ["other"]])
+            given += rng.choice([[], ["weights"], ["data"], ["select"], ["settings"], ["undo"], ["all"], ["other"]])
         elif parameter.nargs == -1:
             given += [rng.choice(PLACES) for _ in range(rng.randrange(3))]
         else:

@@ -22,11 +22,18 @@ FLAGS = {
 }  # fmt: skip
 
 
+def known_to(command):
+    return sorted(FLAGS.keys() & {parameter.name for parameter in command.params})
+
+
+SPOKEN_OF = sorted(name for name, command in COMMANDS.items() if len(known_to(command)) > 1)
+
+
 def tried(path, seed):
     """Whether a mutated file gave flags."""
     rng = Random(f"config {seed}")
-    command = COMMANDS[rng.choice(sorted(COMMANDS))]
-    known = sorted(FLAGS.keys() & {parameter.name for parameter in command.params})
+    command = COMMANDS[rng.choice(SPOKEN_OF)]
+    known = known_to(command)
     held = {name: FLAGS[name] for name in rng.sample(known, rng.randrange(1, len(known)))}
     if rng.random() < 0.5:
         held[rng.choice(sorted(held))] = rng.choice(VALUES)

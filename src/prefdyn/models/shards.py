@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from prefdyn._cache import cache_root
 from prefdyn._files import atomic_write
-from prefdyn._progress import Teller, step
+from prefdyn._progress import step
 from prefdyn.errors import ModelError, StoreError
 from prefdyn.models.forward import Reader, Sequences
 from prefdyn.models.load import LanguageModel, quiet
@@ -299,7 +299,7 @@ def _is_sound(work: Plan, shard: int) -> bool:
 
 
 class _Bar:
-    """Progress on stderr: tokens per second and time left; where it is no terminal, lines ever more seldom; advice."""
+    """Progress on stderr: tokens per second and time left; nothing where it is no terminal, but for advice."""
 
     def __init__(
         self, total: int, *, shown: bool, limit: Callable[[float], str] | None, doing: str = Reader.doing
@@ -308,8 +308,6 @@ class _Bar:
         self.console = Console(stderr=True)
         self.started = time.perf_counter()
         self.bar: Progress | None = None
-        told = shown and total and not self.console.is_terminal
-        self.teller = Teller(doing[:1].upper() + doing[1:], total, "tokens") if told else None
         if shown and total and self.console.is_terminal:
             self.bar = Progress(
                 SpinnerColumn(),
@@ -336,8 +334,6 @@ class _Bar:
     def add(self, tokens: int, kind: str) -> None:
         """Count tokens as read; after some seconds, advise if the rest will take long."""
         self.done += tokens
-        if self.teller is not None:
-            self.teller.at(self.done)
         if self.bar is None and self.limit is None:
             return
         if kind == "cuda" and self.limit is not None:
