@@ -15,7 +15,7 @@ from prefdyn.dynamics.crossfit import FOLDS, deal
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.objectives import DPO, IPO
 from prefdyn.planning.rules import scores, trained_folds
-from prefdyn.planning.select import Gain, Way, _Board, _decision, _ends, _first, allowing, plan_select
+from prefdyn.planning.select import Spanned, Way, _Board, _decision, _ends, _first, allowing, plan_select
 from prefdyn.planning.weights import weighted_losses
 from prefdyn.synthetic import gaussian_groups
 
@@ -128,10 +128,15 @@ def test_the_first_by_a_score_are_a_share_of_the_known():
 @pytest.mark.parametrize(
     ("gain", "over", "change", "said"),
     [
-        (Gain(value=0.05, low=0.01, high=0.09), Gain(value=0.05, low=0.01, high=0.09), True, "becomes better by 0.05"),
-        (Gain(value=0.05, low=-0.01, high=0.11), Gain(value=0.05, low=0.01, high=0.09), False, "keep every pair"),
-        (Gain(value=0.05, low=0.01, high=0.09), Gain(value=0.0, low=-0.01, high=0.01), False, "random pairs"),
-        (Gain(value=0.005, low=0.001, high=0.009), Gain(value=0.005, low=0.001, high=0.009), False, "under 5%"),
+        (
+            Spanned(value=0.05, low=0.01, high=0.09),
+            Spanned(value=0.05, low=0.01, high=0.09),
+            True,
+            "becomes better by 0.05",
+        ),
+        (Spanned(value=0.05, low=-0.01, high=0.11), Spanned(value=0.05, low=0.01, high=0.09), False, "keep every pair"),
+        (Spanned(value=0.05, low=0.01, high=0.09), Spanned(value=0.0, low=-0.01, high=0.01), False, "random pairs"),
+        (Spanned(value=0.005, low=0.001, high=0.009), Spanned(value=0.005, low=0.001, high=0.009), False, "under 5%"),
     ],
 )
 def test_a_change_is_proposed_only_where_everything_speaks_for_it(gain, over, change, said):

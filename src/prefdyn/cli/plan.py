@@ -183,12 +183,11 @@ def _written_for(
         return {}
     from prefdyn.data.loaders import load_dataset
     from prefdyn.errors import ConfigError
-    from prefdyn.planning.trainers import check_trainers, write_for
+    from prefdyn.planning.trainers import write_for
 
     if not (folder.path / "dataset.jsonl").exists():
         raise ConfigError("--write-for needs the texts of the pairs; give --data, or features with their texts")
     model = model or str(dict(feats.provenance.model).get("name") or "YOUR-MODEL")
-    check_trainers(names, loss, model=model)
     data = load_dataset(folder.path / "dataset.jsonl")
     return write_for(folder.path, names, data, loss, model=model, final=folder.final, seed=seed)
 

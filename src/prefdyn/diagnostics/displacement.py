@@ -18,7 +18,7 @@ from prefdyn._showing import Tabular
 from prefdyn.diagnostics.prioritization import PairPushes
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.units import in_order, sums
+from prefdyn.maths.units import in_order, redrawn, sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ def bands(
         ]
         products = totals[0] @ totals[0].T, totals[1] @ totals[1].T, totals[0] @ totals[1].T
         whole = _band(*(float(each.sum()) for each in products), stability=math.nan)
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
+        drawn = redrawn(count, resamples, rng).astype(np.float64)
         squares = [((drawn @ each) * drawn).sum(axis=1) for each in products]
         says = [_band(*map(float, each), stability=math.nan).says() for each in zip(*squares, strict=True)]
         found.append(replace(whole, stability=says.count(whole.says()) / resamples))

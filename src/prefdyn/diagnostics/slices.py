@@ -233,43 +233,20 @@ def _by_topic(data: PreferenceDataset | None, feats: FeatureSet, unit: np.ndarra
     count = min(MOST_TOPICS, len(np.unique(unit)) // _PER_TOPIC)
     if states is None or count < 2:
         return []
+    from sklearn.cluster import KMeans  # a slow import, for data of one group alone
+
     whole = np.asarray(states, dtype=np.float64)
     centred = whole - whole.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     places = centred @ axes[:, -_AXES:]
-    label = _clusters(places, count, stream(seed, "slices", "topics"))
+    state = int(stream(seed, "slices", "topics").integers(2**31))
+    label = KMeans(count, n_init=_STARTS, max_iter=_ROUNDS, random_state=state).fit_predict(places)
     words = [()] * count if data is None else telling_words(_texts(data), label, unit)
     order = np.argsort(-np.bincount(label, minlength=count), kind="stable").tolist()
     return [
         ("topic", ", ".join(words[code]) or f"cluster {place}", label == code, words[code])
         for place, code in enumerate(order, start=1)
     ]
-
-
-def _clusters(places: Float[np.ndarray, "n k"], count: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """Clusters by k-means from the best of a few starts by k-means++."""
-    best, least = np.zeros(len(places), dtype=np.int64), math.inf
-    for _ in range(_STARTS):
-        centres = places[rng.integers(len(places), size=1)]
-        while len(centres) < count:
-            near = _square_distances(places, centres).min(axis=1)
-            centres = np.vstack([centres, places[rng.choice(len(places), p=near / near.sum())]])
-        label = np.full(len(places), -1)
-        for _ in range(_ROUNDS):
-            before, label = label, _square_distances(places, centres).argmin(axis=1)
-            if (label == before).all():
-                break
-            size = np.bincount(label, minlength=count)
-            centres = np.where(size[:, None] > 0, sums(places, label, count) / np.maximum(size, 1)[:, None], centres)
-        off = float(_square_distances(places, centres).min(axis=1).sum())
-        if off < least:
-            best, least = label, off
-    return best
-
-
-def _square_distances(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    found = (places**2).sum(axis=1)[:, None] - 2 * places @ centres.T + (centres**2).sum(axis=1)
-    return np.maximum(found, 0.0)
 
 
 def _texts(data: PreferenceDataset) -> list[str]:

@@ -52,6 +52,7 @@ def _over(**changes: Mapping[str, Any]) -> dict[str, RecipeSetup]:
 
 _ALL_LINEAR = {"lora_rank": 8, "lora_dropout": 0.0, "lora_targets": ("all-linear",)}
 """Small models name their layers otherwise."""
+_VALUES_HEAD = {"batch_size": "full", "learning_rate": 1e-2}
 _VALUES_WHOLE = ("values_full", "values_full_llama_2", "values_full_mistral", "values_full_qwen")
 
 PRESETS: Mapping[str, Preset] = {
@@ -62,7 +63,7 @@ PRESETS: Mapping[str, Preset] = {
             last_layer={"learning_rate": "auto", "steps": 20, "batch_size": 16},
             full={"learning_rate": 3e-4, "epochs": None, "steps": 4, "batch_size": 8},
             lora={"learning_rate": 1e-3, "epochs": None, "steps": 3, "batch_size": 4, **_ALL_LINEAR},
-            values_last_layer={"batch_size": "full", "learning_rate": 1e-2},
+            values_last_layer=_VALUES_HEAD,
             full_beta_1={"learning_rate": 3e-5},
         ),
         seeds=1,
@@ -84,7 +85,7 @@ PRESETS: Mapping[str, Preset] = {
             full_long={"steps": 24},
             full_long_other={"steps": 24},
             lora={"learning_rate": 1e-3, "epochs": None, "steps": 12, "batch_size": 8, **_ALL_LINEAR},
-            values_last_layer={"batch_size": "full", "learning_rate": 1e-2},
+            values_last_layer=_VALUES_HEAD,
             **{key: {"steps": 40} for key in _VALUES_WHOLE},
             full_beta_1={"learning_rate": 1e-5},
         ),
@@ -107,7 +108,7 @@ PRESETS: Mapping[str, Preset] = {
             full_long={"steps": 8},
             full_long_other={"steps": 8},
             lora={"learning_rate": 1e-3, "epochs": None, "steps": 4, "batch_size": 4, **_ALL_LINEAR},
-            values_last_layer={"batch_size": "full", "learning_rate": 1e-2},
+            values_last_layer=_VALUES_HEAD,
             **{key: {"steps": 12} for key in _VALUES_WHOLE},
             full_beta_1={"learning_rate": 1e-4},
         ),

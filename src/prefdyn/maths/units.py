@@ -77,6 +77,16 @@ def sums(values: np.ndarray, unit: Int[np.ndarray, " n"], count: int | None = No
     return by @ values
 
 
+def redrawn(count: int, draws: int, rng: np.random.Generator) -> Int[np.ndarray, "draws count"]:
+    """How often each of some units is in as many drawn with replacement, draw by draw.
+
+    Example:
+        >>> redrawn(3, 2, np.random.default_rng(0)).sum(axis=1).tolist()
+        [3, 3]
+    """
+    return rng.multinomial(count, np.full(count, 1 / count), size=draws)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mean:
     """A mean over the pairs of one group with its standard error over units."""

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
-from prefdyn._showing import Tabular
+from prefdyn._showing import Tabular, by_column
 from prefdyn.dynamics.descent import stable_learning_rate
 from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.sweep import sweep
@@ -72,8 +72,7 @@ class Grid(Tabular):
         """Write summary.json, cells.csv and trajectory.parquet (with the column `cell`) into an existing folder."""
         write_json(folder / "summary.json", self.summary())
         flat = [{key: _flat(value) for key, value in row.items()} for row in self.rows()]
-        names = list(dict.fromkeys(key for row in flat for key in row))
-        write_csv(pa.table({name: [row.get(name) for row in flat] for name in names}), folder / "cells.csv")
+        write_csv(pa.table(by_column(flat)), folder / "cells.csv")
         tables = [
             run.table.append_column("cell", pa.array(np.full(run.table.num_rows, place), pa.int64()))
             for place, run in enumerate(self.runs)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from scipy.stats import t as student
 
 from prefdyn._random import stream
-from prefdyn.maths.units import in_order
+from prefdyn.maths.units import in_order, redrawn
 from prefdyn.planning.goals import Goal
 
 RESAMPLES = 1000
@@ -22,12 +22,16 @@ _SCORES = {"worst": "worst group's {}loss", "mean": "mean {}loss over groups", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gain:
-    """A difference of mean losses on judging pairs, above 0 for better, with its 90 % interval over units, nats."""
+class Spanned:
+    """A number with its 90 % interval over judged units; NaN where it is not reached. Gains are better above 0."""
 
     value: float
     low: float
     high: float
+
+    def row(self, name: str) -> dict[str, float]:
+        """Three columns."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +167,7 @@ def mean_gain(
     group: Int[np.ndarray, " n"],
     unit: Int[np.ndarray, " n"],
     inside: Bool[np.ndarray, " n"],
-) -> Gain:
+) -> Spanned:
     """How much less the mean over groups of the second losses is, on the same pairs.
 
     Args:
@@ -176,7 +180,7 @@ def mean_gain(
     with np.errstate(invalid="ignore"):
         better = (old - new)[inside]
     if not np.isfinite(better).all():
-        return Gain(value=-math.inf, low=-math.inf, high=-math.inf)
+        return Spanned(value=-math.inf, low=-math.inf, high=-math.inf)
     _, owner = np.unique(group[inside], return_inverse=True)
     count = np.bincount(owner)
     part = 1 / (count[owner] * len(count))
@@ -186,7 +190,7 @@ def mean_gain(
     error = math.sqrt(len(each) / (len(each) - 1) * float(each @ each))
     half = float(student.ppf((LEVEL[1] - LEVEL[0] + 100) / 200, len(each) - 1)) * error
     value = float(part @ better)
-    return Gain(value=value, low=value - half, high=value + half)
+    return Spanned(value=value, low=value - half, high=value + half)
 
 
 def decision(result: JudgedWays, goal: Goal, *, keep: str, worth: float = 0.0, kind: str = "") -> tuple[bool, str]:
@@ -222,5 +226,5 @@ def _redrawn(home: Int[np.ndarray, " U"], draws: int, rng: np.random.Generator) 
     times = np.zeros((draws, len(home)))
     for code in np.unique(home):
         inside = np.flatnonzero(home == code)
-        times[:, inside] = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=draws)
+        times[:, inside] = redrawn(len(inside), draws, rng)
     return times

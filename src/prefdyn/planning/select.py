@@ -32,7 +32,7 @@ from prefdyn.dynamics.grid import Setting
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
-from prefdyn.planning.judging import Gain, mean_gain
+from prefdyn.planning.judging import Spanned, mean_gain
 from prefdyn.planning.recipe import described, plan_setting, train_flags
 from prefdyn.planning.rules import RuleScores, scores, trained_folds
 from prefdyn.planning.summary import header
@@ -69,9 +69,9 @@ class Tried:
     """One way on the judging pairs."""
 
     way: Way
-    gain: Gain
+    gain: Spanned
     """Over all pairs as given."""
-    over_random: Gain
+    over_random: Spanned
     """Over as many random pairs left out."""
 
 
@@ -86,9 +86,9 @@ class SelectPlan(Tabular):
     """What the folds found best on choosing pairs; None: nothing."""
     picked: tuple[Way | None, ...]
     """What each fold chose by itself."""
-    gain: Gain
+    gain: Spanned
     """Of what each fold chose, on its judging pairs."""
-    over_random: Gain
+    over_random: Spanned
     tried: tuple[Tried, ...]
     named: Bool[np.ndarray, " n"]
     """Pairs that the best way is about, whether or not it is worth it."""
@@ -143,9 +143,9 @@ class SelectPlan(Tabular):
             "change": self.change, "because": self.because,
             "way": None if self.way is None else _way(self.way),
             "picked": [None if way is None else str(way) for way in self.picked],
-            **_gain("gain", self.gain), **_gain("over_random", self.over_random),
+            **self.gain.row("gain"), **self.over_random.row("over_random"),
             "tried": [
-                {**_way(one.way), **_gain("gain", one.gain), **_gain("over_random", one.over_random)}
+                {**_way(one.way), **one.gain.row("gain"), **one.over_random.row("over_random")}
                 for one in self.tried
             ],
             "wrong": None if self.wrong is None else _shares(self.wrong), "believed": self.believed,
@@ -449,7 +449,7 @@ class _Board:
                 random[mine] = self.judge[self.place(RANDOM, way.share), mine]
         return planned, random
 
-    def gain(self, old: Float[np.ndarray, " n"], new: Float[np.ndarray, " n"]) -> Gain:
+    def gain(self, old: Float[np.ndarray, " n"], new: Float[np.ndarray, " n"]) -> Spanned:
         """How much less the mean over groups of the second losses is, on the same pairs."""
         return mean_gain(old, new, self.feats.group, self.unit, self.fold >= 0)
 
@@ -466,7 +466,7 @@ class _Board:
         return sorted(found, key=lambda one: -one.gain.value)
 
 
-def _decision(way: Way | None, gain: Gain, over: Gain, worth: float) -> tuple[bool, str]:
+def _decision(way: Way | None, gain: Spanned, over: Spanned, worth: float) -> tuple[bool, str]:
     """Whether to change anything, and why."""
     if way is None:
         return False, "nothing tried was better than all pairs as given on the pairs that choose"
@@ -489,10 +489,6 @@ def _decision(way: Way | None, gain: Gain, over: Gain, worth: float) -> tuple[bo
 
 def _way(way: Way) -> dict[str, Any]:
     return {"action": way.action, "rule": way.rule, "share": way.share}
-
-
-def _gain(name: str, gain: Gain) -> dict[str, float]:
-    return {name: gain.value, f"{name}_low": gain.low, f"{name}_high": gain.high}
 
 
 def _shares(found: WrongShare) -> dict[str, float]:

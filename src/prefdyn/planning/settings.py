@@ -24,7 +24,7 @@ from scipy.special import expit
 from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn._progress import track
-from prefdyn._showing import Tabular
+from prefdyn._showing import Tabular, by_column
 from prefdyn.diagnostics.units import units
 from prefdyn.dynamics.adjoint import HeadRun
 from prefdyn.dynamics.crossfit import FOLDS, deal
@@ -37,7 +37,7 @@ from prefdyn.maths.objectives import DPO, IPO, LOG2, Objective, RobustDPO, SLiC
 from prefdyn.maths.optimizers import AdamW, Schedule
 from prefdyn.planning.goals import Goal
 from prefdyn.planning.grid import best_cell
-from prefdyn.planning.judging import Gain, JudgedWays, decision, judged, mean_gain
+from prefdyn.planning.judging import JudgedWays, Spanned, decision, judged, mean_gain
 from prefdyn.planning.recipe import described, plan_setting, write_recipe
 from prefdyn.planning.summary import header
 from prefdyn.settings import opened
@@ -95,7 +95,7 @@ class SettingsPlan(Tabular):
     """Of each of these ways, mean over groups of the share of judging pairs with a margin above 0."""
     loss: Float[np.ndarray, " candidates"]
     """Scaled loss of each candidate, mean over groups, on the judging pairs; infinite where a run diverges."""
-    gain: tuple[Gain, ...]
+    gain: tuple[Spanned, ...]
     """Of each candidate over the one as given."""
     correct: Float[np.ndarray, " candidates"]
     """Accuracy of each candidate, mean over groups."""
@@ -123,7 +123,7 @@ class SettingsPlan(Tabular):
         return [
             plain({
                 **self.candidates[place].row(), "loss": self.loss[place], "accuracy": self.correct[place],
-                "gain": self.gain[place].value, "gain_low": self.gain[place].low, "gain_high": self.gain[place].high,
+                **self.gain[place].row("gain"),
                 "given": place == 0, "best": place == self.best, "picked": self.picked.count(place),
             })
             for place in order
@@ -155,12 +155,8 @@ class SettingsPlan(Tabular):
             flags: Of `prefdyn train`, that say which data and model; plan.yaml holds them.
         """
         write_json(folder / "summary.json", self.summary())
-        rows = self.cells()
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        table = {name: [row.get(name) for row in rows] for name in names} | {
-            "batch_size": [str(row.get("batch_size")) for row in rows]
-        }
-        write_csv(pa.table(table), folder / "settings.csv")
+        table = by_column(self.cells())
+        write_csv(pa.table({**table, "batch_size": list(map(str, table["batch_size"]))}), folder / "settings.csv")
         one = self.proposal
         write_recipe(folder, {}, one.setting, one.steps, texts=None, flags=flags or {}, change=False)
 

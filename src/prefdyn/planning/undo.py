@@ -24,7 +24,7 @@ from prefdyn._csv import write_csv
 from prefdyn._json import plain, write_json
 from prefdyn._progress import track
 from prefdyn._random import stream
-from prefdyn._showing import Tabular
+from prefdyn._showing import Tabular, by_column
 from prefdyn.diagnostics.units import units
 from prefdyn.dynamics.adjoint import HeadRun
 from prefdyn.dynamics.crossfit import FOLDS, deal
@@ -32,6 +32,8 @@ from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.grid import Setting
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
+from prefdyn.maths.units import redrawn
+from prefdyn.planning.judging import LEVEL, Spanned
 from prefdyn.planning.recipe import described, plan_setting
 from prefdyn.planning.summary import header
 from prefdyn.settings import opened
@@ -42,24 +44,10 @@ _POINTS = 40
 _SIZES = 7
 """Steps, and numbers of pairs, that are looked at."""
 RESAMPLES = 400
-_LEVEL = (5.0, 95.0)
 _FEWEST = 5
 """Units that judge a group at least."""
 _WORK = 6e10
 """Multiplications up to which it is measured what undoing one group does to the others."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spanned:
-    """A number with its 90 % interval over judged units; NaN where it is not reached."""
-
-    value: float
-    low: float
-    high: float
-
-    def row(self, name: str) -> dict[str, float]:
-        """Three columns."""
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +138,7 @@ class UndoPlan(Tabular):
     def write(self, folder: Path) -> None:
         """Write summary.json and undo.csv into an existing folder."""
         write_json(folder / "summary.json", self.summary())
-        rows = self.rows()
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        write_csv(pa.table({name: [row.get(name) for row in rows] for name in names}), folder / "undo.csv")
+        write_csv(pa.table(by_column(self.rows())), folder / "undo.csv")
 
 
 @opened(run=HeadRun)
@@ -264,7 +250,7 @@ class _Undoing:
         judged = rows[self.fold[rows] >= 0]
         again = _Resampled(self.unit[judged], stream(self.seed, "undo", self.feats.groups[code]))
         after = again.mean(self.setting.objective.loss(self.margin[judged])[:, None])
-        low, high = np.percentile(after[1:, 0], _LEVEL)
+        low, high = np.percentile(after[1:, 0], LEVEL)
         if not high < self.start:
             return None
         sizes, parts = self._parts(rows)
@@ -359,7 +345,7 @@ class _Resampled:
     def __init__(self, unit: Int[np.ndarray, " j"], rng: np.random.Generator) -> None:
         _, self.code = np.unique(unit, return_inverse=True)
         count = int(self.code.max()) + 1
-        self.times = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+        self.times = redrawn(count, RESAMPLES, rng)
 
     def mean(self, values: Float[np.ndarray, "j k"]) -> Float[np.ndarray, "draws k"]:
         """The mean of all pairs first, then those of the redraws."""
@@ -391,7 +377,7 @@ def _reached(
 
 def _spanned(drawn: Float[np.ndarray, " draws"]) -> Spanned:
     """The first as the value, percentiles of the others; those that are not reached count as beyond every number."""
-    low, high = np.quantile(np.where(np.isnan(drawn[1:]), np.inf, drawn[1:]), np.array(_LEVEL) / 100, method="nearest")
+    low, high = np.quantile(np.where(np.isnan(drawn[1:]), np.inf, drawn[1:]), np.array(LEVEL) / 100, method="nearest")
     return Spanned(value=float(drawn[0]), low=_finite(low), high=_finite(high))
 
 

@@ -20,6 +20,7 @@ from prefdyn.dynamics.adjoint import sensitivity
 from prefdyn.dynamics.descent import MANY_GROUPS
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
+from prefdyn.maths.units import redrawn
 
 BLOCKS = 5
 """Parts that a group's held-out units are dealt into, at most."""
@@ -108,7 +109,7 @@ def pair_values(
         of_blocks = gained[np.ix_(mine, rows)]
         own[rows] = of_blocks.sum(axis=0) / size
         if len(mine) > 1:
-            drawn = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=RESAMPLES)
+            drawn = redrawn(len(mine), RESAMPLES, rng)
             sign[rows] = (np.sign(drawn @ of_blocks) == np.sign(own[rows])).sum(axis=0)
     return PairValues(
         own=own,

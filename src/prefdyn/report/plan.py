@@ -86,8 +86,7 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Change this, expect that, how sure."""
     rows = sorted(run.groups, key=lambda row: -abs(math.log(number(row.get("found_factor")) or 1.0)))
     named = [
-        f"{visible(row.get('name', ''))} × {minus(row.get('found_factor'))} "
-        f"({minus(row.get('found_low'))} to {minus(row.get('found_high'))} over folds)"
+        f"{visible(row.get('name', ''))} × {minus(row.get('found_factor'))} ({interval_of(row, 'found')} over folds)"
         for row in rows[:_LISTED]
     ]
     more = f", and {len(rows) - _LISTED} more in weights.csv" if len(rows) > _LISTED else ""
@@ -131,8 +130,7 @@ def _methods(part: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         if part.get("goal") == "equal":
             entries.append(minus(-number(row.get("score"))))
         alone = row.get("name") == "plan"
-        span = f"{minus(row.get('plan_better_low'))} to {minus(row.get('plan_better_high'))}"
-        entries += ["", ""] if alone else [minus(row.get("plan_better_by")), span]
+        entries += ["", ""] if alone else [minus(row.get("plan_better_by")), interval_of(row, "plan_better")]
         found.append((_NAMES.get(str(row.get("name")), visible(row.get("name"))), entries))
     return found
 
@@ -145,16 +143,21 @@ def _groups(run: RunFolder) -> list[tuple[str, list[str]]]:
             [
                 minus(row.get("pairs")),
                 minus(row.get("found_factor")),
-                f"{minus(row.get('found_low'))} to {minus(row.get('found_high'))}",
+                interval_of(row, "found"),
                 f"{_share(row.get('given_share'))} → {_share(row.get('found_share'))}",
                 minus(row.get("loss_as_given")),
                 minus(row.get("loss_plan")),
                 minus(row.get("gain")),
-                f"{minus(row.get('gain_low'))} to {minus(row.get('gain_high'))}",
+                interval_of(row, "gain"),
             ],
         )
         for row in rows
     ]
+
+
+def interval_of(row: Mapping[str, Any], name: str) -> str:
+    """The interval of a number in a row, from its two columns."""
+    return f"{minus(row.get(f'{name}_low'))} to {minus(row.get(f'{name}_high'))}"
 
 
 def _share(value: Any) -> str:

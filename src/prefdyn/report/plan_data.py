@@ -11,7 +11,7 @@ from prefdyn._shape import of_many
 from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.palette import GROUPS
-from prefdyn.report.plan import PlanTable, part_of, part_table
+from prefdyn.report.plan import PlanTable, interval_of, part_of, part_table
 from prefdyn.report.tables import minus
 from prefdyn.report.text import sentence, visible
 
@@ -135,17 +135,14 @@ def _rows(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, list[str]]
         middle = many if row.get("needed") is None else minus(row.get("needed"))
         needed = [_SAID.get(state, middle), span.get(state, f"{minus(row.get('needed_low'))} to {high}")]
         entries = [
-            minus(row.get("pairs")), minus(row.get("loss")), _span(row, "loss_low", "loss_high"),
+            minus(row.get("pairs")), minus(row.get("loss")), interval_of(row, "loss"),
             minus(row.get("target")), *needed,
-            f"{minus(row.get('loss_farthest'))} ({_span(row, 'low_farthest', 'high_farthest')})",
+            f"{minus(row.get('loss_farthest'))} "
+            f"({minus(row.get('low_farthest'))} to {minus(row.get('high_farthest'))})",
             minus(row.get("ten_percent_more"), 2),
         ]  # fmt: skip
         found.append((visible(row.get("name")), entries))
     return found
-
-
-def _span(row: Mapping[str, Any], low: str, high: str) -> str:
-    return f"{minus(row.get(low))} to {minus(row.get(high))}"
 
 
 def _laws(part: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from prefdyn._json import number
 from prefdyn.report.folders import RunFolder
-from prefdyn.report.plan import PlanTable, part_of, part_table
+from prefdyn.report.plan import PlanTable, interval_of, part_of, part_table
 from prefdyn.report.tables import minus
 from prefdyn.report.text import sentence, visible
 
@@ -71,10 +71,7 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
         change = f"{told}: {count} pairs{mostly}; select.csv names them"
     else:
         change = "nothing: keep every pair" + (f". The best that was tried: {told}" if told else "")
-    span, above = (
-        f"{minus(part.get(name))} ({minus(part.get(f'{name}_low'))} to {minus(part.get(f'{name}_high'))})"
-        for name in ("gain", "over_random")
-    )
+    span, above = (f"{minus(part.get(name))} ({interval_of(part, name)})" for name in ("gain", "over_random"))
     expect = f"Mean loss over groups better by {span}, than with as many random pairs left out by {above}."
     return [
         ("Change", sentence(change)),
@@ -116,7 +113,7 @@ def _tried(part: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         rule = str(row.get("rule"))
         entries = [f"{number(row.get('share')):.0%}"]
         for name in ("gain", "over_random"):
-            entries += [minus(row.get(name)), f"{minus(row.get(name + '_low'))} to {minus(row.get(name + '_high'))}"]
+            entries += [minus(row.get(name)), interval_of(row, name)]
         found.append((f"{_DOES.get(str(row.get('action')), '')}: {RULES.get(rule, visible(rule))}", entries))
     return found
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from prefdyn._json import number
 from prefdyn.report.folders import RunFolder
-from prefdyn.report.plan import PlanTable, part_of, part_table
+from prefdyn.report.plan import PlanTable, interval_of, part_of, part_table
 from prefdyn.report.tables import minus
 from prefdyn.report.text import sentence, visible
 
@@ -91,16 +91,16 @@ def _kind(row: Mapping[str, Any]) -> str:
     return visible(row.get("objective")) + (f", smoothing {minus(smooth)}" if smooth > 0 else "")
 
 
-def _span(row: Mapping[str, Any], name: str) -> str:
-    return f"{minus(row.get(f'{name}_low'))} to {minus(row.get(f'{name}_high'))}"
-
-
 def _methods(part: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     found = []
     for row in part.get("methods") or []:
         if not isinstance(row, Mapping):
             continue
-        lead = ["", ""] if row.get("name") == "plan" else [minus(row.get("plan_better_by")), _span(row, "plan_better")]
+        lead = (
+            ["", ""]
+            if row.get("name") == "plan"
+            else [minus(row.get("plan_better_by")), interval_of(row, "plan_better")]
+        )
         entries = [minus(row.get("worst")), minus(row.get("mean")), f"{number(row.get('accuracy')):.1%}", *lead]
         found.append((_NAMES.get(str(row.get("name")), visible(row.get("name"))), entries))
     return found
@@ -115,7 +115,7 @@ def _cells(part: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         entries = [
             minus(row.get("beta")), minus(row.get("learning_rate")), minus(row.get("steps")), minus(row.get("loss")),
             f"{number(row.get('accuracy')):.1%}", "" if row.get("given") else minus(row.get("gain")),
-            "" if row.get("given") else _span(row, "gain"),
+            "" if row.get("given") else interval_of(row, "gain"),
         ]  # fmt: skip
         found.append((_kind(row) + mark, entries))
     return found
@@ -127,7 +127,7 @@ def _groups(run: RunFolder) -> list[tuple[str, list[str]]]:
         (
             visible(row.get("name")),
             [minus(row.get("pairs")), minus(row.get("loss_as_given")), minus(row.get("loss_plan")),
-             minus(row.get("gain")), _span(row, "gain")],
+             minus(row.get("gain")), interval_of(row, "gain")],
         )
         for row in rows
     ]  # fmt: skip

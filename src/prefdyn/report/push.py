@@ -9,7 +9,6 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,16 +41,6 @@ class Target(NamedTuple):
     def url(self) -> str:
         """Where people look at it, below the hub's address."""
         return self.name if self.kind == "model" else f"{self.kind}s/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """Files for one repository."""
-
-    target: Target
-    files: Mapping[str, bytes]
-    says: str
-    """What will be done, in words."""
 
 
 def target(text: str, *, kind: str | None = None) -> Target:
