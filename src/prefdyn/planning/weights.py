@@ -220,8 +220,8 @@ def plan_weights(
     fold, learns = _dealt(used, unit, seed)
     if learns.sum() < 2:
         raise DataError(
-            f"{int(learns.sum())} of {len(feats.groups)} groups have {FOLDS} units (pairs that hang together count "
-            "once); weights are chosen between two groups at least"
+            f"{int(learns.sum())} of {len(feats.groups)} groups have {FOLDS} units or more (pairs that hang together "
+            "count once); weights are chosen between two groups at least"
         )
     splits = [
         Split(feats=used, unit=unit, fold=fold, place=place, learns=learns, setting=setting, steps=steps)
