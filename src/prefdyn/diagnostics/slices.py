@@ -240,7 +240,8 @@ def _by_topic(data: PreferenceDataset | None, feats: FeatureSet, unit: np.ndarra
     _, axes = np.linalg.eigh(centred.T @ centred)
     places = centred @ axes[:, -_AXES:]
     state = int(stream(seed, "slices", "topics").integers(2**31))
-    label = KMeans(count, n_init=_STARTS, max_iter=_ROUNDS, random_state=state).fit_predict(places)
+    reader = KMeans(count, n_init=_STARTS, max_iter=_ROUNDS, random_state=state)  # pyright: ignore[reportArgumentType]
+    label = reader.fit_predict(places)
     words = [()] * count if data is None else telling_words(_texts(data), label, unit)
     order = np.argsort(-np.bincount(label, minlength=count), kind="stable").tolist()
     return [
