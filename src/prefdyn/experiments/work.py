@@ -1,12 +1,14 @@
 """How a run is done. Its outcome is a folder that appears whole and is checked when read; nothing is done twice."""
 
+import copy
+import functools
 import os
 import shutil
 import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefdyn._cache import beside, cache_root
 from prefdyn.errors import ConfigError, StoreError
@@ -22,7 +24,12 @@ from prefdyn.store import (
 )
 from prefdyn.trajectory import Trajectory
 
+if TYPE_CHECKING:
+    from prefdyn.models.load import LanguageModel
+
 _AGAIN = "delete the folder; the run is then done again"
+_HELD_TWICE = 2 << 30
+"""Bytes of weights above which a model that is trained is read anew each time instead of copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +151,7 @@ def _features(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str
     from prefdyn.models.extract import extract
 
     feats = extract(
-        run.pairs.load(),
-        _model_of(run),
-        untrained=run.model.untrained if run.start is None else None,
-        double_norm=run.double_norm,
-        progress=progress,
-        **_reading(run),
+        run.pairs.load(), _loaded(run, run.model.dtype), double_norm=run.double_norm, progress=progress, **_reading(run)
     )
     save_features(feats, folder / "features")
     return list(feats.provenance.settings.get("warnings", [])), {}
@@ -205,23 +207,17 @@ def _simulate(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str
 
 
 def _train(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str], dict[str, Any]]:
-    from prefdyn.models.load import load_model, untrained_twin
     from prefdyn.training.settings import chosen
     from prefdyn.training.train import run_training
 
     assert run.setup is not None
-    setup, model = run.setup, _model_of(run)
-    reading = _reading(run)
-    if run.model.untrained is not None and run.start is None:
-        where = {name: value for name, value in reading.items() if name != "answers"}
-        if setup.tune == "full":
-            where["dtype"] = "float32"
-        model = untrained_twin(load_model(model, **where), run.model.untrained)
+    setup = run.setup
+    whole = setup.tune == "full" and run.model.dtype == "auto"
     if isinstance(setup.learning_rate, str) and setup.tune != "last-layer":
         raise ConfigError(f"run {run.title!r} has the learning rate 'auto', which is for the last layer alone")
     found = run_training(
         run.pairs.load(),
-        model,
+        _loaded(run, "float32" if whole else run.model.dtype, to_train=True),
         reference=run.model.name if run.reference == "base" else None,
         seed=run.seed,
         out=folder / "run" if run.keep_model else None,
@@ -230,7 +226,7 @@ def _train(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str], 
         **chosen(
             replace(setup, flip=run.flip, record=run.record, probes=run.probes, probe_pairs=run.probe_pairs or "all")
         ),
-        **reading,
+        **_reading(run),
     )
     save_trajectory(found.trajectory, folder / "trajectory-0")
     if run.keep_model:
@@ -239,13 +235,37 @@ def _train(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str], 
     return list(found.warnings), found.settings.to_json()
 
 
-def _model_of(run: RecipeRun) -> str:
-    """The name or folder of the model that a run begins with."""
-    return run.model.name if run.start is None else str(do(run.start).model)
+def _loaded(run: RecipeRun, dtype: str, *, to_train: bool = False) -> "LanguageModel":
+    """The model that a run begins with; for training a copy, as the model itself serves the next run."""
+    from prefdyn.training.memory import model_size
+
+    model = run.model
+    if run.start is None:
+        lm = _read(model.name, model.fingerprint, model.revision, dtype, model.device, model.untrained)
+    else:
+        lm = _read(str(do(run.start).model), run.start.key, None, dtype, model.device, None)
+    if not to_train:
+        return lm
+    size = model_size(lm)
+    if size.parameters * size.weight_bytes > _HELD_TWICE:
+        _read.cache_clear()
+        return lm
+    return copy.deepcopy(lm, {id(lm.tokenizer): lm.tokenizer})
+
+
+@functools.lru_cache(maxsize=2)
+def _read(
+    name: str, known_by: str, revision: str | None, dtype: str, device: str, untrained: int | None
+) -> "LanguageModel":
+    """A model and its twin are kept: runs on the same ones follow each other, and reading takes longer than many."""
+    from prefdyn.models.load import load_model, untrained_twin
+
+    lm = load_model(name, revision=revision, dtype=dtype, device=device)
+    return lm if untrained is None else untrained_twin(lm, untrained)
 
 
 def _reading(run: RecipeRun) -> dict[str, Any]:
-    """How a run reads its model."""
+    """How a run reads its pairs, and a reference model."""
     model = run.model
     found: dict[str, Any] = {"answers": model.answers, "dtype": model.dtype, "device": model.device}
     return found if run.start is not None else {**found, "revision": model.revision}
