@@ -1,10 +1,10 @@
 """How often `prefdyn plan weights` says to change where nothing is to be gained, and where something is.
 
-uv run python scripts/plan_by_lot.py [DRAWS]
+uv run python scripts/plan_by_lot.py [DRAWS [NAME]]
 
 Gaussian groups of known law. Beside the share of plans that change anything stands what the plans that do are truly
 worth: the score on many further pairs of the same law, in a run on the same training pairs as given and with the
-plan's factors. Prints the table of docs/plan.md.
+plan's factors. Prints the table of docs/plan.md, or its rows whose law has NAME in it.
 """
 
 import sys
@@ -16,7 +16,8 @@ from multiprocessing import get_context
 import numpy as np
 
 from prefdyn.features import FeatureSet
-from prefdyn.planning.weights import plan_weights, weighted_losses
+from prefdyn.planning.goals import Goal
+from prefdyn.planning.weights import plan_weights, weighted_margins
 from prefdyn.synthetic import Dependence, gaussian_groups
 
 JUDGED = 500
@@ -63,28 +64,35 @@ CASES: dict[str, tuple[str, Callable[[int], FeatureSet]]] = {
     "four groups, labels by lot": ("worst", lambda seed: drawn(seed, [100] * 4, width=32, half_gap=0.0)),
     "one of four a quarter as large": ("worst", lambda seed: drawn(seed, [200, 200, 200, 50], width=32)),
     "a small group against a large one": ("worst", against),
+    "four equal groups, all wanted at 95 %": (f"target={','.join(f'group {k}:0.95' for k in range(4))}",
+                                              lambda seed: drawn(seed, [100] * 4, width=32)),
+    "four groups, labels by lot, one wanted at 60 %": (
+        "target=group 0:0.6", lambda seed: drawn(seed, [100] * 4, width=32, half_gap=0.0),
+    ),
+    "a small group against a large one, wanted at 75 %": ("target=group 1:0.75", against),
 }  # fmt: skip
 
 
 def one(name: str, seed: int) -> tuple[bool, float]:
     """Whether the plan changes anything, and what its factors truly gain in the score."""
-    goal, draw = CASES[name]
+    goal, draw = Goal.read(CASES[name][0]), CASES[name][1]
     feats = draw(seed)
     plan = plan_weights(feats, goal, seed=seed, **RUN)  # type: ignore[reportArgumentType]
     factors = np.stack([np.ones(len(feats.groups)), plan.proposed], axis=1)[feats.group]
-    losses = weighted_losses(feats, plan.setting, plan.steps, factors)
-    means = np.array([losses[rows[feats.held_out[rows]]].mean(axis=0) for rows in feats.by_group()])
-    score = means.max(axis=0) if goal == "worst" else means.mean(axis=0)
+    margins = weighted_margins(feats, plan.setting, plan.steps, factors).T
+    values = goal.measure(plan.setting.objective, feats.groups, feats.group, margins[0]).hard(margins)
+    means = np.stack([values[:, rows[feats.held_out[rows]]].mean(axis=1) for rows in feats.by_group()], axis=1)
+    score = goal.score(feats.groups, means[0], start=np.log(2)).hard(means)
     return plan.change, float(score[0] - score[1])
 
 
 def main() -> None:
     """Print one row per law."""
-    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    draws, part = int(sys.argv[1]) if len(sys.argv) > 1 else 100, "".join(sys.argv[2:3])
     heads = ("law", "plans that change", "gained truly where changed: mean", "least", "truly better", "where kept")
     print(f"| {' | '.join(heads)} |\n|---|--:|--:|--:|--:|--:|")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for name in CASES:
+        for name in (name for name in CASES if part in name):
             found = list(pool.map(partial(one, name), range(draws)))
             gains, kept = ([gain for changed, gain in found if changed == which] for which in (True, False))
             told = ["–"] * 3

@@ -58,7 +58,7 @@ SENSE: dict[str, list[Any]] = {
     "accumulate": [1, 2, 3, *LARGE],
     "clip": [0, 1, 0.1, -1],
     "group_weights": ["a=2", "a=2,b=0.5", "a", "a=0", "a=-1", "a=nan", "c=2", '"a"=1e300', "a=1,a=2", "=1", "a=2,"],
-    "goal": ["worst", "mean", "equal", "protect=a:0.5", "protect=", "protect=c:1", "other"],
+    "goal": ["worst", "mean", "equal", "protect=a:.5", "protect=c:1", "target=a:.9", "target=a:2", "target=", "other"],
     "trained": ["audit", "nowhere", "d.jsonl", "features"],
     "write_for": ["llama-factory", "ms-swift", "axolotl", "trl", "axolotl,ms-swift"],
     "no_worse": [0, 0.1, -1, 1e30],

@@ -22,7 +22,7 @@ from prefdyn.planning.goals import Goal
 from prefdyn.planning.judging import judged
 from prefdyn.planning.mirror import balanced, linear_programme, mirror
 from prefdyn.planning.recipe import train_flags
-from prefdyn.planning.weights import plan_weights, weighted_losses
+from prefdyn.planning.weights import plan_weights, weighted_losses, weighted_margins
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
 from prefdyn.synthetic import gaussian_groups
@@ -40,6 +40,18 @@ def drowned(seed=0, *, loud=300, rare=60):
     )
 
 
+def beside(given, fresh):
+    """Both sets as one, the second held out."""
+    states = np.concatenate([given.states, fresh.states])
+    return FeatureSet.from_arrays(
+        states,
+        chosen=np.concatenate([given.chosen, fresh.chosen]),
+        rejected=np.concatenate([given.rejected, fresh.rejected]),
+        group=[feats.groups[code] for feats in (given, fresh) for code in feats.group],
+        held_out=np.arange(len(states)) >= len(given),
+    )
+
+
 @pytest.fixture(scope="module")
 def plan():
     return plan_weights(drowned(), **FAST)
@@ -53,19 +65,7 @@ def test_a_drowned_group_is_given_weight_and_fares_better_on_fresh_data(plan):
     assert plan.change
     loud, rare = plan.factors
     assert rare > 2 > 1 > loud
-    fresh, given = drowned(seed=1), drowned()
-    assert fresh.chosen is not None
-    assert given.chosen is not None
-    assert fresh.rejected is not None
-    assert given.rejected is not None
-    states = np.concatenate([given.states, fresh.states])
-    both = FeatureSet.from_arrays(
-        states,
-        chosen=np.concatenate([given.chosen, fresh.chosen]),
-        rejected=np.concatenate([given.rejected, fresh.rejected]),
-        group=[feats.groups[code] for feats in (given, fresh) for code in feats.group],
-        held_out=np.arange(len(states)) >= len(given),
-    )
+    both = beside(drowned(), drowned(seed=1))
     worst = []
     for feats in (both, both.weighted(plan.weights())):
         run = descent(feats, DPO(beta=0.5), learning_rate=0.8, steps=20, alone=False)
@@ -139,6 +139,49 @@ def test_protecting_a_group_brings_it_below_its_loss():
     limit = free.judged.loss[1, 1] - 0.1
     held = plan_weights(feats, f"protect={feats.groups[1]}:{limit}", **FAST)
     assert held.judged.loss[1, 1] < free.judged.loss[1, 1] - 0.05
+
+
+def test_a_wanted_accuracy_is_reached_on_fresh_data():
+    """Right pairs are counted on another draw of the same law."""
+    feats = drowned()
+    rare = feats.groups[1]
+    held = plan_weights(feats, f"target={rare}:0.75", **FAST)
+    assert held.change
+    assert held.accuracy[0, 1] < 0.5 < 0.7 < held.accuracy[1, 1]
+    assert held.judged.score[0] == pytest.approx(0.75 - held.accuracy[0, 1])
+    assert held.judged.score[1] == pytest.approx(max(0.0, 0.75 - held.accuracy[1, 1]))
+    fresh = beside(feats, drowned(seed=1))
+    margins = weighted_margins(fresh, held.setting, held.steps, held.factors[fresh.group][:, None])[:, 0]
+    inside = fresh.held_out & (fresh.group == 1)
+    assert (margins[inside] > 0).mean() > 0.65
+    row = held.rows()[1]
+    assert row["wanted_accuracy"] == 0.75
+    assert row["accuracy_plan"] == pytest.approx(held.accuracy[1, 1])
+    assert held.rows()[0]["wanted_accuracy"] is None
+
+
+def test_what_is_reached_as_given_changes_nothing():
+    found = plan_weights(drowned(), f"target={drowned().groups[0]}:0.6", **FAST)
+    assert found.judged.score[0] == 0
+    assert not found.change
+    assert found.weights() == dict.fromkeys(found.features.groups, 1.0)
+
+
+@pytest.mark.parametrize("text", ["target=", "target=a", "target=a:2", "target=a:0", "target=a:x", "target=a:.5,a:.6"])
+def test_accuracies_that_are_none_are_refused(text):
+    with pytest.raises(ConfigError, match=r"target=GROUP:ACCURACY"):
+        Goal.read(text)
+
+
+def test_a_measure_is_the_loss_or_how_wrong_a_pair_is_with_its_slope():
+    group, margins = np.array([0, 0, 1, 1, 1]), np.array([0.5, -0.5, 0.3, -0.2, 0.0])
+    reads = Goal.read("target=b:0.9").measure(DPO(beta=1.0), ["a", "b"], group, margins)
+    assert reads.width == pytest.approx(0.1 * np.sqrt((0.09 + 0.04) / 3))
+    np.testing.assert_allclose(reads.hard(margins), [*np.log1p(np.exp(-margins[:2])), 0.0, 1.0, 0.5])
+    step = 1e-6
+    quotient = (reads(margins + step) - reads(margins - step)) / (2 * step)
+    np.testing.assert_allclose(reads.slope(margins), quotient, rtol=1e-6, atol=1e-9)
+    assert np.isinf(reads(np.full(5, np.nan))).all()
 
 
 def test_equal_shares_come_nearer_to_each_other():
@@ -220,10 +263,13 @@ def test_the_linear_programme_is_the_best_of_a_fine_grid():
     np.testing.assert_allclose(found, factors[:, np.argmin(worst)], atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["worst", "mean", "equal"])
+@pytest.mark.parametrize("name", ["worst", "mean", "equal", "target"])
 def test_the_slope_of_a_smooth_score_is_its_difference_quotient(name):
     given, alone = np.array([0.6, 0.5, np.nan, 0.4]), np.array([0.3, 0.2, 0.1, 0.35])
-    score = Goal(name=name, limits={"b": 0.45}, slack=0.1).score(list("abcd"), given, start=0.7, alone=alone)
+    wanted = {"a": 0.5, "d": 0.4} if name == "target" else {}
+    score = Goal(name=name, limits={"b": 0.45}, slack=0.1, accuracy=wanted).score(
+        list("abcd"), given, start=0.7, alone=alone
+    )
     at = np.array([0.62, 0.5, 0.3, 0.41])
     _, slope = score.smooth(at, 5.0)
     for place in range(4):

@@ -31,6 +31,7 @@ prefdyn plan weights
 prefdyn plan weights --goal equal --features features --beta 0.5 --steps 200
 
 prefdyn plan weights --goal protect=rare:0.5 --data hf:OWNER/NAME --model meta-llama/Llama-3.2-1B --no-worse 0.02
+prefdyn plan weights --goal target=rare:0.9,common:0.8 --features features
 
 prefdyn plan data --features features --target rare:0.5 --target other:0.4
 
@@ -57,7 +58,7 @@ def run(
         str | None,
         Flag(
             "worst (lower the worst group's loss), mean (over groups), equal (the same share of what each group "
-            "reaches alone) or protect=GROUP:LOSS.",
+            "reaches alone), protect=GROUP:LOSS or target=GROUP:ACCURACY,… (of held-out pairs that are right).",
             default="worst; of settings: mean",
         ),
     ] = None,
@@ -243,7 +244,7 @@ def _select() -> _Make:
 def _settings(goal: str, no_worse: float | None, part: str) -> _Make:
     from prefdyn.planning.goals import Goal
 
-    wanted = Goal.read("mean" if goal == "equal" and part == ALL else goal, slack=no_worse)
+    wanted = Goal.read("mean" if part == ALL and goal.split("=")[0] in ("equal", "target") else goal, slack=no_worse)
 
     def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
         from prefdyn.planning.settings import plan_settings

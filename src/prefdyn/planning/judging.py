@@ -18,7 +18,10 @@ RESAMPLES = 1000
 LEVEL = (5.0, 95.0)
 """Percentiles of the resamples that an interval spans: 90 %."""
 _BLOCK = 100
-_SCORES = {"worst": "worst group's {}loss", "mean": "mean {}loss over groups", "equal": "least share"}
+_SCORES = {
+    "worst": "worst group's {}loss", "mean": "mean {}loss over groups", "equal": "least share",
+    "target": "mean share of right pairs that groups fall short of what is wanted",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,7 @@ def judged(
     *,
     start: float,
     alone: Float[np.ndarray, " m"] | None = None,
+    scored: Float[np.ndarray, "M n"] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> JudgedWays:
@@ -114,17 +118,18 @@ def judged(
         goal: Whose score is told.
         start: Loss before the first step, nats.
         alone: Of the goal `equal`: held-out loss of each group that trains alone. Held in the resamples.
+        scored: What the goal's score reads of every pair; None: the losses.
         seed: Of the resamples.
         resamples: How many.
     """
     known = np.isfinite(losses).all(axis=0)
-    m, total = len(groups), np.full((len(losses), len(groups)), np.nan)
+    m, ways = len(groups), len(losses)
     code, owner = in_order(unit[known]), group[known]
-    values = losses[:, known]
-    count = np.bincount(owner, minlength=m)
+    values = (losses if scored is None else np.concatenate([losses, scored]))[:, known]
+    count, total = np.bincount(owner, minlength=m), np.full((len(values), m), np.nan)
     for place in np.flatnonzero(count):
         total[:, place] = values[:, owner == place].mean(axis=1)
-    score = goal.score(list(groups), total[0], start=start, alone=alone)
+    score = goal.score(list(groups), total[-ways], start=start, alone=alone)
     rng = stream(seed, "plan", "judge")
     size = int(code.max()) + 1
     home = np.zeros(size, dtype=np.int64)
@@ -138,9 +143,9 @@ def judged(
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn.append(np.einsum("bu,guk->bkg", times, sums, optimize=True) / (times @ mass.T)[:, None, :])
     means = np.concatenate(drawn)
-    scores = score.hard(means)
+    scores = score.hard(means[:, -ways:])
     gains, leads = means[:, 0] - means[:, 1], scores - scores[:, 1:2]
-    points = score.hard(total)
+    points = score.hard(total[-ways:])
 
     def interval(many: np.ndarray) -> np.ndarray:
         found = np.full((many.shape[1], 2), np.nan)
@@ -150,7 +155,7 @@ def judged(
 
     return JudgedWays(
         methods=tuple(methods),
-        loss=total,
+        loss=total[:ways],
         gain=total[0] - total[1],
         gain_interval=interval(gains),
         score=points,

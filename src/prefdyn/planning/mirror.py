@@ -162,19 +162,17 @@ def linear_programme(
     limited = np.flatnonzero(np.isfinite(score.limit) & np.isfinite(now))
     sides: Sequence[bool] = (True, False) if len(limited) else (False,)
     for with_limits in sides:
-        upper, right = [], []
-        if score.mean:
-            cost = np.append(lines.mean(axis=0), 0.0)
-        else:
-            cost = np.append(np.zeros(m), 1.0)
-            upper += [np.append(line, -1.0) for line in lines]
-            right += list(-start)
+        # one more variable per part of the score, or one above all of them
+        tops = np.eye(len(lines)) if score.mean else np.ones((len(lines), 1))
+        width = tops.shape[1]
+        upper, right = np.hstack([lines, -tops]), -start
         if with_limits:
-            upper += [np.append(rate[place], 0.0) for place in limited]
-            right += list(score.limit[limited] - now[limited])
+            upper = np.vstack([upper, np.hstack([rate[limited], np.zeros((len(limited), width))])])
+            right = np.append(right, score.limit[limited] - now[limited])
         solved = linprog(
-            cost, A_ub=np.array(upper) if upper else None, b_ub=np.array(right) if right else None,
-            A_eq=np.append(shares, 0.0)[None, :], b_eq=[0.0], bounds=[*bounds, (None, None)],
+            np.append(np.zeros(m), np.full(width, 1 / width)), A_ub=upper, b_ub=right,
+            A_eq=np.append(shares, np.zeros(width))[None, :], b_eq=[0.0],
+            bounds=[*bounds, *[(score.least if np.isfinite(score.least) else None, None)] * width],
         )  # fmt: skip
         if solved.success:
             return balanced(1 + solved.x[:m], shares, floor, ceiling)

@@ -33,7 +33,7 @@ from prefdyn.dynamics.robust import group_robust
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.units import mean_of
-from prefdyn.planning.goals import Goal, GoalScore
+from prefdyn.planning.goals import Goal, GoalScore, Measure
 from prefdyn.planning.judging import JudgedWays, decision, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
 from prefdyn.planning.recipe import described, plan_setting, write_recipe
@@ -63,6 +63,8 @@ class WeightPlan(Tabular):
     """Whether the proposal is to change anything: the judged gain is above 0 with its whole interval."""
     because: str
     judged: JudgedWays
+    accuracy: Float[np.ndarray, "M groups"]
+    """Share of judged pairs whose margin is above 0 (half of those at 0), for each way of `judged`; NaN: not judged."""
     rounds: tuple[int, ...]
     """Rounds of the search, per fold."""
     learns: Bool[np.ndarray, " groups"]
@@ -108,6 +110,9 @@ class WeightPlan(Tabular):
                 "found_draws": round(float(shares[code] * proposed[code] * count.sum())),
             }
             row |= {f"loss_{how}": self.judged.loss[place, code] for place, how in enumerate(self.judged.methods)}
+            if self.goal.accuracy:
+                row |= {f"accuracy_{how}": self.accuracy[place, code] for place, how in enumerate(self.judged.methods)}
+                row["wanted_accuracy"] = self.goal.accuracy.get(name, math.nan)
             low, high = self.judged.gain_interval[code]
             rows.append(plain({**row, "gain": self.judged.gain[code], "gain_low": low, "gain_high": high}))
         return rows
@@ -118,6 +123,7 @@ class WeightPlan(Tabular):
             "goal": self.goal.name,
             "limits": dict(self.goal.limits),
             "slack": self.goal.slack,
+            "accuracy": dict(self.goal.accuracy),
             "change": self.change,
             "because": self.because,
             "weights": self.weights(),
@@ -181,7 +187,7 @@ def plan_weights(
 
     Args:
         feats: Features of either kind. Pairs that they hold out take no part.
-        goal: `worst`, `mean`, `equal` or `protect=GROUP:LOSS`, or a `Goal`.
+        goal: `worst`, `mean`, `equal`, `protect=GROUP:LOSS` or `target=GROUP:ACCURACY,…`, or a `Goal`.
         floor: Smallest factor on a group, of the mean weight.
         ceiling: Largest.
         run: How the head is trained in every run, by a loss of the margin; objective, beta, learning_rate, steps, seed
@@ -239,11 +245,15 @@ def plan_weights(
         for split in track(splits, "Folds", unit="folds", shown=progress)
     ]
     methods = (GIVEN, PLAN, *BASELINES)
-    losses = np.full((len(methods), len(used)), math.nan)
+    margins = np.full((len(methods), len(used)), math.nan)
     for split, each in zip(splits, found, strict=True):
-        losses[:, split.judge] = each.losses[:, split.judge]
+        margins[:, split.judge] = each.margins[:, split.judge]
+    known = (fold >= 0)[None, :]
+    reads = wanted.measure(setting.objective, used.groups, used.group, margins[0]).hard
+    plain_loss = Measure(objective=setting.objective, wanted=np.zeros(len(used), dtype=bool))
     result = judged(
-        losses, methods, used.group, used.groups, unit, wanted, start=_start(setting), alone=alone, seed=seed
+        np.where(known, plain_loss(margins), math.nan), methods, used.group, used.groups, unit, wanted,
+        start=_start(setting), alone=alone, scored=np.where(known, reads(margins), math.nan), seed=seed,
     )  # fmt: skip
     factors = np.stack([each.factors for each in found])
     change, because = decision(result, wanted, keep="the weights")
@@ -256,6 +266,7 @@ def plan_weights(
         change=change,
         because=because,
         judged=result,
+        accuracy=_accuracies(margins[:, fold >= 0], used.group[fold >= 0], len(used.groups)),
         rounds=tuple(each.rounds for each in found),
         learns=learns,
         setting=setting,
@@ -274,8 +285,8 @@ class Solved:
     """What one split found."""
 
     factors: Float[np.ndarray, " groups"]
-    losses: Float[np.ndarray, "methods n"]
-    """Of every pair, in the runs of each method."""
+    margins: Float[np.ndarray, "methods n"]
+    """Of every pair, at the end of each method's run."""
     rounds: int
 
 
@@ -328,17 +339,19 @@ class Split:
         """Search, the alternatives, and what all of them do to every pair."""
         feats, groups = self.trained, self.feats.groups
         shares, m = _shares(feats), len(groups)
-        run, slopes = partial(weighted_losses, feats, self.setting, self.steps), partial(self._slopes, feats)
-
-        def losses(columns: Float[np.ndarray, "m tried"]) -> Float[np.ndarray, "m tried"]:
-            return self._means(run(columns[feats.group]).T).T
-
-        as_given = run(np.ones((len(feats), 1))).T
-        given = self._means(as_given)[0]
-        if np.isinf(given).any():
+        run = partial(weighted_margins, feats, self.setting, self.steps)
+        as_given = run(np.ones((len(feats), 1))).T[0]
+        if not np.isfinite(as_given).all():
             raise ConfigError(
                 f"the run as given diverges with learning rate {self.setting.learning_rate:g}; lower the rate"
             )
+        reads = goal.measure(self.setting.objective, groups, feats.group, as_given)
+        slopes = partial(self._slopes, feats, reads)
+
+        def losses(columns: Float[np.ndarray, "m tried"]) -> Float[np.ndarray, "m tried"]:
+            return self._means(reads(run(columns[feats.group]).T)).T
+
+        given = self._means(reads(as_given[None]))[0]
         score = goal.score(groups, given, start=_start(self.setting), alone=alone)
         free = self.learns & (shares > 0)
         even = np.where(free, 1 / np.maximum(shares, 1e-300), 1 / (shares[free].sum() / free.sum()))
@@ -346,16 +359,16 @@ class Split:
         linear = linear_programme(
             given, slopes(np.ones(m), np.eye(m)), score, shares, free, floor=floor, ceiling=ceiling
         )
-        error = self._error(as_given[0], score)
-        robust, belief = self._robust(feats, score, error)
+        error = self._error(reads(as_given), score)
+        robust, belief = self._robust(feats, reads, score, error)
         known = np.where(free & (belief > 0), belief / np.maximum(shares, 1e-300), 1.0)
         starts = np.column_stack([simple, linear, known])
         best = mirror(
             losses, slopes, score, shares, free, starts, error=error, floor=floor, ceiling=ceiling, rounds=rounds
         )  # fmt: skip
         columns = np.stack([best.factors, simple[:, 1], simple[:, 2], linear], axis=1)
-        rows = [as_given[0], *run(columns[feats.group]).T, robust]
-        return Solved(factors=best.factors, losses=np.stack(rows), rounds=len(best.scores) - 2)
+        rows = [as_given, *run(columns[feats.group]).T, robust]
+        return Solved(factors=best.factors, margins=np.stack(rows), rounds=len(best.scores) - 2)
 
     def _means(self, losses: Float[np.ndarray, "tried n"]) -> Float[np.ndarray, "tried m"]:
         """Means over the choosing pairs of each group; NaN where there is none, or the group is not chosen by."""
@@ -367,14 +380,18 @@ class Split:
         return found
 
     def _slopes(
-        self, feats: FeatureSet, factors: Float[np.ndarray, " m"], sums: Float[np.ndarray, "sums m"]
+        self, feats: FeatureSet, reads: Measure, factors: Float[np.ndarray, " m"], sums: Float[np.ndarray, "sums m"]
     ) -> Float[np.ndarray, "sums m"]:
         m = len(factors)
         rows = np.stack([self.choose & (feats.group == code) & self.learns[code] for code in range(m)]).astype(float)
         known = rows.sum(axis=1) > 0
         means = rows[known] / rows[known].sum(axis=1, keepdims=True)
         weighted = feats.weighted(dict(zip(feats.groups, factors, strict=True)))
-        return sensitivity_of(weighted, self.setting, self.steps, of=sums[:, known] @ means).group
+        of = sums[:, known] @ means
+        if not reads.wanted.any():
+            return sensitivity_of(weighted, self.setting, self.steps, of=of).group
+        margins = weighted_margins(weighted, self.setting, self.steps, np.ones((len(feats), 1)))[:, 0]
+        return sensitivity_of(weighted, self.setting, self.steps, of=of * reads.slope(margins), quantity="margin").group
 
     def _error(self, losses: Float[np.ndarray, " n"], score: GoalScore) -> float:
         """Standard error over units of a typical group's part of the score, on the choosing pairs."""
@@ -387,19 +404,19 @@ class Split:
         return float(np.median(known)) if len(known) else 1.0
 
     def _robust(
-        self, feats: FeatureSet, score: GoalScore, error: float
+        self, feats: FeatureSet, reads: Measure, score: GoalScore, error: float
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
-        """Losses of the best group-robust run by the choosing pairs, and its groups' weights."""
+        """Margins of the best group-robust run by the choosing pairs, and its groups' weights."""
         runs = [group_robust(feats, self.setting, self.steps, pace=pace) for pace in _PACES]
-        losses = np.stack([self.setting.objective.loss(margins) for margins, _ in runs])
-        place = int(np.argmin(score.smooth(self._means(losses), 1 / max(error, 1e-6))[0]))
-        return losses[place], runs[place][1]
+        values = self._means(reads(np.stack([margins for margins, _ in runs])))
+        place = int(np.argmin(score.smooth(values, 1 / max(error, 1e-6))[0]))
+        return runs[place]
 
 
-def weighted_losses(
+def weighted_margins(
     feats: FeatureSet, setting: Setting, steps: int, factors: Float[np.ndarray, "n runs"]
 ) -> Float[np.ndarray, "n runs"]:
-    """Loss of every pair at the end of runs whose pairs' weights are multiplied by these factors, all in one solve.
+    """Margin of every pair at the end of runs whose pairs' weights are multiplied by these factors, all in one solve.
 
     Args:
         feats: Features of either kind; pairs that they hold out are not trained on.
@@ -408,14 +425,21 @@ def weighted_losses(
         factors: Not below 0, one column per run.
 
     Returns:
-        Losses in nats; infinite where a run diverges.
+        Margins; NaN where a run diverges.
     """
-    found = np.full(factors.shape, math.inf)
+    found = np.full(factors.shape, math.nan)
     for column, outcome in enumerate(reweighted(feats, setting, steps, factors)[1]):
         if steps in outcome.margins:
-            losses = setting.objective.loss(outcome.margins[steps])
-            found[:, column] = np.where(np.isfinite(losses), losses, math.inf)
+            found[:, column] = outcome.margins[steps]
     return found
+
+
+def weighted_losses(
+    feats: FeatureSet, setting: Setting, steps: int, factors: Float[np.ndarray, "n runs"]
+) -> Float[np.ndarray, "n runs"]:
+    """Loss of every pair, in nats, likewise; infinite where a run diverges."""
+    losses = setting.objective.loss(weighted_margins(feats, setting, steps, factors))
+    return np.where(np.isfinite(losses), losses, math.inf)
 
 
 # small parts --------------------------------------------------------------------------------------------------------
@@ -431,6 +455,15 @@ def _dealt(
         learns[code] = len(np.unique(unit[rows])) >= FOLDS
     fold[np.isin(unit, unit[~learns[feats.group]])] = -1
     return fold, learns
+
+
+def _accuracies(
+    margins: Float[np.ndarray, "ways n"], group: Int[np.ndarray, " n"], m: int
+) -> Float[np.ndarray, "ways m"]:
+    """Share of each group's pairs with a margin above 0, half of those at 0; NaN where there is none."""
+    inside = group[:, None] == np.arange(m)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (0.5 + 0.5 * np.sign(margins)) @ inside / inside.sum(axis=0)
 
 
 def _start(setting: Setting) -> float:

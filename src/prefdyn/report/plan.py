@@ -20,7 +20,7 @@ _NAMES = {
     "linear": "linear programme on first slopes",
     "group_robust": "group-robust, online",
 }
-_SCORES = {"worst": "worst loss", "mean": "mean loss", "equal": "least share"}
+_SCORES = {"worst": "worst loss", "mean": "mean loss", "equal": "least share", "target": "shortfall"}
 _LISTED = 6
 """Groups that one sentence names."""
 
@@ -99,6 +99,14 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{minus(given.get('mean'))} → {minus(plan.get('mean'))}, spread {minus(given.get('spread'))} → "
         f"{minus(plan.get('spread'))} (nats on held-out pairs, last-layer runs on three fifths of the pairs)."
     )
+    wanted = [
+        f"{visible(row.get('name', ''))} {_share(row.get('accuracy_as_given'))} → {_share(row.get('accuracy_plan'))} "
+        f"(wanted {_share(row.get('wanted_accuracy'))})"
+        for row in run.groups
+        if not math.isnan(number(row.get("wanted_accuracy")))
+    ]
+    if wanted:
+        expect = f"Right pairs: {', '.join(wanted)}. {expect}"
     return [("Change", change), ("Expect", expect), ("How sure", f"{_sure(part, methods)}")]
 
 
@@ -117,7 +125,7 @@ def _sure(part: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> 
 
 def _columns(part: Mapping[str, Any]) -> tuple[str, ...]:
     score = _SCORES.get(str(part.get("goal")), "score")
-    shown = (score,) if score == "least share" else ()
+    shown = (score,) if score in ("least share", "shortfall") else ()
     return ("Worst", "Mean", "Spread", *(each.capitalize() for each in shown), "Plan better by", "90 % interval")
 
 
@@ -127,8 +135,8 @@ def _methods(part: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         if not isinstance(row, Mapping):
             continue
         entries = [minus(row.get(key)) for key in ("worst", "mean", "spread")]
-        if part.get("goal") == "equal":
-            entries.append(minus(-number(row.get("score"))))
+        if part.get("goal") in ("equal", "target"):
+            entries.append(minus(number(row.get("score")) * (-1 if part["goal"] == "equal" else 1)))
         alone = row.get("name") == "plan"
         entries += ["", ""] if alone else [minus(row.get("plan_better_by")), interval_of(row, "plan_better")]
         found.append((_NAMES.get(str(row.get("name")), visible(row.get("name"))), entries))

@@ -94,7 +94,9 @@ SUMMARY: Mapping[str, Any] = {
     ),
     "forecast_check?": _parts(folders=_TEXTS, shares=_ROWS, clock=_FLAT, run_steps=_NUMBERS),
     "plan?": _parts(
-        weights=_parts(groups=_ROWS, methods=_ROWS, weights=_FLAT, mixture=_FLAT, limits=_FLAT, rounds=_NUMBERS),
+        weights=_parts(
+            groups=_ROWS, methods=_ROWS, weights=_FLAT, mixture=_FLAT, limits=_FLAT, accuracy=_FLAT, rounds=_NUMBERS
+        ),
         data=_parts(groups=_ROWS, curves=_ROWS, growth=_ROWS, laws=_ROWS),
         select=_parts(groups=_ROWS, tried=_ROWS, pairs=_ROWS, way=_FLAT, wrong=_FLAT, picked=([_TEXT], None)),
         undo=_parts(groups=_ROWS, fragile=_TEXTS),
