@@ -11,10 +11,10 @@ import pytest
 from prefdyn.data.loaders import load_dataset
 from prefdyn.dynamics.order import spearman
 from prefdyn.experiments.context import MODEL, TWIN, Context, looked_at
-from prefdyn.experiments.judging import Control, Judged
 from prefdyn.experiments.presets import preset_named
 from prefdyn.experiments.rows import Row
 from prefdyn.experiments.run import ModelChoice, RecipeSetup, StoredPairs, store_pairs
+from prefdyn.experiments.shared_rules import Control, Judged
 
 
 def twin_of(judged: Judged) -> Control:

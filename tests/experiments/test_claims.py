@@ -16,10 +16,10 @@ from prefdyn.experiments import claims
 from prefdyn.experiments.claims import KINDS, QUANTITIES, UNITS, Claim, numbers
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.falls import PHASES
-from prefdyn.experiments.judging import BEYOND, BEYOND_BELOW
 from prefdyn.experiments.recipes import recipes_named
 from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.experiments.separability import moved
+from prefdyn.experiments.shared_rules import BEYOND, BEYOND_BELOW
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.report.summary_shape import CLAIMS
 from tests.experiments.conftest import beside_twin, learned, measured, ordered, twin_of

@@ -18,10 +18,10 @@ from prefdyn.experiments import presets, recipes
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import Claim
 from prefdyn.experiments.cost import costs, plan_table
-from prefdyn.experiments.judging import Judged
 from prefdyn.experiments.recipe import Figure, Line, Panel, Recipe, Results, mean_line, shades
 from prefdyn.experiments.reproduce import planned, reproduce, run_recipe
 from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.shared_rules import Judged
 from prefdyn.experiments.work import do
 
 KEYS = {

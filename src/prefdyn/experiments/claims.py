@@ -27,7 +27,8 @@ from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.chance import by_repetition
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN
 from prefdyn.experiments.falls import PHASES
-from prefdyn.experiments.judging import (
+from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.shared_rules import (
     BEYOND,
     BEYOND_BELOW,
     BEYOND_TWIN,
@@ -39,7 +40,6 @@ from prefdyn.experiments.judging import (
     inside,
     untestable,
 )
-from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.statistics import exponent, over_seeds, straight_line
 from prefdyn.experiments.tested import FEWEST, beyond_twin, chance_of, learned_more, over_units, passes, places
 

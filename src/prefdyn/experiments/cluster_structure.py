@@ -17,10 +17,10 @@ from prefdyn.diagnostics.orthogonality import Orthogonality, orthogonality
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import Claim, single
 from prefdyn.experiments.context import MODEL, SOURCES, Context
-from prefdyn.experiments.judging import Judged
 from prefdyn.experiments.published import SEED
 from prefdyn.experiments.recipe import Done, Figure, Panel, Plan, Recipe, Results
 from prefdyn.experiments.rows import Row, Rows
+from prefdyn.experiments.shared_rules import Judged
 from prefdyn.features import FeatureSet
 
 _B = "2408.03459"

@@ -20,11 +20,11 @@ from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import SPLIT_WORDS, Claim, judged, mean, multiple, rank, through_origin
 from prefdyn.experiments.context import MODEL, SOURCES, TWIN, Context
 from prefdyn.experiments.falls import PHASES, rows_alone
-from prefdyn.experiments.judging import Judged, as_evidence, untestable
 from prefdyn.experiments.published import PERSONAS, STATED_EXAMPLES
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line, shades
 from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.experiments.run import ModelChoice, RecipeRun
+from prefdyn.experiments.shared_rules import Judged, as_evidence, untestable
 from prefdyn.experiments.sides import distance, sides, trained_rows
 from prefdyn.experiments.statistics import at_step, over_seeds
 from prefdyn.experiments.values import crowd

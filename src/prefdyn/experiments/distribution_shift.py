@@ -18,7 +18,6 @@ from prefdyn.diagnostics.orthogonality import embedding, principal_axes
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import Claim, single, unbounded
 from prefdyn.experiments.context import MODEL, SOURCES, Context
-from prefdyn.experiments.judging import Judged, untestable
 from prefdyn.experiments.published import CONTRASTED, FIVE, PICTURED, UMAP, persona
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results
 from prefdyn.experiments.rows import CODE, Row, Rows
@@ -33,6 +32,7 @@ from prefdyn.experiments.separability import (
     moved,
     separability,
 )
+from prefdyn.experiments.shared_rules import Judged, untestable
 from prefdyn.experiments.sides import distance
 from prefdyn.features import FeatureSet
 

@@ -19,9 +19,9 @@ from prefdyn.errors import DataError
 from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import Claim, single
 from prefdyn.experiments.context import MODEL, TWIN, Context
-from prefdyn.experiments.judging import Judged, as_evidence, unless_few
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.rows import Row, Rows
+from prefdyn.experiments.shared_rules import Judged, as_evidence, unless_few
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.theory.gradient_field import field_gradient, field_loss, gradient_ratio
 from prefdyn.theory.measured import PlanePath, plane_path

@@ -21,11 +21,11 @@ from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import Claim, mean, numbers
 from prefdyn.experiments.context import MODEL, SOURCES, Context
 from prefdyn.experiments.falls import PHASES, falls
-from prefdyn.experiments.judging import Judged, as_evidence, unless_few, untestable
 from prefdyn.experiments.published import MISALIGNED, persona
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.run import ModelChoice, RecipeRun, StoredPairs
+from prefdyn.experiments.shared_rules import Judged, as_evidence, unless_few, untestable
 from prefdyn.experiments.sides import distance
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import mean_curve

@@ -21,10 +21,10 @@ from prefdyn.experiments.catalogue import spec_of
 from prefdyn.experiments.claims import Claim, Statistic, power, rank, single
 from prefdyn.experiments.clusters import clusters
 from prefdyn.experiments.context import MODEL, SOURCES, Context
-from prefdyn.experiments.judging import Judged, WithTwin, as_evidence, inside
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.rows import Row, Rows
 from prefdyn.experiments.run import RecipeRun
+from prefdyn.experiments.shared_rules import Judged, WithTwin, as_evidence, inside
 from prefdyn.experiments.sides import distance, trained_rows
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import (

@@ -34,11 +34,11 @@ from prefdyn.experiments.couples import (
     pulls_of,
 )
 from prefdyn.experiments.falls import PHASES
-from prefdyn.experiments.judging import Judged, as_evidence, untestable
 from prefdyn.experiments.published import PRIORITY_PAIRS, persona
 from prefdyn.experiments.recipe import Done, Figure, Line, Panel, Plan, Recipe, Results, mean_line
 from prefdyn.experiments.rows import CODE, Row, Rows
 from prefdyn.experiments.run import RecipeRun
+from prefdyn.experiments.shared_rules import Judged, as_evidence, untestable
 from prefdyn.experiments.statistics import over_seeds
 from prefdyn.experiments.values import crowd
 from prefdyn.maths.objectives import LOG2

@@ -19,13 +19,13 @@ from prefdyn.experiments.chance import LEVEL
 from prefdyn.experiments.claims import KINDS, Claim, at_other_thresholds
 from prefdyn.experiments.context import Context, looked_at
 from prefdyn.experiments.cost import Cost, costs
-from prefdyn.experiments.judging import Judged, untestable
 from prefdyn.experiments.launch import LAUNCHERS, cores, launch
 from prefdyn.experiments.presets import beside_published, preset_named
 from prefdyn.experiments.recipe import Done, Figure, Plan, Recipe
 from prefdyn.experiments.recipes import recipe_named, recipes_named
 from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice
+from prefdyn.experiments.shared_rules import Judged, untestable
 from prefdyn.experiments.work import RunOutcome
 from prefdyn.provenance import versions
 

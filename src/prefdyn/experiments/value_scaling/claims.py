@@ -10,9 +10,9 @@ from prefdyn.experiments.catalogue import figures_of
 from prefdyn.experiments.claims import SPLIT_WORDS, Claim, Statistic, distance, line, power, rank, single, unbounded
 from prefdyn.experiments.clusters import PER_CLUSTER
 from prefdyn.experiments.falls import PHASES
-from prefdyn.experiments.judging import Judged
 from prefdyn.experiments.published import VALUE_TABLES
 from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.shared_rules import Judged
 from prefdyn.experiments.statistics import exponent, straight_line
 from prefdyn.experiments.value_scaling.measures import LAWS, MORE, MORE_PAIRS, PREDICTED, ring_of
 

@@ -6,8 +6,8 @@ import pytest
 from prefdyn.dynamics.sweep import sweep
 from prefdyn.experiments.context import MODEL, TWIN
 from prefdyn.experiments.distinguishability import CLAIMS, _distances, _order_rows
-from prefdyn.experiments.judging import FEWEST_SEEDS, Judged, WithTwin, above, below, unless_few
 from prefdyn.experiments.rows import Rows
+from prefdyn.experiments.shared_rules import FEWEST_SEEDS, Judged, WithTwin, above, below, unless_few
 from prefdyn.features import FeatureSet
 from tests.experiments.conftest import twin_of
 
