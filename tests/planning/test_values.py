@@ -12,7 +12,7 @@ from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, IPO
 from prefdyn.planning import values
 from prefdyn.planning.summary import pairs_table
-from prefdyn.planning.values import RESAMPLES, pair_values
+from prefdyn.planning.values import RESAMPLES, drop_check, pair_values
 
 SETTINGS = {"learning_rate": 3.0, "steps": 40}
 
@@ -98,6 +98,45 @@ def test_signs_are_counted_over_held_out_units():
     np.testing.assert_allclose(alone.own, found.own, rtol=1e-9, atol=1e-15)
     again = valued(feats, DPO(beta=0.5), feats.cluster, **SETTINGS)
     np.testing.assert_array_equal(again.sign, found.sign)
+
+
+def test_leaving_pairs_out_is_judged_by_pairs_that_had_no_say():
+    """The naive twin selects, trains and averages by itself; turned labels are worth leaving out, random pairs are not."""
+    feats, _ = features(flip=0.15, gap=1.0)
+    objective, run = DPO(beta=0.5), {"learning_rate": 0.5, "steps": 40}
+    found = valued(feats, objective, feats.cluster, **run)
+    assert not (found.judges[0] & found.judges[1]).any()
+    np.testing.assert_array_equal(found.judges[0] | found.judges[1], feats.held_out)
+    check = drop_check(feats, objective, found, **run)
+    assert check is not None
+    assert check.lowest < np.percentile(check.random, 5) < check.highest
+    assert check.lowest < 0
+
+    def loss(kept, judges):
+        ended = descent(feats.select(kept), objective, alone=False, margins_at=[40], **run)
+        margins = np.full(len(feats), np.nan)
+        margins[kept] = ended.margins[40]
+        return np.logaddexp(0, -margins[judges]).mean()
+
+    trained, changes = np.flatnonzero(~feats.held_out), []
+    for half in range(2):
+        drop = trained[np.argsort(found.halves[half, trained])[: check.pairs]]
+        judges = found.judges[half]
+        every = np.arange(len(feats))
+        changes.append(loss(every[~np.isin(every, drop)], judges) - loss(every, judges))
+    assert check.lowest == pytest.approx(np.mean(changes), rel=1e-6)
+    assert drop_check(feats.select(np.flatnonzero(feats.held_out)[:30]), objective, found, **run) is None
+
+
+def test_blocks_hold_as_many_of_each_answer():
+    rng = np.random.default_rng(0)
+    chosen = (rng.random(300) < 0.2).astype(int)
+    feats = FeatureSet.from_arrays(
+        rng.normal(size=(300, 6)), chosen=chosen, rejected=1 - chosen, held_out=np.arange(300) % 2 == 0
+    )
+    found = values._blocks(feats, np.arange(300), 100, 0)
+    rare = [chosen[mask].sum() for mask in found.masks]
+    assert max(rare) - min(rare) <= 1
 
 
 def test_nothing_is_said_without_held_out_pairs():

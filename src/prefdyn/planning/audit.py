@@ -51,7 +51,7 @@ from prefdyn.planning.summary import (
     resolved_settings,
     write_files,
 )
-from prefdyn.planning.values import PairValues, pair_values
+from prefdyn.planning.values import DropCheck, PairValues, drop_check, pair_values
 from prefdyn.planning.verdicts import Evidence, Judgement, Thresholds, judge
 from prefdyn.settings import Extraction, opened
 from prefdyn.theory.bound import Bound
@@ -81,6 +81,8 @@ class Audit(Pictured):
     displacement: Displacement
     values: PairValues | None
     """What each training pair is worth to held-out pairs; None where none is held out, or the run diverges."""
+    dropped: DropCheck | None
+    """What leaving out the pairs of lowest and highest value does; None where there are no values, or few pairs."""
     controlled: Mapping[str, np.ndarray]
     """Pushes and values of the pairs, less what length, words and reference explain of them, by name."""
     opposites: Opposites | None
@@ -188,6 +190,7 @@ class Audit(Pictured):
                 "exact": None if self.exact is None else self.exact.to_json(),
                 "displacement": None if self.exact is None else self.exact.displacement_json(),
                 "labels": None if self.labels is None else self.labels.to_json(),
+                "left_out_by_value": None if self.dropped is None else self.dropped.to_json(),
                 **({} if self.slices is None else {"slices": self.slices.rows()}),
                 "examples": self._examples(),
                 **proved_parts(self.features, self.simulation, self.bounds),
@@ -283,6 +286,8 @@ class Audit(Pictured):
     def _examples(self) -> dict[str, Any]:
         """Pairs to look at, with their texts: the first step of all the others goes against them, and so on."""
         lowest = {"at_odds": self.pushes.agreement}
+        if self.values is not None:
+            lowest["costly"] = self.values.all
         if self.features.kind == "responses" and self.pushes.chosen_push is not None:
             lowest["chosen_falls"] = self.pushes.chosen_push
         rows = {name: _lowest(values) for name, values in lowest.items()}
@@ -327,7 +332,7 @@ class Audit(Pictured):
 
 _MEASURED = (
     "agreement", "group_agreement", "chosen_push", "rejected_push", "margin", "chosen_tokens", "rejected_tokens",
-    "label_score", "findings",
+    "label_score", "value_own", "value_all", "findings",
 )  # fmt: skip
 
 
@@ -445,9 +450,11 @@ def audit(
         rate = run.settings["learning_rate"]
         priority = prioritization(feats, beta=objective.beta, learning_rate=rate, shown=shown, unit=unit)
         pushes = pair_pushes(feats, beta=objective.beta, learning_rate=rate)
-        worth = None
+        worth, without = None, None
         if steps in run.margins:  # else the run diverged
-            worth = pair_values(feats, objective, unit, learning_rate=rate, steps=steps, seed=seed, progress=progress)
+            how: dict[str, Any] = {"learning_rate": rate, "steps": steps, "seed": seed, "progress": progress}
+            worth = pair_values(feats, objective, unit, **how)
+            without = None if worth is None else drop_check(feats, objective, worth, **how)
         cross = crossfit(feats, objective, unit, learning_rate=rate, steps=steps, seed=seed, progress=progress)
         limits = thresholds or Thresholds()
         seen = evidence(feats, apart, priority, cross, words)
@@ -497,6 +504,7 @@ def audit(
         pushes=pushes,
         displacement=displacement(feats, pushes),
         values=worth,
+        dropped=without,
         controlled=less,
         opposites=opposites(feats, seed=seed) if long else None,
         labels=doubted,

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from prefdyn._random import stream
-from prefdyn.dynamics.adjoint import sensitivity
+from prefdyn.dynamics.adjoint import one_setting, sensitivity
+from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.descent import MANY_GROUPS
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
@@ -30,6 +31,9 @@ RESAMPLES = 100
 _WORK = 1.2e11
 """Operations that the walk may take: some five seconds of one core, for an audit is not to wait for it. They decide how
 many parts a group has; where not even one each fits no value is given."""
+_DROPPED, _LEAST, _DRAWS = 0.01, 10, 40
+"""Share of the training pairs that is left out to see what values are good for, and at least so many; random sets of as
+many pairs beside them."""
 _ELEMENTWISE = 500
 """Operations beside the products that a step costs per pair and target, as time goes."""
 
@@ -48,6 +52,36 @@ class PairValues:
     """In how many of the resamples of its group's held-out units `own` keeps its sign; NaN where they are one unit."""
     worst_group: str
     resamples: int
+    halves: Float[np.ndarray, "2 n"]
+    """As `all`, by one half of every group's held-out units each; NaN where no group has two blocks of them."""
+    judges: Bool[np.ndarray, "2 n"]
+    """Held-out pairs of the other half each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropCheck:
+    """What leaving pairs out truly does, by runs without them, to held-out pairs that their values did not see.
+
+    Changes of the mean held-out loss, nats: values of one half of the held-out units choose, the other half judges, and
+    the two are averaged.
+    """
+
+    pairs: int
+    """Left out each time."""
+    lowest: float
+    """Without the pairs of lowest value: below 0 where that is better."""
+    highest: float
+    """Without those of highest value."""
+    random: Float[np.ndarray, " draws"]
+    """Without as many random pairs."""
+
+    def to_json(self) -> dict[str, float]:
+        """As plain JSON, the random sets by their mean and the middle 90 %."""
+        low, high = np.percentile(self.random, (5.0, 95.0))
+        return {
+            "pairs": self.pairs, "lowest": self.lowest, "highest": self.highest, "draws": len(self.random),
+            "random": float(self.random.mean()), "random_low": float(low), "random_high": float(high),
+        }  # fmt: skip
 
 
 def pair_values(
@@ -111,6 +145,12 @@ def pair_values(
         if len(mine) > 1:
             drawn = redrawn(len(mine), RESAMPLES, rng)
             sign[rows] = (np.sign(drawn @ of_blocks) == np.sign(own[rows])).sum(axis=0)
+    turn = np.array([np.sum(blocks.group[:at] == code) % 2 for at, code in enumerate(blocks.group)])
+    halves, judges = np.full((2, len(feats)), math.nan), np.zeros((2, len(feats)), dtype=bool)
+    for half in range(2) if (turn == 1).any() else ():
+        mine = turn == half
+        halves[half] = gained[mine].sum(axis=0) / sizes[mine].sum()
+        judges[half] = blocks.masks[~mine].any(axis=0)
     return PairValues(
         own=own,
         all=gained.sum(axis=0) / sizes.sum(),
@@ -118,6 +158,70 @@ def pair_values(
         sign=sign,
         worst_group=feats.groups[worst],
         resamples=RESAMPLES,
+        halves=halves,
+        judges=judges,
+    )
+
+
+def drop_check(
+    feats: FeatureSet,
+    objective: Objective,
+    values: PairValues,
+    *,
+    learning_rate: float,
+    steps: int,
+    seed: int = 0,
+    progress: bool = False,
+) -> DropCheck | None:
+    """Leave out the pairs of lowest value, those of highest, and random ones, and run again: all in one solve.
+
+    Args:
+        feats: What `pair_values` was given, as for all arguments but the values.
+        objective: The loss of the margin.
+        values: What it found.
+        learning_rate: Step size of the run.
+        steps: Steps of the run.
+        seed: Draws the random pairs.
+        progress: Show a bar on stderr where it is a terminal.
+
+    Returns:
+        The changes; None where held-out units were not cut into halves, fewer than twice the pairs that are left out
+        are trained on, or the runs would take long.
+
+    Example:
+        >>> from prefdyn.maths.objectives import DPO
+        >>> from prefdyn.synthetic import gaussian_groups
+        >>> feats = gaussian_groups(60, groups=2, width=8, half_gap=[2.0, 0.5], held_out=0.5)
+        >>> run = {"learning_rate": 2.0, "steps": 20}
+        >>> found = drop_check(feats, DPO(), pair_values(feats, DPO(), np.arange(120), **run), **run)
+        >>> bool(found.lowest < found.random.mean() < found.highest)
+        True
+    """
+    trained = np.flatnonzero(~feats.held_out)
+    count = max(_LEAST, round(_DROPPED * len(trained)))
+    runs = 5 + _DRAWS
+    if np.isnan(values.halves[:, trained]).any() or len(trained) < 2 * count or affordable(feats, steps) < runs:
+        return None
+    kept = np.ones((len(feats), runs))
+    for half in range(2):
+        order = trained[np.argsort(values.halves[half, trained], kind="stable")]
+        kept[order[:count], 1 + half] = 0.0
+        kept[order[-count:], 3 + half] = 0.0
+    rng = stream(seed, "pair-values", "random")
+    for column in range(5, runs):
+        kept[rng.choice(trained, count, replace=False), column] = 0.0
+    setting = one_setting(feats, objective=objective, learning_rate=learning_rate)
+    outcomes = reweighted(feats, setting, steps, kept, label="Runs without pairs", progress=progress)[1]
+    if any(steps not in outcome.margins for outcome in outcomes):
+        return None
+    losses = np.stack([objective.loss(outcome.margins[steps]) for outcome in outcomes])
+    means = np.stack([losses[:, judges].mean(axis=1) for judges in values.judges], axis=1)
+    changes = means - means[0]
+    return DropCheck(
+        pairs=count,
+        lowest=float(changes[[1, 2], [0, 1]].mean()),
+        highest=float(changes[[3, 4], [0, 1]].mean()),
+        random=changes[5:].mean(axis=1),
     )
 
 
@@ -150,7 +254,11 @@ def _blocks(feats: FeatureSet, unit: Int[np.ndarray, " n"], targets: int, seed: 
     for code, rows in members if most and len(members) <= MANY_GROUPS else ():
         _, place = np.unique(unit[rows], return_inverse=True)
         count = int(place.max()) + 1
-        dealt = stream(seed, "pair-values", feats.groups[code]).permutation(count) % min(most, count)
+        answers = feats.two_answers(rows)
+        share = np.zeros(count) if answers is None else np.bincount(place, answers.positive) / np.bincount(place)
+        lot = stream(seed, "pair-values", feats.groups[code]).permutation(count)
+        dealt = np.empty(count, dtype=np.int64)
+        dealt[np.lexsort((lot, share))] = np.arange(count) % min(most, count)  # as many of each class in every block
         for block in range(min(most, count)):
             mask = np.zeros(len(feats), dtype=bool)
             mask[rows[dealt[place] == block]] = True

@@ -24,9 +24,10 @@ def pair_lists(run: RunFolder) -> list[dict[str, Any]]:
     if run.kind != "audit":
         return []
     checked = isinstance(run.part("examples", "labels"), list)
+    costly = [_costly(run)] if isinstance(run.part("left_out_by_value"), Mapping) else []
     if not run.responses:
-        return [_labels(run)] if checked else []
-    return [_labels(run) if checked else _against(run), *_of_responses(run)]
+        return [_labels(run), *costly] if checked else []
+    return [_labels(run) if checked else _against(run), *costly, *_of_responses(run)]
 
 
 def _labels(run: RunFolder) -> dict[str, Any]:
@@ -81,6 +82,32 @@ def _against(run: RunFolder) -> dict[str, Any]:
         "empty": "No pair is pushed the wrong way by the first step of the others.",
         "filter": None,
         "entries": _single(run, "at_odds", "agreement", "margin {}"),
+    }
+
+
+def _costly(run: RunFolder) -> dict[str, Any]:
+    """Pairs that held-out pairs would be better without, where runs without them show it, or why there is no list."""
+    check = {name: number(value) for name, value in (run.part("left_out_by_value") or {}).items()}
+
+    def change(name: str) -> str:
+        return f"{'+' if check[name] > 0 else ''}{_three_digits(check[name])}"
+
+    count = f"{check['pairs']:,.0f}"
+    told = (
+        f"Runs without {count} pairs, judged by held-out pairs that had no say in which: without those of lowest value "
+        f"the mean held-out loss changes by {change('lowest')} nats, without those of highest by {change('highest')}, "
+        f"without as many random ones by {change('random')} ({change('random_low')} to {change('random_high')}, the "
+        f"middle 90 % of {check['draws']:.0f} draws)."
+    )
+    found = check["lowest"] < min(0.0, check["random_low"])
+    return {
+        "id": "costly",
+        "heading": "Pairs that held-out pairs would be better without",
+        "says": f"Value: what leaving a pair out adds to the mean held-out loss. {told} The lowest are listed: "
+        "wrong labels, rare cases, or preferences that others do not share.",
+        "empty": f"No list: leaving out pairs of low value is no better than leaving out random ones. {told}",
+        "filter": _below_zero(run, "value_all") if found else None,
+        "entries": _single(run, "costly", "value_all", "value {} nats") if found else [],
     }
 
 
@@ -196,6 +223,8 @@ def _numbers(row: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
         ("By its own group", "group_agreement"),
         ("Push on chosen", "chosen_push"),
         ("Push on rejected", "rejected_push"),
+        ("Value to its group, nats", "value_own"),
+        ("Value to all, nats", "value_all"),
         ("Final margin", "margin"),
         ("Chosen tokens", "chosen_tokens"),
         ("Rejected tokens", "rejected_tokens"),

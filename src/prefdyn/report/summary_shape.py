@@ -36,6 +36,7 @@ SUMMARY: Mapping[str, Any] = {
     "command?": str,
     "answers?": _rows(kind=str, sentence=str, groups=_TEXTS, pairs=_TEXTS),
     "labels?": _parts(tried=_ROWS),
+    "left_out_by_value?": _FLAT,
     "groups?": ([{"name": str, "ranks?": _NUMBERS, "verdict?": _TEXT, "verdict_because?": _TEXT, "*": VALUE}], None),
     "bounds?": _rows(conditions=_ROWS),
     "dataset?": _parts(left_out=_ROWS),
@@ -77,7 +78,7 @@ SUMMARY: Mapping[str, Any] = {
         groups=([{"name": str, "pairs?": _NUMBER, "*": (*VALUE, [(float, None)])}], None),
     ),
     "examples?": _parts(
-        labels=_EXAMPLES, at_odds=_EXAMPLES, chosen_falls=_EXAMPLES,
+        labels=_EXAMPLES, at_odds=_EXAMPLES, chosen_falls=_EXAMPLES, costly=_EXAMPLES,
         opposites=_rows(first=_EXAMPLE, second=_EXAMPLE), looked_at=_FLAT,
     ),
     "field?": _parts(edges=_ROWS, rows=_ROWS),
