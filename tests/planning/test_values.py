@@ -101,7 +101,7 @@ def test_signs_are_counted_over_held_out_units():
 
 
 def test_leaving_pairs_out_is_judged_by_pairs_that_had_no_say():
-    """The naive twin selects, trains and averages by itself; turned labels are worth leaving out, random pairs are not."""
+    """The naive twin selects, trains and averages by itself. Turned labels are worth leaving out, random pairs not."""
     feats, _ = features(flip=0.15, gap=1.0)
     objective, run = DPO(beta=0.5), {"learning_rate": 0.5, "steps": 40}
     found = valued(feats, objective, feats.cluster, **run)

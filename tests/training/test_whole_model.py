@@ -255,17 +255,16 @@ def test_adapters_have_the_same_defaults_in_python_and_on_the_command_line():
 
 def test_margins_before_the_first_step_are_checked():
     settings = resolve(10, tune="full")
-    assert check_start(Start(margins=np.array([5e-7, -9e-7]), sizes=np.array([0.5, 0.5])), settings) == 9e-7
-    assert (
-        check_start(Start(margins=np.array([3e-5]), sizes=np.array([40.0])), settings) == 3e-5
-    )  # 1e-6 of what float32 can tell there
+    assert check_start(Start(margins=np.array([4e-5, -4.9e-5]), sizes=np.array([0.5, 0.5])), settings) == 4.9e-5
+    # a pair of a model that had learned its pairs, as 2 in 1,000 are off in another batch; its others were within 1e-7
+    assert check_start(Start(margins=np.array([2.6e-6]), sizes=np.array([0.2])), settings) == 2.6e-6
     with pytest.raises(TrainingError, match="should be 0"):
-        check_start(Start(margins=np.array([1e-7, 2e-6]), sizes=np.array([0.5, 0.5])), settings)
+        check_start(Start(margins=np.array([1e-7, 6e-5]), sizes=np.array([40.0, 0.5])), settings)
     assert (
-        check_start(Start(margins=np.array([3e-6]), sizes=np.array([0.5]), noise=1e-6), settings) == 3e-6
+        check_start(Start(margins=np.array([3e-4]), sizes=np.array([0.5]), noise=1e-4), settings) == 3e-4
     )  # as much as rounding was seen to
     with pytest.raises(TrainingError, match="should be 0"):
-        check_start(Start(margins=np.array([5e-6]), sizes=np.array([0.5]), noise=1e-6), settings)
+        check_start(Start(margins=np.array([5e-4]), sizes=np.array([0.5]), noise=1e-4), settings)
     loose = resolve(10, tune="full", precision="bfloat16")
     assert check_start(Start(margins=np.array([0.01]), sizes=np.array([0.5])), loose) == 0.01
     with pytest.raises(TrainingError, match="drown"):

@@ -21,6 +21,7 @@ from prefdyn.dynamics.descent import recorded_steps
 from prefdyn.dynamics.sampling import batches
 from prefdyn.errors import ConfigError, ProcessError, TrainingError
 from prefdyn.maths.optimizers import SGD, Adam, RMSprop
+from prefdyn.models.mates import LOOSE
 from prefdyn.training.checkpoints import Checkpoint, save_checkpoint
 from prefdyn.training.probes import Drift, PairTable, changes, group_rows, losses, probe_rows, right, trajectory_table
 from prefdyn.training.settings import TrainingSettings
@@ -49,7 +50,9 @@ _FLUSH = {"cpu": 1}
 _PROBE_TOKENS = {"cpu": 4096, "cuda": 32768}
 _START_PAIRS, _START_SINGLES = 64, 8
 """Pairs on which the margins before the first step are looked at, and how many of them once more by themselves."""
-_ROUNDING = 1e-6
+_ROUNDING = LOOSE["float32"]
+"""Log-probabilities that are read in other batches deviate up to this, as for `mates`: a model that has learned its
+pairs has large logits, and those are rounded."""
 _DROWNED = 0.02 * math.log(2)
 """Start margin that moves DPO's loss by one percent: r / 2 = 0.01 log 2."""
 
@@ -84,7 +87,7 @@ class Start:
 
     margins: Float[np.ndarray, " b"]
     sizes: Float[np.ndarray, " b"]
-    r"""$\beta(|\log \pi(w)| + |\log \pi(l)|)$ of each: in float32 a margin is known to 1e-6 of this at best."""
+    r"""$\beta(1 + |\log \pi(w)| + |\log \pi(l)|)$ of each: in float32 a margin is known to 1e-6 of this at best."""
     noise: float = 0.0
     """What margins were seen to change by when the same pairs are scored in smaller batches: rounding alone."""
 
@@ -403,7 +406,7 @@ class Loop:
             with torch.no_grad(), self._precision(), self._chance(0, 0):
                 chosen, rejected, up, down, lengths = self._moved(rows, self.scorer(rows))
                 _, margins = losses(chosen, up, down, lengths[0], settings.objective)
-            sizes = (chosen.abs() + rejected.abs()) * settings.objective.beta
+            sizes = (1 + chosen.abs() + rejected.abs()) * settings.objective.beta
             return margins.double().cpu().numpy(), sizes.double().cpu().numpy()
 
         found, sizes = margins_of(mine)
@@ -486,8 +489,8 @@ def check_start(start: Start, settings: TrainingSettings) -> float:
         The largest margin in absolute value.
 
     Raises:
-        TrainingError: It is above 1e-6 (of `sizes`, where that is above 1) and above four times `noise` in float32; in
-            bfloat16, above what moves the loss by one percent, so that the first steps would drown in it.
+        TrainingError: One is above 1e-4 of its size and above four times `noise` in float32; in bfloat16, above what
+            moves the loss by one percent, so that the first steps would drown in it.
     """
     margins = np.abs(start.margins)
     worst = float(np.max(margins, initial=0.0))
@@ -498,7 +501,7 @@ def check_start(start: Start, settings: TrainingSettings) -> float:
                 "the first steps: reference and policy were not computed alike (dtype, batches or model differ); use "
                 "--precision float32, or let the reference be computed here"
             )
-    elif bool((margins > np.maximum(_ROUNDING * np.maximum(1.0, start.sizes), 4 * start.noise)).any()):
+    elif bool((margins > np.maximum(_ROUNDING * start.sizes, 4 * start.noise)).any()):
         raise TrainingError(
             f"before the first step margins are up to {worst:.2g}, and should be 0: the reference's log-probabilities "
             "are not those of the start model (another model, dtype or tokenisation); compute them again, or name the "
