@@ -7,17 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.progress import progress
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.objectives import DPO, SFT
 from prefdyn.planning.forecast import CURVES, forecast, order_sentence
-from prefdyn.planning.forecast_check import Foretold, check_forecast
-from prefdyn.planning.watching import Watch
+from prefdyn.planning.forecast_check import check_forecast
 from prefdyn.report.folders import read_folder
 from prefdyn.report.forecast import forecast_table
 from prefdyn.report.html import render
 from prefdyn.training.settings import LoRA
 from prefdyn.training.train import run_training
+from prefdyn.training.watching import Watch
 from tests.models.conftest import own_cache, rows, tiny
 
 __all__ = ["own_cache", "tiny"]

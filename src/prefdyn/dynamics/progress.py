@@ -163,6 +163,13 @@ class ProgressBand:
         return float(student.ppf(0.95, self.freedom)) * self.errors
 
     @property
+    def area(self) -> Float[np.ndarray, " g"]:
+        """Mean loss of each group over the vouched levels, or over all that are foretold where none is vouched for."""
+        use = self.vouched
+        use = use if use.any() else np.isfinite(self.centre).all(axis=1)
+        return self.centre[use].mean(axis=0) if use.any() else np.full(self.centre.shape[1], math.nan)
+
+    @property
     def vouched(self) -> Bool[np.ndarray, " l"]:
         """Levels up to the horizon: the last one whose error is at most half of how far its groups are apart.
 

@@ -109,10 +109,8 @@ class Forecast(Tabular):
 
     @property
     def area(self) -> Float[np.ndarray, " g"]:
-        """Mean loss of each group over the vouched levels, or over all that are foretold where none is vouched for."""
-        use = self.band.vouched
-        use = use if use.any() else np.isfinite(self.band.centre).all(axis=1)
-        return self.band.centre[use].mean(axis=0) if use.any() else np.full(len(self.names), math.nan)
+        """Mean loss of each group over the levels, as `ProgressBand.area` has it."""
+        return self.band.area
 
     @property
     def tiers(self) -> list[list[str]]:
