@@ -18,7 +18,7 @@ def place(tmp_path):
 
 @pytest.mark.thorough
 def test_a_forecast_is_written_watched_and_held_against_the_run(prefdyn, place, tmp_path):
-    told = prefdyn("forecast", *place, "--probe", 2, "--rehearse", 0.25, "--out", "told", "--json")
+    told = prefdyn("forecast", *place, "--probe", 2, "--rehearse", 0.125, "--out", "told", "--json")
     assert told.code == 0, told.err
     summary = json.loads(told.out)
     assert summary["command"] == "forecast"

@@ -11,7 +11,7 @@ from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.progress import progress
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.objectives import DPO, SFT
-from prefdyn.planning.forecast import CURVES, forecast, order_sentence
+from prefdyn.planning.forecast import CURVES, forecast, order_sentence, run_at
 from prefdyn.planning.forecast_check import check_forecast
 from prefdyn.report.folders import read_folder
 from prefdyn.report.forecast import forecast_table
@@ -73,14 +73,14 @@ def test_files_say_what_the_forecast_holds(told):
     found, folder, _ = told
     curves = pq.read_table(folder / "curves.parquet")
     assert curves.schema == CURVES
-    assert set(curves["kind"].to_pylist()) >= {"forecast", "linear", "probe", "rehearsal-1", "rehearsal-3"}
+    assert set(curves["kind"].to_pylist()) >= {"forecast", "linear", "probe", "rehearsal-1", "rehearsal-2"}
     summary = json.loads((folder / "summary.json").read_text())
     back = Foretold.read(summary)
     np.testing.assert_allclose(back.band.centre, found.band.centre)
     assert back.names == found.names == ("group 0", "group 1", "group 2")
     assert [row["rank"] for row in summary["groups"]] == sorted(row["rank"] for row in summary["groups"])
     cost = summary["forecast"]["cost"]
-    assert cost == {"probe": 4 / 16, "rehearsals": pytest.approx(3 * 8 * 1 / (16 * 6))}
+    assert cost == {"probe": 4 / 16, "rehearsals": pytest.approx(2 * 4 * 1 / (16 * 6))}
     page = render([read_folder(folder)])
     assert "Groups by progress" in page
     assert "The clock" in page
@@ -134,12 +134,35 @@ def test_what_cannot_be_foretold_is_refused(tiny):
         forecast(everything, model, **RUN)
 
 
-@pytest.mark.parametrize("choice", [{"probe": 0, "rehearse": 0.25}, {"probe": 4, "rehearse": 0}])
+@pytest.mark.parametrize("choice", [{"probe": 0, "rehearse": 0.125}, {"probe": 4, "rehearse": 0}])
 def test_a_part_alone_is_enough(tiny, choice):
     found = forecast(data(), str(tiny("llama-tied")), cache=False, **choice, **RUN)
     assert len(found.rehearsals) == (2 if choice["rehearse"] else 0)
     assert np.isfinite(found.band.centre).all()
     assert found.clock.by == ("rehearsals" if choice["rehearse"] else "linear")
+
+
+def test_of_a_probe_alone_its_own_beginning_is_the_backtest(tiny):
+    """What the linear run from a third of the probe was off by at the probe's end is the error as far from that end."""
+    found = forecast(data(), str(tiny("llama-tied")), probe=6, rehearse=0, cache=False, **RUN | {"steps": 40})
+    assert found.probe.steps[-1] == 6
+    assert 2 in found.probe.steps
+    assert found.rehearsals == ()
+    assert found.cost == {"probe": 6 / 40, "rehearsals": 0}
+    assert found.backtest is not None
+    np.testing.assert_array_equal(found.band.linear[1:], 1.0)
+    ends = [progress(each.values["loss"])[-1] for each in (found.backtest, found.probe)]
+    begun = progress(found.probe.values["loss"])[found.probe.steps.tolist().index(2)]
+    off = run_at(found.backtest, np.array([max(ends)])) - run_at(found.probe, np.array([max(ends)]))
+    fall, step = begun - max(ends), found.band.levels[0] - found.band.levels[1]
+    assert fall > 0
+    at = int(np.argmin(np.abs(found.band.levels - (ends[1] - fall + step))))
+    np.testing.assert_allclose(found.band.error[at], np.sqrt((off**2).mean()), rtol=0.7)
+    assert (np.diff(found.band.error[1:]) >= 0).all()
+    known = np.isfinite(found.clock.step)
+    assert known.all()
+    assert (found.clock.low <= found.clock.step).all()
+    assert (found.clock.high >= found.clock.step).all()
 
 
 def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
