@@ -38,7 +38,7 @@ def test_a_forecast_is_written_watched_and_held_against_the_run(prefdyn, place, 
     assert {row["name"] for row in beside["rows"]} == {"g0", "g1"}
     assert "is not compared" in beside["says"]  # two groups have no order
     assert "The run that will be made" in (tmp_path / "audit" / "report.html").read_text()
-    other = prefdyn("audit", *here, "--limit", 50)
+    other = prefdyn("audit", *here, "--limit", 20)
     assert other.code == 1
     assert "told is of other pairs" in other.last_line
     again = prefdyn("compare", "told", "run", "--loss", "0.5")
