@@ -16,7 +16,8 @@ The rules, fixed before any run was made:
 - Ways: all groups equal; with `--baselines` the head alone, trained by full-batch descent on the same pairs, and a
   linear run from the start; a linear run from the end of the probe; the mean of the rehearsals; the forecast as
   shipped; another seed (mean over the other runs).
-- Bands: share of groups and levels inside the 90 % band, of the run that the probe began and of the other seeds.
+- Bands: share of groups inside the 90 % band at the records of a run that brought progress, past a tenth of the
+  vouched fall: of the run that the probe began, and of the other seeds, whose band is wider by the spread of seeds.
 - Clock: foretold over real step at the level where the forecast ends or the run does.
 """
 
@@ -34,7 +35,7 @@ import numpy as np
 from prefdyn.data.loaders import load_dataset
 from prefdyn.dynamics.descent import descent
 from prefdyn.dynamics.order import spearman
-from prefdyn.dynamics.progress import apart, at_levels, progress
+from prefdyn.dynamics.progress import ProgressBand, apart, at_levels, progress, spread_of_seeds
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
 from prefdyn.models.team import Team
@@ -142,13 +143,14 @@ def ways(at: int, runs: list[RunPart], linear: RunPart | None, told: Forecast, a
     return found
 
 
-def inside(told: Forecast, run: RunPart) -> tuple[int, int]:
-    """Groups inside their bands and all, over the vouched levels that the run reached, the first tenth left out."""
-    band = told.band
-    there = run_at(run, band.levels)
-    use = band.vouched & np.isfinite(there).all(axis=1)
-    use[: len(use) // 10] = False
-    near = np.abs(there - band.centre)[use] <= band.half_width[use]
+def inside(band: ProgressBand, run: RunPart) -> tuple[int, int]:
+    """Groups inside their bands and all, over the records that brought progress within the vouched levels."""
+    known = band.vouched
+    levels, reached = band.levels[known], progress(run.values["loss"])
+    use = np.r_[False, np.diff(reached) < 0] & (levels[0] - reached > 0.1 * (levels[0] - levels[-1]))
+    centre, half = (at_levels(levels, each[known], reached[use]) for each in (band.centre, band.half_width))
+    there = np.isfinite(centre).all(axis=1)
+    near = np.abs(run.values["loss"][use] - centre)[there] <= half[there]
     return int(near.sum()), int(near.size)
 
 
@@ -193,6 +195,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--told", type=int, nargs="*", help="Places of the seeds that are foretold; all if not given.")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--first", type=int, default=0)
@@ -204,7 +207,7 @@ def main() -> None:
     seeds = [100 * at for at in range(given.seeds)]
     alone = kept(given.out / "head.npz", lambda: [head(data, given.model)])[0] if given.baselines else None
     how = {"measured": given.measured, "baselines": given.baselines}
-    runs, lines, told = [], [], []
+    runs, lines, told, shown = [], [], [], []
     for seed in seeds:
         began = time.monotonic()
         run, *linear = kept(
@@ -214,13 +217,21 @@ def main() -> None:
         lines.append(linear[0] if linear else None)
         print(f"run {seed}: {time.monotonic() - began:.0f} s, mean {progress(run.values['loss'])[[0, -1]]}", flush=True)
     for at, seed in enumerate(seeds):
+        if given.told is not None and at not in given.told:
+            continue
         began = time.monotonic()
         with patch("prefdyn.planning.forecast.probe_rows", looked_at):
             told.append(
                 forecast(data, given.model, probe_pairs=given.measured, progress=False, **chosen(given.steps, seed))
             )
-        near, every = inside(told[-1], runs[at])
-        others = np.array([inside(told[-1], run) for other, run in enumerate(runs) if other != at]).sum(axis=0)
+        band = told[-1].band
+        near, every = inside(band, runs[at])
+        spread = spread_of_seeds(np.stack([run_at(run, band.levels) for run in told[-1].rehearsals]))
+        wide = band.of_another_seed(spread)
+        others = np.array([inside(wide, run) for other, run in enumerate(runs) if other != at]).sum(axis=0)
+        folder = given.out / f"forecast-{seed}"
+        folder.mkdir(exist_ok=True)
+        told[-1].write(folder)
         print(
             f"forecast {seed}: {time.monotonic() - began:.0f} s, cost {told[-1].cost}, inside {near} of {every}, other "
             f"seeds {others}, clock {clock(told[-1], runs[at])}, vouched {told[-1].band.vouched.mean():.2f} of "
@@ -229,7 +240,8 @@ def main() -> None:
             f"{told[-1].says()}",
             flush=True,
         )
-        print(table([ways(place, runs, lines[place], each, alone) for place, each in enumerate(told)]), flush=True)
+        shown.append(ways(at, runs, lines[at], told[-1], alone))
+        print(table(shown), flush=True)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ def test_of_a_probe_alone_its_own_beginning_is_the_backtest(tiny):
 def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
     levels = np.linspace(0.7, 0.5, 11)
     summary = {
+        "settings": {"seed": 0},
         "forecast": {
             "names": ["a", "b"], "scale": [1.0, 1.0], "freedom": 5.0, "levels": levels.tolist(),
             "error": (0.01 * (0.7 - levels)).tolist(),
@@ -182,9 +183,9 @@ def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
         rows = [("a", a), ("b", b)]
         return step, [{"group": name, "split": "held_out", "loss": loss} for name, loss in rows if loss is not None], {}
 
-    def lines_of(*records):
+    def lines_of(*records, seed=0):
         lines = []
-        watch = Watch(Foretold.read(summary), lines.append)
+        watch = Watch(Foretold.read(summary), lines.append, seed=seed)
         for each in records:
             watch.track(*each)
         return lines
@@ -195,6 +196,10 @@ def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
     assert sorted("'a'" in line for line in lines_of(*turned)) == [False, True]
     fast = [record(round(100 * fall), 0.7 - 1.5 * fall, 0.7 - 0.5 * fall) for fall in (0, 0.05, 0.1, 0.15)]
     assert ["the mean held-out loss is" in line for line in lines_of(*fast)] == [True]
+    assert ["bands are too narrow here" in line for line in lines_of(*honest, seed=1)] == [True]
+    summary["forecast"]["between_seeds"] = (0.5 * (0.7 - levels)).tolist()
+    assert lines_of(*honest, seed=1) == lines_of(*turned, seed=1) == []  # two seeds are as far apart as the groups
+    assert lines_of(*turned) != []
     gone = lines_of(record(0, 0.7, None), record(1, 0.6, None))
     assert len(gone) == 1
     assert "'b'" in gone[0]

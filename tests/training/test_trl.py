@@ -27,7 +27,7 @@ import transformers
 
 from prefdyn._json import plain, write_json
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.dynamics.progress import at_levels, combined, levels_to, progress
+from prefdyn.dynamics.progress import at_levels, combined, levels_to, progress, spread_of_seeds
 from prefdyn.errors import ConfigError, DataError, MissingExtra, ModelError, StoreError
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.load import load_model
@@ -1130,7 +1130,7 @@ def foretold(folder, tmp_path_factory) -> Path:
     assert band.vouched.any()
     part = {
         "names": list("abc"), "levels": levels, "centre": band.centre, "error": band.error, "scale": band.scale,
-        "freedom": band.freedom, "linear_weight": band.linear,
+        "freedom": band.freedom, "linear_weight": band.linear, "between_seeds": spread_of_seeds(runs),
     }  # fmt: skip
     groups = [{"name": name, "held_out_pairs": 8} for name in "abc"]
     write_json(root / "summary.json", plain({"command": "forecast", "groups": groups, "forecast": part}))

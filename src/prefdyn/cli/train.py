@@ -77,7 +77,7 @@ def run(
         from prefdyn.training.watching import Watch, foretold_in
 
     common.check_trackers(report_to)
-    watcher = None if watch is None else Watch(foretold_in(watch), common.tell)
+    watcher = None if watch is None else Watch(foretold_in(watch), common.tell, seed=seed)
     if features is not None:
         pairs, _ = common.stored_features(features, source, given, texts=False, but=("device",))
     else:

@@ -42,9 +42,15 @@ def foretold_in(folder: Path) -> Foretold:
 class Watch:
     """Told of every record of a run; tells, once each, of what is not as foretold."""
 
-    def __init__(self, foretold: Foretold, tell: Callable[[str], None]) -> None:
-        """Take a forecast, and whom to tell."""
-        self.foretold, self.tell = foretold, tell
+    def __init__(self, foretold: Foretold, tell: Callable[[str], None], *, seed: int | None = None) -> None:
+        """Take a forecast, whom to tell, and the seed of the run; None: it draws its batches in another way."""
+        own = seed is not None and seed == (foretold.summary.get("settings") or {}).get("seed")
+        self.foretold, self.tell = foretold if own else foretold.of_another_seed(), tell
+        if not own and not foretold.seeds:
+            tell(
+                "Watch: this run has other batches than the one foretold, and a forecast without two rehearsals does "
+                "not know how far runs with other seeds are apart: its bands are too narrow here."
+            )
         self.steps: list[int] = []
         self.loss: list[list[float]] = []
         self.told: set[str] = set()
