@@ -143,9 +143,10 @@ def ways(at: int, runs: list[RunPart], linear: RunPart | None, told: Forecast, a
     return found
 
 
-def inside(band: ProgressBand, run: RunPart) -> tuple[int, int]:
-    """Groups inside their bands and all, over the records that brought progress within the vouched levels."""
-    known = band.vouched
+def inside(band: ProgressBand, run: RunPart, known: np.ndarray) -> tuple[int, int]:
+    """Groups inside their bands and all, over the records that brought progress within the known levels."""
+    if known.sum() < 2:
+        return 0, 0
     levels, reached = band.levels[known], progress(run.values["loss"])
     use = np.r_[False, np.diff(reached) < 0] & (levels[0] - reached > 0.1 * (levels[0] - levels[-1]))
     centre, half = (at_levels(levels, each[known], reached[use]) for each in (band.centre, band.half_width))
@@ -224,14 +225,16 @@ def main() -> None:
             told.append(
                 forecast(data, given.model, probe_pairs=given.measured, progress=False, **chosen(given.steps, seed))
             )
-        band = told[-1].band
-        near, every = inside(band, runs[at])
-        spread = spread_of_seeds(np.stack([run_at(run, band.levels) for run in told[-1].rehearsals]))
-        wide = band.of_another_seed(spread)
-        others = np.array([inside(wide, run) for other, run in enumerate(runs) if other != at]).sum(axis=0)
         folder = given.out / f"forecast-{seed}"
         folder.mkdir(exist_ok=True)
         told[-1].write(folder)
+        band = told[-1].band
+        near, every = inside(band, runs[at], band.vouched)
+        spread = spread_of_seeds(np.stack([run_at(run, band.levels) for run in told[-1].rehearsals]))
+        wide = band.of_another_seed(spread)
+        others = np.array([inside(wide, run, band.vouched) for other, run in enumerate(runs) if other != at]).sum(
+            axis=0
+        )
         print(
             f"forecast {seed}: {time.monotonic() - began:.0f} s, cost {told[-1].cost}, inside {near} of {every}, other "
             f"seeds {others}, clock {clock(told[-1], runs[at])}, vouched {told[-1].band.vouched.mean():.2f} of "

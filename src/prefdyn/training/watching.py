@@ -51,6 +51,11 @@ class Watch:
                 "Watch: this run has other batches than the one foretold, and a forecast without two rehearsals does "
                 "not know how far runs with other seeds are apart: its bands are too narrow here."
             )
+        elif not self.foretold.band.vouched.any():
+            tell(
+                "Watch: nothing that this forecast says of groups is sure enough "
+                f"{'' if own else 'for a run with other batches '}to be watched; only the clock is."
+            )
         self.steps: list[int] = []
         self.loss: list[list[float]] = []
         self.told: set[str] = set()
