@@ -18,7 +18,7 @@ def place(tmp_path):
 
 @pytest.mark.thorough
 def test_a_forecast_is_written_watched_and_held_against_the_run(prefdyn, place, tmp_path):
-    told = prefdyn("forecast", *place, "--probe", 2, "--rehearse", 0.25, "--out", "told", "--json")
+    told = prefdyn("forecast", *place, "--probe", 2, "--rehearse", 0.125, "--out", "told", "--json")
     assert told.code == 0, told.err
     summary = json.loads(told.out)
     assert summary["command"] == "forecast"
@@ -31,6 +31,16 @@ def test_a_forecast_is_written_watched_and_held_against_the_run(prefdyn, place, 
     check = prefdyn("compare", "told", "run", "--out", "check")
     assert check.code == 0, check.err
     assert "How good it was" in check.out
+    here = ["--data", "d.jsonl", "--model", "model", "--forecast", "told"]
+    audited = prefdyn("audit", *here, "--out", "audit", "--json")
+    assert audited.code == 0, audited.err
+    beside = json.loads(audited.out)["real_run"]
+    assert {row["name"] for row in beside["rows"]} == {"g0", "g1"}
+    assert "is not compared" in beside["says"]  # two groups have no order
+    assert "The run that will be made" in (tmp_path / "audit" / "report.html").read_text()
+    other = prefdyn("audit", *here, "--limit", 20)
+    assert other.code == 1
+    assert "told is of other pairs" in other.last_line
     again = prefdyn("compare", "told", "run", "--loss", "0.5")
     assert again.code == 1
     assert "--loss changes nothing" in again.last_line

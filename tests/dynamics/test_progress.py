@@ -126,6 +126,21 @@ def test_a_band_from_three_rehearsals_holds_nine_of_ten_runs(scale):
     assert 0.85 <= np.mean(held) <= 0.95
 
 
+def test_the_band_of_another_seed_holds_nine_of_ten_runs_where_the_centre_is_one_run():
+    """A centre that knows its own run's luck is off another run by the luck of both."""
+    rng = np.random.default_rng(11)
+    inside, narrow = [], []
+    for _ in range(200):
+        own, others = a_run(rng, 0.02), np.stack([a_run(rng, 0.02) for _ in range(2)])
+        levels = levels_to(0.7, 0.4, LEVELS)
+        band = combined(levels, own, np.full(LEVELS, 1e-4), others)
+        spread, new = spread_of_seeds(others), a_run(rng, 0.02)
+        for kept, one in ((narrow, band), (inside, band.of_another_seed(spread))):
+            kept.append((np.abs(new - one.centre) <= one.half_width)[3:].mean())
+    assert np.mean(narrow) < 0.3
+    assert 0.85 <= np.mean(inside) <= 0.96
+
+
 def test_weights_follow_the_errors_and_the_mixture_is_nearer_the_run_than_either():
     """The linear run begins where the run itself is, so it knows that run's luck; rehearsals have their own."""
     rng = np.random.default_rng(3)

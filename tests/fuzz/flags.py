@@ -88,6 +88,7 @@ SENSE: dict[str, list[Any]] = {
     "probe": ["auto", 0, 1, 2, -1, *LARGE],
     "rehearse": ["auto", 0, 0.125, 0.25, 2, -1],
     "watch": ["forecast", "trained", "nowhere", "d.jsonl"],
+    "forecast": ["forecast", "trained", "nowhere", "d.jsonl"],
     "reference": ["builtin", "nowhere", "scores", "audit"],
     "autocast": ["bfloat16", "float16", "float32"],
     "to": ["t.jsonl", "t.csv", "t.parquet", "t.jsonl.gz", "t.txt", "d.jsonl", "mine", "nowhere/t.csv"],

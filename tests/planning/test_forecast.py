@@ -5,19 +5,21 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.optimize import nnls
 
 from prefdyn.data.pairs import PreferenceDataset
+from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.progress import progress
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.objectives import DPO, SFT
-from prefdyn.planning.forecast import CURVES, forecast, order_sentence
-from prefdyn.planning.forecast_check import Foretold, check_forecast
-from prefdyn.planning.watching import Watch
+from prefdyn.planning.forecast import CURVES, forecast, order_sentence, run_at
+from prefdyn.planning.forecast_check import check_forecast
 from prefdyn.report.folders import read_folder
 from prefdyn.report.forecast import forecast_table
 from prefdyn.report.html import render
 from prefdyn.training.settings import LoRA
 from prefdyn.training.train import run_training
+from prefdyn.training.watching import Watch
 from tests.models.conftest import own_cache, rows, tiny
 
 __all__ = ["own_cache", "tiny"]
@@ -72,14 +74,14 @@ def test_files_say_what_the_forecast_holds(told):
     found, folder, _ = told
     curves = pq.read_table(folder / "curves.parquet")
     assert curves.schema == CURVES
-    assert set(curves["kind"].to_pylist()) >= {"forecast", "linear", "probe", "rehearsal-1", "rehearsal-3"}
+    assert set(curves["kind"].to_pylist()) >= {"forecast", "linear", "probe", "rehearsal-1", "rehearsal-2"}
     summary = json.loads((folder / "summary.json").read_text())
     back = Foretold.read(summary)
     np.testing.assert_allclose(back.band.centre, found.band.centre)
     assert back.names == found.names == ("group 0", "group 1", "group 2")
     assert [row["rank"] for row in summary["groups"]] == sorted(row["rank"] for row in summary["groups"])
     cost = summary["forecast"]["cost"]
-    assert cost == {"probe": 4 / 16, "rehearsals": pytest.approx(3 * 8 * 1 / (16 * 6))}
+    assert cost == {"probe": 4 / 16, "rehearsals": pytest.approx(2 * 4 * 1 / (16 * 6))}
     page = render([read_folder(folder)])
     assert "Groups by progress" in page
     assert "The clock" in page
@@ -133,7 +135,7 @@ def test_what_cannot_be_foretold_is_refused(tiny):
         forecast(everything, model, **RUN)
 
 
-@pytest.mark.parametrize("choice", [{"probe": 0, "rehearse": 0.25}, {"probe": 4, "rehearse": 0}])
+@pytest.mark.parametrize("choice", [{"probe": 0, "rehearse": 0.125}, {"probe": 4, "rehearse": 0}])
 def test_a_part_alone_is_enough(tiny, choice):
     found = forecast(data(), str(tiny("llama-tied")), cache=False, **choice, **RUN)
     assert len(found.rehearsals) == (2 if choice["rehearse"] else 0)
@@ -141,9 +143,36 @@ def test_a_part_alone_is_enough(tiny, choice):
     assert found.clock.by == ("rehearsals" if choice["rehearse"] else "linear")
 
 
+def test_of_a_probe_alone_its_own_beginning_is_the_backtest(tiny):
+    """What the linear run from a third of the probe was off by at the probe's end is the error as far from that end."""
+    found = forecast(data(), str(tiny("llama-tied")), probe=6, rehearse=0, cache=False, **RUN | {"steps": 40})
+    assert found.probe.steps[-1] == 6
+    assert 2 in found.probe.steps
+    assert found.rehearsals == ()
+    assert found.cost == {"probe": 6 / 40, "rehearsals": 0}
+    assert found.backtest is not None
+    np.testing.assert_array_equal(found.band.linear[1:], 1.0)
+    ends = [progress(each.values["loss"])[-1] for each in (found.backtest, found.probe)]
+    begun = progress(found.probe.values["loss"])[found.probe.steps.tolist().index(2)]
+    assert begun > max(ends)
+    known = np.linspace(begun, max(ends), 25)[1:]
+    off = np.sqrt(((run_at(found.backtest, known) - run_at(found.probe, known)) ** 2).mean(axis=1))
+    fall = begun - known
+    law, _ = nnls(np.stack([fall, fall**2], axis=1) / fall[-1] ** np.array([1, 2]), off)
+    levels = found.band.levels
+    since = (np.maximum(ends[1] - levels, 0) + levels[0] - levels[1]) / fall[-1]
+    np.testing.assert_allclose(found.band.error[1:], (law[0] * since + law[1] * since**2)[1:], rtol=1e-4)
+    assert (np.diff(found.band.error[1:]) >= 0).all()
+    known = np.isfinite(found.clock.step)
+    assert known.all()
+    assert (found.clock.low <= found.clock.step).all()
+    assert (found.clock.high >= found.clock.step).all()
+
+
 def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
     levels = np.linspace(0.7, 0.5, 11)
     summary = {
+        "settings": {"seed": 0},
         "forecast": {
             "names": ["a", "b"], "scale": [1.0, 1.0], "freedom": 5.0, "levels": levels.tolist(),
             "error": (0.01 * (0.7 - levels)).tolist(),
@@ -158,9 +187,9 @@ def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
         rows = [("a", a), ("b", b)]
         return step, [{"group": name, "split": "held_out", "loss": loss} for name, loss in rows if loss is not None], {}
 
-    def lines_of(*records):
+    def lines_of(*records, seed=0):
         lines = []
-        watch = Watch(Foretold.read(summary), lines.append)
+        watch = Watch(Foretold.read(summary), lines.append, seed=seed)
         for each in records:
             watch.track(*each)
         return lines
@@ -171,6 +200,11 @@ def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
     assert sorted("'a'" in line for line in lines_of(*turned)) == [False, True]
     fast = [record(round(100 * fall), 0.7 - 1.5 * fall, 0.7 - 0.5 * fall) for fall in (0, 0.05, 0.1, 0.15)]
     assert ["the mean held-out loss is" in line for line in lines_of(*fast)] == [True]
+    assert ["bands are too narrow here" in line for line in lines_of(*honest, seed=1)] == [True]
+    summary["forecast"]["between_seeds"] = (0.5 * (0.7 - levels)).tolist()
+    for each in (honest, turned):  # two seeds are as far apart as the groups
+        assert ["sure enough for a run with other batches" in line for line in lines_of(*each, seed=1)] == [True]
+    assert lines_of(*turned) != []
     gone = lines_of(record(0, 0.7, None), record(1, 0.6, None))
     assert len(gone) == 1
     assert "'b'" in gone[0]

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,8 +25,10 @@ import pytest
 import torch
 import transformers
 
+from prefdyn._json import plain, write_json
 from prefdyn.data.pairs import PreferenceDataset
-from prefdyn.errors import ConfigError, DataError, MissingExtra, ModelError
+from prefdyn.dynamics.progress import at_levels, combined, levels_to, progress, spread_of_seeds
+from prefdyn.errors import ConfigError, DataError, MissingExtra, ModelError, StoreError
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.load import load_model
 from prefdyn.models.log_probs import PairScorer
@@ -106,7 +109,7 @@ def make(kind: Any, model: Any, out: Path, train: Any, held_out: Any = None, **o
     from trl import DPOConfig
 
     own = ("group_column", "id_column", "keep_pairs", "peft_config", "ref_model", "callbacks", "data_collator",
-           "weight_column", "group_weights", "weighting")  # fmt: skip
+           "weight_column", "group_weights", "weighting", "watch")  # fmt: skip
     arguments = {name: options.pop(name) for name in own if name in options}
     settings = {
         "per_device_train_batch_size": 4,
@@ -1082,3 +1085,84 @@ def test_a_trl_that_lacks_what_is_read_is_refused(monkeypatch):
 def test_importing_prefdyn_imports_no_trl():
     code = "import prefdyn, prefdyn.training, sys; sys.exit('trl' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
+
+
+# held against a forecast ----------------------------------------------------------------------------------------------
+
+
+def _words(count: int, *, seed: int, flip: str | None = None) -> list[dict[str, str]]:
+    """Pairs of three groups with words of their own to learn; of one of them, labels may be turned round."""
+    words = {"a": (" good", " bad"), "b": (" north", " south"), "c": (" black", " white")}
+    found = []
+    for at, text in enumerate(statements(count, seed=seed)):
+        group = "abc"[at % 3]
+        chosen, rejected = words[group][::-1] if group == flip else words[group]
+        row = {"prompt": text, "chosen": chosen, "rejected": rejected, "group": group, "id": f"{seed}-{at}"}
+        found.append(row)
+    return found
+
+
+def _watched(folder: Path, out: Path, seed: int, **options: Any) -> tuple[Any, list[str]]:
+    """A short run that is measured every two steps, and what it warned of its groups."""
+    flip = options.pop("flip", None)
+    trainer = make(
+        plug_in(), folder, out, as_set(_words(48, seed=1, flip=flip)), as_set(_words(24, seed=2)), seed=seed,
+        eval_on_start=True, eval_strategy="steps", eval_steps=2, learning_rate=1e-3, max_steps=20, **options,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        trainer.train()
+    return trainer, [str(each.message) for each in seen if "Watch: " in str(each.message)]
+
+
+@pytest.fixture(scope="module")
+def foretold(folder, tmp_path_factory) -> Path:
+    """A forecast made of three honest runs with other seeds, as rehearsals are."""
+    root = tmp_path_factory.mktemp("watch")
+    os.environ.setdefault("CI", "1")
+    losses = []
+    for seed in (1, 2, 3):
+        run = _watched(folder, root / str(seed), seed)[0].trajectory()
+        losses.append(np.stack([run.curve("loss", group=name, split="held_out")[1] for name in "abc"], axis=1))
+    levels = levels_to(losses[0][0].mean(), max(progress(each)[-1] for each in losses))
+    runs = np.stack([at_levels(progress(each), each, levels) for each in losses])
+    band = combined(levels, None, np.full(len(levels), np.nan), runs)
+    assert band.vouched.any()
+    part = {
+        "names": list("abc"), "levels": levels, "centre": band.centre, "error": band.error, "scale": band.scale,
+        "freedom": band.freedom, "linear_weight": band.linear, "between_seeds": spread_of_seeds(runs),
+    }  # fmt: skip
+    groups = [{"name": name, "held_out_pairs": 8} for name in "abc"]
+    write_json(root / "summary.json", plain({"command": "forecast", "groups": groups, "forecast": part}))
+    return root
+
+
+def test_a_watched_run_tells_of_a_group_whose_labels_are_turned_round(folder, foretold, tmp_path):
+    _, told = _watched(folder, tmp_path, 4, watch=foretold, flip="b")
+    assert any("group 'b' is out of its band" in line for line in told), told
+
+
+def test_an_honest_watched_run_is_silent_and_keeps_its_bytes(folder, foretold, tmp_path):
+    watched, told = _watched(folder, tmp_path, 4, watch=foretold)
+    assert told == []
+    assert weights(watched) == weights(_watched(folder, tmp_path, 4)[0])
+
+
+def test_other_held_out_pairs_than_foretold_are_told(folder, foretold, tmp_path):
+    trainer = make(plug_in(), folder, tmp_path, as_set(_words(12, seed=1)), as_set(_words(9, seed=2)), watch=foretold)
+    with pytest.warns(UserWarning, match="group 'a' has 3 held-out pairs here and 8 in the forecast"):
+        trainer.evaluate()
+
+
+def test_what_cannot_be_watched_is_refused(folder, foretold, tmp_path):
+    given = as_set(_words(6, seed=1))
+    with pytest.raises(ConfigError, match=r"holds no summary.json"):
+        make(plug_in(), folder, tmp_path, given, watch=tmp_path)
+    with pytest.warns(UserWarning, match="losses per group"), pytest.raises(ConfigError, match="apo_zero"):
+        make(plug_in(), folder, tmp_path, given, watch=foretold, loss_type=["apo_zero"])
+    (tmp_path / "summary.json").write_text('{"command": "forecast", "forecast": {"levels": [1]}}')
+    with pytest.raises(StoreError, match="is not whole"):
+        make(plug_in(), folder, tmp_path, given, watch=tmp_path)
+    (tmp_path / "summary.json").write_text('{"command": "audit"}')
+    with pytest.raises(ConfigError, match="is no folder that `prefdyn forecast` wrote"):
+        make(plug_in(), folder, tmp_path, given, watch=tmp_path)

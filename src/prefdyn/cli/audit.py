@@ -1,6 +1,9 @@
 """`prefdyn audit`: the main job."""
 
+from pathlib import Path
 from typing import Annotated, Any
+
+import typer
 
 from prefdyn.cli import options as o
 from prefdyn.cli.command import Given, Only
@@ -42,6 +45,10 @@ def run(
             least=0,
         ),
     ] = None,
+    forecast: Annotated[
+        Path | None,
+        typer.Option(help="Folder of `prefdyn forecast` on the same pairs: its groups stand beside the verdicts."),
+    ] = None,
     embedding: Annotated[str, Flag("2-D picture by pca, or umap where umap-learn is installed.")] = "pca",
     reading: Extraction = Extraction(),
     report_to: o.ReportTo = (),
@@ -62,6 +69,7 @@ def run(
         "split": source.split,
         "seed": seed,
         "embedding_method": embedding,
+        "forecast": forecast,
     }
     refuse_to_judge(settings["objective"])
     common.check_embedding(embedding)

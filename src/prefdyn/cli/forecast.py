@@ -11,8 +11,9 @@ NAME = "forecast"
 SUMMARY = "What a LoRA or full run will do to every group, before it is made, and how much of it is luck."
 HELP = (
     "Foretell the held-out loss of every group in the LoRA or full run that these flags would make, against the run's "
-    "mean held-out loss (progress), with bands that hold what another seed would change; and, apart, which step "
-    "reaches which loss (the clock). Made of a few cheap rehearsals and the run's own first steps. `prefdyn compare "
+    "mean held-out loss (progress), with bands that hold what is not known of it; and, apart, which step "
+    "reaches which loss (the clock). Made of the run's own first steps and of a few cheap beginnings with other seeds, "
+    "each carried on by a linear run. `prefdyn compare "
     "FORECAST RUN` says how good it was; `prefdyn train --watch FORECAST` tells when a group leaves its band."
 )
 EXAMPLES = """Examples:
@@ -41,7 +42,7 @@ def run(
     probe: Annotated[
         int | Literal["auto"],
         Flag(
-            "Real first steps of the run to make: auto (5 % of them), 0 for none, or N.",
+            "Real first steps of the run to make: auto (7.5 % of them), 0 for none, or N.",
             typed=str,
             read=_typed.steps_or_auto,
         ),
@@ -49,7 +50,7 @@ def run(
     rehearse: Annotated[
         float | Literal["auto"],
         Flag(
-            "What cheap runs with other seeds may cost, of the run's pairs: auto (three of an eighth each), 0 for "
+            "What cheap runs with other seeds may cost, of the run's pairs: auto (two of a sixteenth each), 0 for "
             "none, or a share.",
             typed=str,
             read=_typed.rate,

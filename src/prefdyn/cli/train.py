@@ -14,7 +14,6 @@ from prefdyn.settings import Flag, Reading, Setup, Source
 
 if TYPE_CHECKING:
     from prefdyn.outputs import TrainingFolder
-    from prefdyn.planning.forecast_check import Foretold
 
 NAME = "train"
 SUMMARY = "Train with DPO and its relatives, measured per group."
@@ -73,12 +72,12 @@ def run(
 
     with step(FRAMEWORKS):
         from prefdyn.planning.training import TrainingReport
-        from prefdyn.planning.watching import Watch
         from prefdyn.report.tables import trained_table
         from prefdyn.training.train import keeping, run_training
+        from prefdyn.training.watching import Watch, foretold_in
 
     common.check_trackers(report_to)
-    watcher = None if watch is None else Watch(_foretold(watch), common.tell)
+    watcher = None if watch is None else Watch(foretold_in(watch), common.tell, seed=seed)
     if features is not None:
         pairs, _ = common.stored_features(features, source, given, texts=False, but=("device",))
     else:
@@ -126,18 +125,6 @@ def run(
                 each.page(folder.results / "report.html")
     common.tell_result(report.summary(), trained_table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")
-
-
-def _foretold(folder: Path) -> "Foretold":
-    """What a forecast's folder says."""
-    from prefdyn.errors import ConfigError
-    from prefdyn.planning.forecast_check import Foretold
-    from prefdyn.report.folders import read_folder
-
-    found = read_folder(folder)
-    if found.part("command") != "forecast":
-        raise ConfigError(f"--watch {folder} is no folder that `prefdyn forecast` wrote")
-    return Foretold.read(found.summary)
 
 
 def _all_told(listeners: Sequence[Callable[..., None]]) -> Callable[..., None] | None:

@@ -6,7 +6,7 @@ progress two runs are compared group by group; which step reaches which progress
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -161,6 +161,23 @@ class ProgressBand:
     def half_width(self) -> Float[np.ndarray, "l g"]:
         """Half of the width of the 90 % band."""
         return float(student.ppf(0.95, self.freedom)) * self.errors
+
+    def of_another_seed(self, spread: Float[np.ndarray, " l"]) -> "ProgressBand":
+        """The band of a run whose seed is not the one that was begun: wider by how far two runs are apart.
+
+        Args:
+            spread: Standard deviation between seeds at each level, from `spread_of_seeds`; smoothed by `growth`. Where
+                none of it is known nothing is.
+        """
+        apart = math.sqrt(2) * _smooth(spread, self.levels[0] - self.levels)
+        return replace(self, error=np.hypot(self.error, apart))
+
+    @property
+    def area(self) -> Float[np.ndarray, " g"]:
+        """Mean loss of each group over the vouched levels, or over all that are foretold where none is vouched for."""
+        use = self.vouched
+        use = use if use.any() else np.isfinite(self.centre).all(axis=1)
+        return self.centre[use].mean(axis=0) if use.any() else np.full(self.centre.shape[1], math.nan)
 
     @property
     def vouched(self) -> Bool[np.ndarray, " l"]:

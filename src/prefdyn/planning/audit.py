@@ -33,6 +33,7 @@ from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wording import Wording, refuse_other_pairs, wording
 from prefdyn.dynamics.crossfit import ALONE, CrossFit, crossfit
 from prefdyn.dynamics.descent import beyond_stable, descent, recorded_steps
+from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.order import rank_correlation
 from prefdyn.dynamics.problem import as_seen
 from prefdyn.errors import ConfigError, DataError
@@ -43,6 +44,7 @@ from prefdyn.planning.answers import Answer, AnswerGround, answers
 from prefdyn.planning.bounds import proved_parts
 from prefdyn.planning.exact import ExactHead, affordable, exact_head
 from prefdyn.planning.group_row import COLUMNS, GroupRow, columns_of
+from prefdyn.planning.real_run import RealRun, refuse_other_data
 from prefdyn.planning.summary import (
     header,
     pairs_table,
@@ -56,6 +58,7 @@ from prefdyn.planning.verdicts import Evidence, Judgement, Thresholds, judge
 from prefdyn.settings import Extraction, opened
 from prefdyn.theory.bound import Bound
 from prefdyn.theory.bounds import bounds
+from prefdyn.training.watching import foretold_in
 from prefdyn.trajectory import Trajectory
 
 _SHOWN_PAIRS = 20
@@ -93,6 +96,8 @@ class Audit(Pictured):
     """Exploratory groups of data that has one group; None where it has several, or too few pairs."""
     exact: ExactHead | None
     """Exact training of the head on a sample; None for one-token answers, whose curves are exact, and where not run."""
+    real_run: RealRun | None
+    """What a forecast of the real run says beside the verdicts, where one was given."""
     simulation: Trajectory
     bounds: tuple[Bound, ...]
     """What is proved about the simulated run."""
@@ -192,6 +197,7 @@ class Audit(Pictured):
                 "labels": None if self.labels is None else self.labels.to_json(),
                 "left_out_by_value": None if self.dropped is None else self.dropped.to_json(),
                 **({} if self.slices is None else {"slices": self.slices.rows()}),
+                **({} if self.real_run is None else {"real_run": self.real_run.to_json()}),
                 "examples": self._examples(),
                 **proved_parts(self.features, self.simulation, self.bounds),
                 "warnings": list(self.warnings),
@@ -361,6 +367,7 @@ def audit(
     thresholds: Thresholds | None = None,
     texts: PreferenceDataset | None = None,
     exact: int | None = None,
+    forecast: str | Path | None = None,
     progress: bool = True,
     reading: Extraction,
 ) -> Audit:
@@ -383,6 +390,8 @@ def audit(
             together in it is one unit, beside what the features' own clusters say.
         exact: Of longer responses: train the whole head exactly on a sample of this many pairs, and show how far the
             first-order curves are off. None: as many as take about twenty seconds on two cores, if at least 16; 0: not.
+        forecast: Folder of `prefdyn forecast` on the same pairs: its order of groups, its bands and the groups that are
+            still open at its end stand beside the verdicts.
         progress: Show bars on stderr where it is a terminal.
         reading: How the model reads the pairs (see `prefdyn.settings.Extraction`); its fields are keywords here, too.
 
@@ -391,7 +400,9 @@ def audit(
 
     Raises:
         DataError: The data cannot be read or means nothing.
-        ConfigError: The objective is not DPO, or exact training is asked for without a model.
+        ConfigError: The objective is not DPO, exact training is asked for without a model, or the forecast is of other
+            pairs.
+        StoreError: The forecast cannot be read.
         ModelError: The model cannot be read or its head is not covered.
     """
     objective = objective or DPO()
@@ -403,10 +414,13 @@ def audit(
             f"exact training on {exact} pairs reads their tokens, which features do not hold; give the data and the "
             "model in place of features"
         )
+    foretold = None if forecast is None else foretold_in(Path(forecast))
     timings: dict[str, float] = {}
     with _timed(timings, "extract_s"):
         if isinstance(data, FeatureSet):
             dataset, feats = texts, data
+            if foretold is not None:
+                refuse_other_data(foretold, str(forecast), feats.provenance.data)
             if dataset is not None:
                 feats = _clustered(feats, dataset)
             if not feats.held_out.any() and split < 1:
@@ -416,6 +430,8 @@ def audit(
                 from prefdyn.models.extract import extract  # a framework, which features do not need
 
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)
+            if foretold is not None:
+                refuse_other_data(foretold, str(forecast), {"name": dataset.name, "sha256": dataset.sha256})
             dataset = dataset.with_held_out(split, seed=seed)
             feats = extract(dataset, model, progress=progress, reading=reading)
             dataset = dataset.select(ids=feats.id)
@@ -510,6 +526,7 @@ def audit(
         labels=doubted,
         slices=parts,
         exact=trained_exactly,
+        real_run=None if foretold is None else _beside(foretold, str(forecast), seen, judged),
         simulation=run,
         bounds=proved,
         untrained=twin,
@@ -582,6 +599,13 @@ def evidence(
             )
         )
     return gathered
+
+
+def _beside(foretold: Foretold, folder: str, seen: Sequence[Evidence], judged: Sequence[Judgement]) -> RealRun:
+    """The forecast of the real run beside what the head does."""
+    areas = {each.name: each.area_under_loss.value for each in seen}
+    verdicts = {each.name: item.verdict for each, item in zip(seen, judged, strict=True)}
+    return RealRun.of(foretold, folder, areas, verdicts)
 
 
 def _controlled(

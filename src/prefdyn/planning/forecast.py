@@ -1,13 +1,14 @@
-"""The group curves of the LoRA or full run that will be made, before it is made, and how much of them is luck.
+"""The group curves of the LoRA or full run that will be made, before it is made, and how sure they are.
 
-A few cheap real runs and the run's own first steps, made linear where they end, say how groups stand at each mean
-held-out loss: that is progress. Which step reaches it is the clock, a second forecast with its own interval.
+The run's own first steps and those of a few cheap real runs with other seeds, each made linear where it ends, say how
+groups stand at each mean held-out loss: that is progress. Which step reaches it is the clock, a second forecast with
+its own interval.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,21 +47,25 @@ from prefdyn.settings import Reading, opened
 from prefdyn.training.linear import Linearised, foretell, linearise, records_between
 from prefdyn.training.loop import Loop, check_start
 from prefdyn.training.probes import PairTable, probe_rows
-from prefdyn.training.rehearse import COST, HOTTER, QUANTITIES, Bench, RunPart, Sample, rehearsal
+from prefdyn.training.rehearse import COST, QUANTITIES, Bench, RunPart, Sample, rehearsal
 from prefdyn.training.settings import TrainingSettings
 from prefdyn.training.subjects import Models, Subject, whole_model
 
 _PER_CELL, _IN_ALL, _FEWEST = 64, 640, 8
 """Pairs that are looked at in one split of one group, of all groups together, and at least of each group."""
-_PROBE = 0.05
+_PROBE = 0.075
 """Steps of the probe, of the run's, where nothing else is said."""
 _LEAST_PROBE = 5
-_REHEARSALS = 3
-_RECORDS, _LINEAR_RECORDS = 14, 20
+_BACKTEST = 3
+"""The probe is made linear at one over this many of its steps, too: what follows is known, so that errors are."""
+_REHEARSALS = 2
+_RECORDS, _LINEAR_RECORDS = 10, 20
 """Records of a real run, and of a linear one, whose are cheap: far apart, they miss where the mean loss turns."""
 _STUCK = 0.5
 _AS_FAR = 2.0
 """How many times the fall of the rehearsals is foretold at most."""
+_LAG_FREEDOM = 3.0
+"""Degrees of freedom of the clock's error: it is one curve's."""
 _STRETCH = 2
 """How many times the run's steps a linear run may take, for it is slower than the real one."""
 
@@ -88,9 +93,10 @@ class Forecast(Tabular):
     probe: RunPart
     """The run's own first steps; one record where there was no probe."""
     rehearsals: tuple[RunPart, ...]
+    """Other seeds: a cheap real beginning, and where a linear run goes from its end."""
     linear: RunPart | None
     backtest: RunPart | None
-    """A linear run from the same share of a rehearsal, that rehearsal being known to its end; else None."""
+    """A linear run from early in the probe, whose end is known."""
     band: ProgressBand
     values: Mapping[str, Float[np.ndarray, "l g"]]
     """The other quantities at each level, mixed as the losses are."""
@@ -109,10 +115,8 @@ class Forecast(Tabular):
 
     @property
     def area(self) -> Float[np.ndarray, " g"]:
-        """Mean loss of each group over the vouched levels, or over all that are foretold where none is vouched for."""
-        use = self.band.vouched
-        use = use if use.any() else np.isfinite(self.band.centre).all(axis=1)
-        return self.band.centre[use].mean(axis=0) if use.any() else np.full(len(self.names), math.nan)
+        """Mean loss of each group over the levels, as `ProgressBand.area` has it."""
+        return self.band.area
 
     @property
     def tiers(self) -> list[list[str]]:
@@ -213,10 +217,7 @@ class Forecast(Tabular):
         band, clock = self.band, self.clock
         levels = band.levels
         last = int(band.vouched.sum()) - 1
-        real, linear = self.rehearsals[:1], self.backtest
-        tested = None
-        if real and linear is not None:
-            tested = apart(run_at(linear, levels), run_at(real[0], levels))
+        tested = None if self.backtest is None else apart(run_at(self.backtest, levels), run_at(self.probe, levels))
         return {
             "says": self.says(),
             "tiers": self.tiers,
@@ -230,7 +231,7 @@ class Forecast(Tabular):
             "linear_weight": band.linear,
             "horizon": levels[last] if last > 0 else None,
             "between_seeds": spread_of_seeds(np.stack([run_at(run, levels) for run in self.rehearsals]))
-            if self.rehearsals
+            if len(self.rehearsals) > 1
             else None,
             "linear_off": tested,
             "curves": self._drawn(),
@@ -342,9 +343,9 @@ def forecast(
         tune: "lora" or "full".
         objective: One that reads margins; `DPO(beta=0.1)` if not given.
         reference: What margins are taken against; see `train`.
-        probe: Real steps of the run that are made first, 0 for none; "auto": 5 % of them, at least 5.
-        rehearse: What cheap real runs with other seeds may cost, of the run's own pairs; each takes an eighth (half the
-            steps at three times the learning rate, a quarter of the batch). 0 for none; "auto": three of them.
+        probe: Real steps of the run that are made first, 0 for none; "auto": 7.5 % of them, at least 5.
+        rehearse: What cheap real runs with other seeds may cost, of the run's own pairs; each takes a sixteenth (a
+            quarter of the steps, a quarter of the batch). 0 for none; "auto": two of them.
         out: Folder for the probe's checkpoint; None: it is not kept.
         reading: How models read the pairs; its fields are keywords here, too.
         share: Encode what pairs share once, where the model allows it.
@@ -459,34 +460,30 @@ class _Maker:
             count = 1
         run = self.bench.settings
         for number in range(count):
-            settings = rehearsal(run, run.seed + 1 + number, len(self.bench.subject.pairs.train))
-            self.tell(f"Rehearsal {number + 1} of {count}: {settings.steps} steps of {settings.batch_size} pairs.")
-            loop, held = self.bench.loop(settings), []
-            early = math.ceil(self.steps * settings.steps / run.steps)
-            at = {early: lambda loop=loop, held=held: held.append(self._linearised(loop))} if number == 0 else {}
-            records = sorted({early, *records_between(0, settings.steps, _RECORDS)})
+            settings, stop = rehearsal(run, run.seed + 1 + number, len(self.bench.subject.pairs.train))
+            self.tell(f"Rehearsal {number + 1} of {count}: {stop} steps of {settings.batch_size} pairs.")
+            loop, records = self.bench.loop(settings), records_between(0, stop, _RECORDS)
             try:
-                found = self.bench.run(
-                    loop, settings.steps, records, label=f"Rehearsal {number + 1}", progress=self.shown, at=at
-                )
+                found = self.bench.run(loop, stop, records, label=f"Rehearsal {number + 1}", progress=self.shown)
             except TrainingError as error:
                 self.warnings.append(f"A rehearsal was left out, as it did not hold its learning rate: {error}")
                 continue
+            signals = self._linearised(loop)
+            if signals is not None:  # it goes on as the run itself would with this seed
+                on = self.bench.loop(replace(run, seed=settings.seed))
+                found = joined(found, self._foretold(signals, on)) or found
             self.rehearsals.append(found)
-            if held and held[0] is not None:
-                self.backtest = self._foretold(held[0], loop)
-                self.from_loss = float(progress(found.values["loss"])[list(found.steps).index(early)])
 
     def go(self, out: Path | None) -> None:
         """The run's own first steps, and where a linear run goes from their end."""
         loop = self.bench.loop(self.bench.settings, checkpoints=None if out is None else out / "checkpoints")
         first: list[Linearised | None] = []
-        if not self.rehearsals and self.steps:
-            first.append(self._linearised(loop))
+        early, at = self.steps // _BACKTEST, {}
         if self.steps:
+            at = {early: lambda: first.append(self._linearised(loop))}
             self.tell(f"Probe: the first {self.steps} of {self.bench.settings.steps} steps.")
-        records = records_between(0, self.steps, 6)
-        self.probe = self.bench.run(loop, self.steps, records, label="Probe", progress=self.shown)
+        records = sorted({early, *records_between(0, self.steps, _RECORDS)})
+        self.probe = self.bench.run(loop, self.steps, records, label="Probe", progress=self.shown, at=at)
         if self.steps and out is not None:
             loop.save()
         self.signals = self._linearised(loop)
@@ -494,7 +491,7 @@ class _Maker:
             self.linear = joined(self.probe, self._foretold(self.signals, loop))
         if first and first[0] is not None:
             self.backtest = self._foretold(first[0], loop)
-            self.from_loss = float(self.probe.values["loss"][0].mean())
+            self.from_loss = float(progress(self.probe.values["loss"])[list(self.probe.steps).index(early)])
 
     def _linearised(self, loop: Loop) -> Linearised | None:
         if not self.follows:
@@ -526,7 +523,8 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     linear = None if maker.linear is None else run_at(maker.linear, levels)
     at_probe = float(progress(probe.values["loss"])[-1])
     band = combined(levels, linear, _linear_error(maker, levels, at_probe), stacked)
-    held_out_error = _held_out_error(maker, band)
+    any_seed = band.of_another_seed(spread_of_seeds(stacked)) if len(stacked) > 1 else band
+    held_out_error = _held_out_error(maker, any_seed)
     pairs = subject.pairs
     sizes = {name: _sizes(pairs, name, int((sample.group == code).sum())) for code, name in enumerate(sample.names)}
     warnings = list(maker.warnings)
@@ -538,7 +536,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     if not fall > 0:
         warnings.append("The mean held-out loss does not fall, so there is no progress to foretell groups by.")
     visits = settings.steps * (len(pairs.train) if settings.batch_size == "full" else settings.batch_size)
-    cheap = rehearsal(settings, settings.seed + 1, len(pairs.train))
+    cheap, stop = rehearsal(settings, settings.seed + 1, len(pairs.train))
     signals = maker.signals
     return Forecast(
         names=sample.names,
@@ -551,13 +549,13 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
         band=band,
         values={name: _mixed(maker, levels, band, name) for name in QUANTITIES if name != "loss"},
         clock=_clock(maker, probe, levels),
-        order=before(band, held_out_error, seed=settings.seed),
+        order=before(any_seed, held_out_error, seed=settings.seed),
         left_out=subject.left_out,
         trained_left_out=() if signals is None else signals.signals.left_out,
         lost=math.nan if signals is None else signals.signals.lost,
         cost={
             "probe": maker.steps / settings.steps,
-            "rehearsals": len(maker.rehearsals) * cheap.steps * int(cheap.batch_size) / visits,
+            "rehearsals": len(maker.rehearsals) * stop * int(cheap.batch_size) / visits,
         },
         warnings=tuple(warnings),
         timings=timings,
@@ -582,15 +580,38 @@ def _linear_error(maker: _Maker, levels: np.ndarray, begins: float) -> np.ndarra
 
     Nowhere less than one level beyond where it begins, for between levels nothing is known better.
     """
-    tested = maker.backtest
-    real = maker.rehearsals[0] if maker.rehearsals else maker.probe
+    return _grown(maker, levels, begins, lambda tested, real, fine: run_at(tested, fine) - run_at(real, fine))
+
+
+def _linear_lag(maker: _Maker, levels: np.ndarray, begins: float) -> np.ndarray:
+    """By what factor the clock of the linear run may be off at each level, nine times of ten, by its backtest's law."""
+
+    def late(tested: RunPart, real: RunPart, fine: np.ndarray) -> np.ndarray:
+        ours, theirs = (np.maximum(_step_at(run, fine), 1.0) for run in (tested, real))
+        return np.log(ours / theirs)[:, None]
+
+    return np.exp(student.ppf(0.95, _LAG_FREEDOM) * _grown(maker, levels, begins, late))
+
+
+def _grown(
+    maker: _Maker,
+    levels: np.ndarray,
+    begins: float,
+    off: Callable[[RunPart, RunPart, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """What the backtest was off by, carried on by the law that it followed; NaN without a backtest."""
+    tested, real = maker.backtest, maker.probe
     if tested is None or real is None:
         return np.full(len(levels), math.nan)
     end = max(float(progress(run.values["loss"])[-1]) for run in (tested, real))
     fine = levels_to(maker.from_loss, end)
-    first, second = growth(run_at(tested, fine) - run_at(real, fine), maker.from_loss - fine)
+    first, second = growth(off(tested, real, fine), maker.from_loss - fine)
     fallen = np.maximum(begins - levels, 0.0) + (levels[0] - levels[1])
     return first * fallen + second * fallen**2
+
+
+def _step_at(run: RunPart, levels: np.ndarray) -> np.ndarray:
+    return at_levels(progress(run.values["loss"]), run.steps.astype(float), levels)
 
 
 def _held_out_error(maker: _Maker, band: ProgressBand) -> np.ndarray:
@@ -650,14 +671,15 @@ def _clock(maker: _Maker, probe: RunPart, levels: np.ndarray) -> Clock:
     if not maker.rehearsals:
         if maker.linear is None:
             return Clock(step=lost, low=lost, high=lost, by="linear")
-        steps = at_levels(progress(maker.linear.values["loss"]), maker.linear.steps.astype(float), levels)
-        return Clock(step=steps, low=lost, high=lost, by="linear")
+        steps = _step_at(maker.linear, levels)
+        wide = _linear_lag(maker, levels, float(progress(probe.values["loss"])[-1]))
+        return Clock(step=steps, low=steps / wide, high=steps * wide, by="linear")
     paces = []
     level = progress(probe.values["loss"])[-1:]
     for run in maker.rehearsals:
         reached, steps = progress(run.values["loss"]), run.steps.astype(float)
         seen = float(at_levels(reached, steps, level)[0])
-        stretch = maker.steps / seen if maker.steps and seen > 0 else HOTTER
+        stretch = maker.steps / seen if maker.steps and seen > 0 else 1.0
         paces.append(stretch * at_levels(reached, steps, levels))
     pace = np.stack(paces)
     pace[:, _ended(maker, levels)] = math.nan

@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, number, plain, write_json
+from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.order import spearman
-from prefdyn.dynamics.progress import ProgressBand, apart, at_levels, out_of_band, progress
+from prefdyn.dynamics.progress import apart, at_levels, out_of_band, progress
 from prefdyn.errors import DataError
 from prefdyn.provenance import versions
 from prefdyn.trajectory import Trajectory
@@ -23,39 +24,6 @@ _SETTINGS = (
     "tune", "objective", "beta", "learning_rate", "optimizer", "schedule", "batch_size", "steps", "lora_rank", "seed",
     "flip",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Foretold:
-    """What a forecast's summary.json says of groups by progress."""
-
-    names: tuple[str, ...]
-    band: ProgressBand
-    clock: Float[np.ndarray, "three l"]
-    """Step at each level, and the ends of its interval."""
-    summary: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, summary: Mapping[str, Any]) -> "Foretold":
-        """From the content of summary.json.
-
-        Raises:
-            DataError: It is of no forecast.
-        """
-        part = summary.get("forecast")
-        if not isinstance(part, Mapping):
-            raise DataError("this folder holds no forecast; give one that `prefdyn forecast` wrote")
-        clock = part.get("clock") or {}
-        band = ProgressBand(
-            levels=_numbers(part["levels"]),
-            centre=np.array([_numbers(row) for row in part["centre"]]),
-            error=_numbers(part["error"]),
-            scale=_numbers(part["scale"]),
-            linear=_numbers(part["linear_weight"]),
-            freedom=number(part["freedom"]),
-        )
-        steps = np.stack([_numbers(clock.get(key) or [None] * len(band.levels)) for key in ("step", "low", "high")])
-        return cls(names=tuple(map(str, part["names"])), band=band, clock=steps, summary=summary)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -218,8 +186,9 @@ def check_forecast(
     steps = curves[0][0]
     if any(len(each) != len(steps) or (each != steps).any() for each, _ in curves):
         raise DataError("the run did not measure all groups at the same steps, so it has no mean loss to go by")
+    seed = (summary.get("settings") or {}).get("seed")
     return ForecastCheck(
-        foretold=foretold,
+        foretold=foretold if seed == run.settings.get("seed") else foretold.of_another_seed(),
         folders=(str(folders[0]), str(folders[1])),
         steps=steps,
         loss=np.stack([values for _, values in curves], axis=1),
@@ -247,10 +216,6 @@ def _notes(foretold: Foretold, run: Trajectory, measured: set[tuple[str, int]]) 
             "both the same --probe-pairs."
         )
     return found
-
-
-def _numbers(values: Sequence[Any]) -> np.ndarray:
-    return np.array([number(each) for each in values], dtype=np.float64)
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:

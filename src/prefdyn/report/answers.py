@@ -5,6 +5,7 @@ from typing import Any
 
 from prefdyn.diagnostics.slices import said
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.forecast import real_run_text
 from prefdyn.report.pair_lists import example_pair
 from prefdyn.report.tables import minus_signs, verdict_table
 from prefdyn.report.text import cells, cut, padded, readable, shorten, telling, visible, wrapped
@@ -57,10 +58,11 @@ def answers_text(summary: Mapping[str, Any], *, width: int = 110) -> str:
 
 
 def audit_text(summary: Mapping[str, Any]) -> str:
-    """What an audit prints: the answers, then the verdict per group."""
+    """What an audit prints: the answers, the verdict per group, and what a forecast of the real run says beside it."""
     rows = summary.get("slices") or []
     cut_up = "\n".join(wrapped(visible(said(rows)), 110)) if rows else ""
-    return "\n\n".join(part for part in (answers_text(summary), verdict_table(summary), cut_up) if part)
+    parts = (answers_text(summary), verdict_table(summary), cut_up, real_run_text(summary))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _checked(run: RunFolder) -> list[dict[str, Any]]:

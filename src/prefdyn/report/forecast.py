@@ -5,15 +5,15 @@ picture of its own.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prefdyn._json import number
+from prefdyn.dynamics.foretold import Foretold
 from prefdyn.picture import Line, Picture, Plot
-from prefdyn.planning.forecast_check import Foretold
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.tables import minus
 from prefdyn.report.text import cells, cut, padded, visible, wrapped
@@ -146,6 +146,50 @@ def forecast_table(summary: Mapping[str, Any]) -> str:
     ]
     said = [line for label, text in points(run, part) for line in wrapped(f"{label}: {text}", 110)]
     return "\n".join([*lines, "", *said])
+
+
+# beside an audit -----------------------------------------------------------------------------------------------------
+
+
+def real_run_chapter(run: RunFolder) -> dict[str, Any] | None:
+    """What an audit's page shows of a forecast of the real run; None where none was given."""
+    part = run.part("real_run")
+    if not isinstance(part, Mapping):
+        return None
+    rows = part.get("rows") or []
+    return {
+        "points": [("Head and run", visible(part.get("says") or ""))],
+        "tables": [
+            {
+                "heading": "Group by group",
+                "intro": "Verdict and place are of the head; the rest is foretold of the real run, in nats of held-out "
+                "loss at the last mean loss that is vouched for. Open: the band still holds the loss at the start.",
+                "first": "Group",
+                "columns": [title for title, _ in _BESIDE],
+                "rows": [(visible(row["name"]), [show(row) for _, show in _BESIDE]) for row in rows],
+                "fold": 15,
+            }
+        ],
+        "notes": [],
+    }
+
+
+_BESIDE: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]] = (
+    ("Verdict", lambda row: visible(row.get("verdict") or "–")),
+    ("Place by head", lambda row: minus(row.get("head_rank"), 6)),
+    ("Place in the run", lambda row: minus(row.get("run_rank"), 6)),
+    ("Loss at start", lambda row: minus(row.get("start_loss"), 4)),
+    ("Loss foretold", lambda row: minus(row.get("loss"), 4)),
+    ("90 % band", lambda row: f"{minus(row.get('low'), 4)} to {minus(row.get('high'), 4)}"),
+    ("Open", lambda row: {True: "open", False: ""}.get(row.get("open"), "–")),  # type: ignore[call-overload]
+)
+"""Columns of the table beside the verdicts."""
+
+
+def real_run_text(summary: Mapping[str, Any]) -> str:
+    """The same in a few lines of plain text; empty where no forecast was given."""
+    part = summary.get("real_run") or {}
+    return "\n".join(wrapped(f"Real run: {visible(part['says'])}", 110)) if part.get("says") else ""
 
 
 # pictures ------------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ DRAWINGS: Mapping[str, Callable[[RunFolder], list[Picture]]] = {
 _DIAGNOSED = ("apart", "first", "together", "head", "probabilities")
 _LAST = ("odds", "findings", "says", "settings")
 PAGES: Mapping[str, tuple[str, ...]] = {
-    "audit": ("groups", "curves", *_DIAGNOSED, "proved", *_LAST),
+    "audit": ("groups", "real_run", "curves", *_DIAGNOSED, "proved", *_LAST),
     "simulate": ("groups", "curves", "reading", *_DIAGNOSED, "proved", *_LAST),
     "bounds": ("proved", "groups", "curves", *_DIAGNOSED, *_LAST),
     "train": ("groups", "curves", "reading", "trained-order", "probabilities", "weights", "proved", "settings"),
@@ -161,7 +161,7 @@ ONE_GROUP: Mapping[str, tuple[str, ...]] = {
 """The same where there is one group: single pairs lead, and nothing is said of an order."""
 
 
-LEADING = frozenset({"groups", "curves", "findings"})
+LEADING = frozenset({"groups", "real_run", "curves", "findings"})
 """Sections of a page with answers that are open; what else it has is folded below, as appendices."""
 
 

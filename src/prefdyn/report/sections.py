@@ -13,7 +13,7 @@ from prefdyn.report.compare import compare_chapter
 from prefdyn.report.facts import dataset_name, facts, files, left_out, model_name, settings_tables
 from prefdyn.report.figures import address
 from prefdyn.report.folders import RunFolder
-from prefdyn.report.forecast import forecast_chapter
+from prefdyn.report.forecast import forecast_chapter, real_run_chapter
 from prefdyn.report.grid import grid_chapter
 from prefdyn.report.group_table import columns, group_rows, verdict_shares
 from prefdyn.report.many import drawn, drawn_words
@@ -278,6 +278,7 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "proved": _chapter("proved", "", lambda sheet: proved_chapter(sheet.run)),
     "grid": _chapter("grid", "Which setting", lambda sheet: grid_chapter(sheet.run)),
     "forecast": _chapter("forecast", "The forecast", lambda sheet: forecast_chapter(sheet.whole)),
+    "real_run": _plan("real_run", "The run that will be made", real_run_chapter),
     "plan": _plan("plan", "What to change", overview),
     "plan_weights": _plan("plan_weights", "Weights of groups", weights_chapter),
     "plan_data": _plan("plan_data", "How many pairs", data_chapter),

@@ -93,6 +93,7 @@ SUMMARY: Mapping[str, Any] = {
         },
         None,
     ),
+    "real_run?": _parts(folder=str, says=str, correlation=_FLAT, rows=([{"name": str, "*": VALUE}], None)),
     "forecast_check?": _parts(folders=_TEXTS, shares=_ROWS, clock=_FLAT, run_steps=_NUMBERS),
     "plan?": _parts(
         weights=_parts(

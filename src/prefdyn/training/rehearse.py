@@ -18,8 +18,8 @@ from prefdyn.training.probes import PairTable, changes, losses, right
 from prefdyn.training.settings import TrainingSettings
 from prefdyn.training.subjects import Subject
 
-HOTTER, SHORTER, SMALLER = 3.0, 2, 4
-"""A rehearsal's learning rate, of the run's; how many times fewer steps it has, and smaller batches."""
+SHORTER, SMALLER = 4, 4
+"""How many times fewer steps a rehearsal has than the run, and smaller batches."""
 COST = 1 / (SHORTER * SMALLER)
 """Pairs that a rehearsal trains on, of the run's."""
 QUANTITIES = ("loss", "margin", "reward_accuracy")
@@ -162,8 +162,10 @@ def margins(
     return found, right(chosen, rejected, found, objective, torch.finfo(loop.dtype).eps)
 
 
-def rehearsal(settings: TrainingSettings, seed: int, pairs: int) -> TrainingSettings:
-    """The settings of a cheap run whose curves by progress stand for the run's.
+def rehearsal(settings: TrainingSettings, seed: int, pairs: int) -> tuple[TrainingSettings, int]:
+    """The settings of a cheap run that begins as the run would with another seed, and where it stops.
+
+    It has the run's learning rate and schedule, and smaller batches. From where it stops a linear run goes on.
 
     Args:
         settings: Of the run.
@@ -174,13 +176,10 @@ def rehearsal(settings: TrainingSettings, seed: int, pairs: int) -> TrainingSett
         >>> from prefdyn.maths.objectives import DPO
         >>> from prefdyn.maths.optimizers import AdamW
         >>> run = TrainingSettings(objective=DPO(), optimizer=AdamW(), learning_rate=1e-4, steps=90, batch_size=32)
-        >>> cheap = rehearsal(run, 1, 1000)
-        >>> cheap.learning_rate.__round__(6), cheap.steps, cheap.batch_size
-        (0.0003, 45, 8)
+        >>> cheap, stop = rehearsal(run, 1, 1000)
+        >>> cheap.learning_rate, cheap.batch_size, stop
+        (0.0001, 8, 23)
     """
     size = pairs if settings.batch_size == "full" else settings.batch_size
-    steps = max(1, math.ceil(settings.steps / SHORTER))
-    return replace(
-        settings, seed=seed, learning_rate=settings.learning_rate * HOTTER, steps=steps,
-        batch_size=max(1, size // SMALLER), warmup=min(steps, round(settings.warmup / SHORTER)), accumulate=1,
-    )  # fmt: skip
+    stop = max(1, math.ceil(settings.steps / SHORTER))
+    return replace(settings, seed=seed, batch_size=max(1, size // SMALLER), accumulate=1), stop

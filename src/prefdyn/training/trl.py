@@ -58,6 +58,7 @@ from prefdyn.training.trl_record import (
 from prefdyn.training.trl_settings import further_versions, model_name, resolved_settings
 from prefdyn.training.trl_versions import require_trl
 from prefdyn.training.trl_weights import PairWeights, scale
+from prefdyn.training.watching import Watch, foretold_in
 from prefdyn.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class _Round:
     """Prefix of each set's metrics → its pairs and the loss that the trainer measured."""
 
 
-class _Watch(TrainerCallback):
+class _Keeper(TrainerCallback):
     """Starts the record with the run, and puts it beside every checkpoint."""
 
     def __init__(self, trainer: "GroupMetrics") -> None:
@@ -111,6 +112,7 @@ class GroupMetrics(_Base):
         weight_column: str | None = None,
         group_weights: Mapping[str, float] | None = None,
         weighting: str = "loss",
+        watch: str | Path | None = None,
         **rest: Any,
     ) -> None:
         """The trainer that comes next in line, with groups.
@@ -125,12 +127,16 @@ class GroupMetrics(_Base):
                 and factors alike: what is minimised is their weighted mean over each update, of all processes.
             weighting: How: "loss" (the gradient of every pair) or "sampling" (how often it is drawn, with replacement).
                 Evaluation and the metrics of groups are not weighted.
+            watch: Folder of `prefdyn forecast`: every evaluation is held against it, by progress, and a warning tells
+                of a group that leaves its band. `eval_on_start=True` gives it the start.
             rest: As that trainer takes them.
 
         Raises:
             DataError: A dataset lacks a column, or a pair has no group or a weight that is not above 0.
-            ConfigError: The pairs are pictures, a setting splits a pair over processes, or cannot be weighted.
+            ConfigError: The pairs are pictures, a setting splits a pair over processes, or cannot be weighted; `watch`
+                is no forecast, or the losses of groups are not known, which it follows.
         """
+        foretold = None if watch is None else foretold_in(Path(watch))
         rest = dict(zip(parameter_names(super().__init__, DPOTrainer.__init__, len(args)), args, strict=True)) | rest
         train = rest.get("train_dataset")
         self._asked: dict[str, Any] = {"group_column": group_column, "id_column": id_column}
@@ -171,9 +177,12 @@ class GroupMetrics(_Base):
         )
         if self._score.reason is not None and self.is_world_process_zero():
             warnings.warn(f"losses per group are left out: {self._score.reason}", UserWarning, stacklevel=2)
+        if foretold is not None and self._score.reason is not None:
+            raise ConfigError(f"watch follows losses of groups, and there are none: {self._score.reason}")
+        self._watched = None if foretold is None else Watch(foretold, self._tell)
         # only now, when TRL has scored its references with the plain one
         self.data_collator = TaggingCollator(collate=self.data_collator, weights=self._weights, **self._columns)
-        self.add_callback(_Watch(self))
+        self.add_callback(_Keeper(self))
 
     # what the run has shown ------------------------------------------------------------------------------------------
 
@@ -356,6 +365,7 @@ class GroupMetrics(_Base):
         scored = pa.concat_tables([part for part, _ in sets.values()])
         if metric_key_prefix == "eval":
             self._record.add_rows(self.state.global_step, "held_out", scored, self._score)
+            self._watch_groups(self.state.global_step)
         if self._keep_pairs:
             for name, (part, _) in sets.items():
                 self._record.add_pairs("held_out", name, part, self._score)
@@ -451,6 +461,15 @@ class GroupMetrics(_Base):
             loss = weighted_loss(scored, self._score)
             found |= {} if loss is None else {"weighted_loss": loss}
         return found
+
+    def _watch_groups(self, step: int) -> None:
+        if self._watched is not None:
+            rows = [row for (at, split, _), row in self._record.rows.items() if (at, split) == (step, "held_out")]
+            self._watched.track(step, rows, {})
+
+    def _tell(self, line: str) -> None:
+        if self.is_world_process_zero():
+            warnings.warn(line, UserWarning, stacklevel=2)
 
     def _by_group(self, scored: pa.Table, prefix: str | None) -> dict[str, float]:
         start = "" if prefix is None else f"{prefix}_"
