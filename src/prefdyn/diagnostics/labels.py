@@ -24,6 +24,7 @@ from prefdyn._checks import at_least
 from prefdyn._json import plain
 from prefdyn._progress import track
 from prefdyn._random import stream
+from prefdyn._threads import small_work
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wording import reference_gaps, refuse_other_pairs, text_lengths, word_weights
@@ -206,13 +207,14 @@ def left_out(
         >>> left_out(kernel, np.array([[1.0], [1.0]]), np.array([0, 1])).round(6).ravel().tolist()  # 0.5 / (1 + 7.5)
         [0.058824, 0.058824]
     """
-    inverse = _inverse(kernel + _PENALTY * np.eye(len(kernel)))
-    weights = inverse @ targets
-    residual = weights / np.diag(inverse)[:, None]
-    order = np.argsort(unit, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(unit[order])) + 1):
-        if len(rows) > 1:
-            residual[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows])
+    with small_work(kernel.size):
+        inverse = _inverse(kernel + _PENALTY * np.eye(len(kernel)))
+        weights = inverse @ targets
+        residual = weights / np.diag(inverse)[:, None]
+        order = np.argsort(unit, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(unit[order])) + 1):
+            if len(rows) > 1:
+                residual[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows])
     return targets - residual
 
 
@@ -316,13 +318,14 @@ class Looks:
         self, rows: Int[np.ndarray, " size"], *, states: bool = True
     ) -> dict[str, Float[np.ndarray, "size size"]]:
         """By reader, that of the states only if wanted; mean diagonal 1 (0 where a reader sees nothing)."""
-        sides = _directions(self.feats.coordinates()[0][rows])
-        group = self.feats.group[rows]
-        near = np.where(group[:, None] == group, 1.0, _ACROSS) * (sides @ sides.T)
-        seen: dict[str, Any] = {name: columns[rows] for name, columns in self.columns.items()}
-        if states:
-            seen["states"] = _directions(self.feats.pair_features(rows, np.float64) - self.centre)
-        return {name: near * scaled_products(part) for name, part in seen.items()}
+        with small_work(len(rows) ** 2):
+            sides = _directions(self.feats.coordinates()[0][rows])
+            group = self.feats.group[rows]
+            near = np.where(group[:, None] == group, 1.0, _ACROSS) * (sides @ sides.T)
+            seen: dict[str, Any] = {name: columns[rows] for name, columns in self.columns.items()}
+            if states:
+                seen["states"] = _directions(self.feats.pair_features(rows, np.float64) - self.centre)
+            return {name: near * scaled_products(part) for name, part in seen.items()}
 
 
 def scaled_products(columns: np.ndarray | csr_matrix) -> Float[np.ndarray, "size size"]:
