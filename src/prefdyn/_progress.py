@@ -48,7 +48,7 @@ def step(label: str, *, shown: bool = True) -> Iterator[None]:
 def frameworks(*, shown: bool = True) -> Iterator[None]:
     """A step around the imports of torch and transformers, in which no garbage is looked for.
 
-    They make half a million objects, all of which stay; to go through these again and again takes a seventh of the time.
+    They make half a million objects, all of which stay; to go through these again and again is a seventh of the work.
 
     Args:
         shown: False for not a word.

@@ -11,7 +11,7 @@ count against a reader that finds them, so what is said of it is rather too litt
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,7 +174,7 @@ def check_labels(
     targets = np.concatenate([np.ones((n, 1)), np.where(planted, -1.0, 1.0)], axis=1)
     looks, said = Looks.of(data, feats), {}
     for rows in track(parts(unit, seed), "Labels", unit="parts", shown=progress):
-        for name, kernel in looks.kernels(rows).items():
+        for name, kernel in looks.kernels(rows):
             column = said.setdefault(name, np.zeros((n, draws + 1)))
             column[rows] = targets[rows] * left_out(kernel, targets[rows], in_order(unit[rows]))
     said = {name: _scaled(column) for name, column in said.items()}
@@ -316,16 +316,17 @@ class Looks:
 
     def kernels(
         self, rows: Int[np.ndarray, " size"], *, states: bool = True
-    ) -> dict[str, Float[np.ndarray, "size size"]]:
-        """By reader, that of the states only if wanted; mean diagonal 1 (0 where a reader sees nothing)."""
-        with small_work(len(rows) ** 2):
-            sides = _directions(self.feats.coordinates()[0][rows])
-            group = self.feats.group[rows]
-            near = np.where(group[:, None] == group, 1.0, _ACROSS) * (sides @ sides.T)
-            seen: dict[str, Any] = {name: columns[rows] for name, columns in self.columns.items()}
-            if states:
-                seen["states"] = _directions(self.feats.pair_features(rows, np.float64) - self.centre)
-            return {name: near * scaled_products(part) for name, part in seen.items()}
+    ) -> Iterator[tuple[str, Float[np.ndarray, "size size"]]]:
+        """Reader by reader, that of the states only if wanted; mean diagonal 1 (0 where a reader sees nothing)."""
+        sides = _directions(self.feats.coordinates()[0][rows])
+        group = self.feats.group[rows]
+        near = np.where(group[:, None] == group, 1.0, _ACROSS)
+        near *= sides @ sides.T
+        for name, columns in self.columns.items():
+            yield name, near * scaled_products(columns[rows])
+        if states:
+            seen = _directions(self.feats.pair_features(rows, np.float64) - self.centre)
+            yield "states", near * scaled_products(seen)
 
 
 def scaled_products(columns: np.ndarray | csr_matrix) -> Float[np.ndarray, "size size"]:
@@ -335,7 +336,8 @@ def scaled_products(columns: np.ndarray | csr_matrix) -> Float[np.ndarray, "size
         >>> scaled_products(np.array([[2.0], [-2.0]])).tolist()
         [[1.0, -1.0], [-1.0, 1.0]]
     """
-    product = columns @ columns.T
+    with small_work(columns.shape[0] ** 2):
+        product = columns @ columns.T
     products = np.asarray(product.todense() if isinstance(product, csr_matrix) else product, dtype=np.float64)
     size = float(np.mean(np.diag(products))) if len(products) else 0.0
     return products / (size if size > 0 else 1.0)
