@@ -25,6 +25,8 @@ def test_the_page_says_what_the_folder_says_of_the_group_and_nothing_of_others(f
     found = one_group(run, "beta")
     assert found.names == ("beta",)
     assert found.groups[0] == run.groups[1]
+    assert found.pairs is not None
+    assert run.pairs is not None
     assert set(found.pairs["group"].to_pylist()) == {"beta"}
     assert len(found.pairs) == run.pairs["group"].to_pylist().count("beta")
     np.testing.assert_array_equal(found.curves("loss"), run.curves("loss")[1:2])
@@ -38,8 +40,14 @@ def test_the_page_says_what_the_folder_says_of_the_group_and_nothing_of_others(f
     assert "What comes first" not in text
 
 
+def chapter(run):
+    found = group_chapter(run)
+    assert found is not None
+    return found
+
+
 def _neighbours(run, name):
-    (table,) = [each for each in group_chapter(one_group(run, name))["tables"] if each.heading == "Who pushes it"]
+    (table,) = [each for each in chapter(one_group(run, name))["tables"] if each.heading == "Who pushes it"]
     return [row[0] for row in table.rows]
 
 
@@ -48,7 +56,7 @@ def test_who_pushes_it_is_the_groups_column_of_the_influence_and_whom_it_pushes_
     summary = json.loads(json.dumps(run.summary))
     summary["diagnostics"]["influence"]["matrix"] = [[10 * a + b + 1 for b in range(4)] for a in range(4)]
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    (table,) = group_chapter(one_group(read_folder(tmp_path), "beta"))["tables"]
+    (table,) = chapter(one_group(read_folder(tmp_path), "beta"))["tables"]
     assert table.rows == [
         ("beta (itself)", ["12", "12"]), ("delta", ["32", "14"]), ("gamma ray", ["22", "13"]), ("alpha", ["2", "11"]),
     ]  # fmt: skip
@@ -67,12 +75,12 @@ def test_a_pair_more_is_the_mean_of_what_leaving_one_out_adds(folder, tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     pq.write_table(pa.table(pairs), tmp_path / "pairs.parquet")
     found = one_group(read_folder(tmp_path), "beta")
-    chapter = group_chapter(found)
-    ((label, says),) = chapter["points"]
+    own = chapter(found)
+    ((label, says),) = own["points"]
     assert label == "A pair more"
     assert "lowers the group's own held-out loss by 0.5 nats on average" in says
     assert "raises that of all pairs by 0.125 nats" in says
-    listed = chapter["tables"][-1]
+    listed = own["tables"][-1]
     assert [name for name, _ in listed.rows] == ["c", "b", "a"], "those that others speak against most first"
     doubted = found.part("examples", "labels")
     assert [row["id"] for row in doubted] == ["c", "b"], "its own labels below 0, whatever the whole list has room for"

@@ -168,7 +168,7 @@ def _neighbours(run: RunFolder) -> PlanTable | None:
     """Groups whose pairs push this one's margin most in the first step, and what it does to theirs."""
     matrix = run.part("diagnostics", "influence", "matrix")
     names = run.part("diagnostics", "shown_groups") or run.all_groups
-    if not isinstance(matrix, list) or run.group not in names or len(matrix) != len(names):
+    if run.group is None or not isinstance(matrix, list) or run.group not in names or len(matrix) != len(names):
         return None
     here = list(names).index(run.group)
     by = [number(line[here]) if here < len(line) else np.nan for line in matrix]
