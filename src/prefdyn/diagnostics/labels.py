@@ -336,8 +336,7 @@ def scaled_products(columns: np.ndarray | csr_matrix) -> Float[np.ndarray, "size
         >>> scaled_products(np.array([[2.0], [-2.0]])).tolist()
         [[1.0, -1.0], [-1.0, 1.0]]
     """
-    rows = np.shape(columns)[0]
-    with small_work(rows * rows):
+    with small_work(columns.size):
         product = columns @ columns.T
     products = np.asarray(product.todense() if isinstance(product, csr_matrix) else product, dtype=np.float64)
     size = float(np.mean(np.diag(products))) if len(products) else 0.0
