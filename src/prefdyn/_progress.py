@@ -4,6 +4,7 @@ Loops have a bar with rate and time left. Steps that are no loops have a line, o
 """
 
 import contextlib
+import gc
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-FRAMEWORKS = "Loading torch and transformers (5 to 15 seconds where they were not used lately)"
+_FRAMEWORKS = "Loading torch and transformers (5 to 15 seconds where they were not used lately)"
 QUIET = 2.0
 """Seconds that anything may last without a word."""
 
@@ -41,6 +42,30 @@ def step(label: str, *, shown: bool = True) -> Iterator[None]:
         timer.cancel()
     if (spent := time.monotonic() - start) > QUIET:
         _say(f"{label.partition(' (')[0]}: took {duration(spent)}")
+
+
+@contextlib.contextmanager
+def frameworks(*, shown: bool = True) -> Iterator[None]:
+    """A step around the imports of torch and transformers, in which no garbage is looked for.
+
+    They make half a million objects, all of which stay; to go through these again and again is a seventh of the work.
+
+    Args:
+        shown: False for not a word.
+
+    Example:
+        >>> with frameworks():
+        ...     gc.isenabled()
+        False
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with step(_FRAMEWORKS, shown=shown):
+            yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def track(items: Sequence[T], label: str, *, unit: str, shown: bool = True) -> Iterator[T]:

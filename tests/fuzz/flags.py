@@ -74,6 +74,7 @@ SENSE: dict[str, list[Any]] = {
     "explain": ["PD004", "copies", "other"],
     "check": ["none", "quick", "full", "other"],
     "figure_style": ["screen", "paper", "other"],
+    "group": ["a", "b", "all", "no such group"],
     "card": ["dataset:o/n", "model:o/n", "space:o/n", "dataset", "model", "other"],
     "report_to": ["none", "tensorboard", "other", "trackio", "wandb,mlflow"],
     "lora_rank": [1, 2, 64],

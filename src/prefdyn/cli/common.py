@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefdyn._checks import nearest, one_of
-from prefdyn._progress import FRAMEWORKS, step
+from prefdyn._progress import frameworks, step
 from prefdyn._shape import shown
 from prefdyn._typed import Style, words
 from prefdyn.cli.command import Given
@@ -100,7 +100,7 @@ def features(
     """Features that `extract` wrote, or those of the data under the model."""
     if folder is not None:
         return stored_features(folder, source, given, texts=False)[0]
-    with step(FRAMEWORKS):
+    with frameworks():
         from prefdyn.models.extract import extract  # a framework, which stored features do not need
 
     return extract(split_dataset(source, seed=seed), model, reading=reading)

@@ -30,14 +30,14 @@ def run(
     import json
 
     from prefdyn._processes import is_main_process
-    from prefdyn._progress import FRAMEWORKS, step
+    from prefdyn._progress import frameworks
     from prefdyn.cli import common
     from prefdyn.features import describe
     from prefdyn.outputs import output_folder
     from prefdyn.store import save_dataset, save_features
 
     pairs = common.split_dataset(source, seed=seed)
-    with step(FRAMEWORKS):
+    with frameworks():
         from prefdyn.models.extract import extract
     if not is_main_process():
         extract(pairs, model, reading=reading)

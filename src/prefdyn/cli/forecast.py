@@ -65,7 +65,7 @@ def run(
 ) -> None:
     """Forecast, and write the folder."""
     from prefdyn._checks import one_of
-    from prefdyn._progress import FRAMEWORKS, step
+    from prefdyn._progress import frameworks
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
     from prefdyn.training.settings import chosen
@@ -76,7 +76,7 @@ def run(
     for name in _OF_REAL_RUNS:
         settings.pop(name)
 
-    with step(FRAMEWORKS):
+    with frameworks():
         from prefdyn.planning.forecast import forecast
         from prefdyn.report.forecast import forecast_table
 

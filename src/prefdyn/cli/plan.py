@@ -121,7 +121,7 @@ def run(
 ) -> None:
     """Plan, and write the folder."""
     from prefdyn._checks import one_of
-    from prefdyn._progress import FRAMEWORKS, step
+    from prefdyn._progress import frameworks
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
 
@@ -151,7 +151,7 @@ def run(
             if texts is not None and source.group_weights is not None:
                 texts = texts.weighted(source.group_weights)
         else:
-            with step(FRAMEWORKS):
+            with frameworks():
                 from prefdyn.models.extract import extract
 
             texts = common.split_dataset(source, seed=seed)

@@ -23,6 +23,8 @@ prefdyn report prefdyn-out/audit-1
 
 prefdyn report prefdyn-out/audit-1 prefdyn-out/simulate-1 --out both.html
 
+prefdyn report prefdyn-out/audit-1 --group honesty --out honesty.html
+
 prefdyn report prefdyn-out/audit-1 --card dataset > section.md
 
 prefdyn report prefdyn-out/audit-1 --figure-style paper --out figures"""
@@ -33,6 +35,10 @@ def run(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Output folders.")],
     out: Annotated[
         Path | None, typer.Option(help="The page to write, or the Markdown.", show_default="report.html; --card prints")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="The page of this one group of one folder: its verdict, curve, pairs and labels to check."),
     ] = None,
     card: Annotated[
         str | None,
@@ -59,6 +65,8 @@ def run(
     from prefdyn.report.folders import read_folder
 
     runs = [read_folder(folder) for folder in folders]
+    if group is not None:
+        runs = [_one_group(runs, group, by_itself=card is None and figure_style is None)]
     if card is not None:
         _card(runs, card, out, force=force)
         return
@@ -80,6 +88,17 @@ def run(
             write_report(runs, page)
     print(out)
     common.tell(f"Next: open {out}")
+
+
+def _one_group(runs: "list[RunFolder]", name: str, *, by_itself: bool) -> "RunFolder":
+    from prefdyn.errors import ConfigError
+    from prefdyn.report.one_group import one_group
+
+    if len(runs) > 1 or not by_itself:
+        raise ConfigError(
+            "--group makes the page of one group of one folder; leave out the other folders, --card and --figure-style"
+        )
+    return one_group(runs[0], name)
 
 
 def _figures(runs: "list[RunFolder]", style: _typed.Style, out: Path | None, *, force: bool) -> None:

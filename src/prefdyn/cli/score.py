@@ -40,14 +40,14 @@ def run(
     import time
 
     from prefdyn._processes import is_main_process
-    from prefdyn._progress import FRAMEWORKS, step
+    from prefdyn._progress import frameworks
     from prefdyn.cli import common
     from prefdyn.outputs import output_folder
     from prefdyn.planning.score import score_summary, write_scores
     from prefdyn.report.tables import score_table
 
     pairs = common.split_dataset(source, seed=seed)
-    with step(FRAMEWORKS):
+    with frameworks():
         from prefdyn.models.score import score
     if not is_main_process():
         score(pairs, model, autocast=autocast, reading=reading)

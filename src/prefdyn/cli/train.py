@@ -59,7 +59,7 @@ def run(
 ) -> None:
     """Train, and write the run's folder."""
     from prefdyn._processes import is_main_process
-    from prefdyn._progress import FRAMEWORKS, step
+    from prefdyn._progress import frameworks
     from prefdyn.cli import common
     from prefdyn.errors import ConfigError
     from prefdyn.outputs import put, run_folder, run_path
@@ -70,7 +70,7 @@ def run(
     setup.idle()
     settings = {**chosen(setup), "seed": seed}
 
-    with step(FRAMEWORKS):
+    with frameworks():
         from prefdyn.planning.training import TrainingReport
         from prefdyn.report.tables import trained_table
         from prefdyn.training.train import keeping, run_training

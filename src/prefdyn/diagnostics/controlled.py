@@ -64,9 +64,8 @@ def controlled(
         return {name: np.full(len(feats), np.nan) for name in numbers}
 
     def explains(rows: Int[np.ndarray, " size"]) -> Float[np.ndarray, "size size"]:
-        found = looks.kernels(rows, states=False)
         kernel = np.zeros((len(rows), len(rows))) if lengths is None else _FREE * scaled_products(lengths[rows])
-        for name, each in found.items():
+        for name, each in looks.kernels(rows, states=False):
             kernel += each if name == "words" else _FREE * each
         return kernel
 

@@ -11,7 +11,7 @@ count against a reader that finds them, so what is said of it is rather too litt
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from prefdyn._checks import at_least
 from prefdyn._json import plain
 from prefdyn._progress import track
 from prefdyn._random import stream
+from prefdyn._threads import small_work
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.units import units
 from prefdyn.diagnostics.wording import reference_gaps, refuse_other_pairs, text_lengths, word_weights
@@ -173,7 +174,7 @@ def check_labels(
     targets = np.concatenate([np.ones((n, 1)), np.where(planted, -1.0, 1.0)], axis=1)
     looks, said = Looks.of(data, feats), {}
     for rows in track(parts(unit, seed), "Labels", unit="parts", shown=progress):
-        for name, kernel in looks.kernels(rows).items():
+        for name, kernel in looks.kernels(rows):
             column = said.setdefault(name, np.zeros((n, draws + 1)))
             column[rows] = targets[rows] * left_out(kernel, targets[rows], in_order(unit[rows]))
     said = {name: _scaled(column) for name, column in said.items()}
@@ -206,13 +207,14 @@ def left_out(
         >>> left_out(kernel, np.array([[1.0], [1.0]]), np.array([0, 1])).round(6).ravel().tolist()  # 0.5 / (1 + 7.5)
         [0.058824, 0.058824]
     """
-    inverse = _inverse(kernel + _PENALTY * np.eye(len(kernel)))
-    weights = inverse @ targets
-    residual = weights / np.diag(inverse)[:, None]
-    order = np.argsort(unit, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(unit[order])) + 1):
-        if len(rows) > 1:
-            residual[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows])
+    with small_work(kernel.size):
+        inverse = _inverse(kernel + _PENALTY * np.eye(len(kernel)))
+        weights = inverse @ targets
+        residual = weights / np.diag(inverse)[:, None]
+        order = np.argsort(unit, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(unit[order])) + 1):
+            if len(rows) > 1:
+                residual[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows])
     return targets - residual
 
 
@@ -314,15 +316,17 @@ class Looks:
 
     def kernels(
         self, rows: Int[np.ndarray, " size"], *, states: bool = True
-    ) -> dict[str, Float[np.ndarray, "size size"]]:
-        """By reader, that of the states only if wanted; mean diagonal 1 (0 where a reader sees nothing)."""
+    ) -> Iterator[tuple[str, Float[np.ndarray, "size size"]]]:
+        """Reader by reader, that of the states only if wanted; mean diagonal 1 (0 where a reader sees nothing)."""
         sides = _directions(self.feats.coordinates()[0][rows])
         group = self.feats.group[rows]
-        near = np.where(group[:, None] == group, 1.0, _ACROSS) * (sides @ sides.T)
-        seen: dict[str, Any] = {name: columns[rows] for name, columns in self.columns.items()}
+        near = np.where(group[:, None] == group, 1.0, _ACROSS)
+        near *= sides @ sides.T
+        for name, columns in self.columns.items():
+            yield name, near * scaled_products(columns[rows])
         if states:
-            seen["states"] = _directions(self.feats.pair_features(rows, np.float64) - self.centre)
-        return {name: near * scaled_products(part) for name, part in seen.items()}
+            seen = _directions(self.feats.pair_features(rows, np.float64) - self.centre)
+            yield "states", near * scaled_products(seen)
 
 
 def scaled_products(columns: np.ndarray | csr_matrix) -> Float[np.ndarray, "size size"]:
@@ -332,7 +336,8 @@ def scaled_products(columns: np.ndarray | csr_matrix) -> Float[np.ndarray, "size
         >>> scaled_products(np.array([[2.0], [-2.0]])).tolist()
         [[1.0, -1.0], [-1.0, 1.0]]
     """
-    product = columns @ columns.T
+    with small_work(columns.size):
+        product = columns @ columns.T
     products = np.asarray(product.todense() if isinstance(product, csr_matrix) else product, dtype=np.float64)
     size = float(np.mean(np.diag(products))) if len(products) else 0.0
     return products / (size if size > 0 else 1.0)

@@ -18,8 +18,8 @@ from scipy.spatial.distance import cdist
 from prefdyn._checks import at_least, one_of
 from prefdyn._random import stream
 from prefdyn._showing import Tabular
+from prefdyn._threads import small_work
 from prefdyn.diagnostics.inference import json_number
-from prefdyn.diagnostics.threads import small_work
 from prefdyn.errors import DataError, MissingExtra
 from prefdyn.features import Answers, FeatureSet
 from prefdyn.maths.geometry import effective_rank, shared_norm_and_spread

@@ -19,9 +19,9 @@ from prefdyn._json import plain
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn._showing import Tabular
+from prefdyn._threads import small_work
 from prefdyn.diagnostics.inference import flat, holm
 from prefdyn.diagnostics.probe import UNKNOWN, Probe, probe_classes, probe_pairs
-from prefdyn.diagnostics.threads import small_work
 from prefdyn.diagnostics.units import relabelled, units
 from prefdyn.features import FeatureSet
 from prefdyn.maths.geometry import (

@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2
 
+from prefdyn._threads import small_work
 from prefdyn.features import FeatureSet
 from prefdyn.maths.units import joined
 
@@ -37,7 +38,8 @@ def units(feats: FeatureSet) -> Int[np.ndarray, " n"]:
     couples = [np.zeros((0, 2), dtype=np.int64)]
     for rows in feats.by_group():
         if 4 <= len(rows) <= _MOST:
-            couples.append(rows[near_equal(feats.states[rows])])
+            with small_work(len(rows) * feats.states.shape[1]):
+                couples.append(rows[near_equal(feats.states[rows])])
     linked = np.concatenate(couples)
     if len(linked) == 0:
         return feats.cluster

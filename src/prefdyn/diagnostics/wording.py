@@ -22,10 +22,10 @@ from prefdyn._json import plain
 from prefdyn._progress import track
 from prefdyn._random import stream
 from prefdyn._showing import Tabular
+from prefdyn._threads import small_work
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.diagnostics.inference import flat
 from prefdyn.diagnostics.probe import Ridge, assign_folds, column_scale, halfway, held_out_share, is_right, splits
-from prefdyn.diagnostics.threads import small_work
 from prefdyn.diagnostics.units import units
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet

@@ -14,6 +14,7 @@ are done again when their turn comes: $O(\sqrt T)$ states at any time, for less 
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 
 from prefdyn._progress import track
+from prefdyn._threads import brief_products
 from prefdyn.dynamics.engine import moved
 from prefdyn.dynamics.measure import shifts
 from prefdyn.dynamics.problem import Arrays, Pairs
@@ -113,14 +115,19 @@ class Walk:
         """Walk to the end; the last state."""
         state = self.route.start(1)
         memory = self.optimizer.start(state)
-        for step in track(range(self.steps), "Forward", unit="steps", shown=progress):
-            if step in self.again:
-                self.kept[step] = (state, memory)
-            moment, state, memory = self._step(step, state, memory)
-            if step >= self.again.stop:
-                self.last.append(moment)
-            self._count(len(self.last))
+        with self._threads(state):
+            for step in track(range(self.steps), "Forward", unit="steps", shown=progress):
+                if step in self.again:
+                    self.kept[step] = (state, memory)
+                moment, state, memory = self._step(step, state, memory)
+                if step >= self.again.stop:
+                    self.last.append(moment)
+                self._count(len(self.last))
         return state
+
+    def _threads(self, state: Any) -> AbstractContextManager[object]:
+        """As many as the products of all pairs with these numbers are worth."""
+        return brief_products(len(self.pairs) * math.prod(state.shape))
 
     def _count(self, beside: int) -> None:
         self.most_states = max(self.most_states, len(self.kept) + beside)
@@ -178,17 +185,18 @@ class Walk:
         memory = tuple(xp.zeros_like(cotangent) for _ in self.last[-1].memory)
         rates: Any = xp.zeros_like(found.beta)
         moments = self._moments()
-        for _ in track(range(self.steps), "Backward", unit="steps", shown=progress):
-            moment = next(moments)
-            weights = moment.state if self.reference is None else moment.state + self.reference
-            before = step_back(
-                self.optimizer, weights, moment.gradient, moment.memory, rate=self._rate(moment.step),
-                step=moment.step, after=cotangent, memory_after=memory,
-            )  # fmt: skip
-            rates = rates + factor_of(self.schedule, moment.step) * before.rate
-            batch = self._batch(moment.step)
-            turned = gradient_back(self.turned, before.gradient, found.pull(moment, batch is None), batch)
-            cotangent, memory = before.weights - turned, before.memory
+        with self._threads(cotangent):
+            for _ in track(range(self.steps), "Backward", unit="steps", shown=progress):
+                moment = next(moments)
+                weights = moment.state if self.reference is None else moment.state + self.reference
+                before = step_back(
+                    self.optimizer, weights, moment.gradient, moment.memory, rate=self._rate(moment.step),
+                    step=moment.step, after=cotangent, memory_after=memory,
+                )  # fmt: skip
+                rates = rates + factor_of(self.schedule, moment.step) * before.rate
+                batch = self._batch(moment.step)
+                turned = gradient_back(self.turned, before.gradient, found.pull(moment, batch is None), batch)
+                cotangent, memory = before.weights - turned, before.memory
         return found.gradients(as_numpy(rates))
 
 

@@ -21,6 +21,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 
 from prefdyn._progress import track
+from prefdyn._threads import brief_products
 from prefdyn.dynamics.measure import Measured, Member, Outcome, measure
 from prefdyn.dynamics.problem import Arrays, Pairs
 from prefdyn.dynamics.pull import RunColumns, WatchedPull
@@ -112,12 +113,13 @@ def solve(
         started=[_Started(run, found, column) for run, found, column in zip(runs, outcomes, columns, strict=True)],
         head=head,
     )
-    for step in track(range(steps + 1), label, unit="steps", shown=progress):
-        with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is found by what is not finite
-            if going.started and (step in recorded or step in kept or step == steps):
-                going.record(step, recorded=step in recorded, kept=step in kept, last=step == steps)
-            if going.started and step < steps:
-                going.advance(step, None if batches is None else batches[step], measured=step in recorded)
+    with brief_products(len(pairs) * math.prod(going.state.shape)):
+        for step in track(range(steps + 1), label, unit="steps", shown=progress):
+            with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is found by what is not finite
+                if going.started and (step in recorded or step in kept or step == steps):
+                    going.record(step, recorded=step in recorded, kept=step in kept, last=step == steps)
+                if going.started and step < steps:
+                    going.advance(step, None if batches is None else batches[step], measured=step in recorded)
     return outcomes
 
 

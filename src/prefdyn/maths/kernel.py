@@ -20,6 +20,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 
 from prefdyn._random import stream
+from prefdyn._threads import small_work
 
 _DENSE_SIDE = 64
 """Up to this many rows or columns the spectrum comes from a dense matrix; beyond it from Lanczos iterations."""
@@ -78,16 +79,18 @@ class PairKernel:
         n, (p, d) = len(self), (self.answers.shape[1], self.features.shape[1])
         answers, features = np.asarray(self.answers, dtype=np.float64), np.asarray(self.features)
         if min(n, p * d) <= _DENSE_SIDE:
-            flat = (answers[:, :, None] * features[:, None, :]).reshape(n, p * d).astype(np.float64)
-            gram = flat @ flat.T if n <= p * d else flat.T @ flat
-            return float(np.linalg.eigvalsh(gram)[-1]) if len(gram) else 0.0
+            with small_work(n * p * d):
+                flat = (answers[:, :, None] * features[:, None, :]).reshape(n, p * d).astype(np.float64)
+                gram = flat @ flat.T if n <= p * d else flat.T @ flat
+                return float(np.linalg.eigvalsh(gram)[-1]) if len(gram) else 0.0
 
         def product(vector: np.ndarray) -> np.ndarray:
             weights = vector.reshape(p, d).astype(features.dtype)
             pulls = np.sum(answers * (features @ weights.T), axis=1, keepdims=True)
             return ((answers * pulls).T.astype(features.dtype) @ features).reshape(-1).astype(np.float64)
 
-        return _lanczos(product, p * d, 1e-12 if features.dtype == np.float64 else 1e-6)
+        with small_work(features.size):
+            return _lanczos(product, p * d, 1e-12 if features.dtype == np.float64 else 1e-6)
 
 
 def largest_eigenvalue_in_pieces(

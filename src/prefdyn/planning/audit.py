@@ -13,7 +13,7 @@ import pyarrow as pa
 from scipy import stats
 
 from prefdyn._checks import at_least
-from prefdyn._progress import FRAMEWORKS, step
+from prefdyn._progress import frameworks, step
 from prefdyn._showing import Pictured
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
@@ -426,7 +426,7 @@ def audit(
             if not feats.held_out.any() and split < 1:
                 feats = feats.with_held_out(_hold_out(feats, split, seed))
         else:
-            with step(FRAMEWORKS, shown=progress):
+            with frameworks(shown=progress):
                 from prefdyn.models.extract import extract  # a framework, which features do not need
 
             dataset = data if isinstance(data, PreferenceDataset) else load_dataset(data, seed=seed)

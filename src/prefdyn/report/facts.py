@@ -82,7 +82,12 @@ def files(run: RunFolder) -> list[str]:
 def _data(run: RunFolder) -> list[Fact]:
     """How much data there is, and of what kind."""
     pairs, held_out, kind = run.part("dataset", "pairs"), run.part("features", "held_out"), run.part("features", "kind")
-    found = [("Pairs", f"{pairs:,}" if isinstance(pairs, int) else "–"), ("Groups", f"{len(run.groups):,}")]
+    if run.group is not None:
+        pairs, held_out = (run.groups[0].get(name) for name in ("pairs", "held_out_pairs"))
+    found = [
+        ("Pairs", f"{pairs:,}" if isinstance(pairs, int) else "–"),
+        ("Groups", f"{len(run.all_groups) or len(run.groups):,}"),
+    ]
     if isinstance(held_out, int):
         found.append(("Held out", f"{held_out:,}"))
     if run.responses:

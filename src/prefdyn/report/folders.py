@@ -38,6 +38,10 @@ class RunFolder:
     """Drift of every trained module; None where nothing was trained."""
     updates: pa.Table | None = None
     """One row per update of a training run, with TRL's names of metrics; None where nothing was trained."""
+    group: str | None = None
+    """The one group that is shown, of several that the folder has; None for all."""
+    all_groups: tuple[str, ...] = ()
+    """Names of all groups, where some are left out."""
 
     def run(self) -> Trajectory:
         """The run as a Trajectory, with its settings and where it came from.

@@ -93,12 +93,12 @@ def group_rows(run: RunFolder) -> list[TableRow]:
     ]
 
 
-def columns(rows: Sequence[TableRow]) -> list[Column]:
-    """Columns with a number in them."""
+def columns(rows: Sequence[TableRow], *, one: bool) -> list[Column]:
+    """Columns with a number in them; where there is one group, those that say something of it by itself."""
     return [
         column
         for column in _COLUMNS
-        if any(row.numbers[column.key] is not None for row in rows) and (len(rows) > 1 or column.of_one)
+        if any(row.numbers[column.key] is not None for row in rows) and (column.of_one or not one)
     ]
 
 

@@ -3,7 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes the functions of pyarrow.compute at import, where a type checker does not see them)
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,12 @@ def drawn(run: RunFolder, most: int = SHOWN_GROUPS) -> RunFolder:
     if not codes:
         largest = np.argsort(-run.column("pairs"), kind="stable")  # what is not known comes last
         codes = np.sort(largest[:most]).tolist()
-    kept = [names[code] for code in codes]
+    return only(run, codes)
+
+
+def only(run: RunFolder, codes: Sequence[int]) -> RunFolder:
+    """The run with some of its groups, by their codes; everything that goes by groups follows, pairs stay."""
+    kept = [run.names[code] for code in codes]
     summary = {**run.summary, "groups": [run.groups[code] for code in codes]}
     rows = run.part("bounds")
     if isinstance(rows, list):
@@ -44,7 +49,7 @@ def drawn(run: RunFolder, most: int = SHOWN_GROUPS) -> RunFolder:
     table = run.trajectory
     if table is not None:
         table = table.filter(pc.is_in(table["group"], value_set=pa.array(kept, pa.string())))
-    return replace(run, summary=summary, trajectory=table)
+    return replace(run, summary=summary, trajectory=table, all_groups=run.all_groups or run.names)
 
 
 def drawn_words(run: RunFolder, most: int = SHOWN_GROUPS) -> str:

@@ -161,12 +161,28 @@ ONE_GROUP: Mapping[str, tuple[str, ...]] = {
 """The same where there is one group: single pairs lead, and nothing is said of an order."""
 
 
+OF_GROUP = (
+    "groups",
+    "curves",
+    "own",
+    "odds",
+    "findings",
+    "apart",
+    "head",
+    "probabilities",
+    "proved",
+    "says",
+    "settings",
+)
+"""The same on the page of one group of several."""
 LEADING = frozenset({"groups", "real_run", "curves", "findings"})
 """Sections of a page with answers that are open; what else it has is folded below, as appendices."""
 
 
 def sections(run: RunFolder) -> tuple[str, ...]:
     """Names of the sections that the page of this folder can have, in order."""
+    if run.group is not None:
+        return OF_GROUP
     one = ONE_GROUP if len(run.groups) == 1 else PAGES
     return one.get(run.kind) or PAGES.get(run.kind, _OTHER)
 

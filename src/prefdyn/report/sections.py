@@ -17,6 +17,7 @@ from prefdyn.report.forecast import forecast_chapter, real_run_chapter
 from prefdyn.report.grid import grid_chapter
 from prefdyn.report.group_table import columns, group_rows, verdict_shares
 from prefdyn.report.many import drawn, drawn_words
+from prefdyn.report.one_group import group_chapter, group_sentence
 from prefdyn.report.pair_lists import at_odds, pair_lists
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.panels import CHAPTERS, DRAWINGS, LEADING, sections
@@ -82,11 +83,11 @@ def section(whole: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "id": f"r{place}",
         "command": visible(run.part("command") or "run"),
         "folder": visible(run.path.name or str(run.path)),
-        "heading": _HEADINGS.get(run.kind, dataset_name)(run),
-        "about": compared["heading"] if compared else "",
+        "heading": _HEADINGS.get(run.kind, dataset_name)(run) if run.group is None else visible(run.group),
+        "about": compared["heading"] if compared else _group_of(run),
         "learner": "" if compared or run.kind == "field" else model_name(run),
         "facts": facts(whole),
-        "sentence": verdict_sentence(whole.summary),
+        "sentence": verdict_sentence(whole.summary) if run.group is None else group_sentence(run),
         "decides": decides,
         "answers": answers_part(whole, [part.id for part in parts]),
         "lead": compared["lead"] if compared else "",
@@ -100,6 +101,13 @@ def section(whole: RunFolder, place: int, *, static: bool) -> dict[str, Any]:
         "appendices": folded,
         "json": _numbers(sheet),
     }
+
+
+def _group_of(run: RunFolder) -> str:
+    """What the group of a page of its own is one of; empty on other pages."""
+    if run.group is None:
+        return ""
+    return f"one of {len(run.all_groups):,} groups of {dataset_name(run)}, learned by {model_name(run)}"
 
 
 def _compared_heading(run: RunFolder) -> str:
@@ -179,8 +187,9 @@ def _groups(sheet: Sheet) -> Section | None:
     rows, judged = group_rows(sheet.run), any(sheet.run.verdicts)
     if not rows:
         return None
+    one = len(rows) == 1 and sheet.run.group is None
     holds = {
-        "rows": rows, "columns": columns(rows), "judged": judged, "shares": verdict_shares(sheet.whole),
+        "rows": rows, "columns": columns(rows, one=one), "judged": judged, "shares": verdict_shares(sheet.whole),
         "fold": _fold(sheet, _GROUPS_OPEN),
     }  # fmt: skip
     return Section(id="groups", heading="Verdicts" if judged else "Groups", template="groups", holds=holds)
@@ -220,6 +229,11 @@ def _odds(sheet: Sheet) -> Section:
     return Section(id="odds", heading=CHAPTERS["odds"].heading, template="at_odds", holds=holds)
 
 
+_CLEAN = (
+    "Nothing was found: no empty text, no duplicates, no prompt on both sides of the split, no group that is too small."
+)
+
+
 def _findings(sheet: Sheet) -> Section:
     found = [
         {
@@ -236,7 +250,10 @@ def _findings(sheet: Sheet) -> Section:
         text = f"{len(found) - _FINDINGS_SHOWN:,} more findings like these are in summary.json, which lists all."
         rest = {"severity": "note", "group": None, "says": text, "count": None, "pairs": []}
         found = [*found[:_FINDINGS_SHOWN], rest]
-    holds = {"found": found, "audited": sheet.run.kind == "audit", "fold": _fold(sheet, _FINDINGS_OPEN)}
+    none = "This run did not check the data; an audit does."
+    if sheet.run.kind == "audit":
+        none = _CLEAN if sheet.run.group is None else "Nothing was found in this group's pairs."
+    holds = {"found": found, "none": none, "fold": _fold(sheet, _FINDINGS_OPEN)}
     return Section(id="findings", heading="Findings", template="findings", holds=holds)
 
 
@@ -285,6 +302,7 @@ _PARTS: Mapping[str, Callable[[Sheet], Section | None]] = {
     "plan_select": _plan("plan_select", "Which pairs", select_chapter),
     "plan_settings": _plan("plan_settings", "Which settings", settings_chapter),
     "plan_undo": _plan("plan_undo", "What undoes it", undo_chapter),
+    "own": _plan("own", "A pair more, and its pairs", group_chapter),
     "compared": _chapter("compared", "", lambda sheet: compare_chapter(sheet.run)),
     "odds": _odds,
     "findings": _findings,

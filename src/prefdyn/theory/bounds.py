@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from prefdyn._threads import small_work
 from prefdyn.features import Answers, FeatureSet
 from prefdyn.maths.geometry import cosine
 from prefdyn.maths.kernel import largest_eigenvalue_in_pieces
@@ -61,9 +62,10 @@ def bounds(feats: FeatureSet, run: Trajectory, *, shown: Sequence[int] | None = 
     setting = RunConditions.of(feats, run)
     found: list[Bound] = []
     by_group = feats.by_group()
-    for code in range(len(feats.groups)) if shown is None else shown:
-        found += _one_group(feats, run, setting, feats.groups[code], by_group[code])
-    found += [_all_pairs(feats, run, setting), *_values(feats, run, setting)]
+    with small_work(len(feats) * feats.kernel_width):
+        for code in range(len(feats.groups)) if shown is None else shown:
+            found += _one_group(feats, run, setting, feats.groups[code], by_group[code])
+        found += [_all_pairs(feats, run, setting), *_values(feats, run, setting)]
     found += [*plane_bounds(run), *_forecast(feats, run)]
     return _under(setting.unlike, found)
 

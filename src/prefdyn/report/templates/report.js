@@ -896,6 +896,13 @@
       }
     }
   }
+  // Tables that are wider than the page scroll; only those are stopped at by a keyboard, whose arrows move them then.
+  function checkWide() {
+    for (const box of document.querySelectorAll(".wide")) {
+      if (box.scrollWidth > box.clientWidth + 1) box.setAttribute("tabindex", "0");
+      else box.removeAttribute("tabindex");
+    }
+  }
   function fold(list) {
     const most = Number(list.dataset.fold);
     const host = list.tagName === "TBODY" ? list.closest("table") : list;
@@ -1007,6 +1014,7 @@
     });
   }
   checkLong();
+  checkWide();
   if (typeof ResizeObserver !== "undefined") {
     let waiting = 0;
     const watcher = new ResizeObserver(() => {
@@ -1019,6 +1027,7 @@
           redraw(chart);
         }
         checkLong();
+        checkWide();
       });
     });
     watcher.observe(document.getElementById("main"));
