@@ -1,7 +1,7 @@
 """`--report-to`: a name that is none is told before any work; a run is told as it goes, and its page kept."""
 
 import pytest
-from accelerate import tracking
+from accelerate import PartialState, tracking
 
 from tests.training.test_trackers import Kept
 
@@ -12,7 +12,9 @@ FEW = ("--groups", "keeps promises,likes company", "--limit", 20)
 def kept(monkeypatch):
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Kept)
     Kept.runs.clear()
-    return Kept.runs
+    PartialState._reset_state()
+    yield Kept.runs
+    PartialState._reset_state()
 
 
 @pytest.mark.parametrize("command", ["audit", "plan", "train", "forecast"])

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from accelerate import tracking
+from accelerate import PartialState, tracking
 
 from prefdyn.errors import ConfigError, MissingExtra, StoreError
 from prefdyn.planning.audit import audit
@@ -37,6 +37,7 @@ class Kept(tracking.GeneralTracker):
 
     def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
         assert all(type(value) is float for value in values.values())
+        tracking.logger.debug("logged")  # as those of accelerate do, which ask for its state
         self.logged.setdefault(step, {}).update(values)
 
     def log_artifact(self, path: str, **_: Any) -> None:
@@ -58,7 +59,9 @@ def kept(monkeypatch):
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Kept)
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "swanlab", Broken)
     Kept.runs.clear()
-    return Kept.runs
+    PartialState._reset_state()
+    yield Kept.runs
+    PartialState._reset_state()
 
 
 def test_the_trackers_are_those_of_accelerate_but_tensorboard():

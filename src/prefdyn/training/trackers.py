@@ -8,6 +8,7 @@ from typing import Any
 
 from prefdyn._checks import nearest
 from prefdyn.errors import ConfigError, MissingExtra, StoreError
+from prefdyn.models.team import accelerate_state
 from prefdyn.training.tracking import merged, metric_names, tag
 from prefdyn.trajectory import Trajectory
 
@@ -27,7 +28,16 @@ def known() -> tuple[str, ...]:
 class Tracker:
     """One run in one tracker. `close` ends it."""
 
-    def __init__(self, name: str, *, run: str, folder: Path, beta: float | None, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        run: str,
+        folder: Path,
+        beta: float | None,
+        settings: Mapping[str, Any],
+        device: str = "auto",
+    ) -> None:
         """Start the run; its project is "prefdyn", or what the tracker's own variables of the environment say.
 
         Args:
@@ -36,6 +46,7 @@ class Tracker:
             folder: Where trackers that write files write them.
             beta: Of the objective, for `rewards/chosen` and `rewards/rejected`; None: they are left out.
             settings: Shown beside the run; what is no text, number or truth value goes as text.
+            device: Of the run, as asked for.
 
         Raises:
             ConfigError: There is no such tracker, or it cannot be started.
@@ -49,6 +60,7 @@ class Tracker:
         called = {"name": run} if name in ("wandb", "trackio") else {"run_name": run} if name == "mlflow" else {}
         where = [str(folder)] if kind.requires_logging_directory else []
         self.name, self.beta = name, beta
+        accelerate_state(device)
         try:
             self._tracker = kind("prefdyn", *where, **called)
             self._tracker.start()
@@ -99,13 +111,19 @@ class Tracker:
 
 @contextlib.contextmanager
 def trackers(
-    names: Sequence[str], *, run: str, folder: Path, beta: float | None, settings: Mapping[str, Any]
+    names: Sequence[str],
+    *,
+    run: str,
+    folder: Path,
+    beta: float | None,
+    settings: Mapping[str, Any],
+    device: str = "auto",
 ) -> Iterator[list[Tracker]]:
     """Some trackers, each ended with the block."""
     with contextlib.ExitStack() as stack:
         started = []
         for name in names:
-            each = Tracker(name, run=run, folder=folder, beta=beta, settings=settings)
+            each = Tracker(name, run=run, folder=folder, beta=beta, settings=settings, device=device)
             stack.callback(each.close)
             started.append(each)
         yield started
