@@ -46,6 +46,10 @@ docs:
 notebooks *args:
     uv run python scripts/notebooks.py {{args}}
 
+# The audits of docs/gallery.md, from the commands on the page; `--help` says what it reads.
+gallery *args:
+    uv run python scripts/gallery.py {{args}}
+
 # Tiny random models of every architecture through every stage, into docs/architectures.md; a quarter of an hour on one core.
 architectures:
     uv run python scripts/architectures.py --write
