@@ -50,7 +50,8 @@ def _output(output: dict[str, Any]) -> str:
     if "text/html" in data:
         return f'<div class="output">{_one_block("".join(data["text/html"]))}</div>'
     lines = output.get("traceback") or ["".join(output.get("text") or data.get("text/plain", []))]
-    return f'<pre style="white-space:pre-wrap"><code>{html.escape(_COLOURS.sub("", "\n".join(lines)).rstrip())}</code></pre>'
+    text = _COLOURS.sub("", "\n".join(lines)).rstrip()
+    return f'<pre style="white-space: pre-wrap"><code>{html.escape(text)}</code></pre>'
 
 
 def _one_block(text: str) -> str:
