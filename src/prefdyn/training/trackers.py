@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ def known() -> tuple[str, ...]:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     return tuple(sorted(name for name in map(str, LOGGER_TYPE_TO_CLASS) if name != "tensorboard"))
+
+
+def check_installed(name: str) -> None:
+    """Refuse a tracker whose package is not there, before any work is done for it.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    if find_spec(name) is None:
+        package = _PACKAGES.get(name, name)
+        raise MissingExtra(f"report_to {name} needs the package {package}: pip install {package}")
 
 
 class Tracker:
@@ -68,8 +80,8 @@ class Tracker:
                      for key, value in settings.items() if value is not None}  # fmt: skip
             self._tracker.store_init_configuration(plain)
         except ImportError as error:
-            package = _PACKAGES.get(name, name)
-            raise MissingExtra(f"report_to {name} needs the package {package}: pip install {package}") from error
+            check_installed(name)
+            raise MissingExtra(f"report_to {name} could not be started: {error}") from error
         except Exception as error:
             raise ConfigError(f"report_to {name} could not be started: {error}") from error
 
