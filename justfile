@@ -42,6 +42,14 @@ lint:
 docs:
     uv run --group docs mkdocs build --strict
 
+# docs/notebooks from the scripts in examples/notebooks, each run in a kernel of its own; some minutes on one core.
+notebooks *args:
+    uv run python scripts/notebooks.py {{args}}
+
+# The audits of docs/gallery.md, from the commands on the page; `--help` says what it reads.
+gallery *args:
+    uv run python scripts/gallery.py {{args}}
+
 # Tiny random models of every architecture through every stage, into docs/architectures.md; a quarter of an hour on one core.
 architectures:
     uv run python scripts/architectures.py --write

@@ -30,10 +30,11 @@ prefdyn check pairs.jsonl --init check.yaml
 prefdyn check pairs.jsonl --config check.yaml
 ```
 
-`--junit FILE` writes JUnit XML (valid by the schema of the Jenkins xUnit plugin, tried by hand), `--markdown FILE`
-a section for people, `--json` everything. In GitHub Actions each finding is an annotation, and the section goes to the
-run's summary. Exit 0: nothing fails; 1: the data or the model cannot be read; 2: usage; 3: a check fails, or the data
-is too broken for those that need a model.
+`--junit FILE` writes JUnit XML (a test holds it to our transcription of the schemas that Jenkins and Ant publish; by
+those of the Jenkins xUnit plugin themselves it was valid when tried by hand), `--markdown FILE` a section for people,
+`--json` everything. In GitHub Actions each finding is an annotation, and the section goes to the run's summary. Exit
+0: nothing fails; 1: the data or the model cannot be read; 2: usage; 3: a check fails, or the data is too broken for
+those that need a model.
 
 **In a pipeline.** `examples/check.yml` is a workflow to copy. With [pre-commit](https://pre-commit.com),
 `prefdyn-check` looks at the data files of a commit, without a model:

@@ -1,17 +1,26 @@
 """Results show themselves: a table in a notebook, a data frame, a figure."""
 
+import contextlib
+import io
 from typing import get_type_hints
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib import image
 from matplotlib.figure import Figure
 
 import prefdyn as pdy
 from prefdyn import _showing
 from prefdyn._showing import Tabular, as_html, by_column
 from prefdyn.errors import ConfigError, DataError, MissingExtra
+from prefdyn.experiments.catalogue import CATALOGUE
+from prefdyn.experiments.recipes import recipe_named
+from prefdyn.experiments.reproduce import RecipeResult
+from prefdyn.experiments.rows import Rows
+from prefdyn.picture import Line, Plot
 from prefdyn.planning.audit import audit
 from prefdyn.synthetic import gaussian_groups
 
@@ -102,3 +111,51 @@ def test_parts_of_a_trajectory_by_name(audited):
         run.select(step=[1, 77])
     with pytest.raises(DataError, match="no split 'test'"):
         run.select(split="test")
+
+
+def test_a_figure_shows_itself_where_nobody_set_matplotlib_up(audited):
+    for figure in (audited.plot(), audited.trajectory.plot("margin")):
+        shown = image.imread(io.BytesIO(figure._repr_png_()))
+        wide, high = figure.get_size_inches() * figure.dpi
+        assert shown.shape[:2] == (pytest.approx(high, abs=1), pytest.approx(wide, abs=1))
+        assert len(np.unique(shown.reshape(-1, shown.shape[2]), axis=0)) > 10  # it is not blank
+
+
+def test_a_result_says_what_it_is_in_a_few_words(audited):
+    for result in (audited, audited.trajectory, audited.separation, audited.prioritization):
+        assert len(repr(result)) < 300
+    assert repr(audited) == str(audited)
+    assert repr(audited.separation) == f"Separation of {len(audited.separation.rows())} rows"
+
+
+def test_columns_that_a_cell_shows_first_are_columns(audited):
+    compared = pdy.compare(audited.trajectory, audited.trajectory, resamples=10, permutations=10)
+    plan = pdy.plan_weights(audited.features, steps=5, rounds=1, progress=False)
+    for result in (audited, compared, plan):
+        assert result._FIRST
+        assert set(result._FIRST) <= set(by_column(result.rows()))
+
+
+def test_a_recipe_draws_its_figures_by_their_names():
+    from prefdyn.experiments.recipe import Figure as Numbers
+
+    spec = CATALOGUE[0]
+    panel = Plot(kind="lines", title="here", lines=(Line(label="a", x=np.arange(2.0), y=2 * np.arange(2.0)),))
+    found = RecipeResult(
+        recipe=recipe_named(spec.recipe), preset="smoke", judged=(), measured=Rows([]), notes=(), failed=None, runs=0,
+        seconds=0.0, figures=(Numbers(spec=spec, panels=(panel,), caption=""),),
+    )  # fmt: skip
+    (axes,) = found.plot(spec.id).axes
+    assert axes.get_lines()[0].get_ydata().tolist() == [0.0, 2.0]
+    with pytest.raises(ConfigError, match="no picture 'fig99'"):
+        found.plot("fig99")
+
+
+def test_an_error_in_ipython_is_one_line():
+    shell = InteractiveShell.instance()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            shell.run_cell("from prefdyn.errors import DataError\nraise DataError('group 7 is empty')")
+    finally:
+        InteractiveShell.clear_instance()
+    assert printed.getvalue().strip() == "DataError: group 7 is empty"

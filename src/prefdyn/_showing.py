@@ -20,6 +20,15 @@ class Tabular:
     _FIRST: ClassVar[tuple[str, ...]] = ()
     """Columns that a notebook shows; the first ones of the table where none are named."""
 
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        cls.__repr__ = Tabular.__repr__  # in place of a dataclass's own, which writes out every number
+
+    def __repr__(self) -> str:
+        if type(self).__str__ is not object.__str__:
+            return str(self)
+        return f"{type(self).__name__} of {len(self.rows()):,} rows"
+
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per row."""
         raise NotImplementedError
@@ -58,13 +67,16 @@ class Pictured(Tabular):
         Raises:
             ConfigError: There is none of this name, or none at all.
         """
-        report = importlib.import_module("prefdyn.report")  # drawing lies above what is drawn, and takes a second
-        drawn = {each.id: each for each in report.pictures(report.run_of(self))}
+        drawn = {each.id: each for each in self._pictures()}
         if not drawn:
             raise ConfigError(f"there is nothing to draw of this {type(self).__name__}; rows() has its numbers")
         if picture is not None and picture not in drawn:
             raise ConfigError(f"plot has no picture {picture!r}{nearest(picture, drawn)}")
-        return report.figure_of(drawn[picture or next(iter(drawn))])
+        return importlib.import_module("prefdyn.report").figure_of(drawn[picture or next(iter(drawn))])
+
+    def _pictures(self) -> Sequence[Any]:
+        report = importlib.import_module("prefdyn.report")  # drawing lies above what is drawn, and takes a second
+        return report.pictures(report.run_of(self))
 
 
 def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

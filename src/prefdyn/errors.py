@@ -10,12 +10,17 @@ PrefdynError
 ├── ProcessError (RuntimeError)    another process of the same launch failed, died, fell silent or never came
 └── MissingExtra (ImportError)     an optional library that is not installed; says what to install
 
-Every message says what is wrong, the value, the place and what to do. The command line prints it as one line.
+Every message says what is wrong, the value, the place and what to do. The command line and a notebook print it as one
+line.
 """
 
 
 class PrefdynError(Exception):
     """Root of every error that prefdyn raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of the traceback, which says nothing of what is wrong; `%debug` still has it."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class DataError(PrefdynError, ValueError):

@@ -1,8 +1,9 @@
 """`--report-to`: a name that is none is told before any work; a run is told as it goes, and its page kept."""
 
 import pytest
-from accelerate import tracking
+from accelerate import PartialState, tracking
 
+from prefdyn.training import trackers
 from tests.training.test_trackers import Kept
 
 FEW = ("--groups", "keeps promises,likes company", "--limit", 20)
@@ -11,8 +12,11 @@ FEW = ("--groups", "keeps promises,likes company", "--limit", 20)
 @pytest.fixture
 def kept(monkeypatch):
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Kept)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: object())
     Kept.runs.clear()
-    return Kept.runs
+    PartialState._reset_state()
+    yield Kept.runs
+    PartialState._reset_state()
 
 
 @pytest.mark.parametrize("command", ["audit", "plan", "train", "forecast"])
@@ -21,6 +25,15 @@ def test_an_unknown_tracker_is_told_at_once(prefdyn, command):
     assert ended.code == 1
     assert "did you mean 'wandb'" in ended.err
     assert prefdyn(command, "--report-to", "tensorboard").code == 1
+
+
+@pytest.mark.parametrize("command", ["audit", "plan", "train", "forecast"])
+def test_a_package_that_is_missing_is_told_at_once(prefdyn, command, monkeypatch, tmp_path):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    ended = prefdyn(command, "--report-to", "comet_ml", "--out", tmp_path / "out")
+    assert ended.code == 1
+    assert ended.last_line.endswith("report_to comet_ml needs the package comet-ml: pip install comet-ml")
+    assert not (tmp_path / "out").exists()
 
 
 def test_training_of_the_head_is_told_step_by_step(prefdyn, kept, tmp_path):

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import xmlschema
 
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.preflight import preflight
@@ -15,8 +16,10 @@ from prefdyn.planning.check import Check, check, checks, named
 from prefdyn.report.check import annotations, junit, lines, markdown
 from prefdyn.synthetic import gaussian_groups
 from scripts.check_page import PAGE, page
+from tests.conftest import REPO
 from tests.planning.test_audit import with_words
 
+SCHEMA = xmlschema.XMLSchema(REPO / "tests" / "planning" / "junit.xsd")
 TEXTS = [each for each in checks() if not each.needs_model]
 SPOKEN = {"20 rows": 20, "20 rows of a, 2 of b": (20, 2), "20 rows of a, 20 of b": (20, 20)}
 CODES = {
@@ -175,6 +178,7 @@ def test_junit_has_the_form_that_its_readers_take(broken):
                                                                             "rejected": "x"}],
     }[broken]  # fmt: skip
     found = check(given, data_only=broken != "not made", ignore=["too-small"], progress=False)
+    SCHEMA.validate(junit(found).decode())
     root = ElementTree.fromstring(junit(found))
     (suite,) = root
     cases = list(suite)
@@ -189,6 +193,20 @@ def test_junit_has_the_form_that_its_readers_take(broken):
         assert root.attrib[name] == suite.attrib[name] == str(count)
     assert (counted["failure"] > 0) == (broken != "nothing")
     assert (counted["error"] == 1) == (broken == "not made")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "<testsuites/>",
+        '<testsuites tests="0" failures="0" errors="0"><testsuite name="" tests="0" failures="0" errors="0"/>'
+        "</testsuites>",
+        '<testsuites tests="x" failures="0" errors="0"/>',
+        '<testsuites tests="0" failures="0" errors="0"><testcase name="a" classname="b" time="0"/></testsuites>',
+    ],
+)
+def test_the_schema_refuses_what_readers_refuse(broken):
+    assert not SCHEMA.is_valid(broken)
 
 
 def test_nothing_of_the_data_is_markup_or_a_command():

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from accelerate import tracking
+from accelerate import PartialState, tracking
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from prefdyn.errors import ConfigError, MissingExtra, StoreError
 from prefdyn.planning.audit import audit
@@ -37,6 +38,7 @@ class Kept(tracking.GeneralTracker):
 
     def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
         assert all(type(value) is float for value in values.values())
+        tracking.logger.debug("logged")  # as those of accelerate do, which ask for its state
         self.logged.setdefault(step, {}).update(values)
 
     def log_artifact(self, path: str, **_: Any) -> None:
@@ -58,7 +60,9 @@ def kept(monkeypatch):
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Kept)
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "swanlab", Broken)
     Kept.runs.clear()
-    return Kept.runs
+    PartialState._reset_state()
+    yield Kept.runs
+    PartialState._reset_state()
 
 
 def test_the_trackers_are_those_of_accelerate_but_tensorboard():
@@ -85,6 +89,21 @@ def test_a_finished_run_is_told_by_trls_names(kept, tmp_path):
     by_group = {row["name"]: row["distinguishability"] for row in found.rows()}
     last = run.logged[steps[-1]]
     assert {name: last[f"groups/distinguishability/{name}"] for name in by_group} == by_group
+
+
+def test_a_tracker_as_accelerate_has_it_is_started_fed_and_ended(tmp_path, monkeypatch):
+    """TensorBoard's, under another's name, since it is the one whose package is here: no stand-in, nothing prepared."""
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "aim", tracking.TensorBoardTracker)
+    PartialState._reset_state()
+    with trackers(["aim"], run="r", folder=tmp_path, beta=0.1, settings={"beta": 0.1, "objective": "sigmoid"}) as (
+        each,
+    ):
+        each.log(3, {"rewards/margins/a group": 0.25, "missing": None})
+        each.log(4, {"rewards/margins/a group": 0.5})
+    (folder,) = {path.parent for path in tmp_path.rglob("*tfevents*") if path.parent.name == "prefdyn"}
+    events = EventAccumulator(str(folder)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("rewards/margins/a group")] == [(3, 0.25), (4, 0.5)]
+    assert "missing" not in events.Tags()["scalars"]
 
 
 def test_names_that_mlflow_refuses_are_written_in_its_letters(kept, tmp_path):

@@ -154,13 +154,13 @@ def write_styled(run: "RunFolder", folder: Path, style: Style) -> None:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that there are not before any work is done."""
+    """Refuse trackers that there are not, or whose package is not there, before any work is done."""
     if not names:
         return
-    from prefdyn.training.trackers import known
+    from prefdyn.training.trackers import check_installed, known
 
     for name in names:
-        one_of(name, known(), name="--report-to")
+        check_installed(one_of(name, known(), name="--report-to"))
 
 
 def log_to(names: Sequence[str], folder: Path, *, command: str, beta: float | None) -> None:

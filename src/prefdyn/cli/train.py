@@ -101,7 +101,7 @@ def run(
             from prefdyn.training.trackers import trackers
 
             where = {"run": folder.final.name, "folder": path / "events", "beta": setup.beta, "settings": settings}
-            started = stack.enter_context(trackers(report_to, **where))
+            started = stack.enter_context(trackers(report_to, device=reading.device, **where))
             listeners += [each.track for each in started]
         trained = run_training(
             pairs,

@@ -97,6 +97,17 @@ class GroupComparison:
 class Comparison(Tabular):
     """Two runs side by side. `rows()` for tables, `curves(group)` for pictures."""
 
+    _FIRST = (
+        "group",
+        "split",
+        "first_loss",
+        "second_loss",
+        "first_margin",
+        "second_margin",
+        "loss_error",
+        "loss_error_rescaled",
+    )
+
     first: Trajectory
     second: Trajectory
     names: tuple[str, str]

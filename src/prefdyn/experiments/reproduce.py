@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 from prefdyn._checks import one_of
 from prefdyn._csv import write_csv
 from prefdyn._json import SCHEMA_VERSION, plain, write_json
-from prefdyn._showing import Tabular
+from prefdyn._showing import Pictured
 from prefdyn.errors import PrefdynError
 from prefdyn.experiments.chance import LEVEL
 from prefdyn.experiments.claims import KINDS, Claim, at_other_thresholds
@@ -27,15 +27,17 @@ from prefdyn.experiments.rows import Rows
 from prefdyn.experiments.run import ModelChoice
 from prefdyn.experiments.shared_rules import Judged, untestable
 from prefdyn.experiments.work import RunOutcome
+from prefdyn.picture import Picture
 from prefdyn.provenance import versions
 
 _MOST_CSV_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipeResult(Tabular):
-    """What one recipe found. `rows()` for tables."""
+class RecipeResult(Pictured):
+    """What one recipe found. `rows()` for tables, `plot("2403.18742-fig03")` for a figure of the paper."""
 
+    _FIRST: ClassVar = ("where", "statement", "measured", "holds")
     recipe: Recipe
     preset: str
     judged: tuple[tuple[Claim, Judged], ...]
@@ -57,6 +59,9 @@ class RecipeResult(Tabular):
         """The same."""
         return self.claims
 
+    def _pictures(self) -> list[Picture]:
+        return [figure.picture for figure in self.figures]
+
     def __str__(self) -> str:
         lines = [f"{self.recipe.name} ({self.preset}): {self.recipe.summary}"]
         words = {True: "held", False: "failed", None: "not testable"}
@@ -67,7 +72,7 @@ class RecipeResult(Tabular):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reproduction(Tabular):
+class Reproduction(Pictured):
     """What several recipes found, ready to be written."""
 
     context: Context
@@ -92,6 +97,9 @@ class Reproduction(Tabular):
     def figures(self) -> tuple[Figure, ...]:
         """Figures of all recipes."""
         return tuple(figure for result in self.results for figure in result.figures)
+
+    def _pictures(self) -> list[Picture]:
+        return [figure.picture for figure in self.figures]
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""

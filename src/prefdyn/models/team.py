@@ -65,9 +65,7 @@ class Team:
         if not cache:
             raise ConfigError("several processes share their work through the cache; use cache=True, or one process")
         join()
-        from accelerate import PartialState
-
-        self.state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=_PATIENCE)
+        self.state = accelerate_state(device)
         self.share = (rank, count)
 
     def device(self, device: str) -> str:
@@ -82,6 +80,13 @@ class Team:
     def of_first(self, value: Any) -> Any:
         """A value of plain JSON as the first process has it. All must ask."""
         return value if self.state is None or _Met.peers is None else _Met.peers.share(value)
+
+
+def accelerate_state(device: str) -> Any:
+    """What accelerate knows of the processes, made by the first who asks; its trackers do not start without it."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ _SHOWN_TEXT = {"answers": 400, "responses": 4000}
 class Audit(Pictured):
     """Everything an audit found. `rows()` gives one row per group, `write(folder)` the files."""
 
-    _FIRST = ("name", "pairs", "units", "verdict", "stability", "cross_fitted_loss", "rank", "advice")
+    _FIRST = ("name", "pairs", "units", "verdict", "stability", "cross_fitted_loss", "predicted_rank", "advice")
 
     data: PreferenceDataset | None
     """None where the audit started from features without texts."""

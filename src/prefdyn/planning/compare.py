@@ -37,6 +37,8 @@ class Side:
 class ComparedRuns(Tabular):
     """Two runs side by side. `rows()` for tables, `write(folder)` for files."""
 
+    _FIRST = Comparison._FIRST
+
     first: Side
     second: Side
     comparison: Comparison

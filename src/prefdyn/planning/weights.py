@@ -52,6 +52,8 @@ _PACES = (0.03, 0.1, 0.3, 1.0)
 class WeightPlan(Tabular):
     """A proposal of group weights with what stands for and against it. `rows()` per group; `write(folder)`."""
 
+    _FIRST = ("name", "pairs", "found_factor", "found_low", "found_high", "loss_as_given", "loss_plan", "gain")
+
     features: FeatureSet
     goal: Goal
     factors: Float[np.ndarray, " groups"]

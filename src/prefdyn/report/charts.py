@@ -15,6 +15,7 @@ from prefdyn.report.sheet import (
     FAINT,
     INK,
     SOFT,
+    Drawing,
     axes_at,
     grid,
     heading,
@@ -43,7 +44,7 @@ _SERIES = {
 
 def _figure(panel: Picture, width: float, height: float) -> Figure:
     """An empty figure of that size in inches with the panel's title. Places are computed here, once, not searched."""
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    figure = Drawing(figsize=(width, height), dpi=DPI, facecolor="white")
     heading(figure, plain(panel.title))
     return figure
 

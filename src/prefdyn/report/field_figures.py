@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from prefdyn.errors import DataError
 from prefdyn.report.palette import AGAINST, GROUPS
-from prefdyn.report.sheet import DPI, FAINT, INK, SETTINGS, SOFT, axes_at, heading, legend
+from prefdyn.report.sheet import DPI, FAINT, INK, SETTINGS, SOFT, Drawing, axes_at, heading, legend
 from prefdyn.theory import gradient_field as field
 
 _LOSS = LinearSegmentedColormap.from_list("loss", ["#f7f9fc", "#cfdff1", "#86afdd"])
@@ -103,7 +103,7 @@ def field_surface(*, beta: float) -> Figure:
         2404.04626, Figure 1 (a); THEORY 4.7.
     """
     with matplotlib.rc_context({**SETTINGS, "grid.color": FAINT}):
-        figure = Figure(figsize=(7.2, 5.9), dpi=DPI, facecolor="white")
+        figure = Drawing(figsize=(7.2, 5.9), dpi=DPI, facecolor="white")
         heading(figure, "The loss of one pair over its two probability ratios")
         axes: Any = figure.add_axes((0.03, 0.13, 0.94, 0.83), projection="3d")
         side = 2 * np.linspace(0.046, 1, 33) ** 1.5  # finer where the loss bends
@@ -213,7 +213,7 @@ def _checked(path: Float[np.ndarray, "steps 2"]) -> Float[np.ndarray, "steps 2"]
 
 def _sheet(title: str, caption: str, *, side: float) -> tuple[Figure, Axes]:
     """A figure with a square plot on the left, room for a key on the right, and a caption below."""
-    figure = Figure(figsize=(6.6 + side, 6.6), dpi=DPI, facecolor="white")
+    figure = Drawing(figsize=(6.6 + side, 6.6), dpi=DPI, facecolor="white")
     heading(figure, title)
     _caption(figure, caption, 0.55)
     return figure, axes_at(figure, 0.75, 1.2, 4.8, 4.8)

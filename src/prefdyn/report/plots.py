@@ -22,6 +22,7 @@ from prefdyn.report.sheet import (
     FAINT,
     INK,
     SOFT,
+    Drawing,
     axes_at,
     fitting,
     heading,
@@ -47,7 +48,7 @@ _SMALLEST = 4.5
 
 
 def _sheet(picture: Picture, width: float, height: float) -> Figure:
-    drawn = Figure(figsize=(max(width, 0.3 + widest([picture.title], 12.8)), height), dpi=DPI, facecolor="white")
+    drawn = Drawing(figsize=(max(width, 0.3 + widest([picture.title], 12.8)), height), dpi=DPI, facecolor="white")
     heading(drawn, plain(picture.title))
     return drawn
 

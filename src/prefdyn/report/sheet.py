@@ -1,9 +1,11 @@
 """What every drawing shares: settings, colours, places in inches, letters that fit, and axes in plain numbers."""
 
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -59,6 +61,16 @@ def wide(text: str, size: float) -> float:
 def widest(names: Sequence[str], size: float) -> float:
     """Inches of the widest of the texts."""
     return max((wide(name, size) for name in names), default=0.0)
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows: one of matplotlib's own is shown only after `%matplotlib inline` or pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(SETTINGS):
+            self.savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue()
 
 
 def heading(figure: Figure, title: str) -> None:

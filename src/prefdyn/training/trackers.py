@@ -3,11 +3,13 @@
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from prefdyn._checks import nearest
 from prefdyn.errors import ConfigError, MissingExtra, StoreError
+from prefdyn.models.team import accelerate_state
 from prefdyn.training.tracking import merged, metric_names, tag
 from prefdyn.trajectory import Trajectory
 
@@ -24,10 +26,30 @@ def known() -> tuple[str, ...]:
     return tuple(sorted(name for name in map(str, LOGGER_TYPE_TO_CLASS) if name != "tensorboard"))
 
 
+def check_installed(name: str) -> None:
+    """Refuse a tracker whose package is not there, before any work is done for it.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    if find_spec(name) is None:
+        package = _PACKAGES.get(name, name)
+        raise MissingExtra(f"report_to {name} needs the package {package}: pip install {package}")
+
+
 class Tracker:
     """One run in one tracker. `close` ends it."""
 
-    def __init__(self, name: str, *, run: str, folder: Path, beta: float | None, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        run: str,
+        folder: Path,
+        beta: float | None,
+        settings: Mapping[str, Any],
+        device: str = "auto",
+    ) -> None:
         """Start the run; its project is "prefdyn", or what the tracker's own variables of the environment say.
 
         Args:
@@ -36,6 +58,7 @@ class Tracker:
             folder: Where trackers that write files write them.
             beta: Of the objective, for `rewards/chosen` and `rewards/rejected`; None: they are left out.
             settings: Shown beside the run; what is no text, number or truth value goes as text.
+            device: Of the run, as asked for.
 
         Raises:
             ConfigError: There is no such tracker, or it cannot be started.
@@ -49,6 +72,7 @@ class Tracker:
         called = {"name": run} if name in ("wandb", "trackio") else {"run_name": run} if name == "mlflow" else {}
         where = [str(folder)] if kind.requires_logging_directory else []
         self.name, self.beta = name, beta
+        accelerate_state(device)
         try:
             self._tracker = kind("prefdyn", *where, **called)
             self._tracker.start()
@@ -56,8 +80,8 @@ class Tracker:
                      for key, value in settings.items() if value is not None}  # fmt: skip
             self._tracker.store_init_configuration(plain)
         except ImportError as error:
-            package = _PACKAGES.get(name, name)
-            raise MissingExtra(f"report_to {name} needs the package {package}: pip install {package}") from error
+            check_installed(name)
+            raise MissingExtra(f"report_to {name} could not be started: {error}") from error
         except Exception as error:
             raise ConfigError(f"report_to {name} could not be started: {error}") from error
 
@@ -99,13 +123,19 @@ class Tracker:
 
 @contextlib.contextmanager
 def trackers(
-    names: Sequence[str], *, run: str, folder: Path, beta: float | None, settings: Mapping[str, Any]
+    names: Sequence[str],
+    *,
+    run: str,
+    folder: Path,
+    beta: float | None,
+    settings: Mapping[str, Any],
+    device: str = "auto",
 ) -> Iterator[list[Tracker]]:
     """Some trackers, each ended with the block."""
     with contextlib.ExitStack() as stack:
         started = []
         for name in names:
-            each = Tracker(name, run=run, folder=folder, beta=beta, settings=settings)
+            each = Tracker(name, run=run, folder=folder, beta=beta, settings=settings, device=device)
             stack.callback(each.close)
             started.append(each)
         yield started
