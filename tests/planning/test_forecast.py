@@ -1,6 +1,7 @@
 """The forecast: its probe is the run's own beginning, its files say what it holds, a run is held against it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,8 +15,8 @@ from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.objectives import DPO, SFT
 from prefdyn.planning.forecast import CURVES, forecast, order_sentence, run_at
 from prefdyn.planning.forecast_check import check_forecast
-from prefdyn.report.folders import read_folder
-from prefdyn.report.forecast import forecast_table
+from prefdyn.report.folders import RunFolder, read_folder
+from prefdyn.report.forecast import forecast_drawings, forecast_table
 from prefdyn.report.html import render
 from prefdyn.training.settings import LoRA
 from prefdyn.training.train import run_training
@@ -86,6 +87,25 @@ def test_files_say_what_the_forecast_holds(told):
     assert "Groups by progress" in page
     assert "The clock" in page
     assert found.says() in forecast_table(summary).replace("\n", " ")
+
+
+def test_pictures_reach_as_far_as_what_is_drawn_in_them():
+    """A band ends at the horizon, so what errors are below it moves no axis."""
+    levels = np.linspace(0.7, 0.5, 11)
+    spread = 0.5 * (0.7 - levels)
+    error = 0.01 * (0.7 - levels)
+    ranges = []
+    for far in (0.5, 50.0):
+        error[8:] = far
+        part = {
+            "names": ["a", "b"], "scale": [1.0, 1.0], "freedom": 5.0, "levels": levels.tolist(),
+            "error": error.tolist(),
+            "centre": np.stack([levels - spread, levels + spread], 1).tolist(), "linear_weight": [0.0] * 11,
+        }  # fmt: skip
+        run = RunFolder(path=Path(), summary={"groups": [], "forecast": part}, trajectory=None, pairs=None)
+        ranges.append(forecast_drawings(run)[0].plots[0].y_range)
+    assert ranges[0] == ranges[1]
+    assert ranges[0] == pytest.approx((0.4 - 0.02, 0.7 + 0.02), abs=0.02)
 
 
 def test_at_every_level_groups_have_that_mean(told):

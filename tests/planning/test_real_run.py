@@ -59,7 +59,8 @@ def test_a_group_is_open_where_its_band_holds_what_it_began_with():
     assert beside(SPEED).open == ["e"]
     assert beside(SPEED, error=0.33).open == ["d", "e"]
     assert "told foretells" in beside(SPEED).says()
-    assert "e is still open" in beside(SPEED).says()
+    assert "“e” is still open" in beside(SPEED).says()
+    assert "“d” and “e” are still open" in beside(SPEED, error=0.33).says()
 
 
 def test_the_end_is_within_the_run_by_the_clock():

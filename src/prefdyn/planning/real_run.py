@@ -107,8 +107,10 @@ class RealRun:
         names = self.open
         if not names:
             return f"{where} every group is foretold to be below the loss that it began with."
-        verb = "is" if len(names) == 1 else "are"
-        return f"{where} {of_many(names, 4)} {verb} still open: the 90 % band holds the loss at the start."
+        said = [f"“{name}”" for name in names]
+        listed = of_many(said, 4) if len(said) > 4 else " and ".join(filter(None, [", ".join(said[:-1]), said[-1]]))
+        verb = "is" if len(said) == 1 else "are"
+        return f"{where} {listed} {verb} still open: the 90 % band holds the loss at the start."
 
     def to_json(self) -> dict[str, Any]:
         """The part `real_run` of summary.json."""

@@ -66,7 +66,8 @@ def _reach(part: Mapping[str, Any]) -> str:
     )
     return (
         f"Groups are told against the mean held-out loss, from {minus(levels[0], 4)} down to {minus(horizon, 4)} "
-        f"({beyond}). A band holds nine of ten single runs on these held-out pairs."
+        f"({beyond}). A band should hold this run nine times of ten on these held-out pairs; another seed takes a "
+        "wider one."
     )
 
 
@@ -208,7 +209,7 @@ def _by_progress(run: RunFolder, told: Foretold) -> Picture:
     fall, x_label = _fall(band.levels)
     half, vouched = band.half_width, band.vouched
     order, words = _shown(run, told)
-    low, high = _limits(band.centre, runs, half, order)
+    low, high = _limits(band.centre, runs, np.where(vouched[:, None], half, 0.0), order)  # bands end at the horizon
     plots = []
     for place, code in enumerate(order):
         lines = [
@@ -246,8 +247,8 @@ def _by_progress(run: RunFolder, told: Foretold) -> Picture:
         id="forecast-curves",
         title="Groups by progress",
         caption=f"{words} Each group's held-out loss against how far the mean over groups has fallen, whichever step "
-        "that takes. Blue: the forecast, with the band that holds nine of ten single runs; grey: beyond the horizon. "
-        "Dotted: rehearsals. Dashed: the linear run from the end of the probe. Orange: what was really run.",
+        "that takes. Blue: the forecast, with its 90 % band; grey: beyond the horizon. Dotted: rehearsals, other "
+        "seeds. Dashed: the linear run from the end of the probe. Orange: what was really run.",
         plots=tuple(plots),
         size=(2.15, 1.6),
         across=_ACROSS,
