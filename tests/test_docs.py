@@ -38,7 +38,7 @@ OTHERS = {"pip", "git", "just", "sbatch", "accelerate", "uv", "llamafactory-cli"
 PRELUDE = """
 import numpy as np
 import prefdyn as pdy
-data = pdy.load_dataset("builtin", groups=["keeps promises", "likes company"], limit=30)
+data = pdy.load_dataset("builtin", groups=["keeps promises", "likes company"], limit=60)
 feats = pdy.extract(data.with_held_out(0.8), "builtin", progress=False)
 sim = pdy.descent(feats, pdy.DPO(beta=0.1), steps=4)
 model = "builtin"
