@@ -38,18 +38,19 @@ OTHERS = {"pip", "git", "just", "sbatch", "accelerate", "uv", "llamafactory-cli"
 PRELUDE = """
 import numpy as np
 import prefdyn as pdy
-data = pdy.load_dataset("builtin", groups=["keeps promises", "likes company"], limit=30)
+data = pdy.load_dataset("builtin", groups=["keeps promises", "likes company"], limit=60)
 feats = pdy.extract(data.with_held_out(0.8), "builtin", progress=False)
 sim = pdy.descent(feats, pdy.DPO(beta=0.1), steps=4)
 model = "builtin"
 """
 """What a reader has at hand before a block: a small dataset, its features, a simulation, a model."""
 SMALLER = {
+    'pdy.load_dataset("pairs.jsonl")': "data",
     '"./my-model"': "model",
     'model="…"': "model=model",
     'pdy.audit("builtin")': "pdy.audit(data, steps=20)",
     'pdy.load_dataset("builtin")': "data",
-    'pdy.plan_data(feats, {"rare": 0.5})': 'pdy.plan_data(feats, {"keeps promises": 0.5}, sizes=3, repeats=2, steps=5)',
+    'pdy.plan_data(feats, {"rare": 0.5})': 'pdy.plan_data(feats, {"keeps promises": 0.5}, steps=5)',
     'pdy.plan_weights(feats, "worst")': 'pdy.plan_weights(feats, "worst", steps=5)',
     "pdy.plan_select(feats)": "pdy.plan_select(feats, steps=5)",
     "pdy.plan_settings(feats)": "pdy.plan_settings(feats, steps=5)",

@@ -32,6 +32,14 @@ def test_every_script_has_a_notebook_and_a_place_on_the_site():
     assert tuple(listed) == NAMES
 
 
+def test_a_script_is_cut_at_its_marks():
+    script = '# header\n\n# %% [markdown]\n# # Title\n#\n# text\n\n# %% tags=["raises-exception"]\n# a remark\n1 / 0\n'
+    assert cells(script) == [
+        {"kind": "markdown", "source": "# Title\n\ntext", "tags": []},
+        {"kind": "code", "source": "# a remark\n1 / 0", "tags": ["raises-exception"]},
+    ]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_holds_the_cells_of_its_script(name):
     wanted = cells((SCRIPTS / f"{name}.py").read_text(encoding="utf-8"))

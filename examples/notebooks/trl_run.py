@@ -78,5 +78,5 @@ compared
 print(compared)
 
 # %% [markdown]
-# Four groups prove no order: the smallest p that four can have is 1 in 12. The names of the losers are what to look
-# at: a group that the audit says is pushed the wrong way should be the one whose margin falls.
+# Four groups prove no order: the smallest p that four can have is 1 in 12. Look at the group that the audit calls
+# conflicting: it says that the others push it the wrong way, and in the run its margin on held-out pairs falls.
