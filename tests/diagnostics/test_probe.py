@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, t
 
@@ -21,6 +21,7 @@ from prefdyn.diagnostics.probe import (
 )
 from prefdyn.diagnostics.units import relabelled
 from prefdyn.maths.kernel import PairKernel
+from prefdyn.maths.units import in_order
 from tests.naive import diagnostics as naive
 
 quick = settings(max_examples=20, deadline=None)
@@ -238,16 +239,28 @@ def test_a_held_out_share_weighs_classes_alike_and_units_once():
 
 def test_the_test_of_a_share_and_the_difference_of_two_count_units():
     unit = np.arange(45) // 3
-    first, second = (rng(seed).integers(0, 2, 45).astype(float) for seed in (1, 2))
+    first, second = (1.0 - rng(seed).integers(0, 2, 45) for seed in (1, 2))
     each = [sum(first[i] for i in range(45) if unit[i] == u) - 3 * first.mean() for u in range(15)]
     error = SHARED * np.sqrt(15 / 14 * sum(value**2 for value in each)) / 45
-    assert share_test(first, unit) == pytest.approx(t.sf((first.mean() - 0.5) / error, 14))
+    trials = min(15 / SHARED**2, first.mean() * (1 - first.mean()) / error**2)
+    assert first.mean() > 0.5
+    assert share_test(first, unit) == pytest.approx(2 * norm.sf((first.mean() - 0.5) / np.sqrt(0.25 / trials)))
     each = [
         sum((first - second)[i] for i in range(45) if unit[i] == u) - 3 * (first - second).mean() for u in range(15)
     ]
     error = SHARED * np.sqrt(15 / 14 * sum(value**2 for value in each)) / 45
     assert behind(first, second, unit) == pytest.approx((first - second).mean() - t.isf(0.025, 14) * error)
-    assert share_test(np.ones(9), np.arange(9)) == 0.0
+    assert share_test(np.ones(9), np.arange(9)) == pytest.approx(2 * norm.sf(3 / SHARED))
+    assert share_test(np.zeros(9), np.arange(9)) == 1.0
     assert share_test(np.full(9, 0.5), np.arange(9)) == 1.0
     assert math.isnan(share_test(np.ones(9), np.zeros(9, dtype=int)))
     assert math.isnan(behind(np.ones(9), np.zeros(9), np.zeros(9, dtype=int)))
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 12)), min_size=8, max_size=80))
+def test_a_share_is_told_from_one_half_just_where_its_interval_is_above_it(drawn):
+    right, unit = np.array([value for value, _ in drawn]), in_order(np.array([code for _, code in drawn]))
+    assume(unit.max() > 0)
+    share, (low, _) = held_out_share(right, unit)
+    assume(abs(low - 0.5) > 1e-9)
+    assert (share_test(right, unit) <= 0.05) == (share > 0.5 and low > 0.5)

@@ -1,6 +1,7 @@
 """The five answers on data whose truth is built in: right sentence, group and amount, and none where nothing holds."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ from prefdyn.diagnostics.units import units
 from prefdyn.dynamics.crossfit import crossfit
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2
+from prefdyn.maths.units import Mean
+from prefdyn.planning.answers import AnswerGround, answers
 from prefdyn.planning.audit import Audit, audit
+from prefdyn.planning.group_row import GroupRow
+from prefdyn.planning.verdicts import Evidence
 from prefdyn.synthetic import gaussian_groups
 from scripts.answers_by_lot import by_lot, conflict, replies
 
@@ -154,3 +159,24 @@ def test_near_contradictions_are_told_as_near():
     labels = given(audit(feats, texts=PreferenceDataset.from_rows(rows), steps=5, progress=False))["labels"]
     assert labels.sentence.startswith("2 pairs nearly contradict another")
     assert labels.pairs[:2] == ("pair 4", "pair 9")
+
+
+@pytest.mark.parametrize(("errors", "said"), [(1.8, False), (2.0, True)])
+@pytest.mark.parametrize("rises", [False, True])
+def test_a_fall_or_rise_is_said_just_where_the_interval_in_the_sentence_leaves_0_out(errors, said, rises):
+    """Of one group, whose interval is not adjusted: 1.8 errors are beyond 0 one-sided at 5 %, and not two-sided."""
+    error = 0.05
+    fall = errors * error * (-1 if rises else 1)
+    row = GroupRow(name="one", pairs=99, units=99, verdict="learned", predicted_rank=1.0, predicted_rank_low=1.0)
+    item = Evidence(name="one", pairs=99, units=99, loss=Mean(value=LOG2 - fall, error=error, units=99))
+    nothing = Mean(value=math.nan, error=math.nan, units=0)
+    found = AnswerGround(
+        rows=[row], evidence=[item], gained_alone=[nothing], labels=None, ids=[], groups_of=[], steps=10
+    )
+    kind = "worse" if rises else "first"
+    sentences = [each.sentence for each in answers(found) if each.kind == kind]
+    assert len(sentences) == said
+    if said:
+        amount, reach = map(float, re.findall(r"(0\.\d+) ± (0\.\d+)", sentences[0])[0])
+        assert amount - reach >= 0.0
+        assert (amount, reach) == (0.10, 0.10)

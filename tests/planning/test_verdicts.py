@@ -54,6 +54,8 @@ OTHERS = [replace(PLAIN, name=f"other {k}", area_under_loss=at(0.07 - 0.01 * k, 
 
 SURE = float(t.isf(0.05 / 6, UNITS - 1)) * ERROR
 """How far beyond a limit the loss of one of six groups must lie, at 5 % and adjusted by Holm."""
+BOTH = float(t.isf(0.025 / 6, UNITS - 1)) * ERROR
+"""The same for its start, which is asked two-sided, as the interval that is shown is."""
 A_LITTLE = 0.0002
 
 
@@ -116,14 +118,14 @@ CASES: dict[str, Any] = {
     ),
     "ends above log 2, alone below": (
         "conflicting",
-        {"loss": at(-SURE - A_LITTLE), "train_loss": LOG2},
-        {"loss": at(-SURE + A_LITTLE), "train_loss": LOG2, "alone": at(0.1)},
+        {"loss": at(-BOTH - A_LITTLE), "train_loss": LOG2},
+        {"loss": at(-BOTH + A_LITTLE), "train_loss": LOG2, "alone": at(0.1)},
         "early",
     ),
     "ends above log 2, alone not surely below": (
         "conflicting",
-        {"loss": at(-0.1), "train_loss": LOG2, "alone": at(1.645 * ERROR + A_LITTLE)},
-        {"loss": at(-0.1), "train_loss": LOG2, "alone": at(1.645 * ERROR - A_LITTLE)},
+        {"loss": at(-0.1), "train_loss": LOG2, "alone": at(1.96 * ERROR + A_LITTLE)},
+        {"loss": at(-0.1), "train_loss": LOG2, "alone": at(1.96 * ERROR - A_LITTLE)},
         "early",
     ),
     "crowded out": (
@@ -162,10 +164,10 @@ def test_each_verdict_is_earned_and_narrowly_missed(expected, earns, misses, ins
 @pytest.mark.parametrize("rule", ["length_p", "conflict", "behind", "memorised"])
 def test_a_p_that_one_group_may_have_is_not_enough_among_six(rule):
     """The same evidence, judged among five groups that ask the same question: adjusted, it no longer earns."""
-    lone = float(t.isf(0.04, UNITS - 1)) * ERROR
+    lone, both = (float(t.isf(p, UNITS - 1)) * ERROR for p in (0.04, 0.02))
     change, quiet = {
         "length_p": ({"length_p": 0.04, "length_behind": -0.1}, {"length_p": 0.5}),
-        "conflict": ({"loss": at(-lone), "train_loss": LOG2, "alone": at(0.1)}, {}),
+        "conflict": ({"loss": at(-both), "train_loss": LOG2, "alone": at(0.1)}, {}),
         "behind": ({"loss": at(0.25 * 0.15 - lone)}, {}),
         "memorised": ({"train_loss": LOG2 - 0.3, "loss": at(0.03 - lone), "alone": at(0.1)}, {}),
     }[rule]
@@ -257,7 +259,7 @@ def test_far_from_every_threshold_a_verdict_is_stable():
 @pytest.mark.parametrize(
     ("change", "verdicts"),
     [
-        ({"loss": at(-SURE), "train_loss": LOG2, "alone": at(0.1)}, {"conflicting", "early"}),
+        ({"loss": at(-BOTH), "train_loss": LOG2, "alone": at(0.1)}, {"conflicting", "early"}),
         ({"loss": at(0.03 - SURE), "train_loss": LOG2 - 0.3, "alone": at(0.1)}, {"memorised", "early"}),
         (
             {"null_z": float(norm.isf(0.05 / 12)), "signal_p": 0.05, "area": 0.5, "area_error": 0.0, "area_high": 0.58},
@@ -277,9 +279,9 @@ def test_stability_says_how_often_the_same_verdict_would_come_again():
     """Against drawing the measured loss anew and judging it: one and two errors beyond the limit."""
     rng = np.random.default_rng(0)
     for beyond in (1.0, 2.0):
-        loss = at(-SURE - beyond * ERROR)
+        loss = at(-BOTH - beyond * ERROR)
         item = replace(PLAIN, loss=loss, train_loss=LOG2, alone=at(0.1))
-        again = np.mean(loss.value + ERROR * rng.normal(size=20_000) > LOG2 + SURE)
+        again = np.mean(loss.value + ERROR * rng.normal(size=20_000) > LOG2 + BOTH)
         assert judge([item, *OTHERS], resamples=400)[0].stability == pytest.approx(again, abs=0.07)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import norm
 from scipy.stats import t as student
 
 _Z95 = 1.959963984540054
@@ -45,9 +46,28 @@ def share_interval(share: float, units: float, error: float) -> tuple[float, flo
     """
     if math.isnan(share):
         return math.nan, math.nan
-    spread = share * (1 - share)
-    trials = min(units, spread / error**2) if error > 0 else units
+    trials = _trials(share, units, error)
     return wilson_interval(share * trials, trials)
+
+
+def share_p(share: float, units: float, error: float) -> float:
+    """Two-sided p of a share of one half: at most 0.05 just where `share_interval` leaves one half out.
+
+    Args:
+        share: 0 to 1.
+        units: As in `share_interval`.
+        error: Standard error of the share.
+
+    Example:
+        >>> round(share_p(0.6, 100, 0.01), 4), share_interval(0.6, 100, 0.01)[0] > 0.5
+        (0.0455, True)
+    """
+    return float(2 * norm.sf(2 * abs(share - 0.5) * math.sqrt(_trials(share, units, error))))
+
+
+def _trials(share: float, units: float, error: float) -> float:
+    """As many independent trials as would have that error, and no more than there are units."""
+    return min(units, share * (1 - share) / error**2) if error > 0 else units
 
 
 def area_interval(area: float, counts: tuple[float, float], error: float) -> tuple[float, float]:

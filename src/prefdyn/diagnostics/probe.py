@@ -20,10 +20,10 @@ from scipy.linalg import eigh
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
-from prefdyn.diagnostics.inference import area_interval, share_interval
+from prefdyn.diagnostics.inference import area_interval, share_interval, share_p
 from prefdyn.diagnostics.units import relabelled
 from prefdyn.maths.kernel import PairKernel
-from prefdyn.maths.units import mean_of, sums
+from prefdyn.maths.units import in_order, mean_of, sums
 
 PENALTIES = np.geomspace(1e-4, 1e2, 13)
 """Ridge penalties that are tried, in units of the mean eigenvalue of the training Gram matrix."""
@@ -290,6 +290,14 @@ def held_out_share(
         >>> share, low < 0.85, 0.93 < high
         (0.9, True, True)
     """
+    share, units, error = _held_out(right, unit, positive)
+    return share, share_interval(share, units, error)
+
+
+def _held_out(
+    right: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"], positive: Bool[np.ndarray, " n"] | None
+) -> tuple[float, float, float]:
+    """The share, as many units as it may count for, and its standard error."""
     classes = [np.ones(len(right), dtype=bool)] if positive is None else [positive, ~positive]
     influence, share, rarity = np.zeros(len(right)), 0.0, 0.0
     for inside in classes:
@@ -299,22 +307,24 @@ def held_out_share(
         rarity += 1 / (len(classes) ** 2 * _units(unit[inside]))
     each = sums(influence, unit)
     error = SHARED * math.sqrt(len(each) / max(1, len(each) - 1) * float(each @ each))
-    return share, share_interval(share, 1 / (rarity * SHARED**2), error)
+    return share, 1 / (rarity * SHARED**2), error
 
 
 def share_test(right: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> float:
-    """One-sided p of a held-out share of one half; NaN under two units.
+    """Two-sided p of a held-out share of one half, 1 where it is not above; NaN under two units.
+
+    At most 0.05 just where the interval that `held_out_share` gives lies above one half.
 
     Example:
         >>> share_test(np.array([1.0] * 90 + [0.0] * 10), np.arange(100)) < 1e-6
         True
     """
-    found = mean_of(right, unit, wider=SHARED)
-    if math.isnan(found.error):
+    known = np.isfinite(right)
+    right, unit = right[known], in_order(unit[known])
+    if _units(unit) < 2:
         return math.nan
-    if found.error == 0:
-        return float(found.value <= 0.5)
-    return float(student.sf((found.value - 0.5) / found.error, found.units - 1))
+    found = _held_out(right, unit, None)
+    return share_p(*found) if found[0] > 0.5 else 1.0
 
 
 def behind(right: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> float:

@@ -137,7 +137,7 @@ def _first(found: AnswerGround) -> Answer | None:
     known = [
         (row, item)
         for row, item in zip(found.rows, found.evidence, strict=True)
-        if row.verdict not in NO_EVIDENCE and item.fall - 1.645 * item.loss.error > 0
+        if row.verdict not in NO_EVIDENCE and item.fall - _Z95 * item.loss.error > 0
     ]
     if not known:
         return None
@@ -252,7 +252,7 @@ def _worse(found: AnswerGround) -> Answer | None:
 
 def _rising(found: AnswerGround, parts: list[str]) -> list[str]:
     """Other groups of which something is known, but whose held-out loss ends above its start: tells of the worst."""
-    reach = float(norm.isf(0.05 / len(found.rows)))
+    reach = float(norm.isf(0.025 / len(found.rows)))  # of one group the interval that is shown
     rising = [
         item
         for row, item in zip(found.rows, found.evidence, strict=True)
@@ -339,7 +339,7 @@ def _change(found: AnswerGround, limits: Thresholds) -> Answer | None:
     crowded = [
         (row, item, gain)
         for row, item, gain in zip(found.rows, found.evidence, found.gained_alone, strict=True)
-        if row.verdict in ("conflicting", "left behind") and gain.value - 1.645 * gain.error > 0
+        if row.verdict in ("conflicting", "left behind") and gain.value - _Z95 * gain.error > 0
     ]
     crowded.sort(key=lambda each: -each[2].value)
     if crowded:

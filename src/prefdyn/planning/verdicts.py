@@ -140,7 +140,7 @@ class Evidence:
     length_accuracy: float = math.nan
     """Held-out accuracy of length alone; NaN for one-token answers, which have none to compare."""
     length_p: float = math.nan
-    """One-sided p of it against one half."""
+    """Two-sided p of it against one half; 1 where it is below."""
     length_behind: float = math.nan
     """Lower end of the 95 % interval of the probe's accuracy less that of length: above 0 the probe knows more."""
     words_accuracy: float = math.nan
@@ -360,12 +360,12 @@ def _decided(figures: _Figures, limits: Thresholds) -> _Decided:
     if known.any():
         median = np.nanmedian(falls, axis=-1, keepdims=True)
     train_fall = LOG2 - _column(evidence, "train_loss")
-    conflict_p = _above(figures, LOG2)
+    conflict_p = np.minimum(1.0, 2 * _above(figures, LOG2))  # two-sided, as the interval that is shown
     behind_p = _above(figures, LOG2 - limits.left_behind_share * median)
     memorised_p = _above(figures, LOG2 - limits.memorised_share * np.maximum(train_fall, 0.0))
     by_length = holm(_column(evidence, "length_p")) <= limits.level
     nothing = (figures.signal_p > limits.level) & ~by_length
-    alone_below = figures.alone + _ONE_SIDED * _errors(evidence, "alone") < LOG2
+    alone_below = figures.alone + _Z95 * _errors(evidence, "alone") < LOG2
     ranked = int(np.sum(~np.isnan(figures.low[0])))
     thirds = [np.minimum(2, np.nan_to_num(3 * (ends - 1) // max(1, ranked))) for ends in (figures.low, figures.high)]
     unordered = np.isnan(figures.low) | (ranked < limits.ranked_groups)
@@ -397,7 +397,7 @@ def _decided(figures: _Figures, limits: Thresholds) -> _Decided:
     )
 
 
-_ONE_SIDED = 1.645
+_Z95 = 1.96
 
 
 def _above(figures: _Figures, limit: Any) -> np.ndarray:
