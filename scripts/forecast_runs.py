@@ -35,7 +35,7 @@ import numpy as np
 from prefdyn.data.loaders import load_dataset
 from prefdyn.dynamics.descent import descent
 from prefdyn.dynamics.order import spearman
-from prefdyn.dynamics.progress import ProgressBand, apart, at_levels, progress, spread_of_seeds
+from prefdyn.dynamics.progress import ProgressBand, apart, at_levels, progress
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
 from prefdyn.models.team import Team
@@ -230,9 +230,7 @@ def main() -> None:
         told[-1].write(folder)
         band = told[-1].band
         near, every = inside(band, runs[at], band.vouched)
-        spread = spread_of_seeds(np.stack([run_at(run, band.levels) for run in told[-1].rehearsals]))
-        wide = band.of_another_seed(spread)
-        others = np.array([inside(wide, run, band.vouched) for other, run in enumerate(runs) if other != at]).sum(
+        others = np.array([inside(band, run, band.vouched) for other, run in enumerate(runs) if other != at]).sum(
             axis=0
         )
         print(

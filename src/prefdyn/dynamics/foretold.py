@@ -1,7 +1,7 @@
 """What was foretold of a run's groups by progress, as the summary of a forecast has it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,6 @@ class Foretold:
     def seeds(self) -> bool:
         """Whether the forecast knows how far runs with other seeds are apart."""
         return bool((self.summary["forecast"].get("between_seeds")) or ())
-
-    def of_another_seed(self) -> "Foretold":
-        """The same for a run whose seed, or whose draw of batches, is not the one that was foretold."""
-        if not self.seeds:
-            return self
-        return replace(self, band=self.band.of_another_seed(_numbers(self.summary["forecast"]["between_seeds"])))
 
 
 def _numbers(values: Sequence[Any]) -> np.ndarray:

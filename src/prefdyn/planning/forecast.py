@@ -523,8 +523,9 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     linear = None if maker.linear is None else run_at(maker.linear, levels)
     at_probe = float(progress(probe.values["loss"])[-1])
     band = combined(levels, linear, _linear_error(maker, levels, at_probe), stacked)
-    any_seed = band.of_another_seed(spread_of_seeds(stacked)) if len(stacked) > 1 else band
-    held_out_error = _held_out_error(maker, any_seed)
+    if len(stacked) > 1:  # measured, runs of the very seed that was begun left narrower bands more often than not
+        band = band.of_another_seed(spread_of_seeds(stacked))
+    held_out_error = _held_out_error(maker, band)
     pairs = subject.pairs
     sizes = {name: _sizes(pairs, name, int((sample.group == code).sum())) for code, name in enumerate(sample.names)}
     warnings = list(maker.warnings)
@@ -549,7 +550,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
         band=band,
         values={name: _mixed(maker, levels, band, name) for name in QUANTITIES if name != "loss"},
         clock=_clock(maker, probe, levels),
-        order=before(any_seed, held_out_error, seed=settings.seed),
+        order=before(band, held_out_error, seed=settings.seed),
         left_out=subject.left_out,
         trained_left_out=() if signals is None else signals.signals.left_out,
         lost=math.nan if signals is None else signals.signals.lost,

@@ -186,9 +186,8 @@ def check_forecast(
     steps = curves[0][0]
     if any(len(each) != len(steps) or (each != steps).any() for each, _ in curves):
         raise DataError("the run did not measure all groups at the same steps, so it has no mean loss to go by")
-    seed = (summary.get("settings") or {}).get("seed")
     return ForecastCheck(
-        foretold=foretold if seed == run.settings.get("seed") else foretold.of_another_seed(),
+        foretold=foretold,
         folders=(str(folders[0]), str(folders[1])),
         steps=steps,
         loss=np.stack([values for _, values in curves], axis=1),

@@ -66,8 +66,7 @@ def _reach(part: Mapping[str, Any]) -> str:
     )
     return (
         f"Groups are told against the mean held-out loss, from {minus(levels[0], 4)} down to {minus(horizon, 4)} "
-        f"({beyond}). A band should hold this run nine times of ten on these held-out pairs; another seed takes a "
-        "wider one."
+        f"({beyond}). A band should hold a run nine times of ten on these held-out pairs, whatever its seed."
     )
 
 

@@ -45,17 +45,14 @@ class Watch:
     def __init__(self, foretold: Foretold, tell: Callable[[str], None], *, seed: int | None = None) -> None:
         """Take a forecast, whom to tell, and the seed of the run; None: it draws its batches in another way."""
         own = seed is not None and seed == (foretold.summary.get("settings") or {}).get("seed")
-        self.foretold, self.tell = foretold if own else foretold.of_another_seed(), tell
+        self.foretold, self.tell = foretold, tell
         if not own and not foretold.seeds:
             tell(
                 "Watch: this run has other batches than the one foretold, and a forecast without two rehearsals does "
                 "not know how far runs with other seeds are apart: its bands are too narrow here."
             )
         elif not self.foretold.band.vouched.any():
-            tell(
-                "Watch: nothing that this forecast says of groups is sure enough "
-                f"{'' if own else 'for a run with other batches '}to be watched; only the clock is."
-            )
+            tell("Watch: nothing that this forecast says of groups is sure enough to be watched; only the clock is.")
         self.steps: list[int] = []
         self.loss: list[list[float]] = []
         self.told: set[str] = set()
