@@ -47,6 +47,7 @@ EXACT: dict[str, str] = {
     "diagnostics.priority_gap.*": STEP, "diagnostics.influence.*": STEP, "diagnostics.cosine.null": NULL,
     "diagnostics.distances.*": SAMPLE, "diagnostics.geometry.*": SAMPLE, "diagnostics.embedding.*": SAMPLE,
     "answers.[].low": SURE, "answers.[].high": SURE,
+    "left_out_by_value.pairs": COUNT, "left_out_by_value.draws": SETTING,
     "labels.planted": SETTING, "labels.first": SETTING,
     "examples.*": STEP, "bounds.*": ALGEBRA, "theory.*": ALGEBRA,
 }  # fmt: skip
@@ -70,6 +71,9 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "answers.[].amount": ("low", "high"),
     "labels.tried.[].found": ("found_low", "found_high"),
     "labels.tried.[].average_precision": ("average_precision_low", "average_precision_high"),
+    "left_out_by_value.random": ("random_low", "random_high"),
+    "left_out_by_value.lowest": ("random_low", "random_high"),
+    "left_out_by_value.highest": ("random_low", "random_high"),
     "diagnostics.order.*.spearman": ("p",),  # and an interval, from five groups on
     "diagnostics.order.*.kendall": ("kendall_p",),
     "diagnostics.cosine.*": ("^diagnostics.cosine.null",),

@@ -20,6 +20,14 @@ from prefdyn.trajectory import SCHEMA, Trajectory
 BETA = 0.1
 
 
+@pytest.fixture(autouse=True)
+def first_files(monkeypatch):
+    """Files of one second are read by their number in the process, as a text: the tenth before the ninth."""
+    from tensorboard.summary.writer import event_file_writer
+
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+
 def scalars(folder):
     """Tag → [(step, value)], as TensorBoard shows them."""
     with warnings.catch_warnings():
