@@ -226,6 +226,7 @@ def test_a_watch_tells_once_of_a_group_of_a_lost_group_and_of_the_clock():
     summary["forecast"]["error"] = (0.7 - levels).tolist()  # errors as large as what the groups differ by
     for each in (honest, turned):
         assert ["sure enough to be watched" in line for line in lines_of(*each)] == [True]
+    summary["forecast"]["error"] = (0.01 * (0.7 - levels)).tolist()
     gone = lines_of(record(0, 0.7, None), record(1, 0.6, None))
     assert len(gone) == 1
     assert "'b'" in gone[0]
