@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import gc
 import os
 import shutil
 import time
@@ -229,7 +228,6 @@ def _train(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str], 
         ),
         **_reading(run),
     )
-    gc.collect()  # a trained model holds itself, and the next run would begin beside it
     save_trajectory(found.trajectory, folder / "trajectory-0")
     if run.keep_model:
         os.rename(folder / "run" / "model", folder / "model")
