@@ -116,7 +116,7 @@ def test_few_units_have_no_slices_and_words_of_one_unit_tell_nothing():
     assert said([row, row]).startswith("None of 2 exploratory slices differs")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [0.0, 0.5], ids=["labels by lot", "learned alike everywhere"])
 def test_the_whole_chain_says_nothing_where_slices_are_alike(gap):
     """Cross-fitted runs on pairs of three topics: shared fits make no slice stand out more often than aimed at."""
