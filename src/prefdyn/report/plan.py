@@ -78,7 +78,7 @@ _WAYS_INTRO = (
 )
 _ELSEWHERE = (
     "These are runs of the last layer on frozen states, re-run with every proposal. LoRA and full tuning change the "
-    "states, too; there the proposal is a first guess, to be confirmed by a run beside one as given."
+    "states, too; there such weights have made the worst group worse (docs/plan.md): make a run beside one as given."
 )
 
 
