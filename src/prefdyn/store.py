@@ -136,6 +136,20 @@ def fits(held: Any, shape: Shape, path: Path, *, fix: str) -> None:
         raise StoreError(f"{path}: {found}; {fix}")
 
 
+def read_json_file(path: Path, *, fix: str) -> Any:
+    """What a JSON file holds, within the limits of `read_json`.
+
+    Raises:
+        StoreError: It is not read as JSON, with what to do about it, or not read at all.
+    """
+    try:
+        return read_json(path.read_bytes())
+    except NotJSON as error:
+        raise StoreError(f"{path} cannot be read as JSON: it {error}; {fix}") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+
+
 def read_manifest(path: Path, *, kind: str, fix: str, shape: Shape = dict) -> dict[str, Any]:
     """The manifest, once it and every file that it names have been checked.
 

@@ -111,6 +111,9 @@ def test_leaving_pairs_out_is_judged_by_pairs_that_had_no_say():
     assert check is not None
     assert check.lowest < np.percentile(check.random, 5) < check.highest
     assert check.lowest < 0
+    assert check.worth
+    assert not replace(check, lowest=float(np.percentile(check.random, 5)) + 1e-9).worth
+    assert not replace(check, lowest=1e-9, random=check.random + 1.0).worth  # worse than with them
 
     def loss(kept, judges):
         ended = descent(feats.select(kept), objective, alone=False, margins_at=[40], **run)

@@ -92,6 +92,11 @@ def test_a_pair_more_is_the_mean_of_what_leaving_one_out_adds(folder, tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert one_group(read_folder(tmp_path), "beta").part("examples", "labels") == [], "no list that would mislead"
 
+    summary["examples"]["costly"] = [{"id": "z", "group": "alpha"}]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    costly = one_group(read_folder(tmp_path), "beta").part("examples", "costly")
+    assert [row["id"] for row in costly] == ["a", "b"], "its own, where the whole list has none of it"
+
 
 def test_findings_are_those_of_the_group_and_those_that_its_pairs_have(folder, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())

@@ -242,9 +242,11 @@ def _select() -> _Make:
 
 
 def _settings(goal: str, no_worse: float | None, part: str) -> _Make:
-    from prefdyn.planning.goals import Goal
+    from prefdyn.planning.goals import OF_SETTINGS, Goal
 
-    wanted = Goal.read("mean" if part == ALL and goal.split("=")[0] in ("equal", "target") else goal, slack=no_worse)
+    wanted = Goal.read(goal, slack=no_worse)
+    if part == ALL and wanted.name not in OF_SETTINGS:
+        wanted = Goal.read("mean", slack=no_worse)
 
     def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
         from prefdyn.planning.settings import plan_settings

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from prefdyn.models.load import LanguageModel
 
 _AGAIN = "delete the folder; the run is then done again"
-_HELD_TWICE = 2 << 30
-"""Bytes of weights above which a model that is trained is read anew each time instead of copied."""
+_KEPT = 2 << 30
+"""Bytes of weights up to which a model is kept for the next run; a larger one is read anew each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +236,7 @@ def _train(run: RecipeRun, folder: Path, *, progress: bool) -> tuple[list[str], 
 
 
 def _loaded(run: RecipeRun, dtype: str, *, to_train: bool = False) -> "LanguageModel":
-    """The model that a run begins with; for training a copy, as the model itself serves the next run."""
+    """The model that a run begins with; for training a copy, as a small model itself serves the next run."""
     from prefdyn.training.memory import model_size
 
     model = run.model
@@ -244,13 +244,11 @@ def _loaded(run: RecipeRun, dtype: str, *, to_train: bool = False) -> "LanguageM
         lm = _read(model.name, model.fingerprint, model.revision, dtype, model.device, model.untrained)
     else:
         lm = _read(str(do(run.start).model), run.start.key, None, dtype, model.device, None)
-    if not to_train:
-        return lm
     size = model_size(lm)
-    if size.parameters * size.weight_bytes > _HELD_TWICE:
+    if size.parameters * size.weight_bytes > _KEPT:
         _read.cache_clear()
         return lm
-    return copy.deepcopy(lm, {id(lm.tokenizer): lm.tokenizer})
+    return copy.deepcopy(lm, {id(lm.tokenizer): lm.tokenizer}) if to_train else lm
 
 
 @functools.lru_cache(maxsize=2)

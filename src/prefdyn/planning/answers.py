@@ -18,7 +18,7 @@ from prefdyn.diagnostics.labels import LISTED, NAMES, PLANTED, LabelCheck
 from prefdyn.maths.objectives import LOG2
 from prefdyn.maths.units import Mean
 from prefdyn.planning.group_row import GroupRow
-from prefdyn.planning.verdicts import NO_EVIDENCE, Evidence, Thresholds, more, power
+from prefdyn.planning.verdicts import NO_EVIDENCE, Z95, Evidence, Thresholds, more, power
 
 Kind = Literal["first", "worse", "labels", "change", "open"]
 
@@ -32,7 +32,6 @@ QUESTIONS: Mapping[Kind, str] = {
 """What each answer is about, in the order in which they are given."""
 _NAMED = 3
 """Groups that a sentence names."""
-_Z95 = 1.96
 _MOST_FALL = 2 / 3
 """Share of chosen responses that must lose before it is said that they fall,"""
 _LOST = 1.0
@@ -113,20 +112,20 @@ def answers(found: AnswerGround, limits: Thresholds | None = None) -> tuple[Answ
     return tuple(each for each in given if each is not None)
 
 
-def named(names: Sequence[str]) -> str:
-    """Names in a sentence, the first few of many.
+def named(names: Sequence[str], most: int = _NAMED) -> str:
+    """Names in a sentence, of many the first `most` and how many more there are.
 
     Example:
         >>> named(["a"]), named(["a", "b"]), named(["a", "b", "c", "d", "e"])
         ('“a”', '“a” and “b”', '“a”, “b”, “c” and 2 more')
     """
-    *first, last = _few([f"“{name}”" for name in names])
+    *first, last = _few([f"“{name}”" for name in names], most)
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _few(parts: Sequence[str]) -> list[str]:
+def _few(parts: Sequence[str], most: int = _NAMED) -> list[str]:
     """The first few, and how many more there are."""
-    return [*parts[:_NAMED], *([f"{len(parts) - _NAMED} more"] if len(parts) > _NAMED else [])]
+    return [*parts[:most], *([f"{len(parts) - most} more"] if len(parts) > most else [])]
 
 
 # learned first ------------------------------------------------------------------------------------------------------
@@ -137,7 +136,7 @@ def _first(found: AnswerGround) -> Answer | None:
     known = [
         (row, item)
         for row, item in zip(found.rows, found.evidence, strict=True)
-        if row.verdict not in NO_EVIDENCE and item.fall - _Z95 * item.loss.error > 0
+        if row.verdict not in NO_EVIDENCE and item.fall - Z95 * item.loss.error > 0
     ]
     if not known:
         return None
@@ -147,7 +146,7 @@ def _first(found: AnswerGround) -> Answer | None:
     if told:
         row, item = first[0]
         names = [each.name for each, _ in first]
-        fall = f"held-out loss falls by {item.fall:.2f} ± {_Z95 * item.loss.error:.2f} nats in {found.steps} steps"
+        fall = f"held-out loss falls by {item.fall:.2f} ± {Z95 * item.loss.error:.2f} nats in {found.steps} steps"
         if len(found.rows) == 1:
             sentence = f"The preference is learned: its {fall}."
         elif len(first) == 1:
@@ -221,7 +220,7 @@ def _worse(found: AnswerGround) -> Answer | None:
     amount, low, high, unit, evidence = math.nan, math.nan, math.nan, "", "groups"
     if wrong:
         item = wrong[0]
-        amount, reach = item.loss.value - LOG2, _Z95 * item.loss.error
+        amount, reach = item.loss.value - LOG2, Z95 * item.loss.error
         low, high, unit = amount - reach, amount + reach, "nats of held-out loss above the start"
         of = "" if len(wrong) == 1 else f" of “{item.name}”"
         pushed = [f"“{each.name}”{f' by {named(each.opposed_by[:2])}' if each.opposed_by else ''}" for each in wrong]
@@ -264,7 +263,7 @@ def _rising(found: AnswerGround, parts: list[str]) -> list[str]:
         least = f", and is least at step {item.best_step}" if 0 < item.best_step < found.steps else ""
         parts.append(
             f"Held-out loss of {named(names)} rises: {'it' if len(rising) == 1 else f'that of “{item.name}”'} ends "
-            f"{item.loss.value - LOG2:.2f} ± {_Z95 * item.loss.error:.2f} nats above where it began{least}."
+            f"{item.loss.value - LOG2:.2f} ± {Z95 * item.loss.error:.2f} nats above where it began{least}."
         )
     return [item.name for item in rising]
 
@@ -339,13 +338,13 @@ def _change(found: AnswerGround, limits: Thresholds) -> Answer | None:
     crowded = [
         (row, item, gain)
         for row, item, gain in zip(found.rows, found.evidence, found.gained_alone, strict=True)
-        if row.verdict in ("conflicting", "left behind") and gain.value - _Z95 * gain.error > 0
+        if row.verdict in ("conflicting", "left behind") and gain.value - Z95 * gain.error > 0
     ]
     crowded.sort(key=lambda each: -each[2].value)
     if crowded:
         row, item, gain = crowded[0]
         groups += [each[0].name for each in crowded]
-        amount, low, high = gain.value, gain.value - _Z95 * gain.error, gain.value + _Z95 * gain.error
+        amount, low, high = gain.value, gain.value - Z95 * gain.error, gain.value + Z95 * gain.error
         unit = "nats of held-out loss"
         one = len(crowded) == 1
         parts.append(

@@ -13,6 +13,8 @@ from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.objectives import Objective
 
 GOALS = ("worst", "mean", "equal")
+OF_SETTINGS = ("worst", "mean")
+"""Goals that settings can be planned for: those of losses alone."""
 """Least loss of the worst group; least mean over groups; the largest of the least shares of what each reaches alone."""
 _HARD = 10.0
 """What a nat beyond a limit costs in the score."""
@@ -147,6 +149,17 @@ def _accuracies(text: str) -> dict[str, float]:
     return found
 
 
+def hits(margins: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "... n"]:
+    """1 for margins above 0, a half at 0; NaN where the run diverged (its margins are not finite)."""
+    return np.where(np.isfinite(margins), (np.sign(margins) + 1) / 2, np.nan)
+
+
+def finite_losses(objective: Objective, margins: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "... n"]:
+    """Loss of every pair, in nats; infinite where the run diverged."""
+    losses = objective.loss(margins)
+    return np.where(np.isfinite(margins) & np.isfinite(losses), losses, np.inf)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     r"""What a score reads of n pairs: the loss; of groups with a wanted accuracy, how wrong the pair is.
@@ -166,12 +179,12 @@ class Measure:
         return replace(self, width=0.0)
 
     def __call__(self, margins: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "... n"]:
-        """Of every pair; infinite where a run diverged (its margins are not finite)."""
-        losses = self.objective.loss(margins)
-        with np.errstate(invalid="ignore"):
-            wrong = expit(-margins / self.width) if self.width else 0.5 - 0.5 * np.sign(margins)
-        found = np.where(self.wanted, wrong, losses)
-        return np.where(np.isfinite(margins) & np.isfinite(found), found, np.inf)
+        """Of every pair; infinite where a run diverged."""
+        losses = finite_losses(self.objective, margins)
+        if not self.wanted.any():
+            return losses
+        wrong = expit(-margins / self.width) if self.width else 1 - hits(margins)
+        return np.where(self.wanted & np.isfinite(losses), wrong, losses)
 
     def slope(self, margins: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Of every pair, in its margin."""

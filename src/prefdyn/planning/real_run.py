@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from prefdyn._json import number, plain
-from prefdyn._shape import of_many
 from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.order import RankCorrelation, places, rank_correlation
 from prefdyn.errors import ConfigError
+from prefdyn.planning.answers import named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,10 +107,8 @@ class RealRun:
         names = self.open
         if not names:
             return f"{where} every group is foretold to be below the loss that it began with."
-        said = [f"“{name}”" for name in names]
-        listed = of_many(said, 4) if len(said) > 4 else " and ".join(filter(None, [", ".join(said[:-1]), said[-1]]))
-        verb = "is" if len(said) == 1 else "are"
-        return f"{where} {listed} {verb} still open: the 90 % band holds the loss at the start."
+        verb = "is" if len(names) == 1 else "are"
+        return f"{where} {named(names, 4)} {verb} still open: the 90 % band holds the loss at the start."
 
     def to_json(self) -> dict[str, Any]:
         """The part `real_run` of summary.json."""

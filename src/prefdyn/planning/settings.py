@@ -35,7 +35,7 @@ from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, IPO, LOG2, Objective, RobustDPO, SLiC
 from prefdyn.maths.optimizers import AdamW, Schedule
-from prefdyn.planning.goals import Goal
+from prefdyn.planning.goals import OF_SETTINGS, Goal, hits
 from prefdyn.planning.grid import best_cell
 from prefdyn.planning.judging import JudgedWays, Spanned, decision, judged, mean_gain
 from prefdyn.planning.recipe import described, plan_setting, write_recipe
@@ -191,7 +191,7 @@ def plan_settings(
         False
     """
     wanted = Goal.read(goal) if isinstance(goal, str) else goal
-    if wanted.name not in ("mean", "worst"):
+    if wanted.name not in OF_SETTINGS:
         raise ConfigError(f"settings are planned for the goals mean, worst and protect, not for {wanted.name!r}")
     wanted.check(feats.groups)
     learning_rate, steps, seed, batch_size = run.learning_rate, run.steps, run.seed, run.batch_size
@@ -340,7 +340,7 @@ class _Trials:
         losses = scaled_losses(margins, self.feats.group, choose)
         for found, values, mine in (
             (self.judge, losses, judge), (self.choose, losses, choose),
-            (self.hit, _hits(margins), judge), (self.hit_choose, _hits(margins), choose),
+            (self.hit, hits(margins), judge), (self.hit_choose, hits(margins), choose),
         ):  # fmt: skip
             found[: len(values), mine] = values[:, mine]
 
@@ -385,11 +385,6 @@ class _Trials:
             })  # fmt: skip
         found, _ = best_cell(cells)
         return 0 if found is None else found
-
-
-def _hits(margins: Float[np.ndarray, "candidates n"]) -> Float[np.ndarray, "candidates n"]:
-    """1 for margins above 0, a half at 0; NaN where the run diverged."""
-    return np.where(np.isfinite(margins), (np.sign(margins) + 1) / 2, math.nan)
 
 
 def scaled_losses(

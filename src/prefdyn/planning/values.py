@@ -75,12 +75,18 @@ class DropCheck:
     random: Float[np.ndarray, " draws"]
     """Without as many random pairs."""
 
-    def to_json(self) -> dict[str, float]:
+    @property
+    def worth(self) -> bool:
+        """Whether it is better without the pairs of lowest value: than with them, and than 95 % of the random sets."""
+        return self.lowest < min(0.0, float(np.percentile(self.random, 5.0)))
+
+    def to_json(self) -> dict[str, float | bool]:
         """As plain JSON, the random sets by their mean and the middle 90 %."""
         low, high = np.percentile(self.random, (5.0, 95.0))
         return {
-            "pairs": self.pairs, "lowest": self.lowest, "highest": self.highest, "draws": len(self.random),
-            "random": float(self.random.mean()), "random_low": float(low), "random_high": float(high),
+            "worth": self.worth, "pairs": self.pairs, "lowest": self.lowest, "highest": self.highest,
+            "draws": len(self.random), "random": float(self.random.mean()), "random_low": float(low),
+            "random_high": float(high),
         }  # fmt: skip
 
 

@@ -38,6 +38,8 @@ Verdict = Literal[
 ]
 NO_EVIDENCE: tuple[Verdict, Verdict] = ("cannot tell", "looks random")
 """Verdicts that say that nothing was found."""
+Z95 = 1.96
+"""Standard errors to each side that the 95 % intervals of sentences and tables span, and the rules that follow them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,7 +367,7 @@ def _decided(figures: _Figures, limits: Thresholds) -> _Decided:
     memorised_p = _above(figures, LOG2 - limits.memorised_share * np.maximum(train_fall, 0.0))
     by_length = holm(_column(evidence, "length_p")) <= limits.level
     nothing = (figures.signal_p > limits.level) & ~by_length
-    alone_below = figures.alone + _Z95 * _errors(evidence, "alone") < LOG2
+    alone_below = figures.alone + Z95 * _errors(evidence, "alone") < LOG2
     ranked = int(np.sum(~np.isnan(figures.low[0])))
     thirds = [np.minimum(2, np.nan_to_num(3 * (ends - 1) // max(1, ranked))) for ends in (figures.low, figures.high)]
     unordered = np.isnan(figures.low) | (ranked < limits.ranked_groups)
@@ -395,9 +397,6 @@ def _decided(figures: _Figures, limits: Thresholds) -> _Decided:
         behind_p=behind_p,
         memorised_p=memorised_p,
     )
-
-
-_Z95 = 1.96
 
 
 def _above(figures: _Figures, limit: Any) -> np.ndarray:

@@ -33,7 +33,7 @@ from prefdyn.dynamics.robust import group_robust
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.units import mean_of
-from prefdyn.planning.goals import Goal, GoalScore, Measure
+from prefdyn.planning.goals import Goal, GoalScore, Measure, finite_losses, hits
 from prefdyn.planning.judging import JudgedWays, decision, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
 from prefdyn.planning.recipe import described, plan_setting, write_recipe
@@ -252,10 +252,9 @@ def plan_weights(
         margins[:, split.judge] = each.margins[:, split.judge]
     known = (fold >= 0)[None, :]
     reads = wanted.measure(setting.objective, used.groups, used.group, margins[0]).hard
-    plain_loss = Measure(objective=setting.objective, wanted=np.zeros(len(used), dtype=bool))
     result = judged(
-        np.where(known, plain_loss(margins), math.nan), methods, used.group, used.groups, unit, wanted,
-        start=_start(setting), alone=alone, scored=np.where(known, reads(margins), math.nan), seed=seed,
+        np.where(known, finite_losses(setting.objective, margins), math.nan), methods, used.group, used.groups, unit,
+        wanted, start=_start(setting), alone=alone, scored=np.where(known, reads(margins), math.nan), seed=seed,
     )  # fmt: skip
     factors = np.stack([each.factors for each in found])
     change, because = decision(result, wanted, keep="the weights")
@@ -440,8 +439,7 @@ def weighted_losses(
     feats: FeatureSet, setting: Setting, steps: int, factors: Float[np.ndarray, "n runs"]
 ) -> Float[np.ndarray, "n runs"]:
     """Loss of every pair, in nats, likewise; infinite where a run diverges."""
-    losses = setting.objective.loss(weighted_margins(feats, setting, steps, factors))
-    return np.where(np.isfinite(losses), losses, math.inf)
+    return finite_losses(setting.objective, weighted_margins(feats, setting, steps, factors))
 
 
 # small parts --------------------------------------------------------------------------------------------------------
@@ -465,7 +463,7 @@ def _accuracies(
     """Share of each group's pairs with a margin above 0, half of those at 0; NaN where there is none."""
     inside = group[:, None] == np.arange(m)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (0.5 + 0.5 * np.sign(margins)) @ inside / inside.sum(axis=0)
+        return hits(margins) @ inside / inside.sum(axis=0)
 
 
 def _start(setting: Setting) -> float:

@@ -15,6 +15,7 @@ import yaml
 from prefdyn._checks import one_of
 from prefdyn._json import number
 from prefdyn.errors import ConfigError
+from prefdyn.planning.verdicts import Z95
 from prefdyn.report.facts import Fact, dataset_name, model_name, settings_tables
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.says import says
@@ -27,7 +28,6 @@ _HEADS: Mapping[str, str] = {
     "model": "How preference optimisation moves this model",
 }
 _TAGS = ["dpo", "preference", "prefdyn"]
-_Z95 = 1.96
 _TASK = {"type": "text-generation", "name": "Preference optimisation"}
 _SETTINGS = ("objective", "beta", "learning_rate", "steps", "batch_size", "optimizer", "tune", "seed")
 _DASH = "–"
@@ -216,7 +216,7 @@ def _ends(run: RunFolder, row: Mapping[str, Any]) -> tuple[float, float]:
     crossed = not math.isnan(number(row.get("cross_fitted_loss")))
     error = number(row.get("cross_fitted_loss_error" if crossed else "predicted_held_out_loss_error"))
     loss = math.nan if run.kind == "train" else _loss(run, row)
-    return loss - _Z95 * error, loss + _Z95 * error
+    return loss - Z95 * error, loss + Z95 * error
 
 
 def _interval(run: RunFolder, row: Mapping[str, Any]) -> str:

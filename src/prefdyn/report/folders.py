@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from prefdyn._csv import read_csv
-from prefdyn._json import SCHEMA_VERSION, NotJSON, number, read_json
+from prefdyn._json import SCHEMA_VERSION, number
 from prefdyn.errors import ConfigError, StoreError
 from prefdyn.planning.group_row import GroupRow
 from prefdyn.provenance import Provenance
 from prefdyn.report.summary_shape import SUMMARY
 from prefdyn.report.text import visible
-from prefdyn.store import fits, read_table, steps_table
+from prefdyn.store import fits, read_json_file, read_table, steps_table
 from prefdyn.trajectory import MODULES, SCHEMA, Trajectory
 
 _AGAIN = "run the command that wrote it again"
@@ -207,12 +207,7 @@ def read_folder(path: str | Path) -> RunFolder:
     source = path / "summary.json"
     if not source.is_file():
         raise StoreError(f"{path} holds no summary.json; {_WRITERS}")
-    try:
-        summary = read_json(source.read_bytes())
-    except NotJSON as error:
-        raise StoreError(f"{source} cannot be read as JSON: it {error}; {_AGAIN}") from error
-    except OSError as error:
-        raise StoreError(f"{source} cannot be read ({error.strerror}); check its permissions") from error
+    summary = read_json_file(source, fix=_AGAIN)
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA_VERSION:
         found = summary.get("schema") if isinstance(summary, dict) else None
         raise StoreError(

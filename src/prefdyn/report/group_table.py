@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prefdyn.planning.group_row import GroupRow
+from prefdyn.planning.verdicts import Z95
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.responses import given_away
@@ -130,7 +131,6 @@ ENDS: Mapping[str, tuple[str, ...]] = {
     "predicted_rank": ("predicted_rank_low", "predicted_rank_high"),
 }
 """Columns of estimates: both ends of their interval, or their standard error."""
-_Z95 = 1.96
 
 
 def _ends(row: GroupRow, column: Column, value: float) -> str:
@@ -143,7 +143,7 @@ def _ends(row: GroupRow, column: Column, value: float) -> str:
     """
     known = [getattr(row, key) for key in ENDS.get(column.key, ())]
     if len(known) == 1:
-        known = [value - _Z95 * known[0], value + _Z95 * known[0]]
+        known = [value - Z95 * known[0], value + Z95 * known[0]]
     if not known or np.isnan([value, *known]).any():
         return ""
     return minus_signs(" to ".join(format(end, column.form) for end in known))

@@ -25,6 +25,8 @@ _CLOSE = 5
 _ALIKE = 0.5
 """each at least so alike, as `difflib` has it."""
 _EXAMPLES = 20
+_LISTS = {"at_odds": "agreement", "costly": "value_all", "chosen_falls": "chosen_push"}
+"""Lists of single pairs, and the column of pairs that each is sorted by."""
 _SHOWN, _FOLD = 500, 15
 """Pairs that a page lists, and that are open."""
 _NEIGHBOURS = 5
@@ -76,18 +78,13 @@ def _examples(
     examples: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str, *, worth: bool
 ) -> dict[str, Any]:
     """The lists of pairs to look at, from the group's own pairs, with the texts that the folder holds."""
-    texts = {
-        row["id"]: row
-        for key in ("at_odds", "chosen_falls", "labels")
-        for row in examples.get(key) or []
-        if "id" in row
-    }
+    texts = {row["id"]: row for key in (*_LISTS, "labels") for row in examples.get(key) or [] if "id" in row}
 
     def shown(chosen: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         return [{**row, **texts.get(row["id"], {})} for row in chosen]
 
     found: dict[str, Any] = {}
-    for key, column in (("at_odds", "agreement"), ("chosen_falls", "chosen_push")):
+    for key, column in _LISTS.items():
         if key in examples:
             found[key] = shown(_lowest(rows, column)[:_EXAMPLES])
     if "labels" in examples:

@@ -87,6 +87,7 @@ def _against(run: RunFolder) -> dict[str, Any]:
 
 def _costly(run: RunFolder) -> dict[str, Any]:
     """Pairs that held-out pairs would be better without, where runs without them show it, or why there is no list."""
+    found = bool(run.part("left_out_by_value", "worth"))
     check = {name: number(value) for name, value in (run.part("left_out_by_value") or {}).items()}
 
     def change(name: str) -> str:
@@ -99,7 +100,6 @@ def _costly(run: RunFolder) -> dict[str, Any]:
         f"without as many random ones by {change('random')} ({change('random_low')} to {change('random_high')}, the "
         f"middle 90 % of {check['draws']:.0f} draws)."
     )
-    found = check["lowest"] < min(0.0, check["random_low"])
     return {
         "id": "costly",
         "heading": "Pairs that held-out pairs would be better without",

@@ -87,7 +87,7 @@ class Start:
 
     margins: Float[np.ndarray, " b"]
     sizes: Float[np.ndarray, " b"]
-    r"""$\beta(1 + |\log \pi(w)| + |\log \pi(l)|)$ of each: in float32 a margin is known to 1e-6 of this at best."""
+    r"""$\beta(1 + |\log \pi(w)| + |\log \pi(l)|)$ of each: in float32 a margin is known to 1e-4 of this."""
     noise: float = 0.0
     """What margins were seen to change by when the same pairs are scored in smaller batches: rounding alone."""
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from prefdyn._json import NotJSON, read_json
 from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.progress import at_levels, out_of_band, progress
 from prefdyn.errors import ConfigError, StoreError
+from prefdyn.store import read_json_file
 
 _CAUSES = "labels turned round or missing in this group, another reference, or other data than foretold"
 _PACE = "learning rate, schedule or batch size are others than foretold, or the clock was off, as it often is"
@@ -25,12 +25,7 @@ def foretold_in(folder: Path) -> Foretold:
     source = folder / "summary.json"
     if not source.is_file():
         raise ConfigError(f"{folder} holds no summary.json; give a folder that `prefdyn forecast` wrote")
-    try:
-        summary = read_json(source.read_bytes())
-    except NotJSON as error:
-        raise StoreError(f"{source} cannot be read as JSON: it {error}; make the forecast again") from error
-    except OSError as error:
-        raise StoreError(f"{source} cannot be read ({error.strerror}); check its permissions") from error
+    summary = read_json_file(source, fix="make the forecast again")
     if not isinstance(summary, Mapping) or summary.get("command") != "forecast":
         raise ConfigError(f"{folder} is no folder that `prefdyn forecast` wrote")
     try:
