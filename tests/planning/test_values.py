@@ -107,39 +107,32 @@ def test_leaving_pairs_out_is_judged_by_pairs_that_had_no_say():
     found = valued(feats, objective, feats.cluster, **run)
     assert not (found.judges[0] & found.judges[1]).any()
     np.testing.assert_array_equal(found.judges[0] | found.judges[1], feats.held_out)
-    check = drop_check(feats, objective, found, **run)
+    check = drop_check(feats, objective, feats.cluster, found, **run)
     assert check is not None
-    assert check.lowest < np.percentile(check.random, 5) < check.highest
-    assert check.lowest < 0
-    assert check.worth
-    assert not replace(check, lowest=float(np.percentile(check.random, 5)) + 1e-9).worth
-    assert not replace(check, lowest=1e-9, random=check.random + 1.0).worth  # worse than with them
+    assert check.lowest.value < np.percentile(check.random, 5) < check.highest.value
+    assert check.lowest.value < 0
+    sure = replace(check, lowest=replace(check.lowest, value=-1.0, error=0.5))
+    assert sure.worth
+    assert not replace(sure, random=check.random - 1.0).worth  # random sets do as well
+    assert not replace(sure, lowest=replace(sure.lowest, error=0.52)).worth  # not told from 0
 
     def loss(kept, judges):
         ended = descent(feats.select(kept), objective, alone=False, margins_at=[40], **run)
         margins = np.full(len(feats), np.nan)
         margins[kept] = ended.margins[40]
-        return np.logaddexp(0, -margins[judges]).mean()
+        return np.logaddexp(0, -margins[judges])
 
     trained, changes = np.flatnonzero(~feats.held_out), []
     for half in range(2):
         drop = trained[np.argsort(found.halves[half, trained])[: check.pairs]]
-        judges = found.judges[half]
-        every = np.arange(len(feats))
-        changes.append(loss(every[~np.isin(every, drop)], judges) - loss(every, judges))
-    assert check.lowest == pytest.approx(np.mean(changes), rel=1e-6)
-    assert drop_check(feats.select(np.flatnonzero(feats.held_out)[:30]), objective, found, **run) is None
-
-
-def test_blocks_hold_as_many_of_each_answer():
-    rng = np.random.default_rng(0)
-    chosen = (rng.random(300) < 0.2).astype(int)
-    feats = FeatureSet.from_arrays(
-        rng.normal(size=(300, 6)), chosen=chosen, rejected=1 - chosen, held_out=np.arange(300) % 2 == 0
+        judges, every = found.judges[half], np.arange(len(feats))
+        changes += (loss(every[~np.isin(every, drop)], judges) - loss(every, judges)).tolist()
+    assert check.lowest.value == pytest.approx(np.mean(changes), rel=1e-6)
+    assert check.lowest.error == pytest.approx(np.std(changes, ddof=1) / np.sqrt(len(changes)), rel=1e-6)
+    assert (
+        drop_check(feats.select(np.flatnonzero(feats.held_out)[:30]), objective, feats.cluster[:30], found, **run)
+        is None
     )
-    found = values._blocks(feats, np.arange(300), 100, 0)
-    rare = [chosen[mask].sum() for mask in found.masks]
-    assert max(rare) - min(rare) <= 1
 
 
 def test_nothing_is_said_without_held_out_pairs():

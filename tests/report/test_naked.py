@@ -72,8 +72,8 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "labels.tried.[].found": ("found_low", "found_high"),
     "labels.tried.[].average_precision": ("average_precision_low", "average_precision_high"),
     "left_out_by_value.random": ("random_low", "random_high"),
-    "left_out_by_value.lowest": ("random_low", "random_high"),
-    "left_out_by_value.highest": ("random_low", "random_high"),
+    "left_out_by_value.lowest": ("lowest_error", "random_low", "random_high"),
+    "left_out_by_value.highest": ("highest_error", "random_low", "random_high"),
     "diagnostics.order.*.spearman": ("p",),  # and an interval, from five groups on
     "diagnostics.order.*.kendall": ("kendall_p",),
     "diagnostics.cosine.*": ("^diagnostics.cosine.null",),

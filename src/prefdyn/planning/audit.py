@@ -470,7 +470,7 @@ def audit(
         if steps in run.margins:  # else the run diverged
             how: dict[str, Any] = {"learning_rate": rate, "steps": steps, "seed": seed, "progress": progress}
             worth = pair_values(feats, objective, unit, **how)
-            without = None if worth is None else drop_check(feats, objective, worth, **how)
+            without = None if worth is None else drop_check(feats, objective, unit, worth, **how)
         cross = crossfit(feats, objective, unit, learning_rate=rate, steps=steps, seed=seed, progress=progress)
         limits = thresholds or Thresholds()
         seen = evidence(feats, apart, priority, cross, words)

@@ -21,7 +21,8 @@ from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.descent import MANY_GROUPS
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
-from prefdyn.maths.units import redrawn
+from prefdyn.maths.units import Mean, mean_of, redrawn
+from prefdyn.planning.verdicts import Z95
 
 BLOCKS = 5
 """Parts that a group's held-out units are dealt into, at most."""
@@ -68,25 +69,29 @@ class DropCheck:
 
     pairs: int
     """Left out each time."""
-    lowest: float
-    """Without the pairs of lowest value: below 0 where that is better."""
-    highest: float
+    lowest: Mean
+    """Without the pairs of lowest value: below 0 where that is better. With its error over held-out units."""
+    highest: Mean
     """Without those of highest value."""
     random: Float[np.ndarray, " draws"]
     """Without as many random pairs."""
 
     @property
     def worth(self) -> bool:
-        """Whether it is better without the pairs of lowest value: than with them, and than 95 % of the random sets."""
-        return self.lowest < min(0.0, float(np.percentile(self.random, 5.0)))
+        """Whether it is better without the pairs of lowest value, by a 95 % interval, and than 95 % of the random sets.
+
+        Those sets alone are no null: pairs of extreme value pull more than others, whichever way.
+        """
+        reach = Z95 * self.lowest.error
+        return self.lowest.value + reach < 0 and self.lowest.value < float(np.percentile(self.random, 5.0))
 
     def to_json(self) -> dict[str, float | bool]:
         """As plain JSON, the random sets by their mean and the middle 90 %."""
         low, high = np.percentile(self.random, (5.0, 95.0))
         return {
-            "worth": self.worth, "pairs": self.pairs, "lowest": self.lowest, "highest": self.highest,
-            "draws": len(self.random), "random": float(self.random.mean()), "random_low": float(low),
-            "random_high": float(high),
+            "worth": self.worth, "pairs": self.pairs, "lowest": self.lowest.value, "lowest_error": self.lowest.error,
+            "highest": self.highest.value, "highest_error": self.highest.error, "draws": len(self.random),
+            "random": float(self.random.mean()), "random_low": float(low), "random_high": float(high),
         }  # fmt: skip
 
 
@@ -172,6 +177,7 @@ def pair_values(
 def drop_check(
     feats: FeatureSet,
     objective: Objective,
+    unit: Int[np.ndarray, " n"],
     values: PairValues,
     *,
     learning_rate: float,
@@ -184,6 +190,7 @@ def drop_check(
     Args:
         feats: What `pair_values` was given, as for all arguments but the values.
         objective: The loss of the margin.
+        unit: Equal integers for pairs that hang together.
         values: What it found.
         learning_rate: Step size of the run.
         steps: Steps of the run.
@@ -199,8 +206,9 @@ def drop_check(
         >>> from prefdyn.synthetic import gaussian_groups
         >>> feats = gaussian_groups(60, groups=2, width=8, half_gap=[2.0, 0.5], held_out=0.5)
         >>> run = {"learning_rate": 2.0, "steps": 20}
-        >>> found = drop_check(feats, DPO(), pair_values(feats, DPO(), np.arange(120), **run), **run)
-        >>> bool(found.lowest < found.random.mean() < found.highest)
+        >>> unit = np.arange(120)
+        >>> found = drop_check(feats, DPO(), unit, pair_values(feats, DPO(), unit, **run), **run)
+        >>> bool(found.lowest.value < found.random.mean() < found.highest.value)
         True
     """
     trained = np.flatnonzero(~feats.held_out)
@@ -221,13 +229,13 @@ def drop_check(
     if any(steps not in outcome.margins for outcome in outcomes):
         return None
     losses = np.stack([objective.loss(outcome.margins[steps]) for outcome in outcomes])
-    means = np.stack([losses[:, judges].mean(axis=1) for judges in values.judges], axis=1)
-    changes = means - means[0]
+    changes, held = losses - losses[0], feats.held_out
+    lowest, highest = (np.where(values.judges[0], changes[at], changes[at + 1])[held] for at in (1, 3))
     return DropCheck(
         pairs=count,
-        lowest=float(changes[[1, 2], [0, 1]].mean()),
-        highest=float(changes[[3, 4], [0, 1]].mean()),
-        random=changes[5:].mean(axis=1),
+        lowest=mean_of(lowest, unit[held]),
+        highest=mean_of(highest, unit[held]),
+        random=changes[5:, held].mean(axis=1),
     )
 
 
@@ -260,11 +268,8 @@ def _blocks(feats: FeatureSet, unit: Int[np.ndarray, " n"], targets: int, seed: 
     for code, rows in members if most and len(members) <= MANY_GROUPS else ():
         _, place = np.unique(unit[rows], return_inverse=True)
         count = int(place.max()) + 1
-        answers = feats.two_answers(rows)
-        share = np.zeros(count) if answers is None else np.bincount(place, answers.positive) / np.bincount(place)
-        lot = stream(seed, "pair-values", feats.groups[code]).permutation(count)
-        dealt = np.empty(count, dtype=np.int64)
-        dealt[np.lexsort((lot, share))] = np.arange(count) % min(most, count)  # as many of each class in every block
+        # by lot alone: halves made alike would share what is by chance in the held-out units
+        dealt = stream(seed, "pair-values", feats.groups[code]).permutation(count) % min(most, count)
         for block in range(min(most, count)):
             mask = np.zeros(len(feats), dtype=bool)
             mask[rows[dealt[place] == block]] = True

@@ -7,6 +7,7 @@ from typing import Any
 from prefdyn._json import number
 from prefdyn.data.preflight import CONTRADICTING, NEARLY
 from prefdyn.diagnostics.labels import NAMES
+from prefdyn.planning.verdicts import Z95
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.responses import two_digits
 from prefdyn.report.text import cut, readable, visible
@@ -91,7 +92,9 @@ def _costly(run: RunFolder) -> dict[str, Any]:
     check = {name: number(value) for name, value in (run.part("left_out_by_value") or {}).items()}
 
     def change(name: str) -> str:
-        return f"{'+' if check[name] > 0 else ''}{_three_digits(check[name])}"
+        error = check.get(f"{name}_error", math.nan)
+        reach = "" if math.isnan(error) else f" ± {_three_digits(Z95 * error)}"
+        return f"{'+' if check[name] > 0 else ''}{_three_digits(check[name])}{reach}"
 
     count = f"{check['pairs']:,.0f}"
     told = (
@@ -105,7 +108,7 @@ def _costly(run: RunFolder) -> dict[str, Any]:
         "heading": "Pairs that held-out pairs would be better without",
         "says": f"Value: what leaving a pair out adds to the mean held-out loss. {told} The lowest are listed: "
         "wrong labels, rare cases, or preferences that others do not share.",
-        "empty": f"No list: leaving out pairs of low value is no better than leaving out random ones. {told}",
+        "empty": f"No list: it is not told that leaving out pairs of low value is better. {told}",
         "filter": _below_zero(run, "value_all") if found else None,
         "entries": _single(run, "costly", "value_all", "value {} nats") if found else [],
     }
