@@ -14,7 +14,8 @@ from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2
 from prefdyn.maths.units import Mean
 from prefdyn.planning.answers import AnswerGround, answers
-from prefdyn.planning.audit import Audit, audit
+from prefdyn.planning.audit import audit
+from prefdyn.planning.audited import Audit
 from prefdyn.planning.group_row import GroupRow
 from prefdyn.planning.verdicts import Evidence
 from prefdyn.synthetic import gaussian_groups

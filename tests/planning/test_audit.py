@@ -16,7 +16,8 @@ from prefdyn.dynamics.order import ranks
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO, LOG2
-from prefdyn.planning.audit import audit, rank_agreement
+from prefdyn.planning.audit import audit
+from prefdyn.planning.audited import rank_agreement
 from prefdyn.planning.simulate import simulate
 from prefdyn.planning.summary import PAIRS
 from prefdyn.planning.verdicts import NO_EVIDENCE, Thresholds

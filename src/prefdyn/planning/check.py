@@ -21,7 +21,7 @@ from prefdyn.maths.objectives import Objective
 from prefdyn.settings import Extraction, opened
 
 if TYPE_CHECKING:
-    from prefdyn.planning.audit import Audit
+    from prefdyn.planning.audited import Audit
 
 Outcome = Literal["failed", "warning", "passed", "ignored"]
 
