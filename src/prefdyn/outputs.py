@@ -139,16 +139,6 @@ def output_file(path: Path, *, force: bool = False) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def refuse_taken(out: Path | None, *, force: bool) -> None:
-    """Raise at once where `output_folder` would: before long work whose results are to go there.
-
-    Raises:
-        StoreError: Something stands there that must not be replaced.
-    """
-    if out is not None:
-        _replaceable(_named(out), force=force)
-
-
 # training runs -------------------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,6 @@ Ring = Mapping[int, tuple[tuple[str, ...], ...]]
 """Number of values → every run of so many neighbours on a ring."""
 Company = Mapping[int, Sequence[Trajectory]]
 """Number of values → training runs of all its sets on the ring."""
-FEWEST = 3
-"""Numbers of values under which nothing can be said of a trend."""
 
 
 def value_sets(context: Context) -> Sets:
@@ -124,15 +122,3 @@ def mean_at(runs: Sequence[Trajectory], quantity: str, split: str, share: float)
         steps, values = mean_curve(run, quantity, split)
         found.append(at_step(steps, values, max(1.0, share * float(steps[-1]))))
     return float(np.mean(found))
-
-
-def too_few(counts: Sequence[int]) -> str | None:
-    """Why nothing can be said of a trend; None where it can.
-
-    Example:
-        >>> too_few([1, 2])
-        'a trend takes 3 numbers of values, and the data has groups for 2'
-    """
-    if len(counts) >= FEWEST:
-        return None
-    return f"a trend takes {FEWEST} numbers of values, and the data has groups for {len(counts)}"

@@ -65,12 +65,6 @@ class JudgedWays:
         """90 % interval of that."""
         return float(self.over_interval[0, 0]), float(self.over_interval[0, 1])
 
-    @property
-    def best_other(self) -> str:
-        """The way with the least score that is neither as given nor the proposal. Chosen by the judging pairs, so that
-        it looks a little better than it is."""
-        return self.methods[2 + int(np.argmin(self.score[2:]))]
-
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per way: worst and mean loss, spread of the groups, score, and the proposal's lead over it."""
         return [
