@@ -87,10 +87,22 @@ def problems(given: argparse.Namespace) -> dict[str, Callable[[], PreferenceData
     }
 
 
-def weights(data: PreferenceDataset, model: str) -> tuple[dict[str, dict[str, float]], str]:
+def read_as(data: PreferenceDataset, answers: tuple[str, ...] | None) -> dict[str, Any]:
+    """Which tokens the model reads for Yes and No, where these are the answers."""
+    return {"answers": answers} if answers and one_token(data) else {}
+
+
+def one_token(data: PreferenceDataset) -> bool:
+    """Whether Yes and No are all that is chosen between."""
+    return set(data.table["chosen"].to_pylist()) <= {" Yes", " No"}
+
+
+def weights(
+    data: PreferenceDataset, model: str, answers: tuple[str, ...] | None
+) -> tuple[dict[str, dict[str, float]], str]:
     """Factors of every way, and what the plan says of its own."""
-    replies = {} if set(data.table["chosen"].to_pylist()) <= {" Yes", " No"} else {"sketch": 1024}
-    feats = extract(data, model, max_length=LONGEST, progress=False, **replies)
+    replies = {} if one_token(data) else {"sketch": 1024}
+    feats = extract(data, model, max_length=LONGEST, progress=False, **read_as(data, answers), **replies)
     plan = plan_weights(feats, progress=False)
     train, names = ~feats.held_out, feats.groups
     shares = np.bincount(feats.group[train], weights=feats.weight[train], minlength=len(names))
@@ -109,12 +121,14 @@ def weights(data: PreferenceDataset, model: str) -> tuple[dict[str, dict[str, fl
     }, plan.because
 
 
-def run(data: PreferenceDataset, model: str, factors: Mapping[str, float], seed: int) -> list[list[float]]:
+def run(
+    data: PreferenceDataset, model: str, factors: Mapping[str, float], seed: int, answers: tuple[str, ...] | None
+) -> list[list[float]]:
     """Held-out losses of all groups at every record."""
     found = train(
         data.weighted(factors), model, tune="lora", objective=DPO(beta=0.1), learning_rate=RATE, steps=STEPS,
         batch_size=BATCH, lora=LoRA(rank=8, dropout=0.0, targets=("all-linear",)), seed=seed, record=RECORDS,
-        max_length=LONGEST, progress=False,
+        max_length=LONGEST, progress=False, **read_as(data, answers),
     )  # fmt: skip
     names = sorted(factors)
     return np.stack([found.curve("loss", group=name, split="held_out")[1] for name in names], axis=1).tolist()
@@ -156,7 +170,9 @@ def main() -> None:
     parser.add_argument("--public", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", type=int, nargs="+", help="problems by their place, from 1")
+    parser.add_argument("--answers", help="tokens to read for Yes and No, as Yes,No")
     given = parser.parse_args()
+    answers = tuple(given.answers.split(",")) if given.answers else None
     given.out.mkdir(parents=True, exist_ok=True)
     for place, (name, read) in enumerate(problems(given).items(), start=1):
         if given.only and place not in given.only:
@@ -165,12 +181,12 @@ def main() -> None:
         kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         data = read()
         if not kept:
-            factors, because = weights(data, given.model)
+            factors, because = weights(data, given.model, answers)
             kept = {"factors": factors, "because": because, "runs": {}}
         for seed in range(given.seeds):
             for way in WAYS:
                 if f"{way}/{seed}" not in kept["runs"]:
-                    kept["runs"][f"{way}/{seed}"] = run(data, given.model, kept["factors"][way], seed)
+                    kept["runs"][f"{way}/{seed}"] = run(data, given.model, kept["factors"][way], seed, answers)
                     path.write_text(json.dumps(kept))
         losses = {way: np.array([kept["runs"][f"{way}/{seed}"] for seed in range(given.seeds)]) for way in WAYS}
         print(f"\n**{name}** ({len(data)} pairs, {len(data.groups)} groups). The plan: {kept['because']}.")

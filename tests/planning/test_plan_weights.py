@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import expit
 from typer.testing import CliRunner
 
@@ -18,7 +20,7 @@ from prefdyn.dynamics.robust import group_robust
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import DPO
-from prefdyn.planning.goals import Goal
+from prefdyn.planning.goals import Goal, GoalScore
 from prefdyn.planning.judging import judged
 from prefdyn.planning.mirror import balanced, linear_programme, mirror
 from prefdyn.planning.recipe import train_flags
@@ -371,3 +373,13 @@ def test_the_command_writes_a_recipe_that_training_takes(tmp_path):
     assert trained.exit_code == 0, trained.output
     settings = json.loads((tmp_path / "run" / "summary.json").read_text())["settings"]
     assert settings["steps"] == 30
+
+
+@given(groups=st.integers(1, 60), error=st.floats(1e-3, 0.3), seed=st.integers(0, 99))
+def test_at_its_sharpest_a_smooth_score_is_within_one_error_of_the_largest(groups, error, seed):
+    score = GoalScore(scale=np.ones(groups), offset=np.zeros(groups), limit=np.full(groups, np.inf), mean=False)
+    losses = np.random.default_rng(seed).normal(0.7, error, groups)
+    off = score.smooth(losses, score.sharpest(error))[0] - score.hard(losses)
+    assert -1e-12 <= off <= error * (1 + 1e-9)
+    dull = score.smooth(np.full(groups, 0.7), score.sharpest(error))[0] - 0.7
+    assert groups < 3 or dull == pytest.approx(error, rel=1e-6), "no sharper than the error allows"

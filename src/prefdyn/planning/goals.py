@@ -1,5 +1,6 @@
 """What a plan is to reach: a score of the groups' held-out losses or accuracies, smaller is better, and its limits."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -229,6 +230,19 @@ class GoalScore:
         over = self._over(losses)
         value = value + over.sum(axis=-1)
         return np.where(np.isfinite(value), value, np.inf), slope + _HARD * (over > 0)
+
+    def sharpest(self, error: float) -> float:
+        """A sharpness at which the smooth largest is above the largest by one error of a group's mean at most, which
+        takes log m of it for m groups. A sharper one would chase errors; a duller one prefers a worse worst group among
+        few to a better one among many.
+
+        Example:
+            >>> score = GoalScore(scale=np.ones(4), offset=np.zeros(4), limit=np.full(4, np.inf), mean=False)
+            >>> tau = score.sharpest(0.1)
+            >>> round(float(score.smooth(np.full(4, 0.5), tau)[0]), 6)
+            0.6
+        """
+        return max(1.0, math.log(int(np.isfinite(self.scale).sum()))) / max(error, 1e-6)
 
     def _over(self, losses: Float[np.ndarray, "... m"]) -> Float[np.ndarray, "... m"]:
         with np.errstate(invalid="ignore"):

@@ -21,7 +21,7 @@ _FIRST, _LAST = 0.5, 0.02
 """First largest change of a log factor, and the one below which there is nothing more to find."""
 _SHARP, _SHARPER = 4.0, 1.5
 """Sharpness of the smooth largest, over the spread of the groups at the start; and what each round multiplies it by, up
-to one over the error of a group's mean: a sharper one would chase errors."""
+to the sharpest that the error of a group's mean allows."""
 _GAIN, _PATIENCE = 1e-3, 3
 """The search ends where so many rounds gain less than this share of the first score."""
 
@@ -69,7 +69,7 @@ def mirror(
     """
     columns = np.stack([balanced(column, shares, floor, ceiling) for column in starts.T], axis=1)
     found = losses(columns)
-    final = 1 / max(error, 1e-6)
+    final = score.sharpest(error)
     values, _ = score.smooth(found.T, final)
     place = int(np.argmin(values))
     theta, now = np.log(columns[:, place]), found[:, place]

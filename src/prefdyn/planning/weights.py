@@ -410,7 +410,7 @@ class Split:
         """Margins of the best group-robust run by the choosing pairs, and its groups' weights."""
         runs = [group_robust(feats, self.setting, self.steps, pace=pace) for pace in _PACES]
         values = self._means(reads(np.stack([margins for margins, _ in runs])))
-        place = int(np.argmin(score.smooth(values, 1 / max(error, 1e-6))[0]))
+        place = int(np.argmin(score.smooth(values, score.sharpest(error))[0]))
         return runs[place]
 
 
