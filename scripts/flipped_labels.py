@@ -1,11 +1,14 @@
 """Which number of a pair finds flipped labels, where a tenth of them is turned round: the table of docs/statistics.md.
 
-uv run python -m scripts.flipped_labels [--model FOLDER] [--persona FILE] [--hh FILE] [--public FOLDER] [--check]
+uv run --with cleanlab python -m scripts.flipped_labels [--model FOLDER] [--persona FILE] [--hh FILE] \
+    [--public FOLDER] [--check]
 
 Without flags: both built-in sets on the built-in model. Labels are turned round in features and texts alike, held out
 or not, and everything is computed anew from what is then there, the trial of the readers too. Three drawings each. In
 every cell the average precision and, behind it, the share of flipped labels among the first ten; 0.10 is chance for
-both.
+both. `cleanlab` is what a careful user would do without us: confident learning (Northcutt, Jiang and Chuang, 2021,
+arXiv:1911.00068) on logistic regressions of the model's states, five folds of units, a group by itself where it has 40
+pairs; of a reply pair the difference of its two sides, in an order drawn by lot, is what is told right or wrong.
 """
 
 import argparse
@@ -14,6 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
@@ -34,7 +41,7 @@ DRAWS, SHARE = 3, 0.1
 REPLIES = {"sketch": 1024, "max_length": 512}
 """How longer replies are read."""
 TRIVIAL = ("length", "words", "reference")
-COLUMNS = (*TRIVIAL, "states", "label_score", "value_own", "agreement", "agreement_controlled")
+COLUMNS = (*TRIVIAL, "cleanlab", "states", "label_score", "value_own", "agreement", "agreement_controlled")
 PANDALM = (
     "prompt=instruction+input?,first=response1,second=response2,winner=annotator1+annotator2+annotator3,"
     "group=cmp_key,values=1/2/0"
@@ -78,11 +85,47 @@ def scores(data: PreferenceDataset, feats: FeatureSet, seed: int) -> tuple[dict[
         held_out = feats.with_held_out(held_out_mask(names, feats.cluster, 0.9, seed))
     pushes = pair_pushes(held_out, beta=0.1, learning_rate=rate)
     found = {"label_score": check.score, **check.scores, "agreement": pushes.agreement}
+    found["cleanlab"] = confident_learning(feats, unit, seed)
     found["agreement_controlled"] = controlled(data, feats, {"agreement": pushes.agreement}, unit=unit)["agreement"]
     values = pair_values(held_out, DPO(), unit, learning_rate=rate, steps=100, seed=seed)
     if values is not None:
         found["value_own"] = np.nan_to_num(values.own)
     return found, check.reader if check.worth else ""
+
+
+ALONE, FOLDS = 40, 5
+"""Pairs from which on a group has a classifier of its own, and its folds."""
+
+
+def confident_learning(feats: FeatureSet, unit: np.ndarray, seed: int) -> np.ndarray:
+    """Quality of each label by cleanlab, lowest first; a half where no classifier can be fitted."""
+    seen, label = feats.pair_features(np.arange(len(feats)), np.float64), feats.chosen
+    if feats.kind == "responses":
+        label = np.random.default_rng(seed).integers(0, 2, len(feats))
+        seen = np.where(label[:, None] == 1, seen, -seen)
+    assert label is not None
+    label = np.unique(label, return_inverse=True)[1]
+    found, small = np.full(len(feats), 0.5), []
+    for rows in feats.by_group():
+        if len(rows) < ALONE:
+            small.append(rows)
+            continue
+        found[rows] = _quality(seen[rows], label[rows], unit[rows])
+    if small:
+        rows = np.concatenate(small)
+        found[rows] = _quality(seen[rows], label[rows], unit[rows])
+    return found
+
+
+def _quality(seen: np.ndarray, label: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    from cleanlab.rank import get_label_quality_scores  # type: ignore[reportMissingImports]  # this script's alone
+
+    folds = min(FOLDS, len(np.unique(unit)))
+    if folds < 2 or min(np.bincount(label, minlength=2)) < folds:
+        return np.full(len(label), 0.5)
+    reader = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    told = cross_val_predict(reader, seen, label, groups=unit, cv=GroupKFold(folds), method="predict_proba")
+    return get_label_quality_scores(label, told, method="normalized_margin", adjust_pred_probs=True)
 
 
 def row(name: str, data: PreferenceDataset, feats: FeatureSet) -> list[str]:

@@ -112,6 +112,13 @@ def test_few_units_have_no_slices_and_words_of_one_unit_tell_nothing():
     assert slices(None, feats, np.ones(30), np.arange(30)) is None
     texts = ["odd words here"] * 50 + ["plain"] * 50
     assert telling_words(texts, np.repeat([0, 1], 50), np.zeros(100, dtype=int)) == [(), ()]
+
+
+@pytest.mark.filterwarnings("error")
+def test_words_that_only_a_unit_s_later_texts_have_are_not_counted():
+    texts = ["red apple"] * 30 + ["green pear"] * 30 + ["plum"]
+    unit = np.append(np.arange(60), 59)
+    assert telling_words(texts, np.append(np.repeat([0, 1], 30), 1), unit, most=1) == [("apple",), ("green",)]
     row = {"kind": "turns", "name": "one", "p": 0.5, "accuracy": 1.0, "rest": 1.0}
     assert said([row, row]).startswith("None of 2 exploratory slices differs")
 

@@ -6,7 +6,6 @@ chance is one half in every slice; losses would differ by the size of features a
 label decides, such as which side is longer: whatever a run learned by chance would differ there.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -281,7 +280,8 @@ def telling_words(
     first = np.unique(np.stack([unit, label], axis=1), axis=0, return_index=True)[1]  # a unit speaks once in a class
     counts, label = csr_array(counts)[first], label[first]
     every = np.asarray(counts.sum(axis=0)).ravel().astype(float)
-    common = every >= 5
+    common = np.flatnonzero(every >= 5)
+    names, counts, every = names[common], counts[:, common], every[common]
     found: list[tuple[str, ...]] = []
     for code in range(int(label.max()) + 1):
         here = np.asarray(counts[label == code].sum(axis=0)).ravel().astype(float)
@@ -289,7 +289,7 @@ def telling_words(
         there, prior = every - here, every / len(label)
         odds = np.log((here + prior) / (size - here + 1 - prior + 1e-9))
         odds -= np.log((there + prior) / (others - there + 1 - prior + 1e-9))
-        z = np.where(common, odds / np.sqrt(1 / (here + prior) + 1 / (there + prior)), -math.inf)
+        z = odds / np.sqrt(1 / (here + prior) + 1 / (there + prior))
         best = [at for at in np.argsort(-z, kind="stable")[:most].tolist() if z[at] > _TELLING]
         found.append(tuple(str(names[at]) for at in best))
     return found
