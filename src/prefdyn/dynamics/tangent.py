@@ -141,7 +141,7 @@ def tangent(
     *,
     learning_rate: float | Float[np.ndarray, " R"],
     batches: Sequence[Int[np.ndarray, " b"]],
-    share: Float[np.ndarray, " m"],
+    share: Float[np.ndarray, " m"] | Float[np.ndarray, "m R"],
     values: Float[np.ndarray, " rows"] | None = None,
     lengths: Int[np.ndarray, "two m"] | None = None,
     schedule: Schedule | None = None,
@@ -158,7 +158,7 @@ def tangent(
         optimizer: Steps as torch's does.
         learning_rate: A number, or one per run.
         batches: Pairs of each step of the whole run; those before `memory.steps` are not used.
-        share: What each pair counts in the mean loss of its batch.
+        share: What each pair counts in the mean loss of its batch; one column per run where runs differ in it.
         values: Of all rows at the start, less the reference's, nats; 0 unless given.
         lengths: Tokens of the chosen and the rejected responses, for objectives that average over them where signals
             are those of the two sides.
@@ -196,7 +196,7 @@ def tangent(
     missing = [name for name in signals.layers if name not in start]
     if missing:
         raise ConfigError(f"module {missing[0]!r} has signals, but nothing to start with")
-    network = _Network(signals, start, runs=_runs(objective, learning_rate), values=values)
+    network = _Network(signals, start, runs=_runs(objective, learning_rate, share), values=values)
     reader = _Margins(signals, objective, share, lengths)
     states = {
         key: _states(memory.states.get(key), part, optimizer) for key, part in network.parts.items()
@@ -241,7 +241,8 @@ class _Margins:
     """From values of a batch's rows to the derivative of its mean loss in them."""
 
     def __init__(self, signals: Signals, objective: Objective, share: np.ndarray, lengths: np.ndarray | None) -> None:
-        self.sides, self.objective, self.share = signals.sides, objective, share
+        self.sides, self.objective = signals.sides, objective
+        self.share = np.reshape(share, (len(share), -1))
         self.lengths = None
         if signals.sides and objective.per_token:
             if lengths is None:
@@ -253,7 +254,7 @@ class _Margins:
         xp = array_namespace(values)
         like = {"dtype": values.dtype, "device": device(values)}
         count = len(pairs)
-        share = xp.asarray((self.share[pairs] / self.share[pairs].sum())[:, None], **like)
+        share = xp.asarray(self.share[pairs] / self.share[pairs].sum(axis=0), **like)
         beta = self.objective.beta
         beta = xp.asarray(beta, **like) if hasattr(beta, "shape") else beta
         if not self.sides:
@@ -410,9 +411,12 @@ def _states(kept: State | None, part: Any, optimizer: Optimizer) -> State:
     return tuple(xp.stack([xp.asarray(each, **like)] * part.shape[0]) for each in kept)
 
 
-def _runs(objective: Objective, learning_rate: Any) -> int:
+def _runs(objective: Objective, learning_rate: Any, share: np.ndarray) -> int:
     """How many runs are asked for at once."""
     sizes = {len(each) for each in (objective.beta, learning_rate) if not isinstance(each, int | float)}
+    sizes |= {share.shape[1]} if share.ndim == 2 else set()
     if len(sizes) > 1:
-        raise ConfigError(f"beta and learning_rate are lists of {sorted(sizes)} numbers; give one per run in both")
+        raise ConfigError(
+            f"beta, learning_rate and share are of {sorted(sizes)} runs; give one number per run in each, or one of all"
+        )
     return sizes.pop() if sizes else 1
