@@ -44,7 +44,8 @@ PARTS = ("weights", "data", "select", "settings", "undo")
 ALL = "all"
 """Every part, in folders of their own below one page."""
 _OF = {
-    "weights": ("goal", "no_worse", "floor", "ceiling", "write_for"), "data": ("target",), "select": ("write_for",),
+    "weights": ("goal", "no_worse", "floor", "ceiling", "write_for", "forecast"),
+    "data": ("target",), "select": ("write_for",),
     "settings": ("goal", "no_worse"), "undo": ("trained",),
     ALL: ("goal", "no_worse", "floor", "ceiling", "target", "trained"),
 }  # fmt: skip
@@ -92,6 +93,14 @@ def run(
             typed=list[str],
         ),
     ] = (),
+    forecast: Annotated[
+        Path | None,
+        Flag(
+            "Folder of `prefdyn forecast` on these pairs and this model: weights must gain in linear runs of the "
+            "LoRA or full run that it foretells, too.",
+            default="runs of the last layer alone",
+        ),
+    ] = None,
     source: Source = Source(),
     model: o.Model = "builtin",
     features: o.Features = None,
@@ -135,7 +144,8 @@ def run(
         "seed": seed,
     }  # fmt: skip
     made = {
-        "weights": lambda: _weights(goal or "worst", no_worse, floor, ceiling), "data": lambda: _data(target),
+        "weights": lambda: _weights(goal or "worst", no_worse, floor, ceiling, forecast, model, reading),
+        "data": lambda: _data(target),
         "select": _select, "settings": lambda: _settings(goal or "mean", no_worse, part),
         "undo": lambda: _undo(trained),
     }  # fmt: skip
@@ -197,16 +207,40 @@ _Make = Callable[..., tuple[dict[str, Any], Callable[[Any], str]]]
 """From features, settings, folder, texts and flags to what was written there and the table of it."""
 
 
-def _weights(goal: str, no_worse: float | None, floor: float, ceiling: float) -> _Make:
+def _weights(
+    goal: str,
+    no_worse: float | None,
+    floor: float,
+    ceiling: float,
+    forecast: Path | None,
+    model: str,
+    reading: Extraction,
+) -> _Make:
+    from prefdyn.errors import ConfigError
     from prefdyn.planning.goals import Goal
 
     wanted = Goal.read(goal, slack=no_worse)
+    foretold = None
+    if forecast is not None:
+        from prefdyn.training.watching import foretold_in
+
+        foretold = foretold_in(forecast)
 
     def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
         from prefdyn.planning.weights import plan_weights
         from prefdyn.report.plan import plan_table
 
         plan = plan_weights(feats, wanted, floor=floor, ceiling=ceiling, **settings)
+        if foretold is not None:
+            if texts is None:
+                raise ConfigError("--forecast asks the model itself, which takes the texts of the pairs; give --data")
+            from prefdyn.cli import common
+            from prefdyn.planning.weights_forecast import in_the_run, settings_foretold
+
+            trained = settings_foretold(foretold, str(forecast), texts, feats.provenance.model)
+            plan = in_the_run(
+                plan, texts, model, trained, reading=reading, share=reading.check != "none", tell=common.tell
+            )  # fmt: skip
         plan.write(folder.path, texts=texts, flags=flags)
         return plan.summary(), plan_table
 

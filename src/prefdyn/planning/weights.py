@@ -49,6 +49,29 @@ _PACES = (0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InTheRun:
+    """What linear runs make of the ways to weigh groups."""
+
+    judged: JudgedWays
+    """On held-out pairs; losses are means over seeds."""
+    gains: Float[np.ndarray, " seeds"]
+    """How much better the proposal's score is than as given, seed by seed."""
+    holds: bool
+    """Whether the gain is above 0 with its whole interval over held-out units, and in every seed."""
+    because: str
+    tune: str
+    steps: int
+    """Of each linear run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As in summary.json."""
+        return {
+            "tune": self.tune, "steps": self.steps, "holds": self.holds, "because": self.because,
+            "gains": self.gains.tolist(), "methods": self.judged.rows(),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightPlan(Tabular):
     """A proposal of group weights with what stands for and against it. `rows()` per group; `write(folder)`."""
 
@@ -74,11 +97,13 @@ class WeightPlan(Tabular):
     setting: Setting
     steps: int
     settings: Mapping[str, Any]
+    run: InTheRun | None = None
+    """What linear runs of the real kind make of it, where a forecast of that run was given."""
 
     @property
     def proposed(self) -> Float[np.ndarray, " groups"]:
         """The factors that the folds agree on, whether or not they are worth it."""
-        return _agreed(self.found, _shares(self.features))
+        return _agreed(self.found, shares_of(self.features))
 
     def weights(self) -> dict[str, float]:
         """The factor of each group by name, as `--group-weights` and `GroupDPOTrainer(group_weights=)` take them."""
@@ -86,7 +111,7 @@ class WeightPlan(Tabular):
 
     def mixture(self) -> dict[str, float]:
         """Share of each group in what is drawn, with replacement: sampling of the same mean gradient as the weights."""
-        shares = _shares(self.features) * self.factors
+        shares = shares_of(self.features) * self.factors
         return {name: round(float(each), 4) for name, each in zip(self.features.groups, shares, strict=True)}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -96,7 +121,7 @@ class WeightPlan(Tabular):
         group in as many draws as there are pairs.
         """
         proposed, feats = self.proposed, self.features
-        shares = _shares(feats)
+        shares = shares_of(feats)
         count = np.bincount(feats.group[~feats.held_out], minlength=len(feats.groups))
         rows = []
         for code, name in enumerate(feats.groups):
@@ -132,6 +157,7 @@ class WeightPlan(Tabular):
             "mixture": self.mixture(),
             "methods": self.judged.rows(),
             "rounds": list(self.rounds),
+            **({} if self.run is None else {"in_the_run": self.run.to_json()}),
         }
         few = [name for name, known in zip(self.features.groups, self.learns, strict=True) if not known]
         warnings = []
@@ -258,7 +284,7 @@ def plan_weights(
     )  # fmt: skip
     factors = np.stack([each.factors for each in found])
     change, because = decision(result, wanted, keep="the weights")
-    agreed = _agreed(factors, _shares(feats))
+    agreed = _agreed(factors, shares_of(feats))
     return WeightPlan(
         features=feats,
         goal=wanted,
@@ -321,7 +347,7 @@ class Split:
     def alone(self) -> Float[np.ndarray, " n"]:
         """Loss of every judging pair where its group trains by itself; NaN where it cannot."""
         feats, found = self.trained, np.full(len(self.feats), math.nan)
-        able = np.flatnonzero((_shares(feats) > 0) & self.learns)
+        able = np.flatnonzero((shares_of(feats) > 0) & self.learns)
         ends = weighted_losses(feats, self.setting, self.steps, (feats.group[:, None] == able).astype(np.float64))
         for column, code in enumerate(able):
             inside = self.judge & (feats.group == code)
@@ -339,7 +365,7 @@ class Split:
     ) -> Solved:
         """Search, the alternatives, and what all of them do to every pair."""
         feats, groups = self.trained, self.feats.groups
-        shares, m = _shares(feats), len(groups)
+        shares, m = shares_of(feats), len(groups)
         run = partial(weighted_margins, feats, self.setting, self.steps)
         as_given = run(np.ones((len(feats), 1))).T[0]
         if not np.isfinite(as_given).all():
@@ -471,7 +497,7 @@ def _start(setting: Setting) -> float:
     return float(setting.objective.loss(np.zeros(1))[0])
 
 
-def _shares(feats: FeatureSet) -> Float[np.ndarray, " groups"]:
+def shares_of(feats: FeatureSet) -> Float[np.ndarray, " groups"]:
     """Of each group in the training weight."""
     train = ~feats.held_out
     mass = np.bincount(feats.group[train], weights=feats.weight[train], minlength=len(feats.groups))

@@ -65,7 +65,7 @@ def weights_chapter(run: RunFolder) -> dict[str, Any] | None:
                      "90 % interval"),
         ),
     )  # fmt: skip
-    notes: list[tuple[str, Any]] = [("What it is worth elsewhere", _ELSEWHERE)]
+    notes: list[tuple[str, Any]] = [("What it is worth elsewhere", _FORETOLD if part.get("in_the_run") else _ELSEWHERE)]
     if (run.path / "dataset.jsonl").exists():
         notes.insert(0, ("With TRL, in this folder", TRL_LINES))
     return {"points": points(run, part), "tables": tables, "notes": notes}
@@ -78,7 +78,12 @@ _WAYS_INTRO = (
 )
 _ELSEWHERE = (
     "These are runs of the last layer on frozen states, re-run with every proposal. LoRA and full tuning change the "
-    "states, too; there such weights have made the worst group worse (docs/plan.md): make a run beside one as given."
+    "states, too; there such weights have made the worst group worse (docs/plan.md): give --forecast, or make a run "
+    "beside one as given."
+)
+_FORETOLD = (
+    "The search ran the last layer on frozen states; what it found was then held against linear runs of what will be "
+    "trained, on pairs that took no part. Features move in a real run, too, so make one beside one as given."
 )
 
 
@@ -107,7 +112,25 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if wanted:
         expect = f"Right pairs: {', '.join(wanted)}. {expect}"
-    return [("Change", change), ("Expect", expect), ("How sure", f"{_sure(part, methods)}")]
+    said = [("Change", change), ("Expect", expect), ("How sure", f"{_sure(part, methods)}")]
+    real = part.get("in_the_run")
+    return [*said, ("In runs", _in_the_run(real))] if isinstance(real, Mapping) else said
+
+
+def _in_the_run(run: Mapping[str, Any]) -> str:
+    """What linear runs of the run that was foretold make of every way."""
+    rows = [row for row in run.get("methods") or [] if isinstance(row, Mapping)]
+    gains = [number(each) for each in run.get("gains") or []]
+    told = "; ".join(
+        f"{_NAMES.get(str(row.get('name')), visible(row.get('name')))} {minus(row.get('worst'))} and "
+        f"{minus(row.get('mean'))}"
+        for row in rows
+    )
+    return (
+        f"Worst group and mean over groups at the end of {minus(run.get('steps'))} steps of a linear "
+        f"{visible(run.get('tune'))} run, over {len(gains)} seeds, nats on held-out pairs: {told}. The plan's gain, "
+        f"seed by seed: {minus(min(gains, default=math.nan))} to {minus(max(gains, default=math.nan))}."
+    )
 
 
 def _sure(part: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> str:

@@ -97,7 +97,8 @@ SUMMARY: Mapping[str, Any] = {
     "forecast_check?": _parts(folders=_TEXTS, shares=_ROWS, clock=_FLAT, run_steps=_NUMBERS),
     "plan?": _parts(
         weights=_parts(
-            groups=_ROWS, methods=_ROWS, weights=_FLAT, mixture=_FLAT, limits=_FLAT, accuracy=_FLAT, rounds=_NUMBERS
+            groups=_ROWS, methods=_ROWS, weights=_FLAT, mixture=_FLAT, limits=_FLAT, accuracy=_FLAT, rounds=_NUMBERS,
+            in_the_run=_parts(methods=_ROWS, gains=_NUMBERS),
         ),
         data=_parts(groups=_ROWS, curves=_ROWS, growth=_ROWS, laws=_ROWS),
         select=_parts(groups=_ROWS, tried=_ROWS, pairs=_ROWS, way=_FLAT, wrong=_FLAT, picked=([_TEXT], None)),

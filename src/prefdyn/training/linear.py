@@ -94,7 +94,7 @@ def linearise(subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, prog
     settings, lm = loop.settings, subject.lm
     objective = settings.objective
     names, left_out = linear_modules(subject, settings.tune)
-    start = {name: _start(subject, name, settings) for name in names}
+    start = starts(subject, names, settings)
     width = sum(sum(_sizes(each)) for each in start.values())
     terms = int(min(_TERMS, max(2, _BYTES // (4 * width * len(rows)))))
     tokens = subject.scorer.pairs
@@ -123,18 +123,36 @@ def foretell(
     stretch: int = 1,
     records: Sequence[int],
 ) -> RunPart:
-    """Where the linear run goes: groups of the measured pairs, the last of the sampled ones.
+    """Where the linear run goes: groups of the measured pairs, the last of the sampled ones; see `linear_margins`."""
+    steps, measured = linear_margins(found, loop, len(sample.rows), stretch=stretch, records=records)
+    return RunPart.of(steps, measured[:, 0], loop.settings.objective, sample)
+
+
+def linear_margins(
+    found: Linearised,
+    loop: Loop,
+    measured: int,
+    *,
+    stretch: int = 1,
+    records: Sequence[int],
+    factors: Float[np.ndarray, "k R"] | None = None,
+) -> tuple[tuple[int, ...], Float[np.ndarray, "S R measured"]]:
+    """Margins of the measured pairs, the last of the sampled ones, where linear runs go.
 
     Args:
         found: Where it starts.
         loop: The run whose batches and settings it has; a training pair that was not sampled is stood in for by one of
             its group.
-        sample: The measured pairs.
+        measured: How many.
         stretch: How many times the run's steps it takes, for a linear run is slower; its schedule is stretched alike.
         records: Steps to measure at, from `found.memory.steps` on.
+        factors: What the weight of each sampled pair is multiplied by, one column per run; one run as given without.
+
+    Returns:
+        The recorded steps, S of them, and the margins with beta.
     """
     settings, table = loop.settings, loop.pairs
-    sampled = found.rows[: len(found.rows) - len(sample.rows)]
+    sampled = found.rows[: len(found.rows) - measured]
     place = standins(table, sampled, seed=settings.seed)
     steps = stretch * settings.steps
     order = [loop.order[step % settings.steps] for step in range(steps)]
@@ -148,15 +166,14 @@ def foretell(
         settings.optimizer,
         learning_rate=settings.learning_rate,
         batches=[place[table.train[rows]] for rows in order[: max(records)]],
-        share=table.weight[found.rows],
+        share=table.weight[found.rows] if factors is None else table.weight[found.rows, None] * factors,
         values=found.values,
         schedule=schedule,
         clip=settings.clip,
         recorded=records,
         memory=found.memory,
     )
-    measured = run.values[:, 0, len(sampled) :]
-    return RunPart.of(run.steps, settings.objective.beta * measured, settings.objective, sample)
+    return run.steps, settings.objective.beta * run.values[:, :, len(sampled) :]
 
 
 def standins(pairs: PairTable, sampled: Int[np.ndarray, " k"], *, seed: int) -> Int[np.ndarray, " m"]:
@@ -189,6 +206,11 @@ def _names(subject: Subject, module: str, tune: str) -> dict[str, str]:
 def _turned(subject: Subject, module: str) -> bool:
     assert subject.lm is not None
     return type(subject.lm.model.get_submodule(module)).__name__ == "Conv1D"
+
+
+def starts(subject: Subject, modules: Sequence[str], settings: TrainingSettings) -> dict[str, Trained]:
+    """What the modules' trained parts are now."""
+    return {name: _start(subject, name, settings) for name in modules}
 
 
 def _start(subject: Subject, module: str, settings: TrainingSettings) -> Trained:

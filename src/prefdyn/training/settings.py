@@ -1,13 +1,13 @@
 """How a model is trained: every choice in one place, checked once, and written beside the results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from prefdyn._checks import at_least, one_of, positive
 from prefdyn.errors import ConfigError
-from prefdyn.maths.objectives import DPO, Objective
-from prefdyn.maths.optimizers import SCHEDULES, SGD, AdamW, Optimizer, Schedule
+from prefdyn.maths.objectives import DPO, Objective, objective
+from prefdyn.maths.optimizers import OPTIMIZERS, SCHEDULES, SGD, AdamW, Optimizer, Schedule, optimizer
 from prefdyn.settings import Setup
 
 TUNES = ("last-layer", "lora", "full")
@@ -108,6 +108,42 @@ class TrainingSettings:
         if self.tune == "last-layer" and self.gradient_checkpointing:
             raise ConfigError("gradient checkpointing means nothing to a last-layer run: its body is not trained")
 
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> "TrainingSettings":
+        """From what `to_json` wrote.
+
+        Raises:
+            ConfigError: A setting is missing, unknown or out of range.
+
+        Example:
+            >>> settings = resolve(100, tune="lora", optimizer=AdamW(weight_decay=0.1), lora=LoRA(rank=8))
+            >>> TrainingSettings.read(settings.to_json()) == settings
+            True
+        """
+        try:
+            kind = str(told["optimizer"])
+            options = {entry.name: _tuple(told[entry.name]) for entry in fields(OPTIMIZERS[kind]) if entry.name in told}
+            smoothing = float(told.get("label_smoothing", 0.0))
+            adapters = None
+            if "lora_rank" in told:
+                adapters = LoRA(
+                    rank=told["lora_rank"], alpha=told["lora_alpha"], dropout=told["lora_dropout"],
+                    targets=tuple(told["lora_targets"]),
+                )  # fmt: skip
+            same: dict[str, Any] = {
+                entry.name: _tuple(told[entry.name])
+                for entry in fields(cls)
+                if entry.name not in ("objective", "optimizer", "lora") and entry.name in told
+            }
+            return cls(
+                objective=objective(str(told["objective"]), beta=float(told["beta"]), label_smoothing=smoothing),
+                optimizer=optimizer(kind, **options),
+                lora=adapters,
+                **same,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"the settings of that run are not whole ({error!r}); make it again") from error
+
     @property
     def rates(self) -> Schedule:
         """The schedule, over all steps."""
@@ -143,6 +179,10 @@ class TrainingSettings:
                 "lora_targets": list(self.lora.targets),
             }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def chosen(setup: Setup) -> dict[str, Any]:
