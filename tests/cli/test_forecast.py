@@ -41,6 +41,14 @@ def test_a_forecast_is_written_watched_and_held_against_the_run(prefdyn, place, 
     other = prefdyn("audit", *here, "--limit", 20)
     assert other.code == 1
     assert "told is of other pairs" in other.last_line
+    planned = prefdyn("plan", "weights", *here, "--split", "0.5", "--steps", "5", "--out", "plan", "--json")
+    assert planned.code == 0, planned.err
+    assert json.loads(planned.out)["plan"]["weights"]["in_the_run"]["steps"] == 16
+    unread = prefdyn("plan", "weights", "--features", "audit", "--forecast", "told")
+    assert unread.code == 1
+    elsewhere = prefdyn("plan", "data", *here)
+    assert elsewhere.code == 1
+    assert "--forecast is for `prefdyn plan weights`" in elsewhere.last_line
     again = prefdyn("compare", "told", "run", "--loss", "0.5")
     assert again.code == 1
     assert "--loss changes nothing" in again.last_line

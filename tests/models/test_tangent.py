@@ -215,7 +215,21 @@ def test_what_cannot_be_trained_is_refused(world):
         tangent(signals, {}, DPO(), AdamW(), learning_rate=0.1, **rest)
     with pytest.raises(ConfigError, match="give the lengths"):
         tangent(signals, start, IPO(), AdamW(), learning_rate=0.1, **rest)
-    with pytest.raises(ConfigError, match="one per run in both"):
+    with pytest.raises(ConfigError, match="one number per run in each"):
         tangent(signals, start, DPO(beta=np.ones(2)), AdamW(), learning_rate=np.ones(3), **rest)
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match="lower the learning rate"):
         tangent(signals, start, IPO(), SGD(), learning_rate=1e9, lengths=np.ones((2, PAIRS), dtype=np.int64), **rest)
+
+
+def test_runs_that_differ_in_what_pairs_count_are_those_of_each_by_itself(world):
+    lm, names, _, signals, _ = world
+    rest = {"learning_rate": 0.01, "batches": batches(PAIRS, 4, 8, seed=1), "recorded": (4, 8)}
+    weights = np.stack([np.ones(PAIRS), np.arange(PAIRS) + 1.0], axis=1)
+    start = starts(lm, names, "lora")
+    both = tangent(signals, start, DPO(), AdamW(), share=weights, **rest).values
+    for place in (0, 1):
+        one = tangent(signals, start, DPO(), AdamW(), share=weights[:, place], **rest).values
+        np.testing.assert_allclose(both[:, place], one[:, 0], rtol=1e-5, atol=1e-7)
+    assert np.abs(both[:, 0] - both[:, 1]).max() > 1e-4
+    with pytest.raises(ConfigError, match="one number per run in each"):
+        tangent(signals, start, DPO(beta=np.ones(3)), AdamW(), share=weights, **rest)

@@ -6,11 +6,11 @@ import torch
 
 from prefdyn.dynamics.tangent import Dense
 from prefdyn.maths.objectives import DPO
-from prefdyn.maths.optimizers import SGD, AdamW, RMSprop
+from prefdyn.maths.optimizers import SGD, AdamW, Optimizer, RMSprop
 from prefdyn.models.team import Team
 from prefdyn.planning.forecast import sample_of
 from prefdyn.settings import Reading
-from prefdyn.training.linear import foretell, linear_modules, linearise, standins
+from prefdyn.training.linear import foretell, linear_margins, linear_modules, linearise, standins
 from prefdyn.training.probes import PairTable, probe_rows
 from prefdyn.training.rehearse import Bench, margins, rehearsal
 from prefdyn.training.settings import LoRA
@@ -21,7 +21,7 @@ STEPS, PROBE = 8, 4
 ADAMW = AdamW(eps=1e-4)
 
 
-def bench_of(model, *, tune="lora", rate=1e-3, optimizer=ADAMW, data=None, **rest):
+def bench_of(model, *, tune="lora", rate=1e-3, optimizer: Optimizer = ADAMW, data=None, **rest):
     """A subject on a bench, and the pairs that are looked at: all of them."""
     data = yes_no(24).with_held_out(0.5, seed=0) if data is None else data
     team = Team("cpu", cache=False)
@@ -113,3 +113,30 @@ def test_stand_ins_are_of_the_same_group_and_the_sampled_are_themselves():
     assert all(group[sampled[place[row]]] == group[row] for row in pairs.train)
     assert (place[held_out] == -1).all()
     np.testing.assert_array_equal(place, standins(pairs, sampled, seed=0))
+
+
+def weighted_off_by(model, rate, factors):
+    """How far linear runs with factors on groups, and without, are off the real run of data weighted by them."""
+    optimizer = SGD(momentum=0.9)
+    data = yes_no(24).with_held_out(0.5, seed=0)
+    plain, rows = bench_of(model, rate=rate, optimizer=optimizer, data=data)
+    loop, table = plain.loop(plain.settings), plain.subject.pairs
+    begun = linearise(plain.subject, loop, rows)
+    column = np.array([factors[table.groups[code]] for code in table.group[rows]])
+    both = np.stack([np.ones(len(rows)), column], axis=1)
+    _, told = linear_margins(begun, loop, len(plain.sample.rows), records=[STEPS], factors=both)
+    bench, _ = bench_of(model, rate=rate, optimizer=optimizer, data=data.weighted(factors))
+    real = bench.loop(bench.settings)
+    for _ in range(STEPS):
+        real.advance()
+    end, _ = margins(real, bench.subject.pairs, bench.sample.rows, DPO(beta=0.5))
+    return np.abs(told[0, 1] - end).max(), np.abs(told[0, 0] - end).max(), np.abs(end).max()
+
+
+def test_a_linear_run_with_factors_is_the_run_of_weighted_data_to_second_order(tiny, monkeypatch):
+    monkeypatch.setattr("prefdyn.training.linear._TERMS", 512)
+    names = yes_no(24).groups
+    factors = {names[0]: 3.0, names[1]: 0.3}
+    first, second = (weighted_off_by(tiny("llama-tied"), rate, factors) for rate in (0.01, 0.0025))
+    assert first[0] < 0.25 * first[1], "the factors count"
+    assert second[0] / second[2] < 0.5 * first[0] / first[2] + 1e-3
