@@ -104,13 +104,20 @@ class Tracker:
             ) from error
 
     def page(self, path: Path) -> bool:
-        """Keep the page as an artifact of the run; False where the tracker has no place for one."""
-        if self.name == "mlflow":
-            self._tracker.log_artifact(str(path))
-        elif self.name == "wandb":
-            self._tracker.tracker.log_artifact(str(path), name="report", type="report")
-        else:
+        """Keep the page as an artifact of the run; False where the tracker has no place for one.
+
+        Raises:
+            StoreError: The tracker does not take it.
+        """
+        holder, about = self._tracker, {}
+        if self.name in ("wandb", "trackio"):
+            holder, about = self._tracker.tracker, {"name": "report", "type": "report"}
+        if self.name not in ("wandb", "trackio", "mlflow") or not hasattr(holder, "log_artifact"):
             return False
+        try:
+            holder.log_artifact(str(path), **about)
+        except Exception as error:
+            raise StoreError(f"report_to {self.name} did not take the page {path}: {error}; it stays a file") from error
         return True
 
     def close(self) -> None:
