@@ -262,7 +262,7 @@ def check(
         except DataError as error:
             if not any(result.outcome == "failed" for result in rule.results(found, model=False)):
                 raise
-            not_run = f"the checks that need a model were not made: {error}"
+            not_run = f"the checks that need a model were not made: {error.typed}"
     model_too = not data_only and not_run is None
     size, name = (len(data), "features") if pairs is None else (len(pairs), pairs.name)
     return Checked(
