@@ -94,6 +94,7 @@ def test_an_error_that_quotes_another_quotes_its_flags():
         ("take a smaller --batch-size, or --max-length 512", "take a smaller batch_size, or max_length 512"),
         ("add --force to replace it", "add force=True to replace it"),
         ("read them with --no-eos", "read them with eos=False"),
+        ("--gradient-checkpointing True changes nothing here", "gradient_checkpointing True changes nothing here"),
         ("leave --gradient-checkpointing out", "leave gradient_checkpointing out"),
         ("hold some out with --split", "hold some out with data.split()"),
         ("--no-worse -1.0 is below 0", "slack -1.0 is below 0"),

@@ -20,7 +20,7 @@ _SWITCHES = ("eos", "flip", "force", "gradient_checkpointing", "resume", "skip_b
 _CALLED = {"split": "data.split()", "target": "targets", "no_worse": "slack"}
 """What is no keyword of the same name in Python."""
 _COMMAND = re.compile(r"(`(?!--)[^`]*`)")
-_FLAG = re.compile(r"(?<![\w\-])--([a-z][a-z-]*[a-z])( out\b)?")
+_FLAG = re.compile(r"(?<![\w\-])--([a-z][a-z-]*[a-z])( out\b| True\b| False\b)?")
 
 
 def in_python(text: str) -> str:
@@ -35,11 +35,11 @@ def in_python(text: str) -> str:
 
 
 def _keyword(found: re.Match[str]) -> str:
-    name, left_out = found[1].replace("-", "_"), found[2] or ""
+    name, rest = found[1].replace("-", "_"), found[2] or ""
     name = _CALLED.get(name, name)
-    if name.removeprefix("no_") in _SWITCHES and not left_out:
+    if name.removeprefix("no_") in _SWITCHES and not rest:
         return f"{name.removeprefix('no_')}={not name.startswith('no_')}"
-    return name + left_out
+    return name + rest
 
 
 class PrefdynError(Exception):
