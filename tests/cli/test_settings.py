@@ -141,8 +141,8 @@ def test_python_takes_the_object_or_its_fields():
 
     assert read() == Reading()
     assert read(reading=Reading(eos=True), max_length=4) == Reading(eos=True, max_length=4)
-    with pytest.raises(TypeError):
-        read(no_such=1)
+    with pytest.raises(ConfigError, match=r"^read has no setting 'max_lenght'; did you mean 'max_length'\?$"):
+        read(max_lenght=1)
     with pytest.raises(ConfigError, match="max_length is 0"):
         read(max_length=0)
     assert {"sketch", "eos", "device", "untrained"} <= set(inspect.signature(extract).parameters)

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from prefdyn._checks import nearest
 from prefdyn._json import SCHEMA_VERSION
@@ -143,6 +143,13 @@ class Checked(Tabular):
 
     def __iter__(self) -> Iterator[CheckFinding]:
         return (item for result in self.results for item in result.found if not item.ignored)
+
+    def __str__(self) -> str:
+        counts = {name: len(self.of(name)) for name in get_args(Outcome)}
+        said = [
+            plural(count, name) if name == "warning" else f"{count} {name}" for name, count in counts.items() if count
+        ]
+        return f"{plural(self.pairs)}: {', '.join(said)}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per thing found that counts."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from prefdyn._checks import at_least, one_of, positive
+from prefdyn._checks import at_least, nearest, one_of, positive
 from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.maths.optimizers import SCHEDULES, SGD, AdamW, Optimizer, Schedule
@@ -247,7 +247,7 @@ def resolve(
     known = {entry.name for entry in fields(TrainingSettings)}
     for name in rest:
         if name not in known:
-            raise ConfigError(f"train has no setting {name!r}")
+            raise ConfigError(f"train has no setting {name!r}{nearest(name, known)}")
     found = TrainingSettings(
         tune=tune,  # type: ignore[arg-type]
         objective=objective or DPO(),
