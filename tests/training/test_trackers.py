@@ -158,7 +158,7 @@ def test_trackio_keeps_the_page(tmp_path):
         [sys.executable, "-c", IN_TRACKIO], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    told, _ = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{\n") :])
+    told = json.loads(done.stdout)
     assert [(row["step"], row["value"]) for row in told["values"]] == [(3, 0.25)]
 
 
@@ -186,6 +186,18 @@ def test_a_step_that_is_not_taken_is_told(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(Kept, "log", refused)
     with pytest.raises(StoreError, match="wandb did not take step 3: no answer"):
         each.log(3, {"loss": 1.0})
+
+
+def test_what_a_tracker_prints_is_no_result(kept, tmp_path, monkeypatch, capsys):
+    """As trackio does when a run begins and ends: stdout is for the result, such as that of --json."""
+    for name in ("store_init_configuration", "log", "log_artifact", "finish"):
+        monkeypatch.setattr(Kept, name, lambda *_, _said=name, **__: sys.stdout.write(f"{_said}\n"))
+    with trackers(["wandb"], run="r", folder=tmp_path, beta=None, settings={}) as (each,):
+        each.log(1, {"loss": 1.0})
+        each.page(Path("page.html"))
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.split() == ["store_init_configuration", "log", "log_artifact", "finish"]
 
 
 def test_one_that_fails_ends_those_that_were_started(kept, tmp_path):
