@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from prefdyn.store import load_features
+from prefdyn.store import load_features, load_trajectory
+from tests import slurm
 from tests.conftest import REPO
 from tests.fuzz.flags import COMMANDS
 
@@ -75,6 +76,50 @@ def test_the_slurm_job_runs_on_two_nodes(tmp_path):
     assert two.chosen is not None
     assert one.chosen is not None
     assert np.allclose(two.chosen, one.chosen, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(slurm.missing()), reason=f"no SLURM here: {', '.join(slurm.missing())} not on the path")
+def test_the_slurm_job_under_a_real_scheduler(tmp_path):
+    """As it stands, submitted to two nodes of this machine: the losses of one process, all cores of a node for a
+    node's processes, and a wrong input that ends the job with one line."""
+    tools, train = (
+        tmp_path / "tools",
+        ["train", "--limit", "4", "--tune", "lora", "--steps", "6", "--learning-rate", "0.001"],
+    )
+    tools.mkdir()
+    seen = 'scontrol show step "$SLURM_JOB_ID.$SLURM_STEP_ID" > step-$SLURM_NODEID.txt\n'
+    (tools / "torchrun").write_text(f"#!/bin/bash\n{seen}{STUBS['torchrun']}")
+    (tools / "torchrun").chmod(0o755)
+    with slurm.cluster(tmp_path / "c") as environment:
+        environment |= {"PER_NODE": "1", "OMP_NUM_THREADS": "1", "PREFDYN_CACHE": str(tmp_path / "cache")}
+        environment |= {"PATH": f"{tools}:{environment['PATH']}"}
+
+        def submit(*arguments: str) -> tuple[int, list[str]]:
+            job = ["sbatch", "--wait", "-o", "told.txt", str(REPO / "examples" / "train.sbatch"), *arguments]
+            done = subprocess.run(job, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+            assert done.stderr == ""
+            return done.returncode, (tmp_path / "told.txt").read_text().splitlines()
+
+        code, told = submit(*train, "--out", "run")
+        assert code == 0, told
+        steps = [(tmp_path / f"step-{node}.txt").read_text() for node in (0, 1)]
+        code, wrong = submit("train", "--data", "nosuch.jsonl", "--out", "other")
+    assert all("TresPerTask=cpu:32" in step and "Nodes=2" in step for step in steps)
+    assert sum(line.startswith("Memory: about") for line in told) == 1
+    assert code == 1
+    assert wrong[0].startswith("prefdyn: there is no file or folder nosuch.jsonl")
+    assert not (tmp_path / "other").exists()
+
+    alone = [sys.executable, "-m", "prefdyn", *train, "--out", "alone"]
+    subprocess.run(alone, cwd=tmp_path, env={**environment, "PREFDYN_CACHE": str(tmp_path / "d")}, check=True)
+    two, one = (load_trajectory(tmp_path / name) for name in ("run", "alone"))
+    assert [(row["split"], row["group"], row["step"]) for row in two.rows()] == [
+        (row["split"], row["group"], row["step"]) for row in one.rows()
+    ]
+    margins = [np.array([row["margin"] for row in run.rows()]) for run in (two, one)]
+    assert np.abs(margins[1]).max() > 0.01
+    assert np.allclose(*margins, rtol=0, atol=1e-5)
 
 
 def test_the_ray_job_names_a_command_that_there_is():

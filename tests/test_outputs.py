@@ -96,7 +96,7 @@ def test_force_replaces_our_own_folder_as_a_whole(tmp_path):
     """Old files that the new result does not have are gone; without --force nothing happens."""
     out = tmp_path / "out"
     write(out, files=["summary.json", "old/figure.svg"], text="old")
-    with pytest.raises(StoreError, match="out exists already; add --force"):
+    with pytest.raises(StoreError, match="out exists already; add force=True"):
         write(out)
     assert (out / "summary.json").read_text() == "old"
     write(out, force=True)
@@ -140,7 +140,7 @@ def test_a_file_of_somebodys_in_our_folder_is_named(tmp_path, stranger):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir() if stranger.endswith("/") else path.write_text("mine")
     before = state(tmp_path)
-    with pytest.raises(StoreError, match=rf"did not write, or that were changed since: {stranger}; --force"):
+    with pytest.raises(StoreError, match=rf"did not write, or that were changed since: {stranger}; force=True"):
         write(out, force=True)
     assert state(tmp_path) == before
     shutil.rmtree(out / stranger.partition("/")[0]) if path.is_dir() or "deep" in stranger else path.unlink()
@@ -233,7 +233,7 @@ def test_what_appears_meanwhile_is_not_overwritten_and_the_results_are_kept(tmp_
 def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
     """A file among its parents; a rename that fails; a lock's name that is taken."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match=r"cannot be written .* name another place with --out"):
+    with pytest.raises(StoreError, match=r"cannot be written .* name another place with out"):
         write(tmp_path / "file" / "out")
     (tmp_path / ".out.prefdyn-lock").write_text("somebody's")
     with pytest.raises(StoreError, match="is in the way"):
@@ -280,12 +280,12 @@ def test_force_replaces_a_file_of_ours_alone(tmp_path):
     page = tmp_path / "sub" / "page.html"
     put_file(page, "one")
     assert listed(tmp_path) == ["sub", "sub/page.html"]
-    with pytest.raises(StoreError, match=r"page\.html exists already; add --force"):
+    with pytest.raises(StoreError, match=r"page\.html exists already; add force=True"):
         put_file(page, "two")
     put_file(page, "two", force=True)
     assert page.read_text() == "two"
     page.write_text("edited")
-    with pytest.raises(StoreError, match="or was changed since, so --force does not replace it"):
+    with pytest.raises(StoreError, match="or was changed since, so force=True does not replace it"):
         put_file(page, "three", force=True)
     assert page.read_text() == "edited"
     assert listed(tmp_path) == ["sub", "sub/page.html"]
@@ -398,7 +398,9 @@ def test_an_interrupted_run_with_a_checkpoint_goes_on_with_resume_alone(tmp_path
     with pytest.raises(Stopped):
         train(out, steps=[5], fails=Stopped(signal.SIGINT))
     before = state(out)
-    with pytest.raises(StoreError, match="checkpoint of step 5; add --resume to go on with it, --force to start anew"):
+    with pytest.raises(
+        StoreError, match="checkpoint of step 5; add resume=True to go on with it, force=True to start anew"
+    ):
         train(out)
     assert state(out) == before
     train(out, steps=[6], resume=True)
@@ -433,7 +435,7 @@ def test_results_do_not_replace_somebodys_file_in_the_runs_folder(tmp_path):
             (out / "summary.json").write_text("mine")
             (folder.results / "summary.json").write_text("ours")
 
-    with pytest.raises(StoreError, match=r"summary\.json was not written by prefdyn.*--resume"):
+    with pytest.raises(StoreError, match=r"summary\.json was not written by prefdyn.*resume=True"):
         joined()
     assert (out / "summary.json").read_text() == "mine"
     (out / "summary.json").rename(out / "mine.json")

@@ -499,7 +499,7 @@ def _put_in_place(partial: Path, final: Path) -> None:
         except StoreError as error:
             spare = next(path for number in range(1, 1 << 16) if not os.path.lexists(path := _numbered(final, number)))
             os.rename(partial, spare)
-            raise StoreError(f"{error} (the new results are in {spare})") from None
+            raise StoreError(f"{error.typed} (the new results are in {spare})") from None
         if not os.path.lexists(final):
             os.rename(partial, final)
             return

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from prefdyn import _typed
-from prefdyn._checks import at_least, one_of
+from prefdyn._checks import at_least, nearest, one_of
 from prefdyn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -323,6 +323,8 @@ class Setup(Settings):
 def opened(**kinds: type[Settings]) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
     """A function with parameters that are settings takes their fields, too, as keywords.
 
+    A keyword that there is not raises a `ConfigError` that names the nearest, unless the function takes any.
+
     Args:
         kinds: The class of each such parameter, by its name.
 
@@ -335,14 +337,20 @@ def opened(**kinds: type[Settings]) -> Callable[[Callable[..., _Result]], Callab
     """
 
     def of(function: Callable[..., _Result]) -> Callable[..., _Result]:
+        shown = _with_fields(inspect.signature(function), kinds)
+        anything = any(each.kind is each.VAR_KEYWORD for each in shown.parameters.values())
+
         @functools.wraps(function)
         def call(*given: Any, **named: Any) -> _Result:
+            for name in () if anything else named:
+                if name not in shown.parameters:
+                    raise ConfigError(f"{function.__name__} has no setting {name!r}{nearest(name, shown.parameters)}")
             for parameter, kind in kinds.items():
                 parts = {entry.name: named.pop(entry.name) for entry in fields(kind) if entry.name in named}
                 named[parameter] = replace(named.get(parameter) or kind(), **parts)
             return function(*given, **named)
 
-        call.__signature__ = _with_fields(inspect.signature(function), kinds)  # type: ignore[attr-defined]
+        call.__signature__ = shown  # type: ignore[attr-defined]
         return call
 
     return of

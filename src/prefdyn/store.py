@@ -368,7 +368,7 @@ def load_dataset_beside(folder: Path) -> PreferenceDataset | None:
     try:
         return PreferenceDataset(table=table, name=body["name"], left_out=left_out, readings=readings)
     except DataError as error:
-        raise StoreError(f"{folder / 'dataset.parquet'}: {error}; {_EXTRACT_AGAIN}") from error
+        raise StoreError(f"{folder / 'dataset.parquet'}: {error.typed}; {_EXTRACT_AGAIN}") from error
 
 
 _LEFT_OUT = {"source": str, "line": (int, None), "field": (str, None), "reason": str}

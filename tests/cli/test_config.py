@@ -232,10 +232,10 @@ def test_reproduce_takes_the_whole_text_or_its_parts():
 def test_numbers_that_are_no_counts(text):
     from prefdyn.errors import ConfigError
 
-    with pytest.raises(ConfigError, match=r"--probe-pairs .* must be a whole number above 0, or all"):
+    with pytest.raises(ConfigError, match=r"probe_pairs .* must be a whole number above 0, or all"):
         _typed.pair_count(text, "--probe-pairs")
     if text:
-        with pytest.raises(ConfigError, match=r"--batch-size .* must be a whole number above 0, or full"):
+        with pytest.raises(ConfigError, match=r"batch_size .* must be a whole number above 0, or full"):
             _typed.batch_size(text, "--batch-size")
     assert _typed.pair_count("3.0", "--probe-pairs") == 3
     assert _typed.batch_size("full", "") == "full"

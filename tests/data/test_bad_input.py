@@ -170,7 +170,7 @@ def test_a_bad_line_is_named_or_left_out(tmp_path, name):
         lines(first) + (content if b'"group"' in content else content.replace(b"}\n", b', "group": "g"}\n'))
     )
     place = f"{path}, line 2" + (f", field {field!r}" if field else "")
-    refused(path, place, reason, "--skip-bad-rows")
+    refused(path, place, reason, "skip_bad_rows=True")
     data = load_dataset(path, skip_bad_rows=True)
     assert data.table["id"].to_pylist() == ["x"]
     (left,) = data.left_out
@@ -195,7 +195,7 @@ def test_a_bad_item_of_a_json_list_is_named_or_left_out(tmp_path, name):
     content, _, reason = BAD_LINES[name]
     path = tmp_path / "data.json"
     path.write_bytes(b'{"data": [' + lines(GOOD).strip() + b"," + content.strip() + b"," + lines(GOOD).strip() + b"]}")
-    refused(path, f"{path}, line 2: {reason}", "--skip-bad-rows")
+    refused(path, f"{path}, line 2: {reason}", "skip_bad_rows=True")
     data = load_dataset(path, skip_bad_rows=True)
     assert len(data) == 2
     (left,) = data.left_out
@@ -302,7 +302,7 @@ def test_a_parquet_text_that_is_not_utf8_is_named_or_left_out(tmp_path):
     rows = [GOOD, {**GOOD, "prompt": "cafe!!"}, GOOD]
     path = spoilt_parquet(tmp_path / "x.parquet", rows, b"cafe!!", b"caf\xe9!!")
     reason = "is not UTF-8 (byte 0xe9 at byte 4 of the text); write it as UTF-8"
-    refused(path, f"{path}, line 2, field 'prompt': {reason}", "--skip-bad-rows")
+    refused(path, f"{path}, line 2, field 'prompt': {reason}", "skip_bad_rows=True")
     data = load_dataset(path, skip_bad_rows=True)
     assert len(data) == 2
     assert [(item.line, item.field, item.reason) for item in data.left_out] == [(2, "prompt", reason)]
@@ -458,7 +458,7 @@ def test_a_missing_path_names_what_is_near(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("builtin:other", "'builtin:other' is unknown; the built-in data is --data builtin or builtin:responses"),
+        ("builtin:other", "'builtin:other' is unknown; the built-in data is data builtin or builtin:responses"),
         ("builtin:", "'builtin:' is unknown"),
         ("personas:x.jsonl", "begins with 'personas', which is no kind of data; did you mean 'persona'"),
         ("persona:", "'persona:' names no path; write persona:PATH"),

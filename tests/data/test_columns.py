@@ -154,7 +154,7 @@ def test_winners_that_do_not_tell_are_refused_with_what_to_write(winners):
     with pytest.raises(DataError) as caught:
         load(rows_of(*winners), TWO)
     assert "field 'w' holds" in str(caught.value)
-    assert "add to --columns values=FIRST/SECOND/TIE, such as values=1/2/0" in str(caught.value)
+    assert "add to columns values=FIRST/SECOND/TIE, such as values=1/2/0" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_group_id_weight_split_and_cluster_come_from_any_column():
     assert data.table["weight"].to_pylist() == [2.0, 2.0]
     assert data.splits == ("train", "held_out")
     assert data.clusters.of.tolist() == [0, 0]
-    with pytest.raises(ConfigError, match="--columns names group=lang, and --group-column kind; keep one"):
+    with pytest.raises(ConfigError, match="columns names group=lang, and group_column kind; keep one"):
         load(rows, mapping, group_column="kind")
 
 
@@ -352,7 +352,7 @@ def test_a_function_is_a_mapping_too():
 
 @pytest.mark.parametrize("spec", ["builtin", "persona:x", "hh:x"])
 def test_data_with_a_layout_of_their_own_take_no_mapping(spec):
-    with pytest.raises(ConfigError, match="--columns is for files and hf:"):
+    with pytest.raises(ConfigError, match="columns is for files and hf:"):
         load(spec, TWO)
 
 

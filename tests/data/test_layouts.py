@@ -207,7 +207,7 @@ def test_a_layout_that_is_not_known_says_the_mapping_that_reads_it(name):
         load_dataset(held)
     message = str(caught.value)
     assert "\n" not in message
-    found = re.search(r"say which is which, such as --columns (\S+|'.*')$", message)
+    found = re.search(r"say which is which, such as columns (\S+|'.*')$", message)
     assert found is not None, message
     mapping = dict(piece.split("=") for piece in found[1].strip("'").split(","))
     assert pairs(load_dataset(held, columns={**mapping, **changes})) == PAIRS
@@ -222,12 +222,12 @@ def test_a_layout_that_is_not_known_says_the_mapping_that_reads_it(name):
         ({"prompt": "x", "response": "y", "score": 4}, "one response in a row with a score"),
         (
             {"instruction": "x", "completions": [{"response": "a", "score": 1}, {"response": "b", "score": 2}]},
-            "there is no 'overall_score', only 'response', 'score': name the rating with --columns",
+            "there is no 'overall_score', only 'response', 'score': name the rating with columns",
         ),
         ({"messages": [said("user", "x")]}, "these look like conversations with one response each"),
         ({"instruction": "x", "input": "", "output": "y"}, "these look like one response to each instruction"),
         ({"text": "x"}, "these look like plain texts"),
-        ({"x": "x", "y": 5}, "say which is which with --columns prompt=FIELD,chosen=FIELD,rejected=FIELD"),
+        ({"x": "x", "y": 5}, "say which is which with columns prompt=FIELD,chosen=FIELD,rejected=FIELD"),
     ],
 )
 def test_what_holds_no_pairs_is_refused_by_what_it_is(columns, says):
@@ -304,7 +304,7 @@ def test_an_implicit_prompt_that_is_empty_is_no_matter_of_course():
     rows_ = [{"title": f"t{i}", "chosen": f"Yes {i}", "rejected": f"No {i}"} for i in range(4)]
     with pytest.raises(DataError, match="in 4 of 4 pairs chosen and rejected share no beginning") as caught:
         load_dataset(rows_)
-    assert "name its column (there are 'title') with --columns prompt=FIELD,chosen=chosen,rejected=rejected" in str(
+    assert "name its column (there are 'title') with columns prompt=FIELD,chosen=chosen,rejected=rejected" in str(
         caught.value
     )
     assert load_dataset(rows_, columns="prompt=title,chosen=chosen,rejected=rejected").to_rows()[0]["prompt"] == "t0"

@@ -381,6 +381,25 @@ def test_a_saved_single_dataset(tmp_path):
     assert data.name == "saved"
 
 
+def test_a_folder_of_configurations_as_distilabel_saves_it(tmp_path):
+    """One configuration is taken, of several one must be named; a pipeline's own files are no data."""
+    made = datasets.Dataset.from_list(ROWS)
+    dataset_dict(train=made).save_to_disk(str(tmp_path / "mine" / "default"))
+    (tmp_path / "mine" / "distiset_configs").mkdir()
+    (tmp_path / "mine" / "distiset_configs" / "pipeline.yaml").write_text("pipeline: {}\n")
+    for spec in ("mine", "hf:mine", "hf:mine:train", "mine/default"):
+        data = load_dataset(str(tmp_path / spec) if ":" not in spec else f"hf:{tmp_path / spec.removeprefix('hf:')}")
+        assert texts(data) == TEXTS
+        assert data.name == ("default" if "/" in spec else "mine")
+    dataset_dict(train=made).save_to_disk(str(tmp_path / "mine" / "leaf"))
+    for spec in ("", "hf:"):
+        with pytest.raises(
+            DataError, match=r"mine holds several saved datasets \(default, leaf\); give one, such as /"
+        ):
+            load_dataset(f"{spec}{tmp_path / 'mine'}")
+    assert texts(load_dataset(str(tmp_path / "mine" / "leaf"))) == TEXTS
+
+
 @pytest.mark.parametrize(
     ("spec", "asked"),
     [

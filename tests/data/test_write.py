@@ -142,7 +142,7 @@ def test_equal_data_leaves_equal_bytes(tmp_path, end):
 def test_a_file_is_not_replaced_unless_forced_and_nothing_is_left_behind(tmp_path, monkeypatch):
     data, path = PreferenceDataset.from_rows([PLAIN]), tmp_path / "x.jsonl"
     path.write_text("mine")
-    with pytest.raises(StoreError, match=r"x.jsonl exists already; give another name, or --force"):
+    with pytest.raises(StoreError, match=r"x.jsonl exists already; give another name, or force=True"):
         write(data, path)
     assert path.read_text() == "mine"
 

@@ -96,7 +96,7 @@ def test_without_ray_one_line_says_what_to_install(heads, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(room.importlib, "import_module", without)
-    with pytest.raises(MissingExtra, match=r"--launcher ray needs Ray: pip install ray, or"):
+    with pytest.raises(MissingExtra, match=r"launcher ray needs Ray: pip install ray, or"):
         launch(heads, launcher="ray", progress=False)
 
 

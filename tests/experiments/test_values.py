@@ -47,7 +47,7 @@ def test_the_preset_and_the_data_limit_the_number_of_values():
 
 
 def test_one_group_is_told():
-    with pytest.raises(DataError, match="take 2 groups, and the data has 1; add --data with more"):
+    with pytest.raises(DataError, match="take 2 groups, and the data has 1; add data with more"):
         value_sets(personas("a"))
 
 

@@ -160,7 +160,7 @@ def test_answers_that_are_not_to_be_found_are_refused(models, template):
     lm = models("bytes", template)
     words, why = HIDDEN[template]
     rows = answered("one question", words)
-    with pytest.raises(DataError, match=rf"pair 'row:1' .*: where the answer '{words[0]}'.*{why}.*--eos"):
+    with pytest.raises(DataError, match=rf"pair 'row:1' .*: where the answer '{words[0]}'.*{why}.*eos=True"):
         tokenize_pairs(load_dataset(rows), lm)
     assert ours(tokenize_pairs(load_dataset(rows), lm, eos=True)) == by_trl(rows, lm.tokenizer)
 
@@ -218,6 +218,6 @@ def test_spellings_are_offered_as_the_template_writes_them(models, template):
     """Under a template that writes capitals, only capitals are found again."""
     lm = models("bytes", template)
     data = load_dataset(answered("one question", ("NOPE", "YEAH")) + answered("several turns", ("NOPE", "YEAH")))
-    with pytest.raises(TokenError, match="single tokens here: --answers ") as told:
+    with pytest.raises(TokenError, match="single tokens here: answers ") as told:
         tokenize_pairs(data, lm, strict=True)
     assert ("Yes,No" in str(told.value)) == (template == "chatml")

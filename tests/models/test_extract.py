@@ -219,7 +219,7 @@ def test_a_state_that_is_not_finite_names_its_pair(tmp_path):
         ],
         name="d",
     )
-    with pytest.raises(ModelError, match=r"the end of pair 'd:[12]' is NaN or infinite .* try --dtype float32"):
+    with pytest.raises(ModelError, match=r"the end of pair 'd:[12]' is NaN or infinite .* try dtype float32"):
         extract(data, lm)
 
 

@@ -324,7 +324,7 @@ def test_code_runs_only_when_asked(coded, monkeypatch):
     """Of a model; and nobody is asked on stdin."""
     folder, mark = coded
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question"))
-    assert "ships Python code of its own; read it, then add --trust-remote-code" in refused(folder)
+    assert "ships Python code of its own; read it, then add trust_remote_code=True" in refused(folder)
     assert not mark.exists()
     assert load_model(str(folder), trust_remote_code=True).head_scale == pytest.approx(2.0)
     assert mark.exists()

@@ -185,7 +185,7 @@ def test_a_batch_that_does_not_fit_is_halved(tiny, monkeypatch):
     assert reader.batch_tokens < 100000
     room = 0
     with pytest.raises(
-        ModelError, match=r"a sequence of \d+ tokens does not fit into the memory of cpu; use --max-length"
+        ModelError, match=r"a sequence of \d+ tokens does not fit into the memory of cpu; use max_length"
     ):
         reader.states(seqs, rows)
 

@@ -173,8 +173,8 @@ def test_dtype_device_and_attention_are_recorded(tiny):
         ({"device": ""}, ConfigError, "device '' is unknown"),
         ({"device": "cuda:-1"}, ConfigError, "device 'cuda:-1' is unknown"),
         ({"device": "meta"}, ConfigError, "device 'meta' is unknown"),
-        ({"device": "cuda:77"}, ModelError, "torch sees .* GPUs; use --device cpu"),
-        ({"device": "mps"}, ModelError, "device 'mps' cannot be used here .*; use --device cpu"),
+        ({"device": "cuda:77"}, ModelError, "torch sees .* GPUs; use device cpu"),
+        ({"device": "mps"}, ModelError, "device 'mps' cannot be used here .*; use device cpu"),
         ({"attn": "telepathy"}, ConfigError, "attn 'telepathy' is unknown"),
         ({"attn": "somebody/kernels"}, ConfigError, "attn 'somebody/kernels' is code from the hub"),
     ],
@@ -306,7 +306,7 @@ def test_remote_code_is_not_run(broken):
     """Unless the user says so."""
     (broken / "evil.py").write_text("raise SystemExit('ran')\n")
     edit_config(broken, model_type="evil", auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"})
-    with pytest.raises(ModelError, match=r"ships Python code of its own; .* --trust-remote-code"):
+    with pytest.raises(ModelError, match=r"ships Python code of its own; .* trust_remote_code=True"):
         load_model(str(broken))
 
 

@@ -251,7 +251,7 @@ def test_answers_are_texts_on_request_alone(tiny):
     assert texts_of_two.kind == "responses"
     assert (texts_of_two.chosen_length == 2).all()
     long = yes_no(6, yes=" Yes of course", no=" No and never")
-    with pytest.raises(TokenError, match="or read them as texts with --eos"):
+    with pytest.raises(TokenError, match="or read them as texts with eos=True"):
         extract(long, model)
     assert extract(long, model, eos=True, sketch=16).kind == "responses"
 
@@ -260,7 +260,7 @@ def test_what_cannot_be_is_refused(tiny, monkeypatch):
     with pytest.raises(ConfigError, match="double_norm reproduces figures of one-token answers"):
         extract(texts(4), str(tiny("llama")), double_norm=True)
     monkeypatch.setattr(room, "_UNSKETCHED_PAIRS", 3)
-    with pytest.raises(ConfigError, match=r"without a sketch every two of the 8 responses.*--limit"):
+    with pytest.raises(ConfigError, match=r"without a sketch every two of the 8 responses.*limit"):
         extract(texts(4), str(tiny("llama")), sketch=0)
 
 

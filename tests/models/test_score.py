@@ -262,7 +262,7 @@ def test_a_log_probability_that_is_not_finite_names_its_pair(tmp_path):
             {"id": "broken", "prompt": "p Yes q", "chosen": " No way", "rejected": " eat"},
         ]
     )
-    with pytest.raises(ModelError, match=r"log-probability of pair '(sound|broken)' is NaN or infinite .* --dtype"):
+    with pytest.raises(ModelError, match=r"log-probability of pair '(sound|broken)' is NaN or infinite .* dtype"):
         score(data, lm)
     with pytest.raises(ModelError, match=r"of the pair in row [01] of the dataset is NaN"):
         score_pairs(lm, tokenize_pairs(data, lm))

@@ -375,7 +375,7 @@ def test_pairs_that_are_too_long_are_left_out_never_cut(models):
                 for row, size in enumerate(sizes)
                 if size > limit
             )
-    with pytest.raises(DataError, match=r"none of the 6 pairs can be used: prompt and longer .* raise --max-length"):
+    with pytest.raises(DataError, match=r"none of the 6 pairs can be used: prompt and longer .* raise max_length"):
         tokenize_pairs(data, lm, max_length=min(sizes) - 1)
 
 
@@ -423,7 +423,7 @@ def test_a_tokenizer_without_an_end_token(models):
     """TRL would fail; here one line says so, and conversations need none."""
     lm = models("bos", CHATML)
     lm.tokenizer.eos_token = None
-    with pytest.raises(ModelError, match="has no end token to put after responses; use --no-eos"):
+    with pytest.raises(ModelError, match="has no end token to put after responses; use eos=False"):
         tokenize_pairs(load_dataset(TEXTS), lm)
     assert tokenize_pairs(load_dataset(TEXTS), lm, eos=False).kind == "responses"
     assert tokenize_pairs(load_dataset(talks(implicit=False)), lm, eos=True).kind == "responses"

@@ -129,7 +129,7 @@ def test_prompt_tokens_that_move_without_touching_the_answer(tmp_path):
 def test_a_two_answer_dataset_gets_the_spellings_that_work(pieces):
     """The first proposal is the nearest to what the data says, and it works."""
     data = yes_no(6)
-    with pytest.raises(TokenError, match=r"' Yes' is 2 tokens \['▁', 'Yes'\] .* single tokens here: --answers Yes,No"):
+    with pytest.raises(TokenError, match=r"' Yes' is 2 tokens \['▁', 'Yes'\] .* single tokens here: answers Yes,No"):
         tokenize_answers(data, pieces)
     found = tokenize_answers(data, pieces, answers=("Yes", "No"))
     assert found.tokens == ("Yes", "No")
@@ -138,7 +138,7 @@ def test_a_two_answer_dataset_gets_the_spellings_that_work(pieces):
 
 def test_an_answer_of_two_tokens_names_them_and_the_alternatives(lm):
     """The same for a word given by hand; blanks are shown."""
-    with pytest.raises(TokenError, match=r"' Yeah' is \d tokens \['Ġ.*--answers ' Yes, No'"):
+    with pytest.raises(TokenError, match=r"' Yeah' is \d tokens \['Ġ.*answers ' Yes, No'"):
         tokenize_answers(yes_no(6), lm, answers=(" Yeah", " No"))
 
 
@@ -214,7 +214,7 @@ def test_which_answer_becomes_which(given, answers, mapping):
 @pytest.mark.parametrize(
     ("given", "answers", "says"),
     [
-        (("cat", "dog"), ("Yes", "No"), "cannot be told; say it: --answers 'cat=Yes,dog=No'"),
+        (("cat", "dog"), ("Yes", "No"), "cannot be told; say it: answers 'cat=Yes,dog=No'"),
         (("Yes", "No"), ("Yes", " Yes"), "are the same word"),
         (("Yes", "No", "Maybe"), ("Y", "N"), "for data with two different answers, but this has 3"),
         (("Yes", "No"), ("Y",), "must be two words"),
@@ -268,7 +268,7 @@ def test_a_prompt_without_tokens_is_left_out(chat):
 
 def test_nothing_left(lm):
     """All prompts too long."""
-    with pytest.raises(DataError, match=r"none of the 40 pairs can be used: prompt of .* raise --max-length"):
+    with pytest.raises(DataError, match=r"none of the 40 pairs can be used: prompt of .* raise max_length"):
         tokenize_answers(yes_no(40), lm, max_length=2)
 
 
@@ -336,6 +336,6 @@ def test_real_tokenizers():
     data = yes_no(30)
     assert tokenize_answers(data, load_model(str(CHAT_3M))).token_ids == (2964, 1353)
     stories = load_model(str(STORIES_3M))
-    with pytest.raises(TokenError, match="--answers Yes,No"):
+    with pytest.raises(TokenError, match="answers Yes,No"):
         tokenize_answers(data, stories)
     assert len(tokenize_answers(data, stories, answers=("Yes", "No")).token_ids) == 2

@@ -126,6 +126,8 @@ def test_what_fails_what_warns_and_what_is_ignored():
     assert found.failed
     assert [(item.code, item.count) for item in found] == [("PD004", 2)]
     assert found.limits() == {"contradiction": 2}
+    assert str(found) == repr(found) == "32 pairs: 1 failed, 18 passed"
+    assert str(check(broken, data_only=True, fail_on=[])) == "32 pairs: 1 warning, 18 passed"
     for settings in (
         {"fail_on": []}, {"fail_on": ["copies"]}, {"ignore": ["contradiction"]}, {"ignore": ["pd004"]},
         {"limits": {"contradiction": 2}},

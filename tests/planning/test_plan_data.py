@@ -146,4 +146,4 @@ def test_flags_of_another_part_are_refused(extra, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["plan", *extra, "--limit", "20"])
     assert isinstance(result.exception, ConfigError)
-    assert said in str(result.exception)
+    assert said in result.exception.typed

@@ -159,7 +159,7 @@ def test_no_hub_at_all_is_one_line(audit, monkeypatch):
     ],
 )
 def test_what_names_no_place_is_refused(audit, flags, says):
-    assert says in str(push(audit, *flags).exception)
+    assert says in push(audit, *flags).exception.typed
 
 
 # cards ----------------------------------------------------------------------------------------------------------------

@@ -353,7 +353,7 @@ def test_a_full_disk_at_any_call_leaves_the_last_checkpoint(tmp_path, monkeypatc
             _fails_at(broken, number)
             match = (
                 r"step 2 cannot be written to .* \(No space left on device\): it needs [\d.]+ KiB and [\d.]+ .iB are "
-                r"free; free space .*; the checkpoint of step 1 is untouched, so --resume"
+                r"free; free space .*; the checkpoint of step 1 is untouched, so resume=True"
             )
             with pytest.raises(StoreError, match=match):
                 save_checkpoint(tmp_path, **content(2))

@@ -101,7 +101,7 @@ def test_a_run_whose_model_does_not_fit_goes_on_from_its_last_checkpoint(tiny, t
     save = tune.save_model
     monkeypatch.setattr(training, "save_model", lambda *given, **more: _with_limit(save, *given, **more))
     with pytest.raises(
-        StoreError, match=r"; the checkpoint of step 4 is kept in \S+out: free space, and go on with --res"
+        StoreError, match=r"; the checkpoint of step 4 is kept in \S+out: free space, and go on with resume="
     ):
         run_training(data, model, **common, out=out)
     assert not (out / "model").exists()
@@ -122,7 +122,7 @@ def test_an_error_of_the_system_says_where_and_what_is_kept(tmp_path):
     said = r"the results cannot be written to there \(No space left on device\); the checkpoint of step 7 is kept in "
     with pytest.raises(StoreError, match=said), keeping(7, tmp_path):
         raise OSError(28, "No space left on device", "there")
-    said = rf"^x; the checkpoint of step 7 is kept in {tmp_path}: free space, and go on with --resume$"
+    said = rf"^x; the checkpoint of step 7 is kept in {tmp_path}: free space, and go on with resume=True$"
     with pytest.raises(StoreError, match=said), keeping(7, tmp_path):
         raise StoreError("x")
 

@@ -1,5 +1,10 @@
 """Trackers: what a run tells them is what TensorBoard is told, whatever the tracker."""
 
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -114,6 +119,49 @@ def test_names_that_mlflow_refuses_are_written_in_its_letters(kept, tmp_path):
     assert kept[0].pages == ["page.html"]
 
 
+def test_a_page_that_is_not_taken_is_told(kept, tmp_path, monkeypatch):
+    each = Tracker("wandb", run="r", folder=tmp_path, beta=None, settings={})
+
+    def refused(self: Any, path: str, **_: Any) -> None:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(Kept, "log_artifact", refused)
+    with pytest.raises(StoreError, match=r"wandb did not take the page page\.html: no answer; it stays a file"):
+        each.page(Path("page.html"))
+    monkeypatch.delattr(Kept, "log_artifact")  # as in a trackio from before it had them
+    assert not each.page(Path("page.html"))
+
+
+IN_TRACKIO = """
+import sys
+from pathlib import Path
+from prefdyn.training.trackers import trackers
+with trackers(["trackio"], run="a run", folder=Path("events"), beta=0.1, settings={"beta": 0.1}) as (each,):
+    each.log(3, {"rewards/margins/a group": 0.25})
+    assert each.page(Path("report.html"))
+    import trackio
+    kept = trackio.use_artifact("report", type="report")
+    assert (Path(kept.download("kept")) / "report.html").read_bytes() == Path("report.html").read_bytes()
+from trackio.cli import main
+named = ["--run", "a run", "--metric", "rewards/margins/a group"]
+sys.argv = ["trackio", "get", "metric", "--project", "prefdyn", "--json", *named]
+main()
+"""
+
+
+@pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed: uv run --with trackio pytest …")
+def test_trackio_keeps_the_page(tmp_path):
+    """The package itself, without network: the page comes back byte for byte."""
+    (tmp_path / "report.html").write_text("<!doctype html><p>ä</p>", encoding="utf-8")
+    environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TRACKIO], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [(row["step"], row["value"]) for row in told["values"]] == [(3, 0.25)]
+
+
 def test_what_cannot_be_started_is_told(kept, tmp_path, monkeypatch):
     given: dict[str, Any] = {"run": "r", "folder": tmp_path, "beta": None, "settings": {}}
     with pytest.raises(ConfigError, match="did you mean 'wandb'"):
@@ -138,6 +186,18 @@ def test_a_step_that_is_not_taken_is_told(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(Kept, "log", refused)
     with pytest.raises(StoreError, match="wandb did not take step 3: no answer"):
         each.log(3, {"loss": 1.0})
+
+
+def test_what_a_tracker_prints_is_no_result(kept, tmp_path, monkeypatch, capsys):
+    """As trackio does when a run begins and ends: stdout is for the result, such as that of --json."""
+    for name in ("store_init_configuration", "log", "log_artifact", "finish"):
+        monkeypatch.setattr(Kept, name, lambda *_, _said=name, **__: sys.stdout.write(f"{_said}\n"))
+    with trackers(["wandb"], run="r", folder=tmp_path, beta=None, settings={}) as (each,):
+        each.log(1, {"loss": 1.0})
+        each.page(Path("page.html"))
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.split() == ["store_init_configuration", "log", "log_artifact", "finish"]
 
 
 def test_one_that_fails_ends_those_that_were_started(kept, tmp_path):

@@ -236,7 +236,7 @@ def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith(("tensorboard", "torch.utils.tensorboard"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(MissingExtra, match=r"pip install tensorboard, or leave --tensorboard out"):
+    with pytest.raises(MissingExtra, match=r"pip install tensorboard, or leave tensorboard out"):
         EventWriter(tmp_path)
 
 

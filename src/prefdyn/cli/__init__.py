@@ -144,7 +144,7 @@ def main() -> None:
         with _ended_by_signal():
             app()
     except PrefdynError as error:
-        _fail(str(error))
+        _fail(error.typed)
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except Exception as error:

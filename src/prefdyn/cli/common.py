@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefdyn._checks import nearest, one_of
+from prefdyn._processes import is_main_process
 from prefdyn._progress import frameworks, step
 from prefdyn._shape import shown
 from prefdyn._typed import Style, words
@@ -24,11 +25,12 @@ from prefdyn.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from prefdyn.report.folders import RunFolder
+    from prefdyn.training.trackers import Tracker
 
 
 def tell(*lines: str) -> None:
-    """Advice and progress: to stderr, so that stdout holds the result alone."""
-    for line in lines:
+    """Advice and progress: to stderr, so that stdout holds the result alone; of several processes, the first tells."""
+    for line in lines if is_main_process() else ():
         print(line, file=sys.stderr)
 
 
@@ -181,8 +183,13 @@ def log_to(names: Sequence[str], folder: Path, *, command: str, beta: float | No
     ) as started:
         for each in started:
             report(each, curves, run.groups)
-            if not each.page(folder / "report.html"):
-                tell(f"{each.name} keeps no pages: {folder / 'report.html'} stays a file")
+            keep_page(each, folder / "report.html")
+
+
+def keep_page(tracker: "Tracker", path: Path) -> None:
+    """Give the page to a tracker; one that keeps none is told of."""
+    if not tracker.page(path):
+        tell(f"{tracker.name} keeps no pages: {path} stays a file")
 
 
 def tell_result(summary: Mapping[str, Any], table: Callable[[Any], str], *, as_json: bool) -> None:

@@ -54,7 +54,7 @@ def run(
             provenance=origin,
         )
     except (ConfigError, DataError) as error:
-        raise error if run is None else type(error)(f"{run}: {error}") from error
+        raise error if run is None else type(error)(f"{run}: {error.typed}") from error
     with output_folder(out, command=NAME, force=force) as folder:
         found.write(folder.path)
         given.save(folder.path)

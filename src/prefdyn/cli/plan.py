@@ -295,51 +295,21 @@ def _settings(goal: str, no_worse: float | None, part: str) -> _Make:
 
 def _undo(trained: Path | None) -> _Make:
     def make(feats: Any, settings: dict[str, Any], folder: Any, texts: Any, flags: dict[str, Any]) -> Any:
+        from prefdyn.planning.ended import ended_run
         from prefdyn.planning.undo import plan_undo
+        from prefdyn.report.folders import read_folder
         from prefdyn.report.plan_undo import undo_table
 
-        ended: dict[str, Any] = {} if trained is None else _ended(trained, feats)
         if trained is not None:
-            feats = feats.with_held_out(ended.pop("held_out"))
-        plan = plan_undo(feats, **{**settings, **ended})
+            run = read_folder(trained)
+            ended = ended_run(feats, run.pairs, run.part("settings") or {}, folder=trained)
+            feats = feats.with_held_out(ended.held_out)
+            settings = {**settings, "margins": ended.margins, "tune": ended.tune, "objective": ended.objective}
+        plan = plan_undo(feats, **settings)
         plan.write(folder.path)
         return plan.summary(), undo_table
 
     return make
-
-
-def _ended(folder: Path, feats: Any) -> dict[str, Any]:
-    """Of a run, in the order of the features: last margins, held-out pairs, objective, and what it trained."""
-    import numpy as np
-
-    from prefdyn._json import number
-    from prefdyn.errors import DataError
-    from prefdyn.maths.objectives import objective
-    from prefdyn.report.folders import read_folder
-
-    run = read_folder(folder)
-    table = run.pairs
-    if table is None or "margin" not in table.column_names:
-        raise DataError(f"{folder} has no pairs.parquet with margins; give a folder of `prefdyn train`")
-    place = {str(name): row for row, name in enumerate(table["id"].to_pylist())}
-    missing = [str(name) for name in feats.id if str(name) not in place]
-    if missing:
-        raise DataError(
-            f"{folder} was trained on other pairs: it does not know {missing[0]!r} and {len(missing) - 1} more; give "
-            "the same --data, --groups and --limit"
-        )
-    order = [place[str(name)] for name in feats.id]
-    margin = np.asarray(table["margin"].to_numpy(zero_copy_only=False), dtype=np.float64)[order]
-    held = (np.asarray(table["split"].to_pylist()) == "held_out")[order]
-    known = np.isfinite(margin) | ~held
-    if not held.any() or not known.all():
-        raise DataError(f"{folder} holds no measured pairs out; train with --split, such as --split 0.8")
-    said = run.part("settings") or {}
-    smoothing = number(said.get("label_smoothing"))
-    kind = objective(
-        str(said.get("objective")), beta=number(said.get("beta")), label_smoothing=smoothing if smoothing > 0 else 0.0
-    )
-    return {"margins": margin, "held_out": held, "tune": str(said.get("tune") or "last-layer"), "objective": kind}
 
 
 def _all(makes: dict[str, _Make]) -> _Make:
@@ -359,7 +329,7 @@ def _all(makes: dict[str, _Make]) -> _Make:
             try:
                 found[name], _ = one(feats, settings, own, texts, flags)
             except DataError as error:  # too few pairs for this part
-                without[name] = str(error)
+                without[name] = error.typed
                 own.path.rmdir()
         if not found:
             raise DataError("; ".join(without.values()))

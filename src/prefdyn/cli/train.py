@@ -122,7 +122,7 @@ def run(
             report.write(folder.results)
             common.write_pictures(folder.results, figure_style)
             for each in started:
-                each.page(folder.results / "report.html")
+                common.keep_page(each, folder.results / "report.html")
     common.tell_result(report.summary(), trained_table, as_json=json_output)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")
 

@@ -32,7 +32,7 @@ class Rejects:
         """
         item = LeftOut(source=source, line=line, field=bad.field, reason=bad.reason)
         if not self.skip:
-            raise DataError(f"{says(item)}; or leave bad rows out with --skip-bad-rows (skip_bad_rows=True)")
+            raise DataError(f"{says(item)}; or leave bad rows out with --skip-bad-rows")
         self.left_out.append(item)
 
 

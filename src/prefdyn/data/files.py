@@ -53,12 +53,28 @@ def plain_files(body: str, group_column: str | None, rejects: Rejects, given: Co
     return trl_part(stem(path) if path.is_file() else file_name(path), sources, given)
 
 
-def was_saved(path: Path) -> bool:
-    """Whether `datasets` saved a folder with `save_to_disk`."""
+def saved(path: Path) -> Path | None:
+    """The folder that `datasets` saved with `save_to_disk`: this one, or the only one in a folder without data.
+
+    distilabel writes so: a folder per configuration, which most often is one.
+
+    Raises:
+        DataError: There are several in it.
+    """
     try:
-        return path.is_dir() and any((path / name).exists() for name in ("state.json", "dataset_dict.json"))
+        if not path.is_dir() or _was_saved(path):
+            return path if path.is_dir() else None
+        inside = [] if _kept(data_files(path)) else sorted(item for item in path.iterdir() if _was_saved(item))
     except OSError:
-        return False
+        return None
+    if len(inside) > 1:
+        names = ", ".join(item.name for item in inside)
+        raise DataError(f"{written(path)} holds several saved datasets ({names}); give one, such as {inside[0]}")
+    return inside[0] if inside else None
+
+
+def _was_saved(path: Path) -> bool:
+    return any((path / name).exists() for name in ("state.json", "dataset_dict.json"))
 
 
 def _kept(files: Sequence[Path]) -> list[Path]:

@@ -25,7 +25,7 @@ from prefdyn.data.assemble import Part, assemble, trl_part
 from prefdyn.data.bad_rows import Rejects, shown
 from prefdyn.data.columns import Columns, Rows
 from prefdyn.data.columns import columns as as_columns
-from prefdyn.data.files import file_name, hh_files, persona_files, plain_files, was_saved
+from prefdyn.data.files import file_name, hh_files, persona_files, plain_files, saved
 from prefdyn.data.memory import datasets_source, from_object
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.data.readers import RowSource, missing, opened, written
@@ -157,7 +157,7 @@ def _from_spec(
             part = hh_files(opened(rest), group_column, rejects)
         else:
             part = _hf(rest, group_column, rejects, given)
-    elif was_saved(opened(body)):
+    elif saved(opened(body)):
         part = _hf(body, group_column, rejects, given)
     else:
         part = plain_files(body, group_column, rejects, given)
@@ -188,7 +188,7 @@ def _hf(rest: str, group_column: str | None, rejects: Rejects, given: Columns | 
         head, _, split = rest.rpartition(":")
         path = opened(head)
     if path.exists():
-        found, where = _open_hf(rest, local=path), written(path)
+        found, where = _open_hf(rest, local=saved(path) or path), written(path)
     elif rest.startswith(("/", "~", ".")):
         raise DataError(missing(path))
     else:

@@ -94,7 +94,7 @@ def _failed_start(run: RecipeRun, found: Mapping[str, Any]) -> PrefdynError | No
     came = None if run.start is None else found.get(run.start.key)
     if not isinstance(came, PrefdynError):
         return None
-    return TrainingError(f"{run.title} starts from a run that failed: {came}")
+    return TrainingError(f"{run.title} starts from a run that failed: {came.typed}")
 
 
 class _Queue:

@@ -259,7 +259,7 @@ def planned(recipes: Sequence[str], **given: Any) -> Planned:
     runs = [run for plan in plans.values() if not isinstance(plan, PrefdynError) for run in plan.values()]
     return Planned(
         costs=tuple(costs(runs, look=local)),
-        failed={name: str(plan) for name, plan in plans.items() if isinstance(plan, PrefdynError)},
+        failed={name: plan.typed for name, plan in plans.items() if isinstance(plan, PrefdynError)},
     )
 
 
@@ -427,7 +427,7 @@ def _result(
         done: Done = _Landed(plan, landed)
         found = recipe.results(context, done)
     except PrefdynError as error:
-        told = " ".join(str(error).split())
+        told = " ".join(error.typed.split())
         return RecipeResult(
             **common, judged=tuple((claim, untestable(told)) for claim in recipe.claims), figures=(), measured=Rows(),
             notes=(), failed=told, runs=0 if isinstance(plan, PrefdynError) else len(plan), seconds=0.0,

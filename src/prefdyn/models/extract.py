@@ -74,7 +74,7 @@ def extract(
             pairs = tokenize_pairs(data, lm, **reading.tokens(), strict=True)
     except TokenError as error:
         also = "" if reading.answers is not None else "; or read them as texts with --eos"
-        raise TokenError(f"{error}{also}") from None
+        raise TokenError(f"{error.typed}{also}") from None
 
     def limit(fraction: float) -> str:
         size = int(np.bincount(encode(data.table["group"])[0]).max())

@@ -158,7 +158,7 @@ def _failed(peers: Peers, error: BaseException) -> None:
         said = " ".join(str(error).split())[:240]
         peers.fail(said)
         raise ProcessError(f"the connection between the processes broke, though all are alive ({said})") from error
-    said = str(error) if isinstance(error, PrefdynError) else f"{type(error).__name__}: {error}"
+    said = error.typed if isinstance(error, PrefdynError) else f"{type(error).__name__}: {error}"
     if isinstance(error, KeyboardInterrupt) or not isinstance(error, Exception):
         said = "it was told to stop"
     peers.fail(said)

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from prefdyn._checks import nearest
 from prefdyn._json import SCHEMA_VERSION
@@ -144,6 +144,13 @@ class Checked(Tabular):
     def __iter__(self) -> Iterator[CheckFinding]:
         return (item for result in self.results for item in result.found if not item.ignored)
 
+    def __str__(self) -> str:
+        counts = {name: len(self.of(name)) for name in get_args(Outcome)}
+        said = [
+            plural(count, name) if name == "warning" else f"{count} {name}" for name, count in counts.items() if count
+        ]
+        return f"{plural(self.pairs)}: {', '.join(said)}"
+
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per thing found that counts."""
         return [
@@ -262,7 +269,7 @@ def check(
         except DataError as error:
             if not any(result.outcome == "failed" for result in rule.results(found, model=False)):
                 raise
-            not_run = f"the checks that need a model were not made: {error}"
+            not_run = f"the checks that need a model were not made: {error.typed}"
     model_too = not data_only and not_run is None
     size, name = (len(data), "features") if pairs is None else (len(pairs), pairs.name)
     return Checked(

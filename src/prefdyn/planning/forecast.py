@@ -413,7 +413,9 @@ def sample_of(data: PreferenceDataset, subject: Subject, looked: Int[np.ndarray,
     pairs = subject.pairs
     rows = looked[pairs.held_out[looked]]
     if not len(rows):
-        raise DataError("no usable pair is held out, and what is foretold are held-out losses; use --split below 1")
+        raise DataError(
+            "no usable pair is held out, and what is foretold are held-out losses; hold some out with --split"
+        )
     codes, group = np.unique(pairs.group[rows], return_inverse=True)
     places_in_data = subject.scorer.pairs.row[rows]  # type: ignore[union-attr,index]
     return Sample(
@@ -466,7 +468,7 @@ class _Maker:
             try:
                 found = self.bench.run(loop, stop, records, label=f"Rehearsal {number + 1}", progress=self.shown)
             except TrainingError as error:
-                self.warnings.append(f"A rehearsal was left out, as it did not hold its learning rate: {error}")
+                self.warnings.append(f"A rehearsal was left out, as it did not hold its learning rate: {error.typed}")
                 continue
             signals = self._linearised(loop)
             if signals is not None:  # it goes on as the run itself would with this seed
@@ -501,7 +503,7 @@ class _Maker:
             return linearise(self.bench.subject, loop, self.rows, progress=self.shown)
         except ConfigError as error:
             self.follows = False
-            self.warnings.append(f"No linear run was made: {error}")
+            self.warnings.append(f"No linear run was made: {error.typed}")
             return None
 
     def _foretold(self, found: Linearised, loop: Loop) -> RunPart | None:
@@ -511,7 +513,7 @@ class _Maker:
                 found, loop, self.bench.sample, stretch=_STRETCH, records=records_between(first, last, _LINEAR_RECORDS)
             )
         except TrainingError as error:
-            self.warnings.append(f"A linear run was left out: {error}")
+            self.warnings.append(f"A linear run was left out: {error.typed}")
             return None
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from prefdyn.data.preflight import plural
 from prefdyn.planning.check import Checked, CheckFinding, Result
 from prefdyn.report.text import as_markdown, readable, visible
 
@@ -45,7 +44,7 @@ def lines(checked: Checked) -> list[str]:
     ]
     if checked.not_run is not None:
         told.append(f"failed   {visible(checked.not_run)}")
-    return [*told, _sum(checked)]
+    return [*told, str(checked)]
 
 
 def junit(checked: Checked) -> bytes:
@@ -76,7 +75,7 @@ def junit(checked: Checked) -> bytes:
 
 def markdown(checked: Checked) -> str:
     """A section of Markdown: the sum, and a table of what failed and what is worth a look."""
-    told = [f"### prefdyn check: {'failed' if checked.failed else 'passed'}", "", _sum(checked), ""]
+    told = [f"### prefdyn check: {'failed' if checked.failed else 'passed'}", "", str(checked), ""]
     rows = [
         (result.outcome, f"{item.code} {item.name}", item.group or "", item.says, result.check.mend)
         for result, item in _spoken(checked)
@@ -104,12 +103,6 @@ def annotations(checked: Checked) -> list[str]:
 def _spoken(checked: Checked) -> Iterator[tuple[Result, CheckFinding]]:
     for result in checked.of("failed", "warning"):
         yield from ((result, item) for item in result.found if not item.ignored)
-
-
-def _sum(checked: Checked) -> str:
-    outcomes = ("failed", "warning", "passed", "ignored")
-    counts = {name: len(checked.of(name)) for name in outcomes}
-    return f"{plural(checked.pairs)}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 def _case(suite: ElementTree.Element, name: str) -> ElementTree.Element:

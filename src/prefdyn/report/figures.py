@@ -9,7 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -103,12 +103,18 @@ def _light_fonts() -> Iterator[None]:
     """
     from fontTools import subset  # as matplotlib does where a PDF is asked for
 
-    given = subset.Options._drop_tables_default
-    subset.Options._drop_tables_default = [*given, "GDEF", "GPOS", "GSUB", "MATH", "kern"]
+    given = subset.Options
+
+    def lighter(**chosen: Any) -> subset.Options:
+        options = given(**chosen)
+        options.drop_tables += ["GDEF", "GPOS", "GSUB", "MATH", "kern"]
+        return options
+
+    subset.Options = lighter
     try:
         yield
     finally:
-        subset.Options._drop_tables_default = given
+        subset.Options = given
 
 
 def smallest(raw: Mapping[Format, bytes]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from prefdyn._checks import at_least, one_of, positive
+from prefdyn._checks import at_least, nearest, one_of, positive
 from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import DPO, Objective, objective
 from prefdyn.maths.optimizers import OPTIMIZERS, SCHEDULES, SGD, AdamW, Optimizer, Schedule, optimizer
@@ -287,7 +287,7 @@ def resolve(
     known = {entry.name for entry in fields(TrainingSettings)}
     for name in rest:
         if name not in known:
-            raise ConfigError(f"train has no setting {name!r}")
+            raise ConfigError(f"train has no setting {name!r}{nearest(name, known)}")
     found = TrainingSettings(
         tune=tune,  # type: ignore[arg-type]
         objective=objective or DPO(),

@@ -1,7 +1,9 @@
 """Runs in the trackers that accelerate keeps (trackio, wandb, MLflow, …): settings, metrics by TRL's names, page."""
 
 import contextlib
+import importlib
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +37,11 @@ def check_installed(name: str) -> None:
     if find_spec(name) is None:
         package = _PACKAGES.get(name, name)
         raise MissingExtra(f"report_to {name} needs the package {package}: pip install {package}")
+
+
+def _aside() -> contextlib.AbstractContextManager[Any]:
+    """What a tracker prints goes to stderr: stdout holds the result alone."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 class Tracker:
@@ -73,12 +80,13 @@ class Tracker:
         where = [str(folder)] if kind.requires_logging_directory else []
         self.name, self.beta = name, beta
         accelerate_state(device)
+        plain = {key: value if isinstance(value, str | int | float | bool) else str(value)
+                 for key, value in settings.items() if value is not None}  # fmt: skip
         try:
-            self._tracker = kind("prefdyn", *where, **called)
-            self._tracker.start()
-            plain = {key: value if isinstance(value, str | int | float | bool) else str(value)
-                     for key, value in settings.items() if value is not None}  # fmt: skip
-            self._tracker.store_init_configuration(plain)
+            with _aside():
+                self._tracker = kind("prefdyn", *where, **called)
+                self._tracker.start()
+                self._tracker.store_init_configuration(plain)
         except ImportError as error:
             check_installed(name)
             raise MissingExtra(f"report_to {name} could not be started: {error}") from error
@@ -97,25 +105,38 @@ class Tracker:
         """
         told = {self._named(name): float(value) for name, value in metrics.items() if value is not None}
         try:
-            self._tracker.log(told, step=step)
+            with _aside():
+                self._tracker.log(told, step=step)
         except Exception as error:
             raise StoreError(
                 f"report_to {self.name} did not take step {step}: {error}; leave --report-to out"
             ) from error
 
     def page(self, path: Path) -> bool:
-        """Keep the page as an artifact of the run; False where the tracker has no place for one."""
-        if self.name == "mlflow":
-            self._tracker.log_artifact(str(path))
-        elif self.name == "wandb":
-            self._tracker.tracker.log_artifact(str(path), name="report", type="report")
-        else:
+        """Keep the page as an artifact of the run; False where the tracker has no place for one.
+
+        Raises:
+            StoreError: The tracker does not take it.
+        """
+        holder, about = self._tracker, {}
+        if self.name in ("wandb", "trackio"):
+            holder, about = self._tracker.tracker, {"name": "report", "type": "report"}
+        if self.name not in ("wandb", "trackio", "mlflow") or not hasattr(holder, "log_artifact"):
             return False
+        try:
+            with _aside():
+                holder.log_artifact(str(path), **about)
+        except Exception as error:
+            raise StoreError(f"report_to {self.name} did not take the page {path}: {error}; it stays a file") from error
         return True
 
     def close(self) -> None:
         """End the run."""
-        self._tracker.finish()
+        with _aside():
+            if self.name == "trackio":  # by accelerate it would stay the current run, and be ended once more at exit
+                importlib.import_module("trackio").finish()
+            else:
+                self._tracker.finish()
 
     def _named(self, name: str) -> str:
         return _ODD.sub("_", name) if self.name == "mlflow" else name

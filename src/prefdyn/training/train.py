@@ -352,8 +352,9 @@ def keeping(step: int, folder: Path) -> Iterator[None]:
     try:
         yield
     except (StoreError, OSError) as error:
-        said = str(error)
-        if isinstance(error, OSError):
+        if isinstance(error, StoreError):
+            said = error.typed
+        else:
             said = f"the results cannot be written to {error.filename or folder} ({error.strerror or error})"
         raise StoreError(
             f"{said}; the checkpoint of step {step} is kept in {folder}: free space, and go on with --resume"
