@@ -100,7 +100,7 @@ def features(
     """Features that `extract` wrote, or those of the data under the model."""
     if folder is not None:
         return stored_features(folder, source, given, texts=False)[0]
-    with frameworks():
+    with frameworks(for_good=True):
         from prefdyn.models.extract import extract  # a framework, which stored features do not need
 
     return extract(split_dataset(source, seed=seed), model, reading=reading)
