@@ -16,9 +16,9 @@ from scipy.stats import norm
 from prefdyn._json import plain
 from prefdyn.diagnostics.labels import LISTED, NAMES, PLANTED, LabelCheck
 from prefdyn.maths.objectives import LOG2
-from prefdyn.maths.units import Mean
+from prefdyn.maths.units import Z95, Mean
 from prefdyn.planning.group_row import GroupRow
-from prefdyn.planning.verdicts import NO_EVIDENCE, Z95, Evidence, Thresholds, more, power
+from prefdyn.planning.verdicts import NO_EVIDENCE, Evidence, Thresholds, more, power
 
 Kind = Literal["first", "worse", "labels", "change", "open"]
 

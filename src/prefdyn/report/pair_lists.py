@@ -7,7 +7,7 @@ from typing import Any
 from prefdyn._json import number
 from prefdyn.data.preflight import CONTRADICTING, NEARLY
 from prefdyn.diagnostics.labels import NAMES
-from prefdyn.planning.verdicts import Z95
+from prefdyn.maths.units import Z95
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.responses import two_digits
 from prefdyn.report.text import cut, readable, visible
