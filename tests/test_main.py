@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ main()
 """
 
 
-def ended(end, out=subprocess.PIPE):
+def ended(end, out: Any = subprocess.PIPE):
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     program = [sys.executable, "-c", PROGRAM.format(end=end)]
     return subprocess.run(program, stdout=out, stderr=subprocess.PIPE, text=True, check=False, env=buffered)

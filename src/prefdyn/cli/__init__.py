@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from prefdyn import _stopping
 from prefdyn.cli import (
@@ -93,7 +94,7 @@ def _in_step(name: str) -> contextlib.AbstractContextManager[None]:
     return launched()
 
 
-class _Command(typer.core.TyperCommand):
+class _Command(TyperCommand):
     """A command whose words that belong to no flag are refused with what was meant, where it reads data."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
