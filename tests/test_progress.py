@@ -1,12 +1,13 @@
 """What takes long is told on a terminal: at once where it lasts, not at all where it does not; elsewhere nothing is."""
 
+import gc
 import sys
 import time
 
 import pytest
 
 from prefdyn import _progress
-from prefdyn._progress import step, track
+from prefdyn._progress import frameworks, step, track
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +41,17 @@ def test_nothing_is_told_where_stderr_is_no_terminal(capsys):
         time.sleep(0.2)
     assert [number for number in track(range(3), "Counting", unit="numbers") if not time.sleep(0.05)] == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_what_libraries_made_is_never_looked_through_again_only_where_the_process_is_ours():
+    before = gc.get_freeze_count()
+    with frameworks():
+        pass
+    assert gc.get_freeze_count() == before
+    try:
+        with frameworks(for_good=True):
+            made = [[]]
+        assert gc.get_freeze_count() > before
+        assert not any(each is made for each in gc.get_objects())
+    finally:
+        gc.unfreeze()

@@ -45,13 +45,14 @@ def step(label: str, *, shown: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def frameworks(*, shown: bool = True) -> Iterator[None]:
+def frameworks(*, shown: bool = True, for_good: bool = False) -> Iterator[None]:
     """A step around the imports of torch and transformers, in which no garbage is looked for.
 
     They make half a million objects, all of which stay; to go through these again and again is a seventh of the work.
 
     Args:
         shown: False for not a word.
+        for_good: Never look through what is there by then again: in a process of our own, in which all of it stays.
 
     Example:
         >>> with frameworks():
@@ -63,6 +64,8 @@ def frameworks(*, shown: bool = True) -> Iterator[None]:
     try:
         with step(_FRAMEWORKS, shown=shown):
             yield
+        if for_good:
+            gc.freeze()
     finally:
         if collects:
             gc.enable()

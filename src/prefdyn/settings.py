@@ -115,7 +115,9 @@ class Source(Settings):
         Mapping[str, float] | None,
         Flag("What pairs of a group count in training: a=2,b=0.5; 1 for the others.", typed=str, read=_typed.factors),
     ] = None
-    limit: Annotated[int | None, Flag("At most this many pairs per group (a seeded sample).", least=1)] = None
+    limit: Annotated[
+        int | None, Flag("At most this many pairs of each group, not in all (a seeded sample).", least=1)
+    ] = None
     group_column: Annotated[str | None, Flag("Column that holds the group.")] = None
     columns: Annotated[
         str | None,

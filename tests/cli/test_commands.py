@@ -203,3 +203,36 @@ def test_data_that_are_not_there_are_refused_before_anything_slow_is_imported(tm
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ran.stderr.splitlines() if "|" in line}
     assert "pyarrow" in imported  # the control: imports are listed
     assert not imported & {"scipy", "sklearn", "matplotlib", "torch", "pandas", "transformers"}
+
+
+def test_data_takes_files_by_themselves_as_check_does(prefdyn, tmp_path):
+    write_rows(tmp_path / "a.jsonl", [pair(k) for k in range(3)])
+    write_rows(tmp_path / "b.jsonl", [pair(k, group="h") for k in range(4)])
+    named = prefdyn("data", "--data", "a.jsonl", "--data", "b.jsonl", "--json")
+    assert prefdyn("data", "a.jsonl", "b.jsonl", "--json") == named
+    assert prefdyn("data", "b.jsonl", "--data", "a.jsonl", "--json").out == named.out
+    assert json.loads(named.out)["pairs"] == 7
+
+
+def test_a_file_that_no_flag_names_is_refused_with_the_flag(prefdyn):
+    for command, *others in (["audit"], ["extract"], ["plan", "weights"]):
+        said = prefdyn(command, *others, "my pairs.jsonl")
+        assert said.code == 2
+        assert said.last_line.endswith("argument ('my pairs.jsonl'); data are read with --data 'my pairs.jsonl'")
+    said = prefdyn("field", "pairs.jsonl")
+    assert said.code == 2
+    assert said.last_line.endswith("extra argument ('pairs.jsonl')")
+
+
+def test_a_limit_says_that_it_is_of_each_group_and_what_was_read(prefdyn, tmp_path):
+    write_rows(tmp_path / "a.jsonl", [pair(k) for k in range(9)])
+    write_rows(tmp_path / "b.jsonl", [pair(k, group="h") for k in range(4)])
+    both = prefdyn("data", "a.jsonl", "b.jsonl", "--limit", "5")
+    assert both.err == "9 of 13 pairs are read: --limit is at most 5 of each of 2 groups\n"
+    assert both.out.startswith("a+b: 9 pairs, 2 groups")
+    assert (
+        "13 of 13 pairs are read: --limit is at most 50 of each"
+        in prefdyn("data", "a.jsonl", "b.jsonl", "--limit", "50").err
+    )
+    assert prefdyn("data", "a.jsonl", "--limit", "5").err == "5 of 9 pairs are read: --limit is 5\n"
+    assert prefdyn("data", "a.jsonl", "--limit", "9").err == ""

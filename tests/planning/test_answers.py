@@ -48,6 +48,9 @@ def test_flipped_labels_are_the_labels_to_check_with_their_texts():
     labels = given(made)["labels"]
     assert {f"pair {place}" for place in np.flatnonzero(wrong)} <= set(labels.pairs[:6])
     assert labels.amount > 7
+    listed, tried = labels.sentence.split("How well such a list finds wrong labels where there are was tried")
+    assert listed.endswith("They may be right: only reading them tells. ")  # what was planted says nothing of these
+    assert f"{labels.amount:.0f} of its first 10 were turned ones" in tried
     shown = made.summary()["examples"]["labels"]
     assert [row["id"] for row in shown] == list(labels.pairs)
     assert all(row["prompt"].startswith("question") for row in shown)

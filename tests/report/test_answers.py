@@ -69,7 +69,7 @@ def test_the_labels_to_check_are_a_list_with_what_was_tried(tmp_path):
 def test_where_no_reader_is_worth_asking_there_is_no_list_and_the_page_says_why(tmp_path):
     run = decided(make_folder(tmp_path / "run", names=3), worth=False)
     text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", render([run], static=False))).split())
-    assert "No list. Of labels turned round on purpose the best reader of these data finds 6 in its first 10" in text
+    assert "6 of the first 10 that the best reader doubts were turned ones, by chance 1: a list would mislead" in text
     assert pair_lists(run)[0]["filter"] is None
 
 

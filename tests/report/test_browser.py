@@ -8,10 +8,17 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from prefdyn.cli import app
+from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import write_report
 from prefdyn.report.one_group import one_group
+from prefdyn.store import save_features
+from prefdyn.synthetic import gaussian_groups
+from prefdyn.training.settings import LoRA
+from tests.models.conftest import byte_tokenizer, make_model, own_cache, rows
 from tests.report.make_folder import HOSTILE, make_folder
 from tests.report.test_html import CHROMIUM
 
@@ -21,6 +28,7 @@ pytestmark = [
     pytest.mark.thorough,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH"),
 ]
+__all__ = ["own_cache"]
 AXE = Path(axe.__file__).parent / "axe.min.js"
 PHONE, DESK = 390, 1200
 STATES = [("light", DESK), ("dark", DESK), ("light", PHONE), ("dark", PHONE)]
@@ -36,7 +44,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """One page of each kind that is cheap to make: few groups, one group of several, hostile names, a grid of two."""
+    """One page of each kind: few groups, one group of several, hostile names, two runs, a forecast and a whole plan."""
     at = tmp_path_factory.mktemp("pages")
     audit = make_folder(at / "audit", names=20)
     hostile = make_folder(at / "hostile", names=list(HOSTILE), missing=True)
@@ -48,7 +56,29 @@ def pages(tmp_path_factory):
         "hostile": write_report(hostile, at / "hostile.html"),
         "train": write_report(train, at / "train.html"),
         "several": write_report([audit, train], at / "several.html"),
+        "forecast": write_report(foretold(at), at / "forecast.html"),
+        "plan": planned(at) / "report.html",
     }
+
+
+def foretold(at):
+    """The folder of a forecast of a tiny run."""
+    from prefdyn.planning.forecast import forecast
+
+    data = PreferenceDataset.from_rows(rows(90, groups=3), name="statements").with_held_out(0.6, seed=0)
+    model = make_model(at / "model", "llama-tied", byte_tokenizer())
+    how = {"steps": 16, "learning_rate": 5e-3, "batch_size": 6, "probe": 4, "lora": LoRA(rank=2, alpha=4.0)}
+    (at / "forecast").mkdir()
+    forecast(data, str(model), cache=False, out=at, progress=False, **how).write(at / "forecast")
+    return at / "forecast"
+
+
+def planned(at):
+    """The folder of a plan with all of its parts."""
+    save_features(gaussian_groups(40, groups=3, width=6, half_gap=[1.0, 2.0, 2.0], held_out=0.1), at / "features")
+    call = ["plan", "--features", str(at / "features"), "--steps", "12", "--out", str(at / "plan")]
+    assert CliRunner().invoke(app, call, catch_exceptions=False).exit_code == 0
+    return at / "plan"
 
 
 def shown(browser, path, scheme, width):
@@ -72,7 +102,7 @@ def violations(page):
 
 
 @pytest.mark.parametrize(("scheme", "width"), STATES)
-@pytest.mark.parametrize("name", ["audit", "group", "hostile", "train", "several"])
+@pytest.mark.parametrize("name", ["audit", "group", "hostile", "train", "several", "forecast", "plan"])
 def test_axe_core_finds_nothing_and_nothing_is_wider_than_the_page(browser, pages, name, scheme, width):
     page, said = shown(browser, pages[name], scheme, width)
     assert said == []
@@ -93,10 +123,11 @@ def test_axe_core_would_find_a_faint_word_a_bare_button_and_a_picture_without_wo
 
 
 @pytest.mark.parametrize("width", [DESK, PHONE])
-def test_a_keyboard_reaches_everything_that_can_be_pressed_and_sees_where_it_is(browser, pages, width):
+@pytest.mark.parametrize("name", ["audit", "forecast", "plan"])
+def test_a_keyboard_reaches_everything_that_can_be_pressed_and_sees_where_it_is(browser, pages, name, width):
     context = browser.new_context(viewport={"width": width, "height": 844})
     page = context.new_page()
-    page.goto(pages["audit"].as_uri())
+    page.goto(pages[name].as_uri())
     wanted = page.evaluate(
         "() => [...document.querySelectorAll('a[href], button, summary, select, input, [tabindex=\"0\"]')]"
         ".filter((each) => each.checkVisibility() && !each.disabled && each.tabIndex >= 0)"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from prefdyn import _stopping
 from prefdyn.cli import (
@@ -93,6 +94,22 @@ def _in_step(name: str) -> contextlib.AbstractContextManager[None]:
     return launched()
 
 
+class _Command(TyperCommand):
+    """A command whose words that belong to no flag are refused with what was meant, where it reads data."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            from prefdyn._shape import shown
+
+            fix = ""
+            if any("--data" in each.opts for each in self.params):
+                fix = f"; data are read with --data {shown(rest[0])}"
+            ctx.fail(f"Got unexpected extra argument{'s' * (len(rest) > 1)} ({', '.join(map(shown, rest))}){fix}")
+        return rest
+
+
 COMMANDS = {
     module.NAME: module
     for module in (
@@ -114,7 +131,7 @@ COMMANDS = {
     )
 }
 for _name, _module in COMMANDS.items():
-    app.command(_name, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
+    app.command(_name, cls=_Command, help=_module.HELP, short_help=_module.SUMMARY, epilog=_module.EXAMPLES)(
         command(_name, _tidied(_name, _module.run), ALWAYS)
     )
 

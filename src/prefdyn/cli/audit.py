@@ -1,5 +1,6 @@
 """`prefdyn audit`: the main job."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,7 @@ def run(
     json_output: o.Json = False,
 ) -> None:
     """Run the audit and write its folder."""
+    from prefdyn._progress import frameworks
     from prefdyn.cli import common
     from prefdyn.maths.objectives import refuse_to_judge
     from prefdyn.outputs import output_folder
@@ -82,14 +84,17 @@ def run(
             audited = audit(feats, texts=texts, **settings)
         else:
             pairs = common.dataset(source, seed=seed)
-            from prefdyn.planning.audit import audit
+            with frameworks(for_good=True):
+                from prefdyn.models.extract import extract  # noqa: F401
+                from prefdyn.planning.audit import audit
 
             audited = audit(pairs, model, untrained_twin=untrained_twin, exact=exact, reading=reading, **settings)
         audited.write(folder.path)
         given.save(folder.path)
         common.write_pictures(folder.path, figure_style)
+        summary = json.loads((folder.path / "summary.json").read_bytes())  # a quarter of a second to make once more
     from prefdyn.report.answers import audit_text
 
-    common.tell_result(audited.summary(), audit_text, as_json=json_output)
+    common.tell_result(summary, audit_text, as_json=json_output)
     common.log_to(report_to, folder.final, command=NAME, beta=setup.beta)
     common.last_words(folder.final, next_command=f"open {folder.final / 'report.html'}")

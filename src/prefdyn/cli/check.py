@@ -42,9 +42,7 @@ _SIMULATED = ("objective", "beta", "learning_rate", "steps")
 
 def run(
     given: Given,
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA...", help="What is read, as with --data.", show_default=False)
-    ] = None,
+    files: o.Files = None,
     source: Annotated[
         Source, Only("data", "groups", "limit", "group_column", "columns", "template", "split")
     ] = Source(),

@@ -87,8 +87,21 @@ def dataset(source: Source, *, seed: int) -> PreferenceDataset:
         )
     if source.groups is not None:
         pairs = pairs.select(group_names(source.groups, pairs.groups))
-    pairs = pairs if source.limit is None else pairs.sample(source.limit, seed=seed)
+    if source.limit is not None:
+        every, pairs = pairs, pairs.sample(source.limit, seed=seed)
+        if len(pairs) < len(every) or len(pairs.groups) > 1:
+            tell(f"{len(pairs):,} of {len(every):,} pairs are read: {_per_group(source.limit, len(pairs.groups))}")
     return pairs if source.group_weights is None else pairs.weighted(source.group_weights)
+
+
+def _per_group(limit: int, groups: int) -> str:
+    """What `--limit` took.
+
+    Example:
+        >>> _per_group(60, 3), _per_group(60, 1)
+        ('--limit is at most 60 of each of 3 groups', '--limit is 60')
+    """
+    return f"--limit is {limit:,}" if groups == 1 else f"--limit is at most {limit:,} of each of {groups:,} groups"
 
 
 def split_dataset(source: Source, *, seed: int) -> PreferenceDataset:
@@ -102,7 +115,7 @@ def features(
     """Features that `extract` wrote, or those of the data under the model."""
     if folder is not None:
         return stored_features(folder, source, given, texts=False)[0]
-    with frameworks():
+    with frameworks(for_good=True):
         from prefdyn.models.extract import extract  # a framework, which stored features do not need
 
     return extract(split_dataset(source, seed=seed), model, reading=reading)

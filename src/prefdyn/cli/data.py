@@ -1,5 +1,6 @@
 """`prefdyn data`: validate, describe and convert a dataset."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +17,15 @@ EXAMPLES = """Examples:
 
 prefdyn data
 
+prefdyn data pairs.jsonl
+
 prefdyn data --data hh:harmless-base/test.jsonl.gz --skip-bad-rows
 
 prefdyn data --data persona:evals/persona --groups openness --to openness.parquet"""
 
 
 def run(
+    files: o.Files = None,
     source: Annotated[
         Source, Only("data", "groups", "limit", "group_column", "columns", "template", "skip_bad_rows")
     ] = Source(),
@@ -43,6 +47,7 @@ def run(
     from prefdyn.outputs import output_file
     from prefdyn.report.listing import data_table
 
+    source = replace(source, data=(*source.data, *(files or ())))
     pairs = common.dataset(source, seed=seed)
     contradicted = contradictions(pairs)
     described = {

@@ -37,7 +37,7 @@ def run(
     from prefdyn.store import save_dataset, save_features
 
     pairs = common.split_dataset(source, seed=seed)
-    with frameworks():
+    with frameworks(for_good=True):
         from prefdyn.models.extract import extract
     if not is_main_process():
         extract(pairs, model, reading=reading)

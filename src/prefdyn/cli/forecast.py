@@ -76,7 +76,7 @@ def run(
     for name in _OF_REAL_RUNS:
         settings.pop(name)
 
-    with frameworks():
+    with frameworks(for_good=True):
         from prefdyn.planning.forecast import forecast
         from prefdyn.report.forecast import forecast_table
 

@@ -47,6 +47,9 @@ ALWAYS = (
     ),
 )  # fmt: skip
 """Flags of every command, which none of them looks at."""
+Files = Annotated[
+    list[str] | None, typer.Argument(metavar="DATA...", help="What is read, as with --data.", show_default=False)
+]
 Out = Annotated[Path | None, typer.Option(help="Output folder. Default: the first free prefdyn-out/COMMAND-N.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -161,7 +161,7 @@ def run(
             if texts is not None and source.group_weights is not None:
                 texts = texts.weighted(source.group_weights)
         else:
-            with frameworks():
+            with frameworks(for_good=True):
                 from prefdyn.models.extract import extract
 
             texts = common.split_dataset(source, seed=seed)

@@ -47,7 +47,7 @@ def run(
     from prefdyn.report.tables import score_table
 
     pairs = common.split_dataset(source, seed=seed)
-    with frameworks():
+    with frameworks(for_good=True):
         from prefdyn.models.score import score
     if not is_main_process():
         score(pairs, model, autocast=autocast, reading=reading)

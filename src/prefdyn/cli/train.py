@@ -70,7 +70,7 @@ def run(
     setup.idle()
     settings = {**chosen(setup), "seed": seed}
 
-    with frameworks():
+    with frameworks(for_good=True):
         from prefdyn.planning.training import TrainingReport
         from prefdyn.report.tables import trained_table
         from prefdyn.training.train import keeping, run_training

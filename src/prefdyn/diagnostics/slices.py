@@ -18,7 +18,7 @@ from prefdyn._random import stream
 from prefdyn._showing import Tabular
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.features import FeatureSet
-from prefdyn.maths.units import mean_of, sums
+from prefdyn.maths.units import Z95, mean_of, sums
 
 LEAST = 20
 """Units of the smallest slice, and of the smallest rest."""
@@ -118,9 +118,9 @@ def slices(
         made.append(
             Slice(
                 kind=kind, name=name, pairs=int(rows.sum()), units=mean.units, accuracy=mean.value,
-                accuracy_low=max(0.0, mean.value - 1.96 * mean.error),
-                accuracy_high=min(1.0, mean.value + 1.96 * mean.error), rest=rest.value, difference=difference,
-                difference_low=difference - 1.96 * error, difference_high=difference + 1.96 * error,
+                accuracy_low=max(0.0, mean.value - Z95 * mean.error),
+                accuracy_high=min(1.0, mean.value + Z95 * mean.error), rest=rest.value, difference=difference,
+                difference_low=difference - Z95 * error, difference_high=difference + Z95 * error,
                 p=tail, words=words,
             )
         )  # fmt: skip

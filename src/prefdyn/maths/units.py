@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+Z95 = 1.96
+"""Standard errors to each side that the 95 % intervals of sentences and tables span, and the rules that follow them."""
+
 
 def in_order(code: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """The same classes, numbered from 0 in order of first appearance.

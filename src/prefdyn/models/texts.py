@@ -52,7 +52,8 @@ class RenderedTexts:
             if talk is not None and not talk.get(ARGUMENTS, {}).get("chat_template"):
                 raise ModelError(
                     f"pair {pair_name(self.data, row)} is a conversation, but the tokenizer of {self.lm.name} has no "
-                    "chat template; use a chat model, or give the prompt as plain text"
+                    "chat template; use a chat model, or give the prompt as plain text (for conversations of one turn "
+                    'docs/data.md, "Conversations", has the line)'
                 )
 
     def prompt(self, row: int) -> str:

@@ -16,9 +16,9 @@ from scipy.stats import norm
 from prefdyn._json import plain
 from prefdyn.diagnostics.labels import LISTED, NAMES, PLANTED, LabelCheck
 from prefdyn.maths.objectives import LOG2
-from prefdyn.maths.units import Mean
+from prefdyn.maths.units import Z95, Mean
 from prefdyn.planning.group_row import GroupRow
-from prefdyn.planning.verdicts import NO_EVIDENCE, Z95, Evidence, Thresholds, more, power
+from prefdyn.planning.verdicts import NO_EVIDENCE, Evidence, Thresholds, more, power
 
 Kind = Literal["first", "worse", "labels", "change", "open"]
 
@@ -51,7 +51,7 @@ class Answer:
     amount: float = math.nan
     low: float = math.nan
     high: float = math.nan
-    """95 % interval of the amount, NaN where there is none (planted labels: 90 % of the drawings)."""
+    """95 % interval of the amount, NaN where there is none (labels turned round on purpose: 90 % of the drawings)."""
     unit: str = ""
     """Of the amount."""
     prompts: int | None = None
@@ -298,20 +298,19 @@ def _labels(found: AnswerGround) -> Answer | None:
         ids = ids[: max(LISTED // 2, LISTED - len(rows))]
         shown = [found.ids[row] for row in rows][: LISTED - len(ids)]
         ids += shown
-        best, count = check.best, len(shown)
-        amount, low, high, unit = (
-            LISTED * best.found,
-            LISTED * best.found_low,
-            LISTED * best.found_high,
-            (f"of {LISTED} planted wrong labels found"),
-        )
+        best, one = check.best, len(shown) == 1
+        amount, low, high = LISTED * best.found, LISTED * best.found_low, LISTED * best.found_high
+        unit = f"turned labels in the first {LISTED}, where {PLANTED:.0%} are turned round on purpose"
         others = [each for each in check.tried if each.name in ("length", "words", "reference") and each is not best]
         beside = ", ".join(f"{NAMES[each.name]} alone {LISTED * each.found:.0f}" for each in others)
+        these, are, they, them = (
+            ("This label", "is", "It", "it") if one else (f"These {len(shown)} labels", "are", "They", "them")
+        )
         parts.append(
-            f"{'These' if count > 1 else 'This'} {f'{count} labels' if count > 1 else 'label'}, read by "
-            f"{NAMES[best.name]}, {'are' if count > 1 else 'is'} what the other pairs speak against most. Tried on "
-            f"these data: of labels turned round on purpose it finds {amount:.0f} in its first {LISTED} ({low:.0f} to "
-            f"{high:.0f}; by chance {LISTED * PLANTED:.0f}{'; ' + beside if beside else ''})."
+            f"{these}, read by {NAMES[best.name]}, {are} what the other pairs speak against most. {they} may be right: "
+            f"only reading {them} tells. How well such a list finds wrong labels where there are was tried with "
+            f"{PLANTED:.0%} of these labels turned round on purpose: {amount:.0f} of its first {LISTED} were turned "
+            f"ones ({low:.0f} to {high:.0f}; by chance {LISTED * PLANTED:.0f}{'; ' + beside if beside else ''})."
         )
     random = [row.name for row in found.rows if row.verdict == "looks random"]
     if random:

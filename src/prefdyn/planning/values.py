@@ -21,8 +21,7 @@ from prefdyn.dynamics.datamodel import reweighted
 from prefdyn.dynamics.descent import MANY_GROUPS
 from prefdyn.features import FeatureSet
 from prefdyn.maths.objectives import Objective
-from prefdyn.maths.units import Mean, mean_of, redrawn
-from prefdyn.planning.verdicts import Z95
+from prefdyn.maths.units import Z95, Mean, mean_of, redrawn
 
 BLOCKS = 5
 """Parts that a group's held-out units are dealt into, at most."""

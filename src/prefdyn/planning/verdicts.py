@@ -18,7 +18,7 @@ from prefdyn._random import stream
 from prefdyn.diagnostics.inference import holm
 from prefdyn.dynamics.order import Ranks, critical, open_ranks, ranks
 from prefdyn.maths.objectives import LOG2
-from prefdyn.maths.units import Mean
+from prefdyn.maths.units import Z95, Mean
 
 Verdict = Literal[
     "cannot tell",
@@ -38,8 +38,6 @@ Verdict = Literal[
 ]
 NO_EVIDENCE: tuple[Verdict, Verdict] = ("cannot tell", "looks random")
 """Verdicts that say that nothing was found."""
-Z95 = 1.96
-"""Standard errors to each side that the 95 % intervals of sentences and tables span, and the rules that follow them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import yaml
 from prefdyn._checks import one_of
 from prefdyn._json import number
 from prefdyn.errors import ConfigError
-from prefdyn.planning.verdicts import Z95
+from prefdyn.maths.units import Z95
 from prefdyn.report.facts import Fact, dataset_name, model_name, settings_tables
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.says import says

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from prefdyn.maths.units import Z95
 from prefdyn.planning.group_row import GroupRow
-from prefdyn.planning.verdicts import Z95
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.palette import VERDICTS, look
 from prefdyn.report.responses import given_away

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefdyn.data.preflight import plural
 from prefdyn.report.text import cells, cut, padded, shorten, visible
 
 _MARKS = {"problem": "✗", "warning": "!", "note": "·"}
@@ -21,7 +22,7 @@ def data_table(described: Mapping[str, Any]) -> str:
         Lines joined by newlines. Names and texts are shown without control characters.
     """
     head = (
-        f"{visible(described['name'])}: {described['pairs']} pairs, {len(described['groups'])} groups, "
+        f"{visible(described['name'])}: {plural(described['pairs'])}, {plural(len(described['groups']), 'group')}, "
         f"{described['prompts']} distinct prompts, kind {described['kind']}"
     )
     rows = [["group", "pairs", "prompts", "prompt chars", "chosen chars", "rejected chars", "chosen how often"]]

@@ -7,7 +7,7 @@ from typing import Any
 from prefdyn._json import number
 from prefdyn.data.preflight import CONTRADICTING, NEARLY
 from prefdyn.diagnostics.labels import NAMES
-from prefdyn.planning.verdicts import Z95
+from prefdyn.maths.units import Z95
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.responses import two_digits
 from prefdyn.report.text import cut, readable, visible
@@ -36,19 +36,19 @@ def _labels(run: RunFolder) -> dict[str, Any]:
     check = run.part("labels")
     tried = {row.get("name"): row for row in (check or {}).get("tried") or []}
     best = tried.get((check or {}).get("reader"), {})
-    found = f"{number(best.get('found')) * (check or {}).get('first', 0):.0f} in its first {(check or {}).get('first')}"
+    found = f"{number(best.get('found')) * (check or {}).get('first', 0):.0f} of the first {(check or {}).get('first')}"
     return {
         "id": "labels",
         "heading": "Labels to check",
         "says": "Pairs that others contradict outright come first, then the labels that the other pairs speak against "
-        "most: each is read by a reader that never saw it, nor what hangs together with it. Look for wrong labels, and "
-        "for pairs that belong to another group.",
+        "most: each is read by a reader that never saw it, nor what hangs together with it. They are the oddest labels "
+        "of the data as given, and may all be right: look for wrong ones, and for pairs that belong to another group.",
         "empty": "Too few pairs to try a reader on."
         if check is None
         else "The reader that finds most doubts no label."
         if check.get("worth")
-        else f"No list. Of labels turned round on purpose the best reader of these data finds {found}, by chance 1: a "
-        "list would mislead.",
+        else f"No list. With a tenth of the labels turned round on purpose, {found} that "
+        "the best reader doubts were turned ones, by chance 1: a list would mislead.",
         "filter": _doubted(run) if check and check.get("worth") else None,
         "entries": [{"key": _doubt(row), "pairs": [example_pair(row)]} for row in run.part("examples", "labels") or []],
         "tried": [
