@@ -65,9 +65,9 @@ def foretold(at):
     """The folder of a forecast of a tiny run."""
     from prefdyn.planning.forecast import forecast
 
-    data = PreferenceDataset.from_rows(rows(90, groups=3), name="statements").with_held_out(0.6, seed=0)
+    data = PreferenceDataset.from_rows(rows(60, groups=3), name="statements").with_held_out(0.6, seed=0)
     model = make_model(at / "model", "llama-tied", byte_tokenizer())
-    how = {"steps": 16, "learning_rate": 5e-3, "batch_size": 6, "probe": 4, "lora": LoRA(rank=2, alpha=4.0)}
+    how = {"steps": 6, "learning_rate": 5e-3, "batch_size": 6, "probe": 2, "lora": LoRA(rank=2, alpha=4.0)}
     (at / "forecast").mkdir()
     forecast(data, str(model), cache=False, out=at, progress=False, **how).write(at / "forecast")
     return at / "forecast"
