@@ -159,7 +159,9 @@ def test_no_hub_at_all_is_one_line(audit, monkeypatch):
     ],
 )
 def test_what_names_no_place_is_refused(audit, flags, says):
-    assert says in push(audit, *flags).exception.typed
+    refused = push(audit, *flags).exception
+    assert isinstance(refused, ConfigError)
+    assert says in refused.typed
 
 
 # cards ----------------------------------------------------------------------------------------------------------------
