@@ -180,7 +180,7 @@ def test_what_an_export_does_not_tell_is_asked_with_a_mapping_to_try(name):
     held, changes = UNTOLD[name]
     with pytest.raises(DataError, match=r"export of .* say which is which") as caught:
         load_dataset(held)
-    asked = str(caught.value).partition("--columns ")[2].strip("'")
+    asked = caught.value.typed.partition("--columns ")[2].strip("'")
     mapping = dict(piece.split("=") for piece in asked.split(","))
     assert pairs(load_dataset(held, columns={**mapping, **changes})) == PAIRS
 
