@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prefdyn._random import stream
@@ -181,6 +181,7 @@ def test_dependence_that_means_nothing_is_refused():
 
 
 @given(st.integers(1, 9), st.integers(0, 20), st.floats(0, 0.499), st.booleans(), st.integers(0, 99))
+@example(2, 0, 1e-9, True, 0)
 @settings(max_examples=60, deadline=None)
 def test_almost_orthogonal_directions_are_exactly_at_the_limit(values, more, delta, worst, seed):
     width = max(values + 1, 3) + more

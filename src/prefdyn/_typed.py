@@ -67,7 +67,7 @@ def answer_pair(text: str, flag: str) -> tuple[str, str]:
         (' Yes', 'No')
         >>> answer_pair("Yes,No,", "--answers")
         Traceback (most recent call last):
-        prefdyn.errors.ConfigError: --answers 'Yes,No,' must be two words with a comma between, such as --answers Yes,No
+        prefdyn.errors.ConfigError: answers 'Yes,No,' must be two words with a comma between, such as answers Yes,No
     """
     parts = [part for part, _ in _parts(text, strip=False)]
     if len(parts) != 2 or not all(part.strip() for part in parts):

@@ -245,7 +245,7 @@ def almost_orthogonal_directions(
         for first in range(0, values - 1, 2):
             lean[[first, first + 1]] = axes[[first + 1, first]]
     lean /= np.linalg.norm(lean, axis=1, keepdims=True)
-    return along * axes + math.sqrt(1 - along**2) * lean
+    return along * axes + delta / 2 * math.sqrt(1 - delta**2 / 16) * lean  # 1 - along² loses a small delta
 
 
 # two classes with known tails ---------------------------------------------------------------------------------------
