@@ -127,5 +127,5 @@ def test_page_and_terminal_tell_what_the_run_would_do(place, tmp_path):
     found.write(tmp_path)
     run = read_folder(tmp_path)
     said = dict(points(run, run.summary["plan"]["weights"]))
-    assert "12 steps of a linear lora run, over 2 seeds" in said["In runs"]
-    assert "In linear runs of the lora run" in said["How sure"]
+    assert "12 steps of a linear LoRA run, over 2 seeds" in said["In runs"]
+    assert "In linear runs of the LoRA run" in said["How sure"]

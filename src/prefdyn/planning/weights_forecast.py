@@ -35,6 +35,7 @@ _STRETCH = 2
 """Steps of a linear run, of the real run's: it is slower."""
 _PAIRS = 2_000
 """Pairs that are looked at: all where there are no more."""
+_CALLED = {"lora": "LoRA", "full": "full"}
 _FEWEST = 8
 """And at least of each group in each split."""
 
@@ -140,7 +141,7 @@ def _judged(
         run=told,
         change=plan.change and holds,
         factors=np.ones(len(plan.factors)) if kept else plan.factors,
-        because=f"{plan.because}. In linear runs of the {settings.tune} run that was foretold {because}",
+        because=f"{plan.because}. In linear runs of the {_CALLED[settings.tune]} run that was foretold {because}",
     )
 
 

@@ -126,10 +126,11 @@ def _in_the_run(run: Mapping[str, Any]) -> str:
         f"{minus(row.get('mean'))}"
         for row in rows
     )
+    kind = "LoRA" if run.get("tune") == "lora" else visible(run.get("tune"))
     return (
-        f"Worst group and mean over groups at the end of {minus(run.get('steps'))} steps of a linear "
-        f"{visible(run.get('tune'))} run, over {len(gains)} seeds, nats on held-out pairs: {told}. The plan's gain, "
-        f"seed by seed: {minus(min(gains, default=math.nan))} to {minus(max(gains, default=math.nan))}."
+        f"Worst group and mean over groups at the end of {minus(run.get('steps'))} steps of a linear {kind} run, over "
+        f"{len(gains)} seeds, nats on held-out pairs: {told}. The plan's gain, seed by seed: "
+        f"{minus(min(gains, default=math.nan))} to {minus(max(gains, default=math.nan))}."
     )
 
 
