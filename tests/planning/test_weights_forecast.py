@@ -116,6 +116,11 @@ def test_what_cannot_be_asked_is_refused(place):
         settings_foretold(forecast(), "told", data.select(data.groups[:1]), origin.model)
     with pytest.raises(ConfigError, match="of another model"):
         settings_foretold(forecast(model={"name": "x", "sha256": "0"}), "told", data, origin.model)
+    with pytest.raises(ConfigError, match="made with reference"):
+        settings_foretold(forecast(forecast={"reference": "other"}), "told", data, origin.model)
+    turned = replace(settings, flip=True).to_json()
+    with pytest.raises(ConfigError, match="made with flip"):
+        settings_foretold(forecast(settings=turned), "told", data, origin.model)
     with pytest.raises(ConfigError, match="not whole"):
         settings_foretold(forecast(settings={"tune": "lora"}), "told", data, origin.model)
 

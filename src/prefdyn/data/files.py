@@ -62,8 +62,10 @@ def saved(path: Path) -> Path | None:
         DataError: There are several in it.
     """
     try:
-        if not path.is_dir() or _was_saved(path):
-            return path if path.is_dir() else None
+        if not path.is_dir():
+            return None
+        if _was_saved(path):
+            return path
         inside = [] if _kept(data_files(path)) else sorted(item for item in path.iterdir() if _was_saved(item))
     except OSError:
         return None

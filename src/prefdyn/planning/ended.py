@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float
 
-from prefdyn._json import number
 from prefdyn.errors import DataError
 from prefdyn.features import FeatureSet
-from prefdyn.maths.objectives import Objective, objective
+from prefdyn.maths.objectives import Objective
+from prefdyn.training.settings import read_objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +55,5 @@ def ended_run(feats: FeatureSet, pairs: pa.Table | None, settings: Mapping[str, 
     known = np.isfinite(margins) | ~held_out
     if not held_out.any() or not known.all():
         raise DataError(f"{folder} measured no pairs that it held out; hold some out with --split, and train again")
-    smoothing = number(settings.get("label_smoothing"))
-    kind = objective(
-        str(settings.get("objective")),
-        beta=number(settings.get("beta")),
-        label_smoothing=smoothing if smoothing > 0 else 0.0,
-    )
     tune = str(settings.get("tune") or "last-layer")
-    return EndedRun(margins=margins, held_out=held_out, tune=tune, objective=kind)
+    return EndedRun(margins=margins, held_out=held_out, tune=tune, objective=read_objective(settings))

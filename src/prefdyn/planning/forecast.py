@@ -40,7 +40,6 @@ from prefdyn.dynamics.progress import (
 )
 from prefdyn.errors import ConfigError, DataError, TrainingError
 from prefdyn.maths.objectives import DPO, Objective
-from prefdyn.models.team import Team
 from prefdyn.planning.forecast_check import SHARES
 from prefdyn.provenance import Provenance
 from prefdyn.settings import Reading, opened
@@ -112,6 +111,8 @@ class Forecast(Tabular):
     warnings: tuple[str, ...]
     timings: Mapping[str, float]
     provenance: Provenance
+    reference: str | None = None
+    """What margins are taken against; None: the model as it starts."""
 
     @property
     def area(self) -> Float[np.ndarray, " g"]:
@@ -241,6 +242,7 @@ class Forecast(Tabular):
             "cost": dict(self.cost),
             "lost": self.lost,
             "trained_left_out": list(self.trained_left_out),
+            "reference": self.reference,
         }
 
     def write(self, folder: Path) -> None:
@@ -369,11 +371,7 @@ def forecast(
     tell = tell or (lambda line: None)
     objective = objective or DPO()
     _refuse(tune, objective, probe, rehearse)
-    team = Team(reading.device, cache=reading.cache)
-    models = Models(
-        model=model, reading=reading, device=team.device(reading.device), share=share, team=team, progress=progress,
-        tell=tell,
-    )  # fmt: skip
+    models = Models.of(model, reading, share=share, progress=progress, tell=tell)
     per_cell = chosen.pop("probe_pairs", None) or min(_PER_CELL, max(_FEWEST, _IN_ALL // len(data.groups)))
     chosen = {"flip": False, **chosen, "max_length": reading.max_length, "probes": (), "probe_pairs": per_cell}
     subject, settings = whole_model(data, models, objective, reference, tune, chosen)
@@ -391,7 +389,8 @@ def forecast(
     maker.go(out)
     ended = time.monotonic()
     timings = {"read_s": read - began, "rehearse_s": rehearsed - read, "probe_s": ended - rehearsed}
-    return _assembled(maker, subject, settings, timings)
+    found = _assembled(maker, subject, settings, timings)
+    return found if reference is None else replace(found, reference=str(reference))
 
 
 def _refuse(tune: str, objective: Objective, probe: Any, rehearse: Any) -> None:

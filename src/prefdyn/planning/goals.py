@@ -155,6 +155,11 @@ def hits(margins: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "... n"]:
     return np.where(np.isfinite(margins), (np.sign(margins) + 1) / 2, np.nan)
 
 
+def start_loss(objective: Objective) -> float:
+    """Loss of every pair before the first step, whose margin is 0, nats."""
+    return float(np.asarray(objective.loss(np.zeros(1)))[0])
+
+
 def finite_losses(objective: Objective, margins: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "... n"]:
     """Loss of every pair, in nats; infinite where the run diverged."""
     losses = objective.loss(margins)

@@ -83,7 +83,7 @@ class RealRun:
     def says(self) -> str:
         """How far the head's order is that of the run, and which groups are still open, in two or three sentences."""
         settings = self.foretold.summary.get("settings") or {}
-        tune = {"lora": "LoRA"}.get(str(settings.get("tune")), settings.get("tune"))
+        tune = tune_name(settings.get("tune"))
         run = f"the {tune} run of {settings.get('steps')} steps that {self.folder} foretells"
         rank = self.correlation
         if math.isnan(rank.value):
@@ -125,6 +125,11 @@ class RealRun:
                 "rows": self.rows(),
             }
         )  # fmt: skip
+
+
+def tune_name(tune: object) -> str:
+    """A way to tune, as a sentence has it."""
+    return {"lora": "LoRA"}.get(str(tune), str(tune))
 
 
 def refuse_other_data(foretold: Foretold, folder: str, data: Mapping[str, Any]) -> None:

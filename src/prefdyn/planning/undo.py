@@ -33,6 +33,7 @@ from prefdyn.dynamics.grid import Setting
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.units import redrawn
+from prefdyn.planning.goals import start_loss
 from prefdyn.planning.judging import LEVEL, Spanned
 from prefdyn.planning.recipe import described, plan_setting
 from prefdyn.planning.summary import header
@@ -221,7 +222,7 @@ class _Undoing:
         self.feats, self.unit, self.fold = feats, unit, fold
         self.setting, self.steps, self.seed = setting, steps, seed
         self.turned = feats.flipped(np.ones(len(feats), dtype=bool))
-        self.start = float(setting.objective.loss(np.zeros(1))[0])
+        self.start = start_loss(setting.objective)
         self.folds = sorted({int(each) for each in fold if each >= 0})
         at = np.geomspace(1, LONGEST * steps, _POINTS).round().astype(int)
         self.at = np.unique(np.concatenate([[0, steps], at])).astype(np.float64)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ from prefdyn.dynamics.robust import group_robust
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.features import FeatureSet
 from prefdyn.maths.units import mean_of
-from prefdyn.planning.goals import Goal, GoalScore, Measure, finite_losses, hits
+from prefdyn.planning.goals import Goal, GoalScore, Measure, finite_losses, hits, start_loss
 from prefdyn.planning.judging import JudgedWays, decision, judged
 from prefdyn.planning.mirror import ROUNDS, balanced, linear_programme, mirror
 from prefdyn.planning.recipe import described, plan_setting, write_recipe
@@ -280,7 +280,8 @@ def plan_weights(
     reads = wanted.measure(setting.objective, used.groups, used.group, margins[0]).hard
     result = judged(
         np.where(known, finite_losses(setting.objective, margins), math.nan), methods, used.group, used.groups, unit,
-        wanted, start=_start(setting), alone=alone, scored=np.where(known, reads(margins), math.nan), seed=seed,
+        wanted, start=start_loss(setting.objective), alone=alone, scored=np.where(known, reads(margins), math.nan),
+        seed=seed,
     )  # fmt: skip
     factors = np.stack([each.factors for each in found])
     change, because = decision(result, wanted, keep="the weights")
@@ -379,10 +380,9 @@ class Split:
             return self._means(reads(run(columns[feats.group]).T)).T
 
         given = self._means(reads(as_given[None]))[0]
-        score = goal.score(groups, given, start=_start(self.setting), alone=alone)
+        score = goal.score(groups, given, start=start_loss(self.setting.objective), alone=alone)
         free = self.learns & (shares > 0)
-        even = np.where(free, 1 / np.maximum(shares, 1e-300), 1 / (shares[free].sum() / free.sum()))
-        simple = np.stack([np.ones(m), *(balanced(even**power, shares, 1e-9, 1e9) for power in (1, 0.5))], axis=1)
+        simple = np.stack([np.ones(m), *evened(shares, free).values()], axis=1)
         linear = linear_programme(
             given, slopes(np.ones(m), np.eye(m)), score, shares, free, floor=floor, ceiling=ceiling
         )
@@ -492,9 +492,21 @@ def _accuracies(
         return hits(margins) @ inside / inside.sum(axis=0)
 
 
-def _start(setting: Setting) -> float:
-    """Loss of every pair before the first step, nats."""
-    return float(setting.objective.loss(np.zeros(1))[0])
+def evened(
+    shares: Float[np.ndarray, " m"], free: Bool[np.ndarray, " m"]
+) -> dict[Literal["stratified", "tempered"], Float[np.ndarray, " m"]]:
+    """Factors that need no search: the same total for every free group, and the square root of that.
+
+    Example:
+        >>> found = evened(np.array([0.8, 0.2]), np.ones(2, dtype=bool))
+        >>> {name: each.round(2).tolist() for name, each in found.items()}
+        {'stratified': [0.62, 2.5], 'tempered': [0.83, 1.67]}
+    """
+    even = np.where(free, 1 / np.maximum(shares, 1e-300), 1 / (shares[free].sum() / free.sum()))
+    return {
+        "stratified": balanced(even, shares, 1e-9, 1e9),
+        "tempered": balanced(even**0.5, shares, 1e-9, 1e9),
+    }
 
 
 def shares_of(feats: FeatureSet) -> Float[np.ndarray, " groups"]:

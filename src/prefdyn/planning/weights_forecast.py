@@ -16,12 +16,11 @@ from prefdyn._checks import one_of
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.dynamics.foretold import Foretold
 from prefdyn.errors import ConfigError
-from prefdyn.models.team import Team
 from prefdyn.planning.forecast import sample_of
+from prefdyn.planning.goals import start_loss
 from prefdyn.planning.judging import decision, judged
-from prefdyn.planning.mirror import balanced
-from prefdyn.planning.real_run import refuse_other_data
-from prefdyn.planning.weights import GIVEN, PLAN, InTheRun, WeightPlan, shares_of
+from prefdyn.planning.real_run import refuse_other_data, tune_name
+from prefdyn.planning.weights import GIVEN, PLAN, InTheRun, WeightPlan, evened, shares_of
 from prefdyn.settings import Reading
 from prefdyn.training.linear import linear_margins, linear_modules, linearise, starts
 from prefdyn.training.probes import probe_rows
@@ -35,7 +34,6 @@ _STRETCH = 2
 """Steps of a linear run, of the real run's: it is slower."""
 _PAIRS = 2_000
 """Pairs that are looked at: all where there are no more."""
-_CALLED = {"lora": "LoRA", "full": "full"}
 _FEWEST = 8
 """And at least of each group in each split."""
 
@@ -79,11 +77,7 @@ def in_the_run(
             "take another goal"
         )
     one_of(settings.tune, ("lora", "full"), name="tune")
-    team = Team(reading.device, cache=reading.cache)
-    models = Models(
-        model=model, reading=reading, device=team.device(reading.device), share=share, team=team, progress=progress,
-        tell=tell or (lambda line: None),
-    )  # fmt: skip
+    models = Models.of(model, reading, share=share, progress=progress, tell=tell)
     per_cell = "all" if len(data) <= _PAIRS else max(_FEWEST, _PAIRS // (2 * len(data.groups)))
     chosen = {each.name: getattr(settings, each.name) for each in fields(settings)}
     for name in ("tune", "objective"):
@@ -94,7 +88,7 @@ def in_the_run(
     sample = sample_of(data, subject, looked)
     train = looked[~subject.pairs.held_out[looked]]
     bench, names = Bench.of(subject, settings, sample), linear_modules(subject, settings.tune)[0]
-    (tell or (lambda line: None))(f"Gradients of {len(looked)} pairs, for linear runs of {settings.tune}.")
+    models.tell(f"Gradients of {len(looked)} pairs, for linear runs of {settings.tune}.")
     found = linearise(subject, bench.loop(settings), np.concatenate([train, sample.rows]), progress=progress)
     ways = _ways(plan)
     rows = {name: code for code, name in enumerate(plan.features.groups)}
@@ -122,7 +116,7 @@ def _judged(
     objective, goal = settings.objective, plan.goal
     reads = goal.measure(objective, sample.names, sample.group, ends[0, 0]).hard
     losses, scored = np.asarray(objective.loss(ends)).mean(axis=0), np.asarray(reads(ends))
-    start = float(np.asarray(objective.loss(np.zeros(1)))[0])
+    start = start_loss(objective)
     result = judged(
         losses, methods, sample.group, sample.names, sample.unit, goal, start=start, scored=scored.mean(axis=0),
         seed=settings.seed,
@@ -141,20 +135,14 @@ def _judged(
         run=told,
         change=plan.change and holds,
         factors=np.ones(len(plan.factors)) if kept else plan.factors,
-        because=f"{plan.because}. In linear runs of the {_CALLED[settings.tune]} run that was foretold {because}",
+        because=f"{plan.because}. In linear runs of the {tune_name(settings.tune)} run that was foretold {because}",
     )
 
 
 def _ways(plan: WeightPlan) -> dict[str, Float[np.ndarray, " groups"]]:
     """Factors of each way that one set of weights stands for: as given, the proposal, and two without a search."""
     shares = shares_of(plan.features)
-    even = np.where(shares > 0, 1 / np.maximum(shares, 1e-300), 1.0)
-    return {
-        GIVEN: np.ones(len(shares)),
-        PLAN: plan.proposed,
-        "stratified": balanced(even, shares, 1e-9, 1e9),
-        "tempered": balanced(even**0.5, shares, 1e-9, 1e9),
-    }
+    return {GIVEN: np.ones(len(shares)), PLAN: plan.proposed, **evened(shares, shares > 0)}
 
 
 def settings_foretold(
@@ -169,7 +157,8 @@ def settings_foretold(
         model: Provenance of the model at hand.
 
     Raises:
-        ConfigError: The forecast is of other pairs or another model, or its settings are not whole.
+        ConfigError: The forecast is of other pairs, another model, another reference or turned labels, or its settings
+            are not whole.
     """
     refuse_other_data(foretold, folder, {"name": data.name, "sha256": data.sha256})
     theirs, ours = foretold.summary.get("model") or {}, dict(model)
@@ -178,4 +167,13 @@ def settings_foretold(
             f"the forecast in {folder} is of another model ({theirs.get('name')}) than this ({ours.get('name')}); give "
             "the same model"
         )
-    return TrainingSettings.read(foretold.summary["settings"])
+    settings = TrainingSettings.read(foretold.summary["settings"])
+    for odd, what in (
+        ((foretold.summary.get("forecast") or {}).get("reference"), "--reference"),
+        (settings.flip, "--flip"),
+    ):
+        if odd:
+            raise ConfigError(
+                f"the forecast in {folder} was made with {what}, which a plan of weights has not; make one without"
+            )
+    return settings

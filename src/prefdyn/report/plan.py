@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdyn._json import number
+from prefdyn.planning.real_run import tune_name
 from prefdyn.planning.recipe import TRL_LINES
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.tables import aligned, minus
@@ -126,7 +127,7 @@ def _in_the_run(run: Mapping[str, Any]) -> str:
         f"{minus(row.get('mean'))}"
         for row in rows
     )
-    kind = "LoRA" if run.get("tune") == "lora" else visible(run.get("tune"))
+    kind = visible(tune_name(run.get("tune")))
     return (
         f"Worst group and mean over groups at the end of {minus(run.get('steps'))} steps of a linear {kind} run, over "
         f"{len(gains)} seeds, nats on held-out pairs: {told}. The plan's gain, seed by seed: "

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from prefdyn._checks import at_least, nearest, one_of, positive
+from prefdyn._json import number
 from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import DPO, Objective, objective
 from prefdyn.maths.optimizers import OPTIMIZERS, SCHEDULES, SGD, AdamW, Optimizer, Schedule, optimizer
@@ -123,7 +124,6 @@ class TrainingSettings:
         try:
             kind = str(told["optimizer"])
             options = {entry.name: _tuple(told[entry.name]) for entry in fields(OPTIMIZERS[kind]) if entry.name in told}
-            smoothing = float(told.get("label_smoothing", 0.0))
             adapters = None
             if "lora_rank" in told:
                 adapters = LoRA(
@@ -136,7 +136,7 @@ class TrainingSettings:
                 if entry.name not in ("objective", "optimizer", "lora") and entry.name in told
             }
             return cls(
-                objective=objective(str(told["objective"]), beta=float(told["beta"]), label_smoothing=smoothing),
+                objective=read_objective(told),
                 optimizer=optimizer(kind, **options),
                 lora=adapters,
                 **same,
@@ -179,6 +179,18 @@ class TrainingSettings:
                 "lora_targets": list(self.lora.targets),
             }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def read_objective(told: Mapping[str, Any]) -> Objective:
+    """The objective of settings as a summary has them.
+
+    Raises:
+        ConfigError: It is none of ours, or its beta is no number.
+    """
+    smoothing = number(told.get("label_smoothing"))
+    return objective(
+        str(told.get("objective")), beta=number(told.get("beta")), label_smoothing=smoothing if smoothing > 0 else 0.0
+    )
 
 
 def _tuple(value: Any) -> Any:

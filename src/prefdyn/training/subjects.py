@@ -68,6 +68,23 @@ class Models:
     tell: Callable[[str], None] = lambda line: None
     """Told, in a line, what is about to happen."""
 
+    @classmethod
+    def of(
+        cls,
+        model: str | LanguageModel,
+        reading: Reading,
+        *,
+        share: bool,
+        progress: bool,
+        tell: Callable[[str], None] | None,
+    ) -> "Models":
+        """As these processes read them, on the device that they settle on."""
+        team = Team(reading.device, cache=reading.cache)
+        return cls(
+            model=model, reading=reading, device=team.device(reading.device), share=share, team=team, progress=progress,
+            tell=tell or (lambda line: None),
+        )  # fmt: skip
+
     def load(self, *, dtype: str) -> LanguageModel:
         """The model to train."""
         if isinstance(self.model, LanguageModel):

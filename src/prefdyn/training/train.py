@@ -185,11 +185,8 @@ def run_training(
     """
     began = time.monotonic()
     objective = objective or DPO()
-    team = Team(reading.device, cache=reading.cache)
-    models = Models(
-        model=model, reading=reading, device=team.device(reading.device), share=share, team=team,
-        progress=progress, tell=tell or (lambda line: None),
-    )  # fmt: skip
+    models = Models.of(model, reading, share=share, progress=progress, tell=tell)
+    team = models.team
     chosen |= {"flip": flip, "max_length": reading.max_length}
     if tune == "last-layer":
         subject, settings = last_layer(data, models, objective, reference, chosen)
