@@ -11,7 +11,9 @@ Fixed before any run was made:
 - Weights: as given; stratified (every group the same total weight); group-robust (what arXiv:2405.20304 comes to on
   the head, the mean of its weights over the run, the pace of least worst training loss); the plan: `plan weights
   --goal worst` on the training pairs with its defaults, its proposal taken even where it says to keep the weights
-  (which is told).
+  (which is told). And the plan in the run: factors searched in linear runs of the LoRA run (`planning/run_search`) on
+  the training pairs; this way was added after the first two problems had shown what the head's plan does to chat-3M,
+  and before any run of its own.
 - Runs: LoRA of rank 8 on all linear layers, AdamW, 3e-4, batches of 16, 120 steps, DPO with beta 0.1; seeds 0 to 4
   change batch order and adapter start. Held-out losses of all groups at 12 records.
 - Told: the worst group's held-out loss, the mean over groups and the spread, at the last step, and where the mean loss
@@ -22,7 +24,8 @@ Fixed before any run was made:
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +39,23 @@ from prefdyn.dynamics.progress import at_levels, progress
 from prefdyn.dynamics.robust import group_robust
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
-from prefdyn.planning.weights import plan_weights
-from prefdyn.training.settings import LoRA
+from prefdyn.planning.goals import Goal
+from prefdyn.planning.run_search import LinearRuns, run_search
+from prefdyn.planning.weights import evened, plan_weights
+from prefdyn.settings import Reading
+from prefdyn.training.settings import LoRA, resolve
+from prefdyn.training.subjects import Models
 from prefdyn.training.train import train
 from scripts.flipped_labels import QA
+from scripts.workers import Job, side_by_side
 
 TRAINED, HELD_OUT, SMALL = 120, 40, 30
 STEPS, RATE, BATCH = 120, 3e-4, 16
 RECORDS = [0, *range(10, STEPS + 1, 10)]
 PACES = (0.03, 0.1, 0.3, 1.0)
 WAYS = ("as given", "stratified", "group-robust", "plan")
+IN_RUN = "plan in the run"
+PLANS = ("plan", IN_RUN)
 LONGEST = 256
 """Tokens of a prompt with its longer reply; pairs beyond are left out."""
 
@@ -121,17 +131,51 @@ def weights(
     }, plan.because
 
 
-def run(
-    data: PreferenceDataset, model: str, factors: Mapping[str, float], seed: int, answers: tuple[str, ...] | None
-) -> list[list[float]]:
-    """Held-out losses of all groups at every record."""
+ADAPTERS = LoRA(rank=8, dropout=0.0, targets=("all-linear",))
+
+
+def search(given: argparse.Namespace, place: int) -> None:
+    """Keep the factors that are found in linear runs of the LoRA run."""
+    began = time.monotonic()
+    data = list(problems(given).values())[place - 1]()
+    reading = Reading(max_length=LONGEST, dtype="float32", device=given.device, **read_as(data, given.answers))
+    train = sum(split == "train" for split in data.table["split"].to_pylist())
+    settings = resolve(
+        train, groups=len(data.groups), tune="lora", objective=DPO(beta=0.1), learning_rate=RATE, steps=STEPS,
+        batch_size=BATCH, lora=ADAPTERS, precision="float32",
+    )  # fmt: skip
+    models = Models.of(given.model, reading, share=True, progress=False, tell=None)
+    runs = LinearRuns.of(data, models, settings, seeds=2, progress=False)
+    names, table = runs.pairs.groups, runs.pairs
+    shares = np.bincount(table.group[table.train], minlength=len(names)) / len(table.train)
+    known = json.loads(_path(given, place).read_text())["factors"]
+    head = np.array([known["plan"][name] for name in names])
+    begin = np.stack([np.ones(len(names)), *evened(shares, shares > 0).values(), head], axis=1)
+    found = run_search(runs, Goal.read("worst"), begin, floor=0.1, ceiling=10.0, seed=0, progress=False)
+    factors = dict(zip(names, found.round(4).tolist(), strict=True))
+    _path(given, place, "search").write_text(json.dumps({"factors": factors, "seconds": time.monotonic() - began}))
+    print(f"problem {place}, search: {time.monotonic() - began:.0f} s, {factors}", flush=True)
+
+
+def run(given: argparse.Namespace, place: int, way: str, seed: int) -> None:
+    """Keep the held-out losses of all groups at every record."""
+    data = list(problems(given).values())[place - 1]()
+    searched = _path(given, place, "search")
+    known = json.loads(_path(given, place).read_text())["factors"]
+    factors = json.loads(searched.read_text())["factors"] if way == IN_RUN else known[way]
     found = train(
-        data.weighted(factors), model, tune="lora", objective=DPO(beta=0.1), learning_rate=RATE, steps=STEPS,
-        batch_size=BATCH, lora=LoRA(rank=8, dropout=0.0, targets=("all-linear",)), seed=seed, record=RECORDS,
-        max_length=LONGEST, progress=False, **read_as(data, answers),
+        data.weighted(factors), given.model, tune="lora", objective=DPO(beta=0.1), learning_rate=RATE, steps=STEPS,
+        batch_size=BATCH, lora=ADAPTERS, seed=seed, record=RECORDS,
+        probes=(), max_length=LONGEST, dtype="float32", precision="float32", device=given.device, progress=False,
+        **read_as(data, given.answers),
     )  # fmt: skip
     names = sorted(factors)
-    return np.stack([found.curve("loss", group=name, split="held_out")[1] for name in names], axis=1).tolist()
+    losses = np.stack([found.curve("loss", group=name, split="held_out")[1] for name in names], axis=1)
+    _path(given, place, way, seed).write_text(json.dumps(losses.tolist()))
+
+
+def _path(given: argparse.Namespace, place: int, *run: Any) -> Path:
+    return given.out / f"{'-'.join(map(str, ('problem', place, *run))).replace(' ', '-')}.json"
 
 
 def told(losses: Mapping[str, np.ndarray]) -> list[str]:
@@ -148,15 +192,17 @@ def told(losses: Mapping[str, np.ndarray]) -> list[str]:
         equal = np.stack([at_levels(progress(one), one, level[at : at + 1])[0] for at, one in enumerate(values)])
         lines.append(f"| {way} | {' | '.join(numbers(values[:, -1]))} | {equal.max(axis=1).mean():.4f} |")
     worst = {way: values[:, -1].max(axis=1) for way, values in losses.items()}
-    other = min((way for way in worst if way != "plan"), key=lambda way: worst[way].mean())
-    lead = worst[other] - worst["plan"]
-    half = student.ppf(0.975, seeds - 1) * lead.std(ddof=1) / np.sqrt(seeds)
+    other = min((way for way in worst if way not in PLANS), key=lambda way: worst[way].mean())
+    for plan in PLANS:
+        lead = worst[other] - worst[plan]
+        half = student.ppf(0.975, seeds - 1) * lead.std(ddof=1) / np.sqrt(seeds)
+        lines.append(
+            f"\n{plan} against {other}: worst group better by {lead.mean():.4f} ({lead.mean() - half:.4f} to "
+            f"{lead.mean() + half:.4f})."
+        )
     changes = np.stack([(values - losses["as given"])[:, -1] for way, values in losses.items() if way != "as given"])
     reliable = spearman(changes[:, ::2].mean(axis=1).ravel(), changes[:, 1::2].mean(axis=1).ravel())
-    lines.append(
-        f"\nPlan against {other}: worst group better by {lead.mean():.4f} ({lead.mean() - half:.4f} to "
-        f"{lead.mean() + half:.4f}). Reliability of the changes between halves of the seeds: {reliable:.2f}.\n"
-    )
+    lines.append(f"\nReliability of the changes between halves of the seeds: {reliable:.2f}.\n")
     return lines
 
 
@@ -170,25 +216,43 @@ def main() -> None:
     parser.add_argument("--public", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", type=int, nargs="+", help="problems by their place, from 1")
-    parser.add_argument("--answers", help="tokens to read for Yes and No, as Yes,No")
+    parser.add_argument("--answers", type=lambda text: tuple(text.split(",")), help="tokens for Yes and No, as Yes,No")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--seconds", type=float, help="no run is begun later than this")
     given = parser.parse_args()
-    answers = tuple(given.answers.split(",")) if given.answers else None
     given.out.mkdir(parents=True, exist_ok=True)
-    for place, (name, read) in enumerate(problems(given).items(), start=1):
-        if given.only and place not in given.only:
-            continue
-        path = given.out / f"problem-{place}.json"
-        kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        data = read()
-        if not kept:
-            factors, because = weights(data, given.model, answers)
-            kept = {"factors": factors, "because": because, "runs": {}}
+    places = {
+        at: read for at, read in enumerate(problems(given).items(), start=1) if not given.only or at in given.only
+    }
+    for place, (_, read) in places.items():
+        path = _path(given, place)
+        if not path.exists():
+            factors, because = weights(read(), given.model, given.answers)
+            path.write_text(json.dumps({"factors": factors, "because": because}))
+    begun: set[Any] = set()
+
+    def jobs() -> Iterator[Job]:
+        for at in places:
+            if at not in begun and not _path(given, at, "search").exists():
+                begun.add(at)
+                yield search, (given, at)
         for seed in range(given.seeds):
-            for way in WAYS:
-                if f"{way}/{seed}" not in kept["runs"]:
-                    kept["runs"][f"{way}/{seed}"] = run(data, given.model, kept["factors"][way], seed, answers)
-                    path.write_text(json.dumps(kept))
-        losses = {way: np.array([kept["runs"][f"{way}/{seed}"] for seed in range(given.seeds)]) for way in WAYS}
+            for at in places:
+                known = WAYS if not _path(given, at, "search").exists() else (*WAYS, IN_RUN)
+                for way in known:
+                    if (at, way, seed) not in begun and not _path(given, at, way, seed).exists():
+                        begun.add((at, way, seed))
+                        yield run, (given, at, way, seed)
+
+    for line in side_by_side(jobs(), given.processes, seconds=given.seconds, then=jobs) if given.seeds else ():
+        print(line, flush=True)
+    for place, (name, read) in places.items():
+        paths = {way: [_path(given, place, way, seed) for seed in range(given.seeds)] for way in (*WAYS, IN_RUN)}
+        if not given.seeds or not all(path.exists() for each in paths.values() for path in each):
+            continue
+        losses = {way: np.array([json.loads(path.read_text()) for path in each]) for way, each in paths.items()}
+        data, kept = read(), json.loads(_path(given, place).read_text())
         print(f"\n**{name}** ({len(data)} pairs, {len(data.groups)} groups). The plan: {kept['because']}.")
         print(kept["factors"])
         print("| weights | worst | mean | spread | worst at equal mean |\n|---|---|---|---|---|")

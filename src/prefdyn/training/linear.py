@@ -124,8 +124,9 @@ def foretell(
     records: Sequence[int],
 ) -> RunPart:
     """Where the linear run goes: groups of the measured pairs, the last of the sampled ones; see `linear_margins`."""
-    steps, measured = linear_margins(found, loop, len(sample.rows), stretch=stretch, records=records)
-    return RunPart.of(steps, measured[:, 0], loop.settings.objective, sample)
+    measured = len(sample.rows)
+    steps, ends = linear_margins(found, loop, measured, stretch=stretch, records=records)
+    return RunPart.of(steps, ends[:, 0, ends.shape[2] - measured :], loop.settings.objective, sample)
 
 
 def linear_margins(
@@ -136,14 +137,14 @@ def linear_margins(
     stretch: int = 1,
     records: Sequence[int],
     factors: Float[np.ndarray, "k R"] | None = None,
-) -> tuple[tuple[int, ...], Float[np.ndarray, "S R measured"]]:
-    """Margins of the measured pairs, the last of the sampled ones, where linear runs go.
+) -> tuple[tuple[int, ...], Float[np.ndarray, "S R rows"]]:
+    """Margins of the sampled pairs, the measured ones last, where linear runs go.
 
     Args:
         found: Where it starts.
         loop: The run whose batches and settings it has; a training pair that was not sampled is stood in for by one of
             its group.
-        measured: How many.
+        measured: How many of the rows, the last ones, are not trained on.
         stretch: How many times the run's steps it takes, for a linear run is slower; its schedule is stretched alike.
         records: Steps to measure at, from `found.memory.steps` on.
         factors: What the weight of each sampled pair is multiplied by, one column per run; one run as given without.
@@ -173,7 +174,7 @@ def linear_margins(
         recorded=records,
         memory=found.memory,
     )
-    return run.steps, settings.objective.beta * run.values[:, :, len(sampled) :]
+    return run.steps, settings.objective.beta * run.values
 
 
 def standins(pairs: PairTable, sampled: Int[np.ndarray, " k"], *, seed: int) -> Int[np.ndarray, " m"]:
