@@ -37,7 +37,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -75,9 +75,9 @@ class Bench:
     """Sizes, and what rows hand on to later ones."""
 
     device: str
-    shape: dict[str, int]
+    shape: dict[str, Any]
     """Of the large model, as LlamaConfig names it."""
-    middle: dict[str, int]
+    middle: dict[str, Any]
     """Of the one that is tuned whole."""
     small: bool
     lm: Any = None
@@ -154,7 +154,7 @@ def both(ours: Row, plain: Row, tokens: float) -> Row:
     }
 
 
-def random_llama(shape: dict[str, int], device: str, dtype: torch.dtype) -> LanguageModel:
+def random_llama(shape: dict[str, Any], device: str, dtype: torch.dtype) -> LanguageModel:
     """Random weights made where they stay, with the built-in tokenizer, checked as every loaded model is."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(BUILTIN)
     config = transformers.LlamaConfig(
@@ -275,7 +275,8 @@ def builtin(bench: Bench) -> Row:
         for lm in lms.values()
     ]
     found["gradients_lost"], found["gradients_lost_on_cpu"] = (each.lost for each in kept)
-    for tune, rate in (("last-layer", 0.01), ("lora", 1e-4), ("full", 1e-5)):
+    rates: dict[Literal["last-layer", "lora", "full"], float] = {"last-layer": 0.01, "lora": 1e-4, "full": 1e-5}
+    for tune, rate in rates.items():
         runs = [
             train(answers, "builtin", tune=tune, learning_rate=rate, steps=4, batch_size=8, precision="float32",
                   device=device, dtype="float32", cache=False, progress=False)
@@ -335,6 +336,8 @@ def answers(bench: Bench) -> Row:
     places = [torch.tensor([ids[0] for ids in side], device=last.device) for side in (pairs.chosen, pairs.rejected)]
     chosen, rejected = (logits.log_softmax(1).gather(1, at[:, None])[:, 0].double().cpu().numpy() for at in places)
     feats = kept[0]
+    assert feats.ref_chosen_logps is not None
+    assert feats.ref_rejected_logps is not None
     margin = feats.ref_chosen_logps - feats.ref_rejected_logps
     return {
         "pairs": len(feats),
@@ -650,9 +653,9 @@ def tried(name: str, bench: Bench, seconds: float) -> Row:
     return rounded({**found, "row_s": time.perf_counter() - start})
 
 
-def shapes(given: argparse.Namespace) -> tuple[dict[str, int], dict[str, int]]:
+def shapes(given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """The large model and the middling one."""
-    large = {
+    large: dict[str, Any] = {
         "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
         "num_attention_heads": 32, "num_key_value_heads": 8,
     }  # fmt: skip
