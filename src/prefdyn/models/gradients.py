@@ -25,10 +25,8 @@ from prefdyn.models.packing import CHOSEN, REJECTED
 
 _GRAPH_TOKENS = {"cuda": 4096}
 """Tokens per pass where what the backward pass needs is kept: some 15 MB a token of an 8B model in bfloat16."""
-_ONE_BY_ONE = 32
-"""Size from which a GPU's libraries decompose the matrices of a batch one after the other."""
 _TURNS, _COLUMNS = 3, 8
-"""Turns of the subspace iteration that is used instead, and directions that it follows at least."""
+"""Turns of the subspace iteration, and directions that it follows at least."""
 
 
 def gradients(
@@ -341,7 +339,7 @@ def compressed(
         >>> (signals.mT @ inputs).round(decimals=5).tolist(), round(whole, 4), round(lost, 4)
         ([[[3.0, 4.0]]], 25.0, 0.0)
     """
-    if inputs.is_cuda and min(*inputs.shape[1:], signals.shape[2]) > max(rank, _ONE_BY_ONE):
+    if inputs.is_cuda:  # whose libraries decompose the large matrices of a batch one after the other
         return iterated(inputs, signals, rank)
     left, one = torch.linalg.qr(signals.mT)
     right, two = torch.linalg.qr(inputs.mT)
