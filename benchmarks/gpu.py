@@ -432,7 +432,7 @@ def steps_against(bench: Bench, subject: Subject, settings: TrainingSettings, st
     assert isinstance(pairs, TokenPairs)
     assert subject.lm is not None
     loop = loop_of(subject, settings)
-    margins = np.abs(loop.start().margins)
+    begin = loop.start()
     warm, count = (1, 2) if bench.small else (2, 5)
     first = timed(loop.advance, bench.device, count, warm=warm)
     loop.flush()
@@ -462,7 +462,8 @@ def steps_against(bench: Bench, subject: Subject, settings: TrainingSettings, st
         **both(first, second, float(np.median([tokens_of(pairs, rows) for rows in used]))),
         "losses": [round(each, 5) for each in losses],
         "plain_losses": [round(float(each), 5) for each in theirs],
-        "start_margin": float(margins.max()),
+        "start_margin": float(np.abs(begin.margins).max()),
+        "start_noise": begin.noise,
         "start_margin_limit": _DROWNED,
         "packed": bool(getattr(subject.scorer, "shared", False)),
     }
