@@ -368,12 +368,13 @@ def iterated(
         ([[[3.0, 4.0]]], 25.0, 0.0)
 
     Reference:
-        Halko, Martinsson and Tropp (2011), arXiv:0909.4061, algorithm 4.4.
+        Halko, Martinsson and Tropp (2011), arXiv:0909.4061, section 4.5.
     """
     basis = _orthonormal(signals.mT @ _drawn(inputs.shape[1], max(rank, _COLUMNS)).to(inputs))
-    for _ in range(_TURNS):
-        other = _orthonormal(inputs.mT @ (signals @ basis))
-        basis = _orthonormal(signals.mT @ (inputs @ other))
+    for turn in range(_TURNS):
+        other = inputs.mT @ (signals @ basis)
+        other = other / other.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)
+        basis = _orthonormal(signals.mT @ (inputs @ other), times=1 + (turn == _TURNS - 1))
     kept = (signals @ basis).mT @ inputs
     if kept.shape[1] > rank:
         _, turned = torch.linalg.eigh((kept @ kept.mT).double())
@@ -389,10 +390,10 @@ def _drawn(terms: int, rank: int) -> torch.Tensor:
     return torch.randint(0, 2, (terms, rank), generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
 
 
-def _orthonormal(columns: Float[torch.Tensor, "n d k"]) -> Float[torch.Tensor, "n d k"]:
-    """Columns that span the same, orthonormal; 0 in place of those that add nothing."""
+def _orthonormal(columns: Float[torch.Tensor, "n d k"], *, times: int = 1) -> Float[torch.Tensor, "n d k"]:
+    """Columns that span the same, orthonormal; 0 in place of those that add nothing. Twice: also where nearly alike."""
     found, one = columns.double(), torch.eye(columns.shape[2], dtype=torch.float64, device=columns.device)
-    for _ in range(2):  # the second time for what rounding left of the first
+    for _ in range(times):
         gram = found.mT @ found
         size = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         factor, _ = torch.linalg.cholesky_ex(gram + (1e-14 * size + 1e-300) * one)
