@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prefdyn.errors import ModelError
-from prefdyn.models.gradients import compressed, gradients
+from prefdyn.models.gradients import compressed, gradients, iterated
 from prefdyn.models.load import load_model
 from prefdyn.models.log_probs import PairScorer
 from prefdyn.training.settings import LoRA
@@ -167,3 +167,107 @@ def test_what_is_no_linear_module_is_refused_by_name(models):
         gradients(scorer, ["model.layers.9"])
     with pytest.raises(ModelError, match="LlamaRMSNorm, which is no linear layer"):
         gradients(scorer, ["model.norm"])
+
+
+def some_gradients(*, rank=12, noise=0.02):
+    """Inputs (5, 60, 40) and signals (5, 60, 50): mostly of low rank, row 3 of four tokens alone, row 4 of none."""
+    draw = torch.Generator().manual_seed(1)
+    few, signals = torch.randn(5, rank, 40, generator=draw), torch.randn(5, 60, 50, generator=draw)
+    inputs = torch.randn(5, 60, rank, generator=draw) * 0.7 ** torch.arange(rank) @ few
+    inputs = inputs + noise * torch.randn(5, 60, 40, generator=draw)
+    inputs[3, 4:] = 0.0
+    signals[4] = 0.0
+    return inputs, signals
+
+
+def test_products_alone_keep_nearly_what_the_singular_vectors_keep():
+    """At least 0.98 of the squared norm that the best few terms keep, row by row; what is lost is what is missing."""
+    inputs, signals = some_gradients()
+    exact = signals.mT @ inputs
+    for rank in (2, 8):
+        kept_inputs, kept_signals, whole, lost = iterated(inputs, signals, rank)
+        assert kept_inputs.shape == (5, rank, 40)
+        assert kept_signals.shape == (5, rank, 50)
+        missing = (exact - kept_signals.mT @ kept_inputs).double().square().sum((1, 2))
+        norms, values = exact.double().square().sum((1, 2)), torch.linalg.svdvals(exact.double()).square()
+        assert float(whole) == pytest.approx(float(norms.sum()), rel=1e-5)
+        assert float(lost) == pytest.approx(float(missing.sum()), rel=1e-3)
+        best = values[:, :rank].sum(1)
+        assert ((norms - missing)[:4] >= 0.98 * best[:4]).all()
+        assert ((norms - missing)[:4] <= best[:4] * (1 + 1e-5)).all()
+        assert missing[4] == 0
+        assert (missing[3] <= 1e-6 * norms[3]) == (rank == 8)  # four tokens are four terms
+    again = iterated(inputs, signals, 8)
+    assert torch.equal(again[0], kept_inputs)
+    assert torch.equal(again[1], kept_signals)
+
+
+def test_products_alone_lose_nothing_of_few_terms():
+    inputs, signals = some_gradients(rank=3, noise=0.0)
+    kept_inputs, kept_signals, whole, lost = iterated(inputs, signals, 3)
+    assert float(lost) <= 1e-6 * float(whole)
+    assert torch.allclose(kept_signals.mT @ kept_inputs, signals.mT @ inputs, atol=1e-4 * float(whole) ** 0.5)
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+@pytest.mark.parametrize("sides", [True, False])
+def test_a_batch_that_memory_does_not_hold_is_read_in_halves_and_nothing_twice(models, monkeypatch, rank, sides):
+    lm, names = models("llama")
+    scorer = PairScorer(lm, some_pairs("responses", COUNT), normaliser_gradient=True)
+    wanted = gradients(scorer, names, sides=sides, rank=rank)
+    whole, sizes, last = torch.autograd.grad, [], [0]
+
+    def tight(*given, **options):
+        if not options["retain_graph"]:  # with both sides: after the first was read
+            sizes.append(last[0])
+            if last[0] > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(*given, **options)
+
+    read = scorer.read_apart
+
+    def counted(rows):
+        last[0] = len(rows)
+        return read(rows)
+
+    monkeypatch.setattr(torch.autograd, "grad", tight)
+    monkeypatch.setattr(scorer, "read_apart", counted)
+    found = gradients(scorer, names, sides=sides, rank=rank)
+    assert sizes[0] == COUNT
+    assert sum(size for size in sizes if size <= 2) == COUNT
+    for name in names:
+        for row in range(COUNT * (1 + sides)):
+            one, two = (of_weights(each.layers[name], row) for each in (wanted, found))
+            assert torch.allclose(one, two, atol=1e-6 * float(one.abs().max().clamp_min(1e-6)))
+        assert found.layers[name].lost == pytest.approx(wanted.layers[name].lost, rel=1e-6)
+
+
+def test_a_pair_that_memory_does_not_hold_is_told(models, monkeypatch):
+    lm, names = models("llama")
+    scorer = PairScorer(lm, some_pairs("responses", COUNT), normaliser_gradient=True)
+
+    def full(rows):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(scorer, "read_apart", full)
+    with pytest.raises(
+        ModelError, match=r"gradients of a pair of \d+ tokens do not fit into the memory of cpu; use max_length"
+    ):
+        gradients(scorer, names, sides=False)
+
+
+def test_a_model_in_bfloat16_has_gradients_in_float32(tmp_path):
+    """Of the same weights in float32 they differ by the rounding of the passes."""
+    make("llama", tmp_path)
+    kept = []
+    for dtype in ("float32", "bfloat16"):
+        lm = load_model(str(tmp_path), dtype=dtype)
+        add_adapters(lm, LoRA(rank=2, alpha=4.0), seed=0)
+        names = [name for name, part in lm.model.named_modules() if getattr(part, "lora_A", None)]
+        found = gradients(PairScorer(lm, some_pairs("responses", COUNT)), names, sides=False, rank=4)
+        assert {each.dtype for layer in found.layers.values() for each in (layer.inputs, layer.signals)} == {
+            torch.float32
+        }
+        kept.append([of_weights(layer, row) for layer in found.layers.values() for row in range(COUNT)])
+    one, two = (torch.cat([each.flatten() for each in side]) for side in kept)
+    assert 0 < (one - two).norm() < 0.05 * one.norm()

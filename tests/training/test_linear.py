@@ -10,6 +10,7 @@ from prefdyn.maths.optimizers import SGD, AdamW, Optimizer, RMSprop
 from prefdyn.models.team import Team
 from prefdyn.planning.forecast import sample_of
 from prefdyn.settings import Reading
+from prefdyn.training import linear
 from prefdyn.training.linear import foretell, linear_margins, linear_modules, linearise, standins
 from prefdyn.training.probes import PairTable, probe_rows
 from prefdyn.training.rehearse import Bench, margins, rehearsal
@@ -141,3 +142,10 @@ def test_a_linear_run_with_factors_is_the_run_of_weighted_data_to_second_order(t
     first, second = (weighted_off_by(tiny("llama-tied"), rate, factors) for rate in (0.01, 0.0025))
     assert first[0] < 0.25 * first[1], "the factors count"
     assert second[0] / second[2] < 0.5 * first[0] / first[2] + 1e-3
+
+
+def test_gradients_may_take_a_gigabyte_of_a_machine_and_a_quarter_of_a_gpu(monkeypatch):
+    assert linear._room("cpu") == 2**30
+    monkeypatch.setattr(linear, "available_bytes", lambda device: {"cuda:1": 80 * 2**30, "cuda:0": 2**30}[device])
+    assert linear._room("cuda:1") == 20 * 2**30
+    assert linear._room("cuda:0") == 2**30

@@ -243,10 +243,9 @@ class Gram:
 
     def drifts(self, state: Any) -> Float[np.ndarray, " R"]:
         r"""$\sqrt{\alpha^\top C \alpha}$."""
-        trained = self.kernel.shape[1]
-        numbers = as_numpy(state)
-        moved = as_numpy(self.kernel[:trained, :]) @ numbers.T
-        return np.sqrt(np.maximum(np.sum(numbers * moved.T, axis=1), 0.0))
+        xp = array_namespace(self.kernel)
+        moved = xp.astype(self.kernel[: self.kernel.shape[1], :], xp.float64, copy=False) @ state.T
+        return np.sqrt(np.maximum(as_numpy(xp.sum(state * moved.T, axis=1)), 0.0))
 
     def heads(self, state: Any) -> Float[np.ndarray, "R p d"]:
         """See `Route`."""

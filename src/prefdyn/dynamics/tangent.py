@@ -305,7 +305,7 @@ class _Network:
         while at < self.rows:
             sizes = np.arange(1, self.rows - at + 1) * counts[order[at:]]
             rows = order[at : at + max(1, int(np.searchsorted(sizes, _TERMS, side="right")))]
-            found[rows] = as_numpy(_Batch(self, rows).raw())
+            found[rows] = as_numpy(_Batch(self, rows).raw(keep=False))
             at += len(rows)
         return found
 
@@ -330,8 +330,11 @@ class _Batch:
         """Values under the weights as they are."""
         return self.like(self.network.base[self.rows]) + self.raw()
 
-    def raw(self) -> Float[Any, "rows R"]:
-        """Σ δᵀ W x over layers and terms, W being the adapter's product, or the weight's change."""
+    def raw(self, *, keep: bool = True) -> Float[Any, "rows R"]:
+        """Σ δᵀ W x over layers and terms, W being the adapter's product, or the weight's change.
+
+        `keep`: what `gradient` needs of every layer.
+        """
         xp, network, total = self.xp, self.network, None
         for name, layer in network.layers.items():
             at, inside = self._places(layer)
@@ -346,7 +349,8 @@ class _Batch:
                 seen, heard = None, None  # the change alone, which drowns in the weight where numbers are short
                 moved = _through(xp, x, network.parts[name, "weight"] - network.first[name, "weight"])
                 products = xp.sum(moved * delta[:, None, :], axis=2)
-            self.kept[name] = (x, delta, seen, heard)
+            if keep:
+                self.kept[name] = (x, delta, seen, heard)
             found = xp.sum(xp.reshape(products, (len(self.rows), -1, network.runs)), axis=1)
             total = found if total is None else total + found
         return total

@@ -7,8 +7,10 @@ each of the two responses.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +22,11 @@ from prefdyn.errors import ModelError
 from prefdyn.models.forward import batch_room, runs
 from prefdyn.models.log_probs import PairScorer, evaluating, texts_of
 from prefdyn.models.packing import CHOSEN, REJECTED
+
+_GRAPH_TOKENS = {"cuda": 4096}
+"""Tokens per pass where what the backward pass needs is kept: some 15 MB a token of an 8B model in bfloat16."""
+_TURNS, _COLUMNS = 3, 8
+"""Turns of the subspace iteration, and directions that it follows at least."""
 
 
 def gradients(
@@ -61,11 +68,13 @@ def gradients(
         _refuse_other(name, known, lm.name)
     sizes = np.asarray([len(text) for text in texts_of(pairs, np.arange(len(pairs)))])
     order = np.argsort(sizes, kind="stable")
-    budget, cost = batch_room(torch.device(lm.device).type, batch_tokens)
+    kind = torch.device(lm.device).type
+    budget, cost = batch_room(kind, batch_tokens or _GRAPH_TOKENS.get(kind))
     batches = [order[part] for part in runs(sizes[order], budget=budget, pass_cost=cost)]
     store = _Store(len(pairs) * (2 if sides else 1), rank=rank)
     with evaluating(lm.model), _frozen(lm.model), _Tapped(lm.trunk, {name: known[name] for name in modules}) as tapped:
-        for batch in track(batches, "Reading gradients", unit="batches", shown=progress):
+
+        def read(batch: np.ndarray) -> Iterator[_Entry]:
             tapped.clear()
             with torch.enable_grad():
                 read = scorer.read_apart(batch)
@@ -77,12 +86,40 @@ def gradients(
                     owners = [
                         np.where(part == skipped, -2, owner) for owner, part in zip(read.owner, read.part, strict=True)
                     ]
-                    for name, calls in found.items():
-                        store.put(name, rows, _by_row(name, calls, owners, len(batch), ones=biases))
+                    while found:
+                        name, calls = found.popitem()
+                        yield _Entry.of(name, rows, _by_row(name, calls, owners, len(batch), ones=biases), rank)
+
+        for batch in track(batches, "Reading gradients", unit="batches", shown=progress):
+            for entries in _fitting(read, batch, sizes, tapped, lm):
+                store.put(entries)
     unread = [name for name in modules if name not in store.parts]
     if unread:
         raise ModelError(f"module {unread[0]!r} of {lm.name} is not called when the model reads; leave it out")
     return Signals(layers={name: store.layer(name) for name in modules}, sides=sides)
+
+
+def _fitting(
+    read: "Callable[[np.ndarray], Iterator[_Entry]]", batch: np.ndarray, sizes: np.ndarray, tapped: "_Tapped", lm: Any
+) -> "Iterator[list[_Entry]]":
+    """What is read of a batch; of its halves where a GPU's memory does not hold it, as of later batches then."""
+    if len(batch) == 1 or sizes[batch].sum() <= tapped.room:
+        try:
+            found = list(read(batch))
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise ModelError(
+                    f"the gradients of a pair of {int(sizes[batch[0]])} tokens do not fit into the memory of "
+                    f"{lm.device}; use --max-length, --dtype bfloat16 or a smaller model"
+                ) from error
+        else:
+            yield found
+            return
+        tapped.clear()
+        torch.cuda.empty_cache()
+        tapped.room = int(sizes[batch].sum()) // 2
+    for half in np.array_split(batch, 2):
+        yield from _fitting(read, half, sizes, tapped, lm)
 
 
 @contextlib.contextmanager
@@ -128,6 +165,8 @@ class _Tapped:
         self.trunk, self.modules = trunk, modules
         self.stack = contextlib.ExitStack()
         self.call = -1
+        self.room = math.inf
+        """Tokens that are read at once, once more of them were too many."""
         self.kept: list[tuple[str, int, torch.Tensor, torch.Tensor]] = []
         """Module, call of the trunk, input and output."""
 
@@ -201,6 +240,35 @@ def _by_row(
 # keeping -------------------------------------------------------------------------------------------------------------
 
 
+class _Entry(NamedTuple):
+    """Some rows of one module, as they are kept."""
+
+    name: str
+    rows: np.ndarray
+    counts: np.ndarray
+    inputs: torch.Tensor
+    signals: torch.Tensor
+    whole: float | torch.Tensor
+    """Sum over the rows of the squared norms."""
+    lost: float | torch.Tensor
+    """The same of what was cut off."""
+
+    @classmethod
+    def of(
+        cls, name: str, rows: np.ndarray, found: tuple[torch.Tensor, torch.Tensor, np.ndarray], rank: int | None
+    ) -> "_Entry":
+        """From inputs, signals and how many of them each row has; at most `rank` of each are kept."""
+        inputs, signals, counts = found
+        if rank is None:
+            return cls(name, rows, counts, inputs, signals, 0.0, 0.0)
+        wide = filled(inputs, counts), filled(signals, counts)
+        if counts.max() <= rank:
+            return cls(name, rows, counts, inputs, signals, _square(*wide), 0.0)
+        inputs, signals, whole, lost = compressed(*wide, rank)
+        counts = np.full(len(rows), inputs.shape[1])
+        return cls(name, rows, counts, inputs.flatten(0, 1), signals.flatten(0, 1), whole, lost)
+
+
 class _Store:
     """Layers as they fill up, batch by batch."""
 
@@ -212,20 +280,12 @@ class _Store:
         self.whole: dict[str, float] = {}
         self.lost: dict[str, float] = {}
 
-    def put(self, name: str, rows: np.ndarray, found: tuple[torch.Tensor, torch.Tensor, np.ndarray]) -> None:
-        """Keep a batch's rows of one module."""
-        inputs, signals, counts = found
-        if self.rank is not None and counts.max() > self.rank:
-            wide = filled(inputs, counts), filled(signals, counts)
-            inputs, signals, whole, lost = compressed(*wide, self.rank)
-            counts = np.full(len(rows), inputs.shape[1])
-            inputs, signals = inputs.flatten(0, 1), signals.flatten(0, 1)
-            self.lost[name] = self.lost.get(name, 0.0) + lost
-            self.whole[name] = self.whole.get(name, 0.0) + whole
-        elif self.rank is not None:
-            squares = filled(inputs, counts), filled(signals, counts)
-            self.whole[name] = self.whole.get(name, 0.0) + _square(*squares)
-        self.parts.setdefault(name, []).append((rows, counts, inputs, signals))
+    def put(self, entries: Sequence[_Entry]) -> None:
+        """Keep what was read of a batch."""
+        for entry in entries:
+            self.whole[entry.name] = self.whole.get(entry.name, 0.0) + float(entry.whole)
+            self.lost[entry.name] = self.lost.get(entry.name, 0.0) + float(entry.lost)
+            self.parts.setdefault(entry.name, []).append((entry.rows, entry.counts, entry.inputs, entry.signals))
 
     def layer(self, name: str) -> LayerSignals:
         """A module's rows. They are given away: the store has them no longer."""
@@ -255,15 +315,15 @@ def filled(values: torch.Tensor, counts: np.ndarray) -> torch.Tensor:
     return wide
 
 
-def _square(inputs: torch.Tensor, signals: torch.Tensor) -> float:
-    """Σ over rows of ‖Σ_t δ_t x_tᵀ‖²."""
-    return float(((inputs @ inputs.mT) * (signals @ signals.mT)).sum())
+def _square(inputs: torch.Tensor, signals: torch.Tensor) -> torch.Tensor:
+    """Σ over rows of ‖Σ_t δ_t x_tᵀ‖², float64, where the rows are."""
+    return ((inputs @ inputs.mT) * (signals @ signals.mT)).sum(dtype=torch.float64)
 
 
 def compressed(
     inputs: Float[torch.Tensor, "n t d_in"], signals: Float[torch.Tensor, "n t d_out"], rank: int
-) -> tuple[torch.Tensor, torch.Tensor, float, float]:
-    r"""The best few terms of each row's $\sum_t \delta_t x_t^\top$.
+) -> tuple[torch.Tensor, torch.Tensor, float | torch.Tensor, float | torch.Tensor]:
+    r"""The best few terms of each row's $\sum_t \delta_t x_t^\top$; nearly the best on a GPU, by `iterated`.
 
     Args:
         inputs: x.
@@ -279,6 +339,8 @@ def compressed(
         >>> (signals.mT @ inputs).round(decimals=5).tolist(), round(whole, 4), round(lost, 4)
         ([[[3.0, 4.0]]], 25.0, 0.0)
     """
+    if inputs.is_cuda:  # whose libraries decompose the large matrices of a batch one after the other
+        return iterated(inputs, signals, rank)
     left, one = torch.linalg.qr(signals.mT)
     right, two = torch.linalg.qr(inputs.mT)
     u, values, v = torch.linalg.svd(one @ two.mT, full_matrices=False)
@@ -287,3 +349,53 @@ def compressed(
     kept_signals = (left @ u[:, :, :rank]) * root
     kept_inputs = (right @ v.mT[:, :, :rank]) * root
     return kept_inputs.mT, kept_signals.mT, float(squares.sum()), float(squares[:, rank:].sum())
+
+
+def iterated(
+    inputs: Float[torch.Tensor, "n t d_in"], signals: Float[torch.Tensor, "n t d_out"], rank: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    r"""As `compressed`, by a subspace iteration of a few turns: products, and decompositions of matrices as small as
+    the rank alone.
+
+    What is kept is the gradient projected onto an orthonormal basis of that many directions of the signals, so that
+    what is cut off is known as exactly, and hardly more than the least: the basis is that of the leading singular
+    vectors, but for what the turns leave.
+
+    Example:
+        >>> x, d = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[[3.0], [4.0]]])
+        >>> inputs, signals, whole, lost = iterated(x, d, 1)
+        >>> (signals.mT @ inputs).round(decimals=5).tolist(), round(float(whole), 4), round(float(lost), 4)
+        ([[[3.0, 4.0]]], 25.0, 0.0)
+
+    Reference:
+        Halko, Martinsson and Tropp (2011), arXiv:0909.4061, section 4.5.
+    """
+    basis = _orthonormal(signals.mT @ _drawn(inputs.shape[1], max(rank, _COLUMNS)).to(inputs))
+    for turn in range(_TURNS):
+        other = inputs.mT @ (signals @ basis)
+        other = other / other.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)
+        basis = _orthonormal(signals.mT @ (inputs @ other), times=1 + (turn == _TURNS - 1))
+    kept = (signals @ basis).mT @ inputs
+    if kept.shape[1] > rank:
+        _, turned = torch.linalg.eigh((kept @ kept.mT).double())
+        turned = turned[:, :, -rank:].to(kept)
+        kept, basis = turned.mT @ kept, basis @ turned
+    whole, held = _square(inputs, signals), kept.double().square().sum()
+    return kept, basis.mT, whole, (whole - held).clamp_min(0.0)
+
+
+@functools.cache
+def _drawn(terms: int, rank: int) -> torch.Tensor:
+    """Signs (terms, rank) to begin with, the same every time."""
+    return torch.randint(0, 2, (terms, rank), generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
+
+
+def _orthonormal(columns: Float[torch.Tensor, "n d k"], *, times: int = 1) -> Float[torch.Tensor, "n d k"]:
+    """Columns that span the same, orthonormal; 0 in place of those that add nothing. Twice: also where nearly alike."""
+    found, one = columns.double(), torch.eye(columns.shape[2], dtype=torch.float64, device=columns.device)
+    for _ in range(times):
+        gram = found.mT @ found
+        size = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        factor, _ = torch.linalg.cholesky_ex(gram + (1e-14 * size + 1e-300) * one)
+        found = found @ torch.linalg.solve_triangular(factor, one.expand_as(factor), upper=False).mT
+    return found.to(columns.dtype)

@@ -16,13 +16,16 @@ from prefdyn.maths.optimizers import Schedule
 from prefdyn.models.gradients import gradients
 from prefdyn.models.log_probs import PairScorer
 from prefdyn.training.loop import Loop
+from prefdyn.training.memory import available_bytes
 from prefdyn.training.probes import PairTable
 from prefdyn.training.rehearse import RunPart, Sample, margins
 from prefdyn.training.settings import TrainingSettings
 from prefdyn.training.subjects import Subject
 
 _BYTES = 1 << 30
-"""What signals may take."""
+"""What signals may take in a CPU's memory."""
+_SHARE = 0.25
+"""And of a GPU's, of what is free."""
 _TERMS = 8
 """Terms kept of a pair's gradient in a module, at most."""
 _DENSE = 32_000_000
@@ -96,7 +99,7 @@ def linearise(subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, prog
     names, left_out = linear_modules(subject, settings.tune)
     start = starts(subject, names, settings)
     width = sum(sum(_sizes(each)) for each in start.values())
-    terms = int(min(_TERMS, max(2, _BYTES // (4 * width * len(rows)))))
+    terms = int(min(_TERMS, max(2, _room(lm.device) // (4 * width * len(rows)))))
     tokens = subject.scorer.pairs
     sides: dict[str, Any] = {
         side: tuple(getattr(tokens, side)[row] for row in rows.tolist()) for side in ("chosen", "rejected")
@@ -113,6 +116,12 @@ def linearise(subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, prog
         rows=rows,
         values=found / objective.beta,
     )
+
+
+def _room(device: str) -> float:
+    """Bytes that signals may take on a device."""
+    free = None if torch.device(device).type == "cpu" else available_bytes(device)
+    return _BYTES if free is None else max(_BYTES, _SHARE * free)
 
 
 def foretell(
