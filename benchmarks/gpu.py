@@ -647,13 +647,13 @@ def tried(name: str, bench: Bench, seconds: float) -> Row:
     """A row, or what went wrong with it."""
     start = time.perf_counter()
     try:
+        free(bench.device)
         with at_most(seconds):
             found = ROWS[name](bench)
     except Exception as error:  # the other rows go on, and the traceback is shown
         traceback.print_exc(file=sys.stderr)
         said = " ".join(str(error).split())[:300]
         found = {"error": f"{type(error).__name__}: {said}"}
-    free(bench.device)
     return rounded({**found, "row_s": time.perf_counter() - start})
 
 
