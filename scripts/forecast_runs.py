@@ -227,13 +227,12 @@ def rates(place: Place, data: str, tune: str, ladder: Sequence[float]) -> dict[s
 
 
 class Work:
-    """Jobs as they become known: a ladder first, then what its rates are run with."""
+    """Jobs as they become known, case by case: a ladder first, then what its rates are run with."""
 
     def __init__(self, place: Place, ladders: dict[str, tuple[float, ...]], only: Sequence[str]) -> None:
         self.place, self.ladders, self.given = place, ladders, set[Any]()
-        self.cases = [
-            (data, tune) for tune in ladders for data in DATA if not only or f"{data}/{tune}" in only
-        ]  # fmt: skip
+        every = [f"{data}/{tune}" for tune in ladders for data in DATA]
+        self.cases = [tuple(name.split("/")) for name in only or every]
 
     def jobs(self) -> Iterator[Job]:
         """Those that are not done and were not given before."""
@@ -241,7 +240,6 @@ class Work:
         for data, tune in self.cases:
             for rate in self.ladders[tune]:
                 yield from self._once(Case(data, tune, rate), "run-0.npz", real, 0)
-        for data, tune in self.cases:
             found = rates(place, data, tune, self.ladders[tune])
             for rate in dict.fromkeys((found or {}).values()):
                 case = Case(data, tune, rate)

@@ -24,7 +24,7 @@ def side_by_side(
         jobs: Functions at the top of a module, and their arguments. They keep what they find themselves.
         processes: With 1, everything is done in this process.
         seconds: No job is begun later than this; None: no limit.
-        then: Asked for more jobs whenever one has ended.
+        then: Asked for more jobs whenever one has ended; they go before those that wait.
     """
     until = time.monotonic() + (seconds if seconds is not None else float("inf"))
     waiting = list(jobs)
@@ -35,7 +35,7 @@ def side_by_side(
                 return
             work, given = waiting.pop(0)
             work(*given)
-            waiting += then()
+            waiting = [*then(), *waiting]
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_threads) as pool:
         running: dict[Future[Any], Job] = {}
@@ -50,4 +50,4 @@ def side_by_side(
                 work, given = running.pop(each)
                 if (error := each.exception()) is not None:
                     yield f"{work.__name__}{given[1:]}: {type(error).__name__}: {error}"
-                waiting += then()
+                waiting = [*then(), *waiting]
