@@ -140,3 +140,18 @@ def test_a_linear_run_with_factors_is_the_run_of_weighted_data_to_second_order(t
     first, second = (weighted_off_by(tiny("llama-tied"), rate, factors) for rate in (0.01, 0.0025))
     assert first[0] < 0.25 * first[1], "the factors count"
     assert second[0] / second[2] < 0.5 * first[0] / first[2] + 1e-3
+
+
+def test_what_modules_add_is_the_change_of_the_groups_margins_to_the_runs_last_step(tiny):
+    bench, rows = bench_of(tiny("llama-tied"))
+    loop = bench.loop(bench.settings)
+    for _ in range(PROBE):
+        loop.advance()
+    told = foretell(linearise(bench.subject, loop, rows), loop, bench.sample, stretch=2, records=[PROBE, STEPS, 12])
+    assert told.since == PROBE
+    assert set(told.modules) == set(linear_modules(bench.subject, "lora")[0])
+    whole = np.sum(list(told.modules.values()), axis=0)
+    change = told.values["margin"][1] - told.values["margin"][0]
+    assert np.abs(change).min() > 1e-5
+    for code in (0, 1):
+        assert whole[bench.sample.group == code].mean() == pytest.approx(change[code], rel=1e-4)

@@ -12,7 +12,7 @@ at equal mean loss, not at equal steps.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +131,8 @@ class TangentRun:
     """Change of every row's value since the reference, nats."""
     weights: Mapping[str, Mapping[str, Any]]
     """Each module's parts at the end, with R in front."""
+    modules: Mapping[str, Float[np.ndarray, "R rows"]]
+    """What each module has added to every row's value since the start at the step that was asked for, nats."""
 
 
 def tangent(
@@ -147,6 +149,7 @@ def tangent(
     schedule: Schedule | None = None,
     clip: float | None = None,
     recorded: Iterable[int] = (),
+    apart_at: int | None = None,
     memory: OptimizerMemory = OptimizerMemory(),
 ) -> TangentRun:
     r"""Train, the network being linear in its weights.
@@ -165,6 +168,7 @@ def tangent(
         schedule: What the rate is multiplied with.
         clip: Largest norm of the gradient.
         recorded: Steps after which values are wanted, from `memory.steps` on.
+        apart_at: Step after which it is wanted what each module has done: their sum is the change of the values.
         memory: Where the run stands.
 
     Returns:
@@ -203,9 +207,13 @@ def tangent(
     }  # fmt: skip
     wanted = sorted({int(step) for step in recorded if step >= memory.steps})
     found: dict[int, np.ndarray] = {}
+    modules: dict[str, np.ndarray] = {}
+    first = network.apart() if apart_at is not None else {}
     for step in range(memory.steps, len(batches) + 1):
         if step in wanted:
             found[step] = network.measure()
+        if step == apart_at:
+            modules = {name: each - first[name] for name, each in network.apart().items()}
         if step == len(batches):
             break
         pairs = np.asarray(batches[step])
@@ -224,6 +232,7 @@ def tangent(
         weights={
             name: {part: network.parts[name, part] for part in trained.parts} for name, trained in start.items()
         },
+        modules=modules,
     )  # fmt: skip
 
 
@@ -297,16 +306,30 @@ class _Network:
         """Values of all rows under the weights as they are."""
         return (self.base + self._all()).T
 
+    def apart(self) -> dict[str, Float[np.ndarray, "R rows"]]:
+        """What `_Batch.by_module` finds for all rows."""
+        found = {name: np.zeros((self.runs, self.rows)) for name in self.layers}
+        for batch in self._batches():
+            for name, values in batch.by_module():
+                found[name][:, batch.rows] = as_numpy(values).T
+        return found
+
     def _all(self) -> Float[np.ndarray, "rows R"]:
-        """What `_Batch.raw` finds for all rows, some at a time and equally long ones together."""
+        """What `_Batch.raw` finds for all rows."""
+        found = np.zeros((self.rows, self.runs))
+        for batch in self._batches():
+            found[batch.rows] = as_numpy(batch.raw())
+        return found
+
+    def _batches(self) -> Iterator["_Batch"]:
+        """All rows, some at a time and equally long ones together."""
         counts = np.max([layer.counts for layer in self.layers.values()], axis=0)
-        order, found, at = np.argsort(counts, kind="stable"), np.zeros((self.rows, self.runs)), 0
+        order, at = np.argsort(counts, kind="stable"), 0
         while at < self.rows:
             sizes = np.arange(1, self.rows - at + 1) * counts[order[at:]]
             rows = order[at : at + max(1, int(np.searchsorted(sizes, _TERMS, side="right")))]
-            found[rows] = as_numpy(_Batch(self, rows).raw())
+            yield _Batch(self, rows)
             at += len(rows)
-        return found
 
 
 _TERMS = 2**13
@@ -331,7 +354,14 @@ class _Batch:
 
     def raw(self) -> Float[Any, "rows R"]:
         """Σ δᵀ W x over layers and terms, W being the adapter's product, or the weight's change."""
-        xp, network, total = self.xp, self.network, None
+        total = None
+        for _, found in self.by_module():
+            total = found if total is None else total + found
+        return total
+
+    def by_module(self) -> Iterator[tuple[str, Float[Any, "rows R"]]]:
+        """The same, layer by layer."""
+        xp, network = self.xp, self.network
         for name, layer in network.layers.items():
             at, inside = self._places(layer)
             x = xp.take(layer.inputs, at, axis=0)
@@ -346,9 +376,7 @@ class _Batch:
                 moved = _through(xp, x, network.parts[name, "weight"] - network.first[name, "weight"])
                 products = xp.sum(moved * delta[:, None, :], axis=2)
             self.kept[name] = (x, delta, seen, heard)
-            found = xp.sum(xp.reshape(products, (len(self.rows), -1, network.runs)), axis=1)
-            total = found if total is None else total + found
-        return total
+            yield name, xp.sum(xp.reshape(products, (len(self.rows), -1, network.runs)), axis=1)
 
     def _places(self, layer: LayerSignals) -> tuple[Any, Any]:
         """Where the terms of the rows stand (rows · k,), filled up to the longest row; and 0 for filling, else 1."""

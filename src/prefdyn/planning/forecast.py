@@ -41,6 +41,7 @@ from prefdyn.dynamics.progress import (
 from prefdyn.errors import ConfigError, DataError, TrainingError
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.planning.forecast_check import SHARES
+from prefdyn.planning.forecast_modules import ByModule
 from prefdyn.provenance import Provenance
 from prefdyn.settings import Reading, opened
 from prefdyn.training.linear import Linearised, foretell, linearise, records_between
@@ -113,6 +114,8 @@ class Forecast(Tabular):
     provenance: Provenance
     reference: str | None = None
     """What margins are taken against; None: the model as it starts."""
+    by_module: ByModule | None = None
+    """Which layers learn which group; None without a linear run."""
 
     @property
     def area(self) -> Float[np.ndarray, " g"]:
@@ -243,13 +246,16 @@ class Forecast(Tabular):
             "lost": self.lost,
             "trained_left_out": list(self.trained_left_out),
             "reference": self.reference,
+            **({} if self.by_module is None else {"by_module": self.by_module.to_json()}),
         }
 
     def write(self, folder: Path) -> None:
-        """Write summary.json, groups.csv and curves.parquet into an existing folder."""
+        """Write summary.json, groups.csv, curves.parquet and, of a linear run, modules.csv into an existing folder."""
         write_json(folder / "summary.json", self.summary())
         write_csv(pa.Table.from_pylist(self.rows()), folder / "groups.csv")
         parquet.write_table(self.curves(), folder / "curves.parquet")
+        if self.by_module is not None:
+            write_csv(pa.Table.from_pylist(self.by_module.rows()), folder / "modules.csv")
 
 
 CURVES = pa.schema(
@@ -283,7 +289,7 @@ def joined(first: RunPart, then: RunPart | None) -> RunPart | None:
         return None
     later = then.steps > first.steps[-1]
     values = {name: np.concatenate([first.values[name], then.values[name][later]]) for name in then.values}
-    return RunPart(steps=np.concatenate([first.steps, then.steps[later]]), values=values)
+    return replace(then, steps=np.concatenate([first.steps, then.steps[later]]), values=values)
 
 
 def order_sentence(
@@ -562,6 +568,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
         warnings=tuple(warnings),
         timings=timings,
         provenance=subject.provenance,
+        by_module=ByModule.of(maker.linear, maker.rehearsals, sample, settings.steps),
     )
 
 

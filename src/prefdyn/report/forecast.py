@@ -15,6 +15,7 @@ from prefdyn._json import number
 from prefdyn.dynamics.foretold import Foretold
 from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.forecast_modules import modules_drawings, modules_words
 from prefdyn.report.tables import minus
 from prefdyn.report.text import cells, cut, padded, visible, wrapped
 
@@ -48,6 +49,9 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [("How good it was" if check else "Order", visible(part.get("says") or ""))]
     found.append(("By progress", _reach(part)))
     found.append(("Clock", _clock_words(run, part)))
+    learned = modules_words(part)
+    if learned is not None and not check:
+        found.append(("Where it is learned", learned))
     found.append(("Made of", _made_of(part)))
     return found
 
@@ -200,7 +204,8 @@ def forecast_drawings(run: RunFolder) -> list[Picture]:
     if not isinstance(run.part("forecast"), Mapping):
         return []
     told = Foretold.read(run.summary)
-    return [_by_progress(run, told), _clock(run, told)]
+    found = [_by_progress(run, told), _clock(run, told)]
+    return found if run.part("forecast_check") else [*found, *modules_drawings(run, _order(told).tolist())]
 
 
 def _by_progress(run: RunFolder, told: Foretold) -> Picture:
@@ -301,13 +306,18 @@ def _runs(run: RunFolder) -> dict[str, np.ndarray]:
 
 def _shown(run: RunFolder, told: Foretold) -> tuple[Sequence[int], str]:
     """Groups that are drawn, the first learned first, and a sentence on which these are."""
-    use = told.band.vouched
-    use = use if use.any() else np.ones(len(use), dtype=bool)
-    order = np.argsort(np.nanmean(told.band.centre[use], axis=0), kind="stable")
+    order = _order(told)
     if len(order) <= _MOST_CURVES:
         return order.tolist(), f"All {len(order)} groups, first learned first."
     kept = np.linspace(0, len(order) - 1, _MOST_CURVES).round().astype(int)
     return order[kept].tolist(), f"{_MOST_CURVES} of {len(order)} groups, from the first learned to the last."
+
+
+def _order(told: Foretold) -> np.ndarray:
+    """Groups, the first learned first."""
+    use = told.band.vouched
+    use = use if use.any() else np.ones(len(use), dtype=bool)
+    return np.argsort(np.nanmean(told.band.centre[use], axis=0), kind="stable")
 
 
 def _limits(

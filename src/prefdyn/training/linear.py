@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 
 from prefdyn._random import stream
-from prefdyn.dynamics.tangent import Adapter, Dense, OptimizerMemory, Signals, Trained, tangent
+from prefdyn.dynamics.tangent import Adapter, Dense, OptimizerMemory, Signals, TangentRun, Trained, tangent
 from prefdyn.errors import ConfigError
 from prefdyn.maths.optimizers import Schedule
 from prefdyn.models.gradients import gradients
@@ -123,9 +123,15 @@ def foretell(
     stretch: int = 1,
     records: Sequence[int],
 ) -> RunPart:
-    """Where the linear run goes: groups of the measured pairs, the last of the sampled ones; see `linear_margins`."""
-    steps, measured = linear_margins(found, loop, len(sample.rows), stretch=stretch, records=records)
-    return RunPart.of(steps, measured[:, 0], loop.settings.objective, sample)
+    """Where the linear run goes: groups of the measured pairs, the last of the sampled ones; see `linear_margins`.
+
+    What each module has done to them is told of the step where the run itself ends.
+    """
+    measured, objective = len(sample.rows), loop.settings.objective
+    run = _run(found, loop, measured, stretch=stretch, records=records, apart_at=loop.settings.steps)
+    told = RunPart.of(run.steps, objective.beta * run.values[:, 0, -measured:], objective, sample)
+    modules = {name: objective.beta * values[0, -measured:] for name, values in run.modules.items()}
+    return replace(told, modules=modules, since=found.memory.steps)
 
 
 def linear_margins(
@@ -151,6 +157,20 @@ def linear_margins(
     Returns:
         The recorded steps, S of them, and the margins with beta.
     """
+    run = _run(found, loop, measured, stretch=stretch, records=records, factors=factors)
+    return run.steps, loop.settings.objective.beta * run.values[:, :, -measured:]
+
+
+def _run(
+    found: Linearised,
+    loop: Loop,
+    measured: int,
+    *,
+    stretch: int,
+    records: Sequence[int],
+    factors: Float[np.ndarray, "k R"] | None = None,
+    apart_at: int | None = None,
+) -> TangentRun:
     settings, table = loop.settings, loop.pairs
     sampled = found.rows[: len(found.rows) - measured]
     place = standins(table, sampled, seed=settings.seed)
@@ -159,7 +179,7 @@ def linear_margins(
     schedule = None
     if settings.schedule != "constant" or settings.warmup:
         schedule = Schedule(kind=settings.schedule, steps=steps, warmup=settings.warmup)
-    run = tangent(
+    return tangent(
         found.signals,
         found.start,
         settings.objective,
@@ -171,9 +191,9 @@ def linear_margins(
         schedule=schedule,
         clip=settings.clip,
         recorded=records,
+        apart_at=apart_at,
         memory=found.memory,
     )
-    return run.steps, settings.objective.beta * run.values[:, :, len(sampled) :]
 
 
 def standins(pairs: PairTable, sampled: Int[np.ndarray, " k"], *, seed: int) -> Int[np.ndarray, " m"]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class RunPart:
     steps: Int[np.ndarray, " s"]
     values: Mapping[str, Float[np.ndarray, "s g"]]
     """Each of `QUANTITIES`, means over a group's pairs; `error`: standard error of the loss over its units."""
+    modules: Mapping[str, Float[np.ndarray, " n"]] = field(default_factory=dict)
+    """What each module has added to every pair's margin in a linear run, from step `since` to the run's last; of a real
+    run none."""
+    since: int = 0
 
     @classmethod
     def of(
