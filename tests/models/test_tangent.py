@@ -189,6 +189,14 @@ def test_margins_from_one_signal_are_those_of_two(world):
     assert np.abs(found).max() > 0.01
     assert np.allclose(found, margins(joint, objective, one.values), rtol=1e-6)
 
+    with Exact():
+        more = gradients(PairScorer(lm, pairs), names, sides=False, chosen=True, per_token=True)
+    assert more.pairs == 2 * PAIRS
+    share = np.concatenate([np.ones(PAIRS), np.zeros(PAIRS)])
+    three = tangent(more, start, objective, AdamW(), **{**rest, "share": share})
+    np.testing.assert_allclose(three.values[..., :PAIRS], one.values, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(three.values[..., PAIRS:], two.values[..., :PAIRS], rtol=1e-6, atol=1e-9)
+
 
 def test_numpy_and_torch_agree(world):
     lm, names, _, signals, _ = world

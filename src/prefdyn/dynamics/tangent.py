@@ -128,7 +128,7 @@ class TangentRun:
     steps: tuple[int, ...]
     """Recorded steps, counted from the start of the run, S of them."""
     values: Float[np.ndarray, "S R rows"]
-    """Change of every row's value since the reference, nats."""
+    """Change of the rows' values since the reference, nats."""
     weights: Mapping[str, Mapping[str, Any]]
     """Each module's parts at the end, with R in front."""
     modules: Mapping[str, Float[np.ndarray, "R rows"]]
@@ -150,6 +150,7 @@ def tangent(
     clip: float | None = None,
     recorded: Iterable[int] = (),
     apart_at: int | None = None,
+    rows: Int[np.ndarray, " k"] | None = None,
     memory: OptimizerMemory = OptimizerMemory(),
 ) -> TangentRun:
     r"""Train, the network being linear in its weights.
@@ -169,6 +170,7 @@ def tangent(
         clip: Largest norm of the gradient.
         recorded: Steps after which values are wanted, from `memory.steps` on.
         apart_at: Step after which it is wanted what each module has done: their sum is the change of the values.
+        rows: Which rows' values are wanted; all unless given. Those that are trained on alone need not be measured.
         memory: Where the run stands.
 
     Returns:
@@ -208,12 +210,13 @@ def tangent(
     wanted = sorted({int(step) for step in recorded if step >= memory.steps})
     found: dict[int, np.ndarray] = {}
     modules: dict[str, np.ndarray] = {}
-    first = network.apart() if apart_at is not None else {}
+    looked = np.arange(network.rows) if rows is None else rows
+    first = network.apart(looked) if apart_at is not None else {}
     for step in range(memory.steps, len(batches) + 1):
         if step in wanted:
-            found[step] = network.measure()
+            found[step] = network.measure(looked)
         if step == apart_at:
-            modules = {name: each - first[name] for name, each in network.apart().items()}
+            modules = {name: each - first[name] for name, each in network.apart(looked).items()}
         if step == len(batches):
             break
         pairs = np.asarray(batches[step])
@@ -228,7 +231,7 @@ def tangent(
             network.parts[key], states[key] = optimizer.update(part, gradient[key], states[key], rate=rate, step=step)
     return TangentRun(
         steps=tuple(found),
-        values=np.stack(list(found.values())) if found else np.zeros((0, network.runs, network.rows)),
+        values=np.stack(list(found.values())) if found else np.zeros((0, network.runs, len(looked))),
         weights={
             name: {part: network.parts[name, part] for part in trained.parts} for name, trained in start.items()
         },
@@ -296,40 +299,40 @@ class _Network:
             for part, given in start[name].parts.items():
                 self.parts[name, part] = self.xp.stack([self.xp.asarray(given, **self.like)] * runs)
         self.first = dict(self.parts)
-        self.base = (0 if values is None else np.asarray(values)[:, None]) - self._all()
+        self.base = (0 if values is None else np.asarray(values)[:, None]) - self._raw(np.arange(self.rows))
 
     def batch(self, rows: np.ndarray) -> "_Batch":
         """Some rows."""
         return _Batch(self, rows)
 
-    def measure(self) -> Float[np.ndarray, "R rows"]:
-        """Values of all rows under the weights as they are."""
-        return (self.base + self._all()).T
+    def measure(self, rows: np.ndarray) -> Float[np.ndarray, "R k"]:
+        """Values of some rows under the weights as they are."""
+        return (self.base[rows] + self._raw(rows)).T
 
-    def apart(self) -> dict[str, Float[np.ndarray, "R rows"]]:
-        """What `_Batch.by_module` finds for all rows."""
-        found = {name: np.zeros((self.runs, self.rows)) for name in self.layers}
-        for batch in self._batches():
+    def apart(self, rows: np.ndarray) -> dict[str, Float[np.ndarray, "R k"]]:
+        """What `_Batch.by_module` finds for some rows."""
+        found = {name: np.zeros((self.runs, len(rows))) for name in self.layers}
+        for places, batch in self._batches(rows):
             for name, values in batch.by_module():
-                found[name][:, batch.rows] = as_numpy(values).T
+                found[name][:, places] = as_numpy(values).T
         return found
 
-    def _all(self) -> Float[np.ndarray, "rows R"]:
-        """What `_Batch.raw` finds for all rows."""
-        found = np.zeros((self.rows, self.runs))
-        for batch in self._batches():
-            found[batch.rows] = as_numpy(batch.raw())
+    def _raw(self, rows: np.ndarray) -> Float[np.ndarray, "k R"]:
+        """What `_Batch.raw` finds for some rows."""
+        found = np.zeros((len(rows), self.runs))
+        for places, batch in self._batches(rows):
+            found[places] = as_numpy(batch.raw())
         return found
 
-    def _batches(self) -> Iterator["_Batch"]:
-        """All rows, some at a time and equally long ones together."""
-        counts = np.max([layer.counts for layer in self.layers.values()], axis=0)
+    def _batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, "_Batch"]]:
+        """Places of some rows and their batch, some at a time and equally long ones together."""
+        counts = np.max([layer.counts[rows] for layer in self.layers.values()], axis=0)
         order, at = np.argsort(counts, kind="stable"), 0
-        while at < self.rows:
-            sizes = np.arange(1, self.rows - at + 1) * counts[order[at:]]
-            rows = order[at : at + max(1, int(np.searchsorted(sizes, _TERMS, side="right")))]
-            yield _Batch(self, rows)
-            at += len(rows)
+        while at < len(rows):
+            sizes = np.arange(1, len(rows) - at + 1) * counts[order[at:]]
+            places = order[at : at + max(1, int(np.searchsorted(sizes, _TERMS, side="right")))]
+            yield places, _Batch(self, rows[places])
+            at += len(places)
 
 
 _TERMS = 2**13

@@ -42,6 +42,7 @@ from prefdyn.errors import ConfigError, DataError, TrainingError
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.planning.forecast_check import SHARES
 from prefdyn.planning.forecast_modules import ByModule
+from prefdyn.planning.forecast_sides import Sides
 from prefdyn.provenance import Provenance
 from prefdyn.settings import Reading, opened
 from prefdyn.training.linear import Linearised, foretell, linearise, records_between
@@ -116,6 +117,8 @@ class Forecast(Tabular):
     """What margins are taken against; None: the model as it starts."""
     by_module: ByModule | None = None
     """Which layers learn which group; None without a linear run."""
+    sides: Sides | None = None
+    """Chosen and rejected responses apart; None where nothing is vouched for."""
 
     @property
     def area(self) -> Float[np.ndarray, " g"]:
@@ -247,6 +250,7 @@ class Forecast(Tabular):
             "trained_left_out": list(self.trained_left_out),
             "reference": self.reference,
             **({} if self.by_module is None else {"by_module": self.by_module.to_json()}),
+            **({} if self.sides is None else {"sides": self.sides.to_json()}),
         }
 
     def write(self, folder: Path) -> None:
@@ -268,6 +272,8 @@ CURVES = pa.schema(
         ("high", pa.float64()),
         ("margin", pa.float64()),
         ("reward_accuracy", pa.float64()),
+        ("chosen_change", pa.float64()),
+        ("rejected_change", pa.float64()),
         ("step", pa.float64()),
         ("step_low", pa.float64()),
         ("step_high", pa.float64()),
@@ -487,7 +493,7 @@ class _Maker:
         first: list[Linearised | None] = []
         early, at = self.steps // _BACKTEST, {}
         if self.steps:
-            at = {early: lambda: first.append(self._linearised(loop))}
+            at = {early: lambda: first.append(self._linearised(loop, apart=False))}
             self.tell(f"Probe: the first {self.steps} of {self.bench.settings.steps} steps.")
         records = sorted({early, *records_between(0, self.steps, _RECORDS)})
         self.probe = self.bench.run(loop, self.steps, records, label="Probe", progress=self.shown, at=at)
@@ -500,12 +506,15 @@ class _Maker:
             self.backtest = self._foretold(first[0], loop)
             self.from_loss = float(progress(self.probe.values["loss"])[list(self.probe.steps).index(early)])
 
-    def _linearised(self, loop: Loop) -> Linearised | None:
+    def _linearised(self, loop: Loop, *, apart: bool = True) -> Linearised | None:
         if not self.follows:
             return None
         self.tell(f"Gradients of {len(self.rows)} pairs after step {loop.progress.step}.")
         try:
-            return linearise(self.bench.subject, loop, self.rows, progress=self.shown)
+            return linearise(
+                self.bench.subject, loop, self.rows, apart=len(self.bench.sample.rows) if apart else 0,
+                progress=self.shown,
+            )  # fmt: skip
         except ConfigError as error:
             self.follows = False
             self.warnings.append(f"No linear run was made: {error.typed}")
@@ -546,6 +555,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     visits = settings.steps * (len(pairs.train) if settings.batch_size == "full" else settings.batch_size)
     cheap, stop = rehearsal(settings, settings.seed + 1, len(pairs.train))
     signals = maker.signals
+    values = {name: _mixed(maker, levels, band, name) for name in QUANTITIES if name != "loss"}
     return Forecast(
         names=sample.names,
         sizes=sizes,
@@ -555,7 +565,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
         linear=maker.linear,
         backtest=maker.backtest,
         band=band,
-        values={name: _mixed(maker, levels, band, name) for name in QUANTITIES if name != "loss"},
+        values=values,
         clock=_clock(maker, probe, levels),
         order=before(band, held_out_error, seed=settings.seed),
         left_out=subject.left_out,
@@ -569,6 +579,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
         timings=timings,
         provenance=subject.provenance,
         by_module=ByModule.of(maker.linear, maker.rehearsals, sample, settings.steps),
+        sides=Sides.of(band, values, maker.rehearsals, maker.linear or probe),
     )
 
 

@@ -16,6 +16,7 @@ from prefdyn.dynamics.foretold import Foretold
 from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.forecast_modules import modules_drawings, modules_words
+from prefdyn.report.forecast_sides import sides_columns, sides_drawing, sides_words
 from prefdyn.report.tables import minus
 from prefdyn.report.text import cells, cut, padded, visible, wrapped
 
@@ -49,9 +50,8 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [("How good it was" if check else "Order", visible(part.get("says") or ""))]
     found.append(("By progress", _reach(part)))
     found.append(("Clock", _clock_words(run, part)))
-    learned = modules_words(part)
-    if learned is not None and not check:
-        found.append(("Where it is learned", learned))
+    more = {"Chosen and rejected": sides_words(part), "Where it is learned": modules_words(part)}
+    found += [(label, text) for label, text in more.items() if text is not None and not check]
     found.append(("Made of", _made_of(part)))
     return found
 
@@ -123,7 +123,8 @@ def _columns(run: RunFolder) -> list[tuple[str, tuple[str, ...], int]]:
         ]  # fmt: skip
     found = [("Held out", ("held_out_pairs",), 6), ("Place", ("rank",), 6), ("Tier", ("tier",), 6)]
     found += [(f"Loss at {share} %", (f"loss_{share}",), 4) for share in _SHARES]
-    return [*found, ("90 % band", ("loss_100_low", "loss_100_high"), 4), ("Accuracy", ("reward_accuracy_100",), 2)]
+    found += [("90 % band", ("loss_100_low", "loss_100_high"), 4), ("Accuracy", ("reward_accuracy_100",), 2)]
+    return [*found, *sides_columns(run.groups)]
 
 
 def _entries(run: RunFolder, row: Mapping[str, Any]) -> list[str]:
@@ -205,7 +206,10 @@ def forecast_drawings(run: RunFolder) -> list[Picture]:
         return []
     told = Foretold.read(run.summary)
     found = [_by_progress(run, told), _clock(run, told)]
-    return found if run.part("forecast_check") else [*found, *modules_drawings(run, _order(told).tolist())]
+    if run.part("forecast_check"):
+        return found
+    sides = sides_drawing(run.part("forecast"), _shown(run, told)[0], *_fall(told.band.levels), _ACROSS)
+    return [*found, *sides, *modules_drawings(run, _order(told).tolist())]
 
 
 def _by_progress(run: RunFolder, told: Foretold) -> Picture:

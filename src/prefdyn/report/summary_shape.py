@@ -91,7 +91,10 @@ SUMMARY: Mapping[str, Any] = {
             "freedom": float, "order?": _MATRIX, "tiers?": ([[str]], None), "between_seeds?": _NUMBERS,
             "linear_off?": _NUMBERS, "clock?": _parts(step=_NUMBERS, low=_NUMBERS, high=_NUMBERS), "probe?": _FLAT,
             "cost?": _FLAT, "trained_left_out?": _TEXTS, "curves?": ({"*": _MATRIX[0]}, None),
-            "by_module?": _parts(names=[str], modules=_SHARED, layers=_SHARED, kinds=_SHARED), "*": VALUE,
+            "by_module?": _parts(names=[str], modules=_SHARED, layers=_SHARED, kinds=_SHARED),
+            "sides?": _parts(
+                chosen=_MATRIX, rejected=_MATRIX, error=_MATRIX, error_apart=_MATRIX, falls=_NUMBERS, behind=_NUMBERS
+            ), "*": VALUE,
         },
         None,
     ),

@@ -10,14 +10,23 @@ import torch
 from jaxtyping import Float, Int
 
 from prefdyn._random import stream
-from prefdyn.dynamics.tangent import Adapter, Dense, OptimizerMemory, Signals, TangentRun, Trained, tangent
+from prefdyn.dynamics.tangent import (
+    Adapter,
+    Dense,
+    LayerSignals,
+    OptimizerMemory,
+    Signals,
+    TangentRun,
+    Trained,
+    tangent,
+)
 from prefdyn.errors import ConfigError
 from prefdyn.maths.optimizers import Schedule
 from prefdyn.models.gradients import gradients
 from prefdyn.models.log_probs import PairScorer
 from prefdyn.training.loop import Loop
 from prefdyn.training.probes import PairTable
-from prefdyn.training.rehearse import RunPart, Sample, margins
+from prefdyn.training.rehearse import RunPart, Sample, measured
 from prefdyn.training.settings import TrainingSettings
 from prefdyn.training.subjects import Subject
 
@@ -41,13 +50,18 @@ class Linearised:
     """A run at one of its steps, linear in its weights from there on."""
 
     signals: Signals
-    """Of the sampled pairs."""
+    """Of the sampled pairs, their margins; then of the chosen log-probabilities of the last ones, where asked for."""
     start: Mapping[str, Trained]
     memory: OptimizerMemory
     rows: Int[np.ndarray, " k"]
     """Places of the sampled pairs, those that are measured last."""
-    values: Float[np.ndarray, " k"]
-    """Their margins without beta, nats."""
+    values: Float[np.ndarray, " rows"]
+    """Their margins without beta, then changes of those log-probabilities since the reference, nats."""
+
+    @property
+    def apart(self) -> int:
+        """How many pairs, the last of the sampled ones, have their chosen log-probability followed, too."""
+        return len(self.values) - len(self.rows)
 
 
 def linear_modules(subject: Subject, tune: str) -> tuple[list[str], list[str]]:
@@ -77,13 +91,16 @@ def linear_modules(subject: Subject, tune: str) -> tuple[list[str], list[str]]:
     return names, left
 
 
-def linearise(subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, progress: bool = False) -> Linearised:
+def linearise(
+    subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, apart: int = 0, progress: bool = False
+) -> Linearised:
     """Gradients of the sampled pairs where the run stands, its weights there and its optimizer's memory.
 
     Args:
         subject: What is trained.
         loop: The run.
         rows: Places of the sampled pairs.
+        apart: For so many, the last of them, chosen and rejected log-probabilities are to be told apart.
         progress: Show a bar.
 
     Raises:
@@ -96,23 +113,54 @@ def linearise(subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, prog
     names, left_out = linear_modules(subject, settings.tune)
     start = starts(subject, names, settings)
     width = sum(sum(_sizes(each)) for each in start.values())
-    terms = int(min(_TERMS, max(2, _BYTES // (4 * width * len(rows)))))
+    terms = int(min(_TERMS, max(2, _BYTES // (4 * width * (len(rows) + apart)))))
     tokens = subject.scorer.pairs
-    sides: dict[str, Any] = {
-        side: tuple(getattr(tokens, side)[row] for row in rows.tolist()) for side in ("chosen", "rejected")
-    }
-    few = replace(tokens, prompt=tokens.prompt[rows], row=tokens.row[rows], answered=None, **sides)
-    signals = gradients(
-        PairScorer(lm, few), names, sides=False, per_token=objective.per_token, rank=terms, progress=progress
-    )
-    found, _ = margins(loop, subject.pairs, rows, objective)
+
+    def read(places: Int[np.ndarray, " n"], chosen: bool) -> dict[str, LayerSignals]:
+        sides: dict[str, Any] = {
+            side: tuple(getattr(tokens, side)[row] for row in places.tolist()) for side in ("chosen", "rejected")
+        }
+        few = replace(tokens, prompt=tokens.prompt[places], row=tokens.row[places], answered=None, **sides)
+        found = gradients(
+            PairScorer(lm, few, normaliser_gradient=chosen), names, sides=False, chosen=chosen,
+            per_token=objective.per_token, rank=terms, progress=progress,
+        )  # fmt: skip
+        return dict(found.layers)
+
+    first, last = rows[: len(rows) - apart], rows[len(rows) - apart :]
+    parts = [read(places, chosen) for places, chosen in ((first, False), (last, True)) if len(places)]
+    found = measured(loop, subject.pairs, rows, objective)
     return Linearised(
-        signals=replace(signals, left_out=tuple(left_out)),
+        signals=replace(_joined(parts), left_out=tuple(left_out)),
         start=start,
         memory=_memory(subject, loop, start),
         rows=rows,
-        values=found / objective.beta,
+        values=np.concatenate([found.margin / objective.beta, found.chosen[len(first) :] if apart else []]),
     )
+
+
+def _joined(parts: list[dict[str, LayerSignals]]) -> Signals:
+    """Rows of one after those of the other. Parts are given away, module by module, so that none is held twice."""
+    if len(parts) == 1:
+        return Signals(layers=parts[0], sides=False)
+    layers: dict[str, LayerSignals] = {}
+    places: list[tuple[np.ndarray, np.ndarray]] = []  # which layers share where they are the same
+    for name in list(parts[0]):
+        one, two = (each.pop(name) for each in parts)
+        starts = np.concatenate([one.starts, two.starts + len(one.inputs)])
+        counts = np.concatenate([one.counts, two.counts])
+        known = next((each for each in places if np.array_equal(each, (starts, counts))), None)
+        if known is None:
+            places.append(known := (starts, counts))
+        starts, counts = known
+        layers[name] = LayerSignals(
+            inputs=torch.cat([one.inputs, two.inputs]),
+            signals=torch.cat([one.signals, two.signals]),
+            starts=starts,
+            counts=counts,
+            lost=max(one.lost, two.lost),
+        )
+    return Signals(layers=layers, sides=False)
 
 
 def foretell(
@@ -127,10 +175,18 @@ def foretell(
 
     What each module has done to them is told of the step where the run itself ends.
     """
-    measured, objective = len(sample.rows), loop.settings.objective
-    run = _run(found, loop, measured, stretch=stretch, records=records, apart_at=loop.settings.steps)
-    told = RunPart.of(run.steps, objective.beta * run.values[:, 0, -measured:], objective, sample)
-    modules = {name: objective.beta * values[0, -measured:] for name, values in run.modules.items()}
+    count, objective, table = len(sample.rows), loop.settings.objective, loop.pairs
+    run = _run(found, loop, count, stretch=stretch, records=records, apart_at=loop.settings.steps)
+    values, changes = run.values[:, 0, :count], {}
+    if found.apart:
+        assert found.apart == count
+        chosen = run.values[:, 0, count:]
+        up, down = chosen, 1
+        if objective.per_token:
+            up, down = chosen / table.chosen_length[sample.rows], table.rejected_length[sample.rows]
+        changes = {"chosen_change": chosen, "rejected_change": down * (up - values)}
+    told = RunPart.of(run.steps, objective.beta * values, objective, sample, changes=changes)
+    modules = {name: objective.beta * each[0, :count] for name, each in run.modules.items()}
     return replace(told, modules=modules, since=found.memory.steps)
 
 
@@ -158,7 +214,7 @@ def linear_margins(
         The recorded steps, S of them, and the margins with beta.
     """
     run = _run(found, loop, measured, stretch=stretch, records=records, factors=factors)
-    return run.steps, loop.settings.objective.beta * run.values[:, :, -measured:]
+    return run.steps, loop.settings.objective.beta * run.values[:, :, :measured]
 
 
 def _run(
@@ -179,6 +235,7 @@ def _run(
     schedule = None
     if settings.schedule != "constant" or settings.warmup:
         schedule = Schedule(kind=settings.schedule, steps=steps, warmup=settings.warmup)
+    share = table.weight[found.rows] if factors is None else table.weight[found.rows, None] * factors
     return tangent(
         found.signals,
         found.start,
@@ -186,12 +243,13 @@ def _run(
         settings.optimizer,
         learning_rate=settings.learning_rate,
         batches=[place[table.train[rows]] for rows in order[: max(records)]],
-        share=table.weight[found.rows] if factors is None else table.weight[found.rows, None] * factors,
+        share=np.concatenate([share, np.zeros((found.apart, *share.shape[1:]))]),
         values=found.values,
         schedule=schedule,
         clip=settings.clip,
         recorded=records,
         apart_at=apart_at,
+        rows=np.arange(len(sampled), len(found.values)),
         memory=found.memory,
     )
 
