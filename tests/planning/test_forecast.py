@@ -116,6 +116,37 @@ def test_modules_and_what_is_luck_of_them_are_in_the_files_and_on_the_page(told)
     )
 
 
+def test_a_map_is_on_the_page_where_it_was_asked_for(told, tiny):
+    found, _, model = told
+    assert found.settings_map is None
+    assert "map" not in found.summary()["forecast"]
+    mapped = forecast(data(), model, probe=4, rehearse=0, map=True, cache=False, **RUN)
+    part = mapped.summary()["forecast"]["map"]
+    assert part["betas"] == [0.03, 0.1, 0.3, 0.5, 1.0]
+    assert part["own"] == [3, 2]
+    np.testing.assert_array_equal(mapped.band.levels[0], found.band.levels[0])
+    said = forecast_table(mapped.summary()).replace("\n", " ")
+    assert f"({part['worst_group'][3][2]})" in said
+    assert "was not made" not in said
+    run = RunFolder(path=Path(), summary=mapped.summary(), trajectory=None, pairs=None)
+    plots = forecast_drawings(run)[-1].plots
+    assert [plot.framed for plot in plots] == [(3, 2)] * 2
+    matrix = plots[0].matrix
+    assert matrix is not None
+    assert matrix.shape == (5, 5)
+
+
+def test_without_a_linear_run_there_is_no_map_and_no_split_by_modules(tiny, monkeypatch):
+    monkeypatch.setattr("prefdyn.training.linear._DENSE", 0)
+    rest = {name: value for name, value in RUN.items() if name != "lora"} | {"learning_rate": 1e-3, "steps": 4}
+    found = forecast(data(), str(tiny("llama-tied")), tune="full", probe=2, map=True, cache=False, **rest)
+    assert found.linear is None
+    assert found.by_module is None
+    assert found.settings_map is None
+    assert any("No map of settings was made" in line for line in found.warnings)
+    assert np.isfinite(found.values["chosen_change"][0]).all()
+
+
 def module_words(share, told, seeds=2):
     layers = {"rows": ["0", "1"], "share": share, "told": told}
     part = {"names": ["a", "b"], "since": 4, "step": 16, "seeds": seeds, "layers": layers}

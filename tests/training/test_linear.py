@@ -1,15 +1,18 @@
 """A run made linear where it stands goes where the run goes, to second order; rehearsals start over; stand-ins."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from prefdyn.data.pairs import PreferenceDataset
 from prefdyn.dynamics.tangent import Dense
-from prefdyn.maths.objectives import DPO, IPO
+from prefdyn.maths.objectives import DPO, IPO, Objective
 from prefdyn.maths.optimizers import SGD, AdamW, Optimizer, RMSprop
 from prefdyn.models.team import Team
 from prefdyn.planning.forecast import sample_of
+from prefdyn.planning.forecast_map import settings_map
 from prefdyn.settings import Reading
 from prefdyn.training.linear import foretell, linear_margins, linear_modules, linearise, standins
 from prefdyn.training.probes import PairTable, probe_rows
@@ -21,10 +24,12 @@ from tests.models.conftest import yes_no
 
 STEPS, PROBE = 8, 4
 ADAMW = AdamW(eps=1e-4)
-OBJECTIVE = DPO(beta=0.5)
+OBJECTIVE: Objective = DPO(beta=0.5)
 
 
-def bench_of(model, *, tune="lora", rate=1e-3, optimizer: Optimizer = ADAMW, data=None, objective=OBJECTIVE, **rest):
+def bench_of(
+    model, *, tune="lora", rate=1e-3, optimizer: Optimizer = ADAMW, data=None, objective: Objective = OBJECTIVE, **rest
+):
     """A subject on a bench, and the pairs that are looked at: all of them."""
     data = yes_no(24).with_held_out(0.5, seed=0) if data is None else data
     team = Team("cpu", cache=False)
@@ -194,3 +199,34 @@ def test_chosen_and_rejected_go_apart_where_the_run_takes_them_to_second_order(t
     for place in (0, 1):
         assert off[place] < 0.25 * moved[place]
         assert off[2 + place] / moved[2 + place] < 0.5 * off[place] / moved[place] + 1e-3
+
+
+def mapped(model, rate, factor, beta):
+    """How far the map is off the real run with that beta and that factor on the rate, and off the run as given."""
+    bench, rows = bench_of(model, rate=rate)
+    loop = bench.loop(bench.settings)
+    for _ in range(PROBE):
+        loop.advance()
+    found = settings_map(linearise(bench.subject, loop, rows), bench)
+    place = found.betas.index(beta), found.rates.index(factor)
+    other = replace(bench.settings, learning_rate=rate * factor, objective=DPO(beta=beta))
+    ends = []
+    for settings in (bench.settings, other):
+        real = bench.loop(settings)
+        for _ in range(STEPS):
+            real.advance()
+        margin = measured(real, bench.subject.pairs, bench.sample.rows, settings.objective).margin
+        loss = OBJECTIVE.loss(OBJECTIVE.beta * margin / settings.objective.beta)
+        ends.append(np.array([loss[bench.sample.group == code].mean() for code in (0, 1)]))
+    assert found.own == (found.betas.index(0.5), 2)
+    np.testing.assert_array_equal(found.to_json()["worst"], found.loss.max(axis=2))
+    return np.abs(found.loss[place] - ends[1]).max(), np.abs(found.loss[found.own] - ends[1]).max(), ends[1]
+
+
+@pytest.mark.parametrize(("factor", "beta"), [(4.0, 0.5), (0.25, 0.5), (2.0, 0.03)])
+def test_a_map_of_settings_is_the_real_runs_with_them_to_second_order(tiny, factor, beta, monkeypatch):
+    monkeypatch.setattr("prefdyn.training.linear._TERMS", 512)
+    (off, own, _), (less, _, end) = (mapped(tiny("llama-tied"), rate, factor, beta) for rate in (2e-4, 5e-5))
+    assert off < 0.3 * own
+    assert less / np.abs(end - np.log(2)).max() < 0.5
+    assert less < 0.3 * off

@@ -41,6 +41,7 @@ from prefdyn.dynamics.progress import (
 from prefdyn.errors import ConfigError, DataError, TrainingError
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.planning.forecast_check import SHARES
+from prefdyn.planning.forecast_map import SettingsMap, settings_map
 from prefdyn.planning.forecast_modules import ByModule
 from prefdyn.planning.forecast_sides import Sides
 from prefdyn.provenance import Provenance
@@ -119,6 +120,8 @@ class Forecast(Tabular):
     """Which layers learn which group; None without a linear run."""
     sides: Sides | None = None
     """Chosen and rejected responses apart; None where nothing is vouched for."""
+    settings_map: SettingsMap | None = None
+    """Other betas and learning rates, where that was asked for."""
 
     @property
     def area(self) -> Float[np.ndarray, " g"]:
@@ -251,6 +254,7 @@ class Forecast(Tabular):
             "reference": self.reference,
             **({} if self.by_module is None else {"by_module": self.by_module.to_json()}),
             **({} if self.sides is None else {"sides": self.sides.to_json()}),
+            **({} if self.settings_map is None else {"map": self.settings_map.to_json()}),
         }
 
     def write(self, folder: Path) -> None:
@@ -342,6 +346,7 @@ def forecast(
     reference: str | Path | None = None,
     probe: int | Literal["auto"] = "auto",
     rehearse: float | Literal["auto"] = "auto",
+    map: bool = False,
     out: Path | None = None,
     reading: Reading,
     share: bool = True,
@@ -360,6 +365,7 @@ def forecast(
         probe: Real steps of the run that are made first, 0 for none; "auto": 7.5 % of them, at least 5.
         rehearse: What cheap real runs with other seeds may cost, of the run's own pairs; each takes a sixteenth (a
             quarter of the steps, a quarter of the batch). 0 for none; "auto": two of them.
+        map: Whether linear runs with other betas and learning rates are made, too.
         out: Folder for the probe's checkpoint; None: it is not kept.
         reading: How models read the pairs; its fields are keywords here, too.
         share: Encode what pairs share once, where the model allows it.
@@ -401,7 +407,10 @@ def forecast(
     maker.go(out)
     ended = time.monotonic()
     timings = {"read_s": read - began, "rehearse_s": rehearsed - read, "probe_s": ended - rehearsed}
-    found = _assembled(maker, subject, settings, timings)
+    mapped = maker.map() if map else None
+    if map:
+        timings["map_s"] = time.monotonic() - ended
+    found = replace(_assembled(maker, subject, settings, timings), settings_map=mapped)
     return found if reference is None else replace(found, reference=str(reference))
 
 
@@ -505,6 +514,18 @@ class _Maker:
         if first and first[0] is not None:
             self.backtest = self._foretold(first[0], loop)
             self.from_loss = float(progress(self.probe.values["loss"])[list(self.probe.steps).index(early)])
+
+    def map(self) -> SettingsMap | None:
+        """Other betas and learning rates, from the gradients of the run's own linear run."""
+        if self.signals is None:
+            self.warnings.append("No map of settings was made, as there is no linear run.")
+            return None
+        self.tell("Map: linear runs with other betas and learning rates.")
+        try:
+            return settings_map(self.signals, self.bench)
+        except TrainingError as error:
+            self.warnings.append(f"No map of settings was made: {error.typed}")
+            return None
 
     def _linearised(self, loop: Loop, *, apart: bool = True) -> Linearised | None:
         if not self.follows:

@@ -34,7 +34,7 @@ class Sides:
     error: Float[np.ndarray, "l g"]
     """Standard error of the chosen one, over held-out units and seeds; NaN under two rehearsals."""
     error_apart: Float[np.ndarray, "l g"]
-    """The same of its distance from the mean over groups."""
+    """The same of its distance from the median over groups."""
 
     @property
     def falls(self) -> Bool[np.ndarray, " g"]:
@@ -43,9 +43,9 @@ class Sides:
 
     @property
     def behind(self) -> Bool[np.ndarray, " g"]:
-        """Where it fares worse than the mean over groups by more than that."""
+        """Where it fares worse than the median over groups by more than that."""
         chosen = self.chosen[self.at]
-        return chosen - chosen.mean() + Z95 * self.error_apart[self.at] < 0
+        return chosen - np.median(chosen) + Z95 * self.error_apart[self.at] < 0
 
     @classmethod
     def of(
@@ -72,7 +72,7 @@ class Sides:
             np.sqrt(
                 of_units**2 + 2 * _between(each, levels[0] - levels)
             )  # twice, as `of_another_seed` has it of losses
-            for each in (runs, runs - runs.mean(axis=2, keepdims=True))
+            for each in (runs, runs - np.median(runs, axis=2, keepdims=True))
         ]
         return cls(
             levels=levels, at=int(told[-1]), chosen=values["chosen_change"], rejected=values["rejected_change"],

@@ -15,6 +15,7 @@ from prefdyn._json import number
 from prefdyn.dynamics.foretold import Foretold
 from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.forecast_map import map_drawings, map_words
 from prefdyn.report.forecast_modules import modules_drawings, modules_words
 from prefdyn.report.forecast_sides import sides_columns, sides_drawing, sides_words
 from prefdyn.report.tables import minus
@@ -51,6 +52,7 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     found.append(("By progress", _reach(part)))
     found.append(("Clock", _clock_words(run, part)))
     more = {"Chosen and rejected": sides_words(part), "Where it is learned": modules_words(part)}
+    more["Other settings"] = map_words(part)
     found += [(label, text) for label, text in more.items() if text is not None and not check]
     found.append(("Made of", _made_of(part)))
     return found
@@ -209,7 +211,7 @@ def forecast_drawings(run: RunFolder) -> list[Picture]:
     if run.part("forecast_check"):
         return found
     sides = sides_drawing(run.part("forecast"), _shown(run, told)[0], *_fall(told.band.levels), _ACROSS)
-    return [*found, *sides, *modules_drawings(run, _order(told).tolist())]
+    return [*found, *sides, *modules_drawings(run, _order(told).tolist()), *map_drawings(run.part("forecast"))]
 
 
 def _by_progress(run: RunFolder, told: Foretold) -> Picture:

@@ -32,11 +32,15 @@ def sides_words(part: Mapping[str, Any]) -> str | None:
     elif len(behind):
         most = behind[np.argmin(chosen[behind])]
         said += (
-            f" Chosen responses fare worse than that by more than seeds and held-out pairs explain in {len(behind)} of "
-            f"{len(names)} groups, worst in {names[most]} ({minus(chosen[most], 2)})."
+            f" Chosen responses fare worse than in the median group ({minus(np.median(chosen), 2)}) by more than seeds "
+            f"and held-out pairs explain in {len(behind)} of {len(names)} groups, worst in {names[most]} "
+            f"({minus(chosen[most], 2)})."
         )
     else:
-        said += " No group's chosen responses fare worse than that by more than seeds and held-out pairs explain."
+        said += (
+            " No group's chosen responses fare worse than the median group's by more than seeds and held-out pairs "
+            "explain."
+        )
     if len(falls):
         said += f" They become less likely in {of_many([names[code] for code in falls], 4)}."
     return f"{said} These are off by much the same in all groups: trust how groups differ before the numbers."

@@ -94,6 +94,10 @@ SUMMARY: Mapping[str, Any] = {
             "by_module?": _parts(names=[str], modules=_SHARED, layers=_SHARED, kinds=_SHARED),
             "sides?": _parts(
                 chosen=_MATRIX, rejected=_MATRIX, error=_MATRIX, error_apart=_MATRIX, falls=_NUMBERS, behind=_NUMBERS
+            ),
+            "map?": _parts(
+                betas=_NUMBERS, rates=_NUMBERS, own=_NUMBERS, mean=_MATRIX, worst=_MATRIX,
+                worst_group=([[str]], None), accuracy=_MATRIX,
             ), "*": VALUE,
         },
         None,

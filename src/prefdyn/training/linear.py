@@ -217,6 +217,28 @@ def linear_margins(
     return run.steps, loop.settings.objective.beta * run.values[:, :, :measured]
 
 
+def side_by_side(
+    found: Linearised,
+    loop: Loop,
+    measured: int,
+    *,
+    betas: Float[np.ndarray, " R"],
+    rates: Float[np.ndarray, " R"],
+) -> Float[np.ndarray, "R measured"]:
+    """Margins without beta of the measured pairs at the run's last step, in linear runs with other settings.
+
+    Args:
+        found: Where they start.
+        loop: The run whose batches and other settings they have.
+        measured: How many pairs are measured, the last of the sampled ones.
+        betas: One per run.
+        rates: Learning rates, one per run.
+    """
+    last = loop.settings.steps
+    run = _run(found, loop, measured, stretch=1, records=[last], betas=betas, rates=rates)
+    return run.values[0, :, :measured]
+
+
 def _run(
     found: Linearised,
     loop: Loop,
@@ -226,6 +248,8 @@ def _run(
     records: Sequence[int],
     factors: Float[np.ndarray, "k R"] | None = None,
     apart_at: int | None = None,
+    betas: Float[np.ndarray, " R"] | None = None,
+    rates: Float[np.ndarray, " R"] | None = None,
 ) -> TangentRun:
     settings, table = loop.settings, loop.pairs
     sampled = found.rows[: len(found.rows) - measured]
@@ -239,9 +263,9 @@ def _run(
     return tangent(
         found.signals,
         found.start,
-        settings.objective,
+        settings.objective if betas is None else replace(settings.objective, beta=betas),
         settings.optimizer,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate if rates is None else rates,
         batches=[place[table.train[rows]] for rows in order[: max(records)]],
         share=np.concatenate([share, np.zeros((found.apart, *share.shape[1:]))]),
         values=found.values,
@@ -249,7 +273,7 @@ def _run(
         clip=settings.clip,
         recorded=records,
         apart_at=apart_at,
-        rows=np.arange(len(sampled), len(found.values)),
+        rows=np.arange(len(sampled), len(found.values) if betas is None else len(found.rows)),
         memory=found.memory,
     )
 
