@@ -12,27 +12,26 @@ from prefdyn.report.text import visible
 
 
 def map_words(part: Mapping[str, Any]) -> str | None:
-    """The run's own place on the map, and where mean and worst group are lowest; None without a map."""
+    """The run's own place on the map, and the beta with which the worst group is lowest; None without a map."""
     found = part.get("map")
     if not isinstance(found, Mapping):
         return None
     mean, worst = _matrix(found, "mean"), _matrix(found, "worst")
     own, names = _own(found), found.get("worst_group") or []
     worst_name = visible(names[own[0]][own[1]])
-    return (
+    said = (
         f"In linear runs from the start to step {number(found.get('steps')):.0f} the mean held-out loss comes to "
         f"{minus(mean[own], 4)} with the settings as given, that of the worst group to {minus(worst[own], 4)} "
-        f"({worst_name}). On the map the mean is lowest with {_lowest(found, mean)}, the worst group with "
-        f"{_lowest(found, worst)}. Settings far from the run's own were not checked by any real step."
+        f"({worst_name})."
     )
-
-
-def _lowest(found: Mapping[str, Any], values: np.ndarray) -> str:
-    best = np.unravel_index(int(values.argmin()), values.shape)
-    beta, rate = (number(found[key][at]) for key, at in zip(("betas", "rates"), best, strict=True))
-    edge = any(at in (0, size - 1) for at, size in zip(best, values.shape, strict=True))
-    said = f"a beta of {beta:g} and {rate:g} times the learning rate ({minus(values[best], 4)}"
-    return f"{said}, at the edge of the map)" if edge else f"{said})"
+    best = int(worst[:, own[1]].argmin())
+    if best == own[0]:
+        return f"{said} No other beta on the map makes the worst group's lower."
+    return (
+        f"{said} The worst group's is lowest with a beta of {number(found['betas'][best]):g}: "
+        f"{minus(worst[best, own[1]], 4)} (mean {minus(mean[best, own[1]], 4)}). No real step has checked other "
+        "settings."
+    )
 
 
 def map_drawings(part: Mapping[str, Any]) -> list[Picture]:
@@ -58,9 +57,9 @@ def map_drawings(part: Mapping[str, Any]) -> list[Picture]:
             title="Other betas and learning rates",
             caption=f"Held-out losses of linear runs from the start to step {number(found.get('steps')):.0f}, with "
             "gradients from the end of the probe; framed: the run as it is given. All losses are of the run's own β, "
-            "since a larger one makes every loss of a learned pair smaller, whatever was learned. A linear run is "
-            "slower than a real one, and settings far from the run's own were not checked by any real step: read "
-            "differences, not numbers.",
+            "since a larger one makes every loss of a learned pair smaller, whatever was learned. A linear run does "
+            "not overshoot as a real one does where its learning rate is too large: believe the rows before the "
+            "columns to the right. Settings far from the run's own were not checked by any real step.",
             plots=tuple(plots),
         )
     ]

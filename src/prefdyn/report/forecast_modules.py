@@ -9,6 +9,7 @@ from prefdyn._json import number
 from prefdyn.dynamics.module_shares import placed
 from prefdyn.picture import Picture, Plot
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.tables import minus
 from prefdyn.report.text import visible
 
 _MOST_ROWS = 30
@@ -41,7 +42,8 @@ def modules_words(part: Mapping[str, Any]) -> str | None:
     at, code = max(cells, key=lambda cell: off[cell])
     return (
         f"{said} {len({code for _, code in cells})} of {len(names)} groups differ from that by more than seeds and "
-        f"held-out pairs explain, most of all {names[code]}: {100 * share[at, code]:.0f} % from layer {rows[at]}."
+        f"held-out pairs explain, most of all {names[code]}: {minus(round(100 * share[at, code]))} % from layer "
+        f"{rows[at]}."
     )
 
 

@@ -11,6 +11,8 @@ from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.tables import minus
 from prefdyn.report.text import visible
 
+_FAR = 4.0
+"""A group that moves so many times as far as the median one has an axis of its own."""
 _CHOSEN, _REJECTED = "#2a78d6", "#d9691a"
 
 
@@ -64,15 +66,15 @@ def sides_drawing(
     chosen, rejected = (_matrix(found, key) for key in ("chosen", "rejected"))
     inside = np.arange(len(chosen)) <= _place(part)
     chosen, rejected = (np.where(inside[:, None], each, np.nan) for each in (chosen, rejected))
-    drawn = np.concatenate([each[:, list(order)].ravel() for each in (chosen, rejected)])
-    low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
-    room = 0.06 * (high - low or 1.0)
+    both = np.stack([chosen, rejected])
+    extent = np.nanmax(np.abs(both), axis=(0, 1))
+    usual = [code for code in order if extent[code] <= _FAR * np.median(extent[list(order)])]
     plots = [
         Plot(
             title=visible(str((part.get("names") or [])[code])),
             x_label=label,
             y_label="" if place % across else "Change (nats)",
-            y_range=(low - room, high + room),
+            y_range=_limits(both[:, :, usual if code in usual else [code]]),
             marks=(("", 0.0),),
             lines=(
                 Line(label="chosen", x=fall, y=chosen[:, code], colour=_CHOSEN, width=1.9),
@@ -87,13 +89,20 @@ def sides_drawing(
             title="Chosen and rejected apart",
             caption="How far the log-probabilities of chosen and rejected held-out responses will have moved since the "
             "reference, against how far the mean held-out loss has fallen, down to what is vouched for. A margin "
-            "grows where both fall, too, as long as the rejected one falls further. Beyond what was "
-            "really run both may be off, by much the same in all groups: how groups differ is told better.",
+            "grows where both fall, too, as long as the rejected one falls further. Beyond what was really run both "
+            "may be off, by much the same in all groups: how groups differ is told better. A group that moves by far "
+            "more than the others has an axis of its own.",
             plots=tuple(plots),
             size=(2.15, 1.6),
             across=across,
         )
     ]
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    low, high = min(float(np.nanmin(values)), 0.0), max(float(np.nanmax(values)), 0.0)
+    room = 0.06 * (high - low or 1.0)
+    return low - room, high + room
 
 
 def _place(part: Mapping[str, Any]) -> int:
