@@ -189,6 +189,14 @@ def test_margins_from_one_signal_are_those_of_two(world):
     assert np.abs(found).max() > 0.01
     assert np.allclose(found, margins(joint, objective, one.values), rtol=1e-6)
 
+    with Exact():
+        more = gradients(PairScorer(lm, pairs), names, sides=False, chosen=True, per_token=True)
+    assert more.pairs == 2 * PAIRS
+    share = np.concatenate([np.ones(PAIRS), np.zeros(PAIRS)])
+    three = tangent(more, start, objective, AdamW(), **{**rest, "share": share})
+    np.testing.assert_allclose(three.values[..., :PAIRS], one.values, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(three.values[..., PAIRS:], two.values[..., :PAIRS], rtol=1e-6, atol=1e-9)
+
 
 def test_numpy_and_torch_agree(world):
     lm, names, _, signals, _ = world
@@ -233,3 +241,30 @@ def test_runs_that_differ_in_what_pairs_count_are_those_of_each_by_itself(world)
     assert np.abs(both[:, 0] - both[:, 1]).max() > 1e-4
     with pytest.raises(ConfigError, match="one number per run in each"):
         tangent(signals, start, DPO(beta=np.ones(3)), AdamW(), share=weights, **rest)
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_what_modules_do_is_each_weights_change_alone_and_adds_up_to_the_change_of_the_values(world, tune):
+    """By torch.func's derivatives, one weight moved and all others as they were."""
+    lm, names, _, signals, slopes = world
+    start = starts(lm, names, tune, zero=False)
+    rest = {
+        "learning_rate": np.array([0.01, 0.003]), "batches": batches(PAIRS, 4, 8, seed=1), "share": np.ones(PAIRS),
+    }  # fmt: skip
+    values = np.random.default_rng(0).normal(size=2 * PAIRS)
+    run = tangent(signals, start, DPO(beta=0.5), AdamW(), **rest, values=values, recorded=(0, 6), apart_at=6)
+    assert list(run.modules) == list(names)
+    change = run.values[1] - run.values[0]
+    np.testing.assert_allclose(sum(run.modules.values()), change, rtol=1e-9, atol=1e-12)
+    half = tangent(signals, start, DPO(beta=0.5), AdamW(), **{**rest, "batches": rest["batches"][:6]}, values=values)
+    for name, trained in start.items():
+        for at in (0, 1):
+            parts = {part: value[at] for part, value in half.weights[name].items()}
+            if isinstance(trained, Adapter):
+                moved = SCALE * (parts["up"] @ parts["down"] - trained.up @ trained.down)
+            else:
+                moved = parts["weight"] - trained.weight
+            alone = (slopes[name] * moved).sum((1, 2)).numpy()
+            assert np.abs(alone).max() > 1e-3
+            np.testing.assert_allclose(run.modules[name][at], alone, rtol=1e-6, atol=1e-9)
+    assert tangent(signals, start, DPO(beta=0.5), AdamW(), **rest).modules == {}

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 from scipy.optimize import nnls
 
 from prefdyn.data.pairs import PreferenceDataset
@@ -17,6 +18,7 @@ from prefdyn.planning.forecast import CURVES, forecast, order_sentence, run_at
 from prefdyn.planning.forecast_check import check_forecast
 from prefdyn.report.folders import RunFolder, read_folder
 from prefdyn.report.forecast import forecast_drawings, forecast_table
+from prefdyn.report.forecast_modules import modules_words
 from prefdyn.report.html import render
 from prefdyn.training.settings import LoRA
 from prefdyn.training.train import run_training
@@ -87,6 +89,79 @@ def test_files_say_what_the_forecast_holds(told):
     assert "Groups by progress" in page
     assert "The clock" in page
     assert found.says() in forecast_table(summary).replace("\n", " ")
+
+
+def test_modules_and_what_is_luck_of_them_are_in_the_files_and_on_the_page(told):
+    found, folder, _ = told
+    part = json.loads((folder / "summary.json").read_text())["forecast"]["by_module"]
+    assert (part["since"], part["step"], part["seeds"]) == (4, 16, 2)
+    table = csv.read_csv(folder / "modules.csv").to_pylist()
+    assert len(table) == len(part["modules"]["rows"]) * 3
+    assert {row["layer"] for row in table} == {int(name) for name in part["layers"]["rows"]}
+    for what in ("layers", "kinds"):
+        margin = np.array(part[what]["margin"])
+        assert margin.sum(axis=0).tolist() == pytest.approx(np.array(part["modules"]["margin"]).sum(axis=0).tolist())
+        for at, name in enumerate(part[what]["rows"]):
+            mine = [row for row in table if name in (str(row["layer"]), row["kind"])]
+            for code, group in enumerate(found.names):
+                assert sum(row["margin"] for row in mine if row["group"] == group) == pytest.approx(margin[at, code])
+    shares = np.array(part["layers"]["share"], dtype=float)
+    known = np.isfinite(shares).all(axis=0)
+    assert known.any()
+    np.testing.assert_allclose(shares[:, known].sum(axis=0), 1)
+    page = render([read_folder(folder)])
+    assert "Which modules do it, all groups together" in page
+    assert "is a sum over modules" in forecast_table(json.loads((folder / "summary.json").read_text())).replace(
+        "\n", " "
+    )
+
+
+def test_a_map_is_on_the_page_where_it_was_asked_for(told, tiny):
+    found, _, model = told
+    assert found.settings_map is None
+    assert "map" not in found.summary()["forecast"]
+    mapped = forecast(data(), model, probe=4, rehearse=0, map=True, cache=False, **RUN)
+    part = mapped.summary()["forecast"]["map"]
+    assert part["betas"] == [0.03, 0.1, 0.3, 0.5, 1.0]
+    assert part["own"] == [3, 2]
+    np.testing.assert_array_equal(mapped.band.levels[0], found.band.levels[0])
+    said = forecast_table(mapped.summary()).replace("\n", " ")
+    assert f"({part['worst_group'][3][2]})" in said
+    assert "was not made" not in said
+    run = RunFolder(path=Path(), summary=mapped.summary(), trajectory=None, pairs=None)
+    plots = forecast_drawings(run)[-1].plots
+    assert [plot.framed for plot in plots] == [(3, 2)] * 2
+    matrix = plots[0].matrix
+    assert matrix is not None
+    assert matrix.shape == (5, 5)
+
+
+def test_without_a_linear_run_there_is_no_map_and_no_split_by_modules(tiny, monkeypatch):
+    monkeypatch.setattr("prefdyn.training.linear._DENSE", 0)
+    rest = {name: value for name, value in RUN.items() if name != "lora"} | {"learning_rate": 1e-3, "steps": 4}
+    found = forecast(data(), str(tiny("llama-tied")), tune="full", probe=2, map=True, cache=False, **rest)
+    assert found.linear is None
+    assert found.by_module is None
+    assert found.settings_map is None
+    assert any("No map of settings was made" in line for line in found.warnings)
+    assert np.isfinite(found.values["chosen_change"][0]).all()
+
+
+def module_words(share, told, seeds=2):
+    layers = {"rows": ["0", "1"], "share": share, "told": told}
+    part = {"names": ["a", "b"], "since": 4, "step": 16, "seeds": seeds, "layers": layers}
+    return modules_words({"by_module": part}) or ""
+
+
+def test_of_layers_it_is_told_what_is_more_than_luck():
+    share, none, one = [[0.75, 0.25], [0.25, 0.75]], [[0, 0], [0, 0]], [[0, 0], [0, 1]]
+    said = module_words(share, one)
+    assert "1 of 2 groups differ" in said
+    assert said.endswith("most of all b: 75 % from layer 1.")
+    assert "No group differs" in module_words(share, none)
+    assert "Without rehearsals" in module_words(share, none, seeds=0)
+    assert "no group's margin moves" in module_words([[None, None], [None, None]], none)
+    assert modules_words({}) is None
 
 
 def test_pictures_reach_as_far_as_what_is_drawn_in_them():

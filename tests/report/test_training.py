@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.text import Text
 
+from prefdyn.dynamics import module_shares
 from prefdyn.errors import DataError, StoreError
 from prefdyn.picture import Picture
 from prefdyn.report import figures
@@ -20,7 +21,7 @@ from prefdyn.report.figures import figure_bytes, figure_of
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render
 from prefdyn.report.panels import panels
-from prefdyn.report.training import _short, module_drifts, training_drawings
+from prefdyn.report.training import module_drifts, training_drawings
 from prefdyn.report.training_figures import ModuleDrift, drift_plot, modules_plot, updates_plot
 from prefdyn.trajectory import MODULES
 from tests.report.make_folder import HOSTILE, make_folder, make_trained_folder
@@ -180,7 +181,7 @@ def test_modules_are_told_by_kind_and_layer_and_the_one_that_moved_most_comes_fi
     ],
 )
 def test_names_lose_what_all_modules_have_before_them(name, short):
-    assert _short(name) == short
+    assert module_shares.short(name) == short
 
 
 def modules(kinds, layers, *, norm=2.0, steps=(0, 1, 10, 300), loose=("wte", "ln_f")):

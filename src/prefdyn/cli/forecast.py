@@ -56,6 +56,10 @@ def run(
             read=_typed.rate,
         ),
     ] = "auto",
+    map: Annotated[
+        bool,
+        Flag("Where other betas and learning rates would take the run, by linear runs from the same gradients, too."),
+    ] = False,
     reading: Reading = Reading(),
     report_to: o.ReportTo = (),
     figure_style: o.FigureStyle = None,
@@ -84,8 +88,8 @@ def run(
     with output_folder(out, command=NAME, force=force) as folder:
         pairs = common.split_dataset(source, seed=seed)
         found = forecast(
-            pairs, model, reference=reference, probe=probe, rehearse=rehearse, out=folder.path, tell=common.tell,
-            reading=reading, **settings,
+            pairs, model, reference=reference, probe=probe, rehearse=rehearse, map=map, out=folder.path,
+            tell=common.tell, reading=reading, **settings,
         )  # fmt: skip
         found.write(folder.path)
         given.save(folder.path)

@@ -12,7 +12,7 @@ at equal mean loss, not at equal steps.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,9 +128,11 @@ class TangentRun:
     steps: tuple[int, ...]
     """Recorded steps, counted from the start of the run, S of them."""
     values: Float[np.ndarray, "S R rows"]
-    """Change of every row's value since the reference, nats."""
+    """Change of the rows' values since the reference, nats."""
     weights: Mapping[str, Mapping[str, Any]]
     """Each module's parts at the end, with R in front."""
+    modules: Mapping[str, Float[np.ndarray, "R rows"]]
+    """What each module has added to every row's value since the start at the step that was asked for, nats."""
 
 
 def tangent(
@@ -147,6 +149,8 @@ def tangent(
     schedule: Schedule | None = None,
     clip: float | None = None,
     recorded: Iterable[int] = (),
+    apart_at: int | None = None,
+    rows: Int[np.ndarray, " k"] | None = None,
     memory: OptimizerMemory = OptimizerMemory(),
 ) -> TangentRun:
     r"""Train, the network being linear in its weights.
@@ -165,6 +169,8 @@ def tangent(
         schedule: What the rate is multiplied with.
         clip: Largest norm of the gradient.
         recorded: Steps after which values are wanted, from `memory.steps` on.
+        apart_at: Step after which it is wanted what each module has done: their sum is the change of the values.
+        rows: Which rows' values are wanted; all unless given. Those that are trained on alone need not be measured.
         memory: Where the run stands.
 
     Returns:
@@ -203,9 +209,14 @@ def tangent(
     }  # fmt: skip
     wanted = sorted({int(step) for step in recorded if step >= memory.steps})
     found: dict[int, np.ndarray] = {}
+    modules: dict[str, np.ndarray] = {}
+    looked = np.arange(network.rows) if rows is None else rows
+    first = network.apart(looked) if apart_at is not None else {}
     for step in range(memory.steps, len(batches) + 1):
         if step in wanted:
-            found[step] = network.measure()
+            found[step] = network.measure(looked)
+        if step == apart_at:
+            modules = {name: each - first[name] for name, each in network.apart(looked).items()}
         if step == len(batches):
             break
         pairs = np.asarray(batches[step])
@@ -220,10 +231,11 @@ def tangent(
             network.parts[key], states[key] = optimizer.update(part, gradient[key], states[key], rate=rate, step=step)
     return TangentRun(
         steps=tuple(found),
-        values=np.stack(list(found.values())) if found else np.zeros((0, network.runs, network.rows)),
+        values=np.stack(list(found.values())) if found else np.zeros((0, network.runs, len(looked))),
         weights={
             name: {part: network.parts[name, part] for part in trained.parts} for name, trained in start.items()
         },
+        modules=modules,
     )  # fmt: skip
 
 
@@ -288,26 +300,40 @@ class _Network:
             for part, given in start[name].parts.items():
                 self.parts[name, part] = self.xp.stack([self.xp.asarray(given, **self.like)] * runs)
         self.first = dict(self.parts)
-        self.base = (0 if values is None else np.asarray(values)[:, None]) - self._all()
+        self.base = (0 if values is None else np.asarray(values)[:, None]) - self._raw(np.arange(self.rows))
 
     def batch(self, rows: np.ndarray) -> "_Batch":
         """Some rows."""
         return _Batch(self, rows)
 
-    def measure(self) -> Float[np.ndarray, "R rows"]:
-        """Values of all rows under the weights as they are."""
-        return (self.base + self._all()).T
+    def measure(self, rows: np.ndarray) -> Float[np.ndarray, "R k"]:
+        """Values of some rows under the weights as they are."""
+        return (self.base[rows] + self._raw(rows)).T
 
-    def _all(self) -> Float[np.ndarray, "rows R"]:
-        """What `_Batch.raw` finds for all rows, some at a time and equally long ones together."""
-        counts = np.max([layer.counts for layer in self.layers.values()], axis=0)
-        order, found, at = np.argsort(counts, kind="stable"), np.zeros((self.rows, self.runs)), 0
-        while at < self.rows:
-            sizes = np.arange(1, self.rows - at + 1) * counts[order[at:]]
-            rows = order[at : at + max(1, int(np.searchsorted(sizes, _TERMS, side="right")))]
-            found[rows] = as_numpy(_Batch(self, rows).raw(keep=False))
-            at += len(rows)
+    def apart(self, rows: np.ndarray) -> dict[str, Float[np.ndarray, "R k"]]:
+        """What `_Batch.by_module` finds for some rows."""
+        found = {name: np.zeros((self.runs, len(rows))) for name in self.layers}
+        for places, batch in self._batches(rows):
+            for name, values in batch.by_module(keep=False):
+                found[name][:, places] = as_numpy(values).T
         return found
+
+    def _raw(self, rows: np.ndarray) -> Float[np.ndarray, "k R"]:
+        """What `_Batch.raw` finds for some rows."""
+        found = np.zeros((len(rows), self.runs))
+        for places, batch in self._batches(rows):
+            found[places] = as_numpy(batch.raw(keep=False))
+        return found
+
+    def _batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, "_Batch"]]:
+        """Places of some rows and their batch, some at a time and equally long ones together."""
+        counts = np.max([layer.counts[rows] for layer in self.layers.values()], axis=0)
+        order, at = np.argsort(counts, kind="stable"), 0
+        while at < len(rows):
+            sizes = np.arange(1, len(rows) - at + 1) * counts[order[at:]]
+            places = order[at : at + max(1, int(np.searchsorted(sizes, _TERMS, side="right")))]
+            yield places, _Batch(self, rows[places])
+            at += len(places)
 
 
 _TERMS = 2**13
@@ -335,7 +361,14 @@ class _Batch:
 
         `keep`: what `gradient` needs of every layer.
         """
-        xp, network, total = self.xp, self.network, None
+        total = None
+        for _, found in self.by_module(keep=keep):
+            total = found if total is None else total + found
+        return total
+
+    def by_module(self, *, keep: bool = True) -> Iterator[tuple[str, Float[Any, "rows R"]]]:
+        """The same, layer by layer."""
+        xp, network = self.xp, self.network
         for name, layer in network.layers.items():
             at, inside = self._places(layer)
             x = xp.take(layer.inputs, at, axis=0)
@@ -351,9 +384,7 @@ class _Batch:
                 products = xp.sum(moved * delta[:, None, :], axis=2)
             if keep:
                 self.kept[name] = (x, delta, seen, heard)
-            found = xp.sum(xp.reshape(products, (len(self.rows), -1, network.runs)), axis=1)
-            total = found if total is None else total + found
-        return total
+            yield name, xp.sum(xp.reshape(products, (len(self.rows), -1, network.runs)), axis=1)
 
     def _places(self, layer: LayerSignals) -> tuple[Any, Any]:
         """Where the terms of the rows stand (rows · k,), filled up to the longest row; and 0 for filling, else 1."""

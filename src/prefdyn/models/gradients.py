@@ -34,6 +34,7 @@ def gradients(
     modules: Sequence[str],
     *,
     sides: bool = True,
+    chosen: bool = False,
     per_token: bool = False,
     rank: int | None = None,
     biases: bool = False,
@@ -43,11 +44,14 @@ def gradients(
     """Inputs and signals of linear modules, for all pairs of a scorer.
 
     Args:
-        scorer: Of the model as it is. With `sides` and one-token answers its `normaliser_gradient` must be on.
+        scorer: Of the model as it is. With `sides` or `chosen` and one-token answers its `normaliser_gradient` must be
+            on.
         modules: Full names of the modules in the model: linear layers, GPT-2's `Conv1D` among them, or what an adapter
             library put around them.
         sides: Chosen and rejected log-probabilities apart, from two backward passes. Else margins without beta, from
             one.
+        chosen: Without `sides`: after the margins of all pairs, rows of their chosen log-probabilities, too, from a
+            second backward pass.
         per_token: Without `sides`: each log-probability is divided by the tokens of its response.
         rank: Most terms kept of each row's gradient in each module, the best by its singular values; None: one term
             per token, and nothing is lost.
@@ -71,18 +75,18 @@ def gradients(
     kind = torch.device(lm.device).type
     budget, cost = batch_room(kind, batch_tokens or _GRAPH_TOKENS.get(kind))
     batches = [order[part] for part in runs(sizes[order], budget=budget, pass_cost=cost)]
-    store = _Store(len(pairs) * (2 if sides else 1), rank=rank)
+    wanted = ("chosen", "rejected") if sides else ("margin", "chosen") if chosen else ("margin",)
+    store = _Store(len(pairs) * len(wanted), rank=rank)
     with evaluating(lm.model), _frozen(lm.model), _Tapped(lm.trunk, {name: known[name] for name in modules}) as tapped:
 
         def read(batch: np.ndarray) -> Iterator[_Entry]:
             tapped.clear()
             with torch.enable_grad():
                 read = scorer.read_apart(batch)
-                for place, values in enumerate(_values(read.scores, pairs, batch, sides=sides, per_token=per_token)):
-                    last = place == 1 or not sides
-                    found = tapped.signals(values.sum(), keep=not last)
-                    rows = batch + place * len(pairs)
-                    skipped = (REJECTED, CHOSEN)[place] if sides else None
+                for place, what in enumerate(wanted):
+                    values = _values(read.scores, what, pairs, batch, per_token=per_token)
+                    found = tapped.signals(values.sum(), keep=place + 1 < len(wanted))
+                    rows, skipped = batch + place * len(pairs), _SKIPPED.get(what)
                     owners = [
                         np.where(part == skipped, -2, owner) for owner, part in zip(read.owner, read.part, strict=True)
                     ]
@@ -135,16 +139,20 @@ def _frozen(model: torch.nn.Module) -> Iterator[None]:
             each.requires_grad_(True)
 
 
-def _values(scores: Any, pairs: Any, batch: np.ndarray, *, sides: bool, per_token: bool) -> Iterator[torch.Tensor]:
-    if sides:
-        return iter((scores.chosen, scores.rejected))
+_SKIPPED = {"chosen": REJECTED, "rejected": CHOSEN}
+"""Whose tokens a log-probability hears nothing of."""
+
+
+def _values(scores: Any, what: str, pairs: Any, batch: np.ndarray, *, per_token: bool) -> torch.Tensor:
+    if what != "margin":
+        return scores.chosen if what == "chosen" else scores.rejected
     if not per_token:
-        return iter((scores.chosen - scores.rejected,))
+        return scores.chosen - scores.rejected
     counts = [
         torch.tensor([len(side[row]) for row in batch.tolist()], device=scores.chosen.device)
         for side in (pairs.chosen, pairs.rejected)
     ]
-    return iter((scores.chosen / counts[0] - scores.rejected / counts[1],))
+    return scores.chosen / counts[0] - scores.rejected / counts[1]
 
 
 def _refuse_other(name: str, known: dict[str, Any], model: str) -> None:

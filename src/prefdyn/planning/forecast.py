@@ -41,6 +41,9 @@ from prefdyn.dynamics.progress import (
 from prefdyn.errors import ConfigError, DataError, TrainingError
 from prefdyn.maths.objectives import DPO, Objective
 from prefdyn.planning.forecast_check import SHARES
+from prefdyn.planning.forecast_map import SettingsMap, settings_map
+from prefdyn.planning.forecast_modules import ByModule
+from prefdyn.planning.forecast_sides import Sides
 from prefdyn.provenance import Provenance
 from prefdyn.settings import Reading, opened
 from prefdyn.training.linear import Linearised, foretell, linearise, records_between
@@ -113,6 +116,12 @@ class Forecast(Tabular):
     provenance: Provenance
     reference: str | None = None
     """What margins are taken against; None: the model as it starts."""
+    by_module: ByModule | None = None
+    """Which layers learn which group; None without a linear run."""
+    sides: Sides | None = None
+    """Chosen and rejected responses apart; None where nothing is vouched for."""
+    settings_map: SettingsMap | None = None
+    """Other betas and learning rates, where that was asked for."""
 
     @property
     def area(self) -> Float[np.ndarray, " g"]:
@@ -243,13 +252,18 @@ class Forecast(Tabular):
             "lost": self.lost,
             "trained_left_out": list(self.trained_left_out),
             "reference": self.reference,
+            **({} if self.by_module is None else {"by_module": self.by_module.to_json()}),
+            **({} if self.sides is None else {"sides": self.sides.to_json()}),
+            **({} if self.settings_map is None else {"map": self.settings_map.to_json()}),
         }
 
     def write(self, folder: Path) -> None:
-        """Write summary.json, groups.csv and curves.parquet into an existing folder."""
+        """Write summary.json, groups.csv, curves.parquet and, of a linear run, modules.csv into an existing folder."""
         write_json(folder / "summary.json", self.summary())
         write_csv(pa.Table.from_pylist(self.rows()), folder / "groups.csv")
         parquet.write_table(self.curves(), folder / "curves.parquet")
+        if self.by_module is not None:
+            write_csv(pa.Table.from_pylist(self.by_module.rows()), folder / "modules.csv")
 
 
 CURVES = pa.schema(
@@ -262,6 +276,8 @@ CURVES = pa.schema(
         ("high", pa.float64()),
         ("margin", pa.float64()),
         ("reward_accuracy", pa.float64()),
+        ("chosen_change", pa.float64()),
+        ("rejected_change", pa.float64()),
         ("step", pa.float64()),
         ("step_low", pa.float64()),
         ("step_high", pa.float64()),
@@ -283,7 +299,7 @@ def joined(first: RunPart, then: RunPart | None) -> RunPart | None:
         return None
     later = then.steps > first.steps[-1]
     values = {name: np.concatenate([first.values[name], then.values[name][later]]) for name in then.values}
-    return RunPart(steps=np.concatenate([first.steps, then.steps[later]]), values=values)
+    return replace(then, steps=np.concatenate([first.steps, then.steps[later]]), values=values)
 
 
 def order_sentence(
@@ -330,6 +346,7 @@ def forecast(
     reference: str | Path | None = None,
     probe: int | Literal["auto"] = "auto",
     rehearse: float | Literal["auto"] = "auto",
+    map: bool = False,
     out: Path | None = None,
     reading: Reading,
     share: bool = True,
@@ -348,6 +365,7 @@ def forecast(
         probe: Real steps of the run that are made first, 0 for none; "auto": 7.5 % of them, at least 5.
         rehearse: What cheap real runs with other seeds may cost, of the run's own pairs; each takes a sixteenth (a
             quarter of the steps, a quarter of the batch). 0 for none; "auto": two of them.
+        map: Whether linear runs with other betas and learning rates are made, too.
         out: Folder for the probe's checkpoint; None: it is not kept.
         reading: How models read the pairs; its fields are keywords here, too.
         share: Encode what pairs share once, where the model allows it.
@@ -389,7 +407,10 @@ def forecast(
     maker.go(out)
     ended = time.monotonic()
     timings = {"read_s": read - began, "rehearse_s": rehearsed - read, "probe_s": ended - rehearsed}
-    found = _assembled(maker, subject, settings, timings)
+    mapped = maker.map() if map else None
+    if map:
+        timings["map_s"] = time.monotonic() - ended
+    found = replace(_assembled(maker, subject, settings, timings), settings_map=mapped)
     return found if reference is None else replace(found, reference=str(reference))
 
 
@@ -481,7 +502,7 @@ class _Maker:
         first: list[Linearised | None] = []
         early, at = self.steps // _BACKTEST, {}
         if self.steps:
-            at = {early: lambda: first.append(self._linearised(loop))}
+            at = {early: lambda: first.append(self._linearised(loop, apart=False))}
             self.tell(f"Probe: the first {self.steps} of {self.bench.settings.steps} steps.")
         records = sorted({early, *records_between(0, self.steps, _RECORDS)})
         self.probe = self.bench.run(loop, self.steps, records, label="Probe", progress=self.shown, at=at)
@@ -494,12 +515,27 @@ class _Maker:
             self.backtest = self._foretold(first[0], loop)
             self.from_loss = float(progress(self.probe.values["loss"])[list(self.probe.steps).index(early)])
 
-    def _linearised(self, loop: Loop) -> Linearised | None:
+    def map(self) -> SettingsMap | None:
+        """Other betas and learning rates, from the gradients of the run's own linear run."""
+        if self.signals is None:
+            self.warnings.append("No map of settings was made, as there is no linear run.")
+            return None
+        self.tell("Map: linear runs with other betas and learning rates.")
+        try:
+            return settings_map(self.signals, self.bench)
+        except TrainingError as error:
+            self.warnings.append(f"No map of settings was made: {error.typed}")
+            return None
+
+    def _linearised(self, loop: Loop, *, apart: bool = True) -> Linearised | None:
         if not self.follows:
             return None
         self.tell(f"Gradients of {len(self.rows)} pairs after step {loop.progress.step}.")
         try:
-            return linearise(self.bench.subject, loop, self.rows, progress=self.shown)
+            return linearise(
+                self.bench.subject, loop, self.rows, apart=len(self.bench.sample.rows) if apart else 0,
+                progress=self.shown,
+            )  # fmt: skip
         except ConfigError as error:
             self.follows = False
             self.warnings.append(f"No linear run was made: {error.typed}")
@@ -540,6 +576,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     visits = settings.steps * (len(pairs.train) if settings.batch_size == "full" else settings.batch_size)
     cheap, stop = rehearsal(settings, settings.seed + 1, len(pairs.train))
     signals = maker.signals
+    values = {name: _mixed(maker, levels, band, name) for name in QUANTITIES if name != "loss"}
     return Forecast(
         names=sample.names,
         sizes=sizes,
@@ -549,7 +586,7 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
         linear=maker.linear,
         backtest=maker.backtest,
         band=band,
-        values={name: _mixed(maker, levels, band, name) for name in QUANTITIES if name != "loss"},
+        values=values,
         clock=_clock(maker, probe, levels),
         order=before(band, held_out_error, seed=settings.seed),
         left_out=subject.left_out,
@@ -562,6 +599,8 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
         warnings=tuple(warnings),
         timings=timings,
         provenance=subject.provenance,
+        by_module=ByModule.of(maker.linear, maker.rehearsals, sample, settings.steps),
+        sides=Sides.of(band, values, maker.rehearsals, maker.linear or probe),
     )
 
 

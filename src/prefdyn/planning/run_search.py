@@ -116,7 +116,7 @@ class LinearRuns:
         for loop, begun in self.begun[:seeds]:
             last, measured = stretch * loop.settings.steps, len(self.sample.rows)
             parts = [
-                linear_margins(begun, loop, measured, stretch=stretch, records=[last], factors=some)[1][0]
+                linear_margins(begun, loop, measured, stretch=stretch, records=[last], factors=some, every=True)[1][0]
                 for some in np.array_split(factors, math.ceil(factors.shape[1] / _COLUMNS), axis=1)
             ]
             found.append(np.concatenate(parts))

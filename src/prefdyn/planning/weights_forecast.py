@@ -100,9 +100,7 @@ def in_the_run(
         loop = bench.loop(replace(settings, seed=seed))
         begun = replace(found, start=starts(subject, names, settings))
         ends.append(
-            linear_margins(begun, loop, len(sample.rows), stretch=_STRETCH, records=[last], factors=factors)[1][0][
-                :, len(train) :
-            ]
+            linear_margins(begun, loop, len(sample.rows), stretch=_STRETCH, records=[last], factors=factors)[1][0]
         )
     return _judged(plan, np.stack(ends), list(ways), sample, settings, last)
 

@@ -15,6 +15,9 @@ from prefdyn._json import number
 from prefdyn.dynamics.foretold import Foretold
 from prefdyn.picture import Line, Picture, Plot
 from prefdyn.report.folders import RunFolder
+from prefdyn.report.forecast_map import map_drawings, map_words
+from prefdyn.report.forecast_modules import modules_drawings, modules_words
+from prefdyn.report.forecast_sides import sides_columns, sides_drawing, sides_words
 from prefdyn.report.tables import minus
 from prefdyn.report.text import cells, cut, padded, visible, wrapped
 
@@ -48,6 +51,9 @@ def points(run: RunFolder, part: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [("How good it was" if check else "Order", visible(part.get("says") or ""))]
     found.append(("By progress", _reach(part)))
     found.append(("Clock", _clock_words(run, part)))
+    more = {"Chosen and rejected": sides_words(part), "Where it is learned": modules_words(part)}
+    more["Other settings"] = map_words(part)
+    found += [(label, text) for label, text in more.items() if text is not None and not check]
     found.append(("Made of", _made_of(part)))
     return found
 
@@ -119,7 +125,8 @@ def _columns(run: RunFolder) -> list[tuple[str, tuple[str, ...], int]]:
         ]  # fmt: skip
     found = [("Held out", ("held_out_pairs",), 6), ("Place", ("rank",), 6), ("Tier", ("tier",), 6)]
     found += [(f"Loss at {share} %", (f"loss_{share}",), 4) for share in _SHARES]
-    return [*found, ("90 % band", ("loss_100_low", "loss_100_high"), 4), ("Accuracy", ("reward_accuracy_100",), 2)]
+    found += [("90 % band", ("loss_100_low", "loss_100_high"), 4), ("Accuracy", ("reward_accuracy_100",), 2)]
+    return [*found, *sides_columns(run.groups)]
 
 
 def _entries(run: RunFolder, row: Mapping[str, Any]) -> list[str]:
@@ -200,7 +207,11 @@ def forecast_drawings(run: RunFolder) -> list[Picture]:
     if not isinstance(run.part("forecast"), Mapping):
         return []
     told = Foretold.read(run.summary)
-    return [_by_progress(run, told), _clock(run, told)]
+    found = [_by_progress(run, told), _clock(run, told)]
+    if run.part("forecast_check"):
+        return found
+    sides = sides_drawing(run.part("forecast"), _shown(run, told)[0], *_fall(told.band.levels), _ACROSS)
+    return [*found, *sides, *modules_drawings(run, _order(told).tolist()), *map_drawings(run.part("forecast"))]
 
 
 def _by_progress(run: RunFolder, told: Foretold) -> Picture:
@@ -301,13 +312,18 @@ def _runs(run: RunFolder) -> dict[str, np.ndarray]:
 
 def _shown(run: RunFolder, told: Foretold) -> tuple[Sequence[int], str]:
     """Groups that are drawn, the first learned first, and a sentence on which these are."""
-    use = told.band.vouched
-    use = use if use.any() else np.ones(len(use), dtype=bool)
-    order = np.argsort(np.nanmean(told.band.centre[use], axis=0), kind="stable")
+    order = _order(told)
     if len(order) <= _MOST_CURVES:
         return order.tolist(), f"All {len(order)} groups, first learned first."
     kept = np.linspace(0, len(order) - 1, _MOST_CURVES).round().astype(int)
     return order[kept].tolist(), f"{_MOST_CURVES} of {len(order)} groups, from the first learned to the last."
+
+
+def _order(told: Foretold) -> np.ndarray:
+    """Groups, the first learned first."""
+    use = told.band.vouched
+    use = use if use.any() else np.ones(len(use), dtype=bool)
+    return np.argsort(np.nanmean(told.band.centre[use], axis=0), kind="stable")
 
 
 def _limits(

@@ -30,6 +30,7 @@ def _parts(**shapes: Any) -> Any:
 
 _EXAMPLE = _parts(findings=_TEXTS)
 _EXAMPLES = _rows(findings=_TEXTS)
+_SHARED = _parts(rows=[str], margin=_MATRIX, share=_MATRIX, error=_MATRIX, between_seeds=_NUMBERS, told=_MATRIX)
 
 SUMMARY: Mapping[str, Any] = {
     "schema": int,
@@ -89,7 +90,15 @@ SUMMARY: Mapping[str, Any] = {
             "linear_weight": [_NUMBER],
             "freedom": float, "order?": _MATRIX, "tiers?": ([[str]], None), "between_seeds?": _NUMBERS,
             "linear_off?": _NUMBERS, "clock?": _parts(step=_NUMBERS, low=_NUMBERS, high=_NUMBERS), "probe?": _FLAT,
-            "cost?": _FLAT, "trained_left_out?": _TEXTS, "curves?": ({"*": _MATRIX[0]}, None), "*": VALUE,
+            "cost?": _FLAT, "trained_left_out?": _TEXTS, "curves?": ({"*": _MATRIX[0]}, None),
+            "by_module?": _parts(names=[str], modules=_SHARED, layers=_SHARED, kinds=_SHARED),
+            "sides?": _parts(
+                chosen=_MATRIX, rejected=_MATRIX, error=_MATRIX, error_apart=_MATRIX, falls=_NUMBERS, behind=_NUMBERS
+            ),
+            "map?": _parts(
+                betas=_NUMBERS, rates=_NUMBERS, own=_NUMBERS, mean=_MATRIX, worst=_MATRIX,
+                worst_group=([[str]], None), accuracy=_MATRIX,
+            ), "*": VALUE,
         },
         None,
     ),

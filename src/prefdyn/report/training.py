@@ -1,13 +1,13 @@
 """What a training run measured besides its groups: how far each module moved, and its updates."""
 
 import math
-import re
 from typing import Any
 
 import numpy as np
 
 from prefdyn._json import number
 from prefdyn.diagnostics.many import SHOWN_GROUPS
+from prefdyn.dynamics.module_shares import placed, short
 from prefdyn.picture import Picture
 from prefdyn.report.explained import explained
 from prefdyn.report.folders import RunFolder
@@ -15,8 +15,6 @@ from prefdyn.report.reading import reading, remark_sentence
 from prefdyn.report.text import readable, visible
 from prefdyn.report.training_figures import ModuleDrift, drift_plot, modules_plot, updates_plot
 
-_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
-"""The number of a layer in the name of a module."""
 _UPDATES = (
     ("loss", "Loss of the batch (nats)"),
     ("grad_norm", "Gradient norm, before clipping"),
@@ -62,12 +60,12 @@ def module_drifts(run: RunFolder) -> list[ModuleDrift]:
     found = []
     for name, measured in rows.items():
         steps, drifts, norms = (np.array(column, dtype=np.float64) for column in zip(*measured, strict=True))
-        layer = _LAYER.search(name)
+        layer, kind = placed(name)
         found.append(
             ModuleDrift(
-                name=visible(_short(name)),
-                kind=visible(_short(_LAYER.sub("*", name, count=1))) if layer else visible(_short(name)),
-                layer=int(layer.group()) if layer else None,
+                name=visible(short(name)),
+                kind=visible(kind),
+                layer=layer,
                 steps=steps,
                 drift=drifts,
                 norm=float(norms[-1]),
@@ -129,19 +127,3 @@ def _updates(run: RunFolder) -> list[Picture]:
         across=len(plots),
     )
     return [picture]
-
-
-def _short(name: str) -> str:
-    """A module's name without what all modules of a model have before it.
-
-    Example:
-        >>> _short("base_model.model.transformer.h.*.attn.attention.q_proj")
-        'h.*.attn.attention.q_proj'
-    """
-    parts = name.split(".")
-    while len(parts) > 1 and parts[0] in _OUTER:
-        parts = parts[1:]
-    return ".".join(parts)
-
-
-_OUTER = ("base_model", "model", "transformer", "gpt_neox")

@@ -10,7 +10,16 @@ import torch
 from jaxtyping import Float, Int
 
 from prefdyn._random import stream
-from prefdyn.dynamics.tangent import Adapter, Dense, OptimizerMemory, Signals, Trained, tangent
+from prefdyn.dynamics.tangent import (
+    Adapter,
+    Dense,
+    LayerSignals,
+    OptimizerMemory,
+    Signals,
+    TangentRun,
+    Trained,
+    tangent,
+)
 from prefdyn.errors import ConfigError
 from prefdyn.maths.optimizers import Schedule
 from prefdyn.models.gradients import gradients
@@ -18,7 +27,7 @@ from prefdyn.models.log_probs import PairScorer
 from prefdyn.training.loop import Loop
 from prefdyn.training.memory import available_bytes
 from prefdyn.training.probes import PairTable
-from prefdyn.training.rehearse import RunPart, Sample, margins
+from prefdyn.training.rehearse import RunPart, Sample, measured
 from prefdyn.training.settings import TrainingSettings
 from prefdyn.training.subjects import Subject
 
@@ -44,13 +53,18 @@ class Linearised:
     """A run at one of its steps, linear in its weights from there on."""
 
     signals: Signals
-    """Of the sampled pairs."""
+    """Of the sampled pairs, their margins; then of the chosen log-probabilities of the last ones, where asked for."""
     start: Mapping[str, Trained]
     memory: OptimizerMemory
     rows: Int[np.ndarray, " k"]
     """Places of the sampled pairs, those that are measured last."""
-    values: Float[np.ndarray, " k"]
-    """Their margins without beta, nats."""
+    values: Float[np.ndarray, " rows"]
+    """Their margins without beta, then changes of those log-probabilities since the reference, nats."""
+
+    @property
+    def apart(self) -> int:
+        """How many pairs, the last of the sampled ones, have their chosen log-probability followed, too."""
+        return len(self.values) - len(self.rows)
 
 
 def linear_modules(subject: Subject, tune: str) -> tuple[list[str], list[str]]:
@@ -80,13 +94,16 @@ def linear_modules(subject: Subject, tune: str) -> tuple[list[str], list[str]]:
     return names, left
 
 
-def linearise(subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, progress: bool = False) -> Linearised:
+def linearise(
+    subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, apart: int = 0, progress: bool = False
+) -> Linearised:
     """Gradients of the sampled pairs where the run stands, its weights there and its optimizer's memory.
 
     Args:
         subject: What is trained.
         loop: The run.
         rows: Places of the sampled pairs.
+        apart: For so many, the last of them, chosen and rejected log-probabilities are to be told apart.
         progress: Show a bar.
 
     Raises:
@@ -99,22 +116,29 @@ def linearise(subject: Subject, loop: Loop, rows: Int[np.ndarray, " k"], *, prog
     names, left_out = linear_modules(subject, settings.tune)
     start = starts(subject, names, settings)
     width = sum(sum(_sizes(each)) for each in start.values())
-    terms = int(min(_TERMS, max(2, _room(lm.device) // (4 * width * len(rows)))))
+    terms = int(min(_TERMS, max(2, _room(lm.device) // (4 * width * (len(rows) + apart)))))
     tokens = subject.scorer.pairs
-    sides: dict[str, Any] = {
-        side: tuple(getattr(tokens, side)[row] for row in rows.tolist()) for side in ("chosen", "rejected")
-    }
-    few = replace(tokens, prompt=tokens.prompt[rows], row=tokens.row[rows], answered=None, **sides)
-    signals = gradients(
-        PairScorer(lm, few), names, sides=False, per_token=objective.per_token, rank=terms, progress=progress
-    )
-    found, _ = margins(loop, subject.pairs, rows, objective)
+
+    def read(places: Int[np.ndarray, " n"], chosen: bool) -> dict[str, LayerSignals]:
+        sides: dict[str, Any] = {
+            side: tuple(getattr(tokens, side)[row] for row in places.tolist()) for side in ("chosen", "rejected")
+        }
+        few = replace(tokens, prompt=tokens.prompt[places], row=tokens.row[places], answered=None, **sides)
+        found = gradients(
+            PairScorer(lm, few, normaliser_gradient=chosen), names, sides=False, chosen=chosen,
+            per_token=objective.per_token, rank=terms, progress=progress,
+        )  # fmt: skip
+        return dict(found.layers)
+
+    first, last = rows[: len(rows) - apart], rows[len(rows) - apart :]
+    parts = [read(places, chosen) for places, chosen in ((first, False), (last, True)) if len(places)]
+    found = measured(loop, subject.pairs, rows, objective)
     return Linearised(
-        signals=replace(signals, left_out=tuple(left_out)),
+        signals=replace(_joined(parts), left_out=tuple(left_out)),
         start=start,
         memory=_memory(subject, loop, start),
         rows=rows,
-        values=found / objective.beta,
+        values=np.concatenate([found.margin / objective.beta, found.chosen[len(first) :] if apart else []]),
     )
 
 
@@ -122,6 +146,30 @@ def _room(device: str) -> float:
     """Bytes that signals may take on a device."""
     free = None if torch.device(device).type == "cpu" else available_bytes(device)
     return _BYTES if free is None else max(_BYTES, _SHARE * free)
+
+
+def _joined(parts: list[dict[str, LayerSignals]]) -> Signals:
+    """Rows of one after those of the other. Parts are given away, module by module, so that none is held twice."""
+    if len(parts) == 1:
+        return Signals(layers=parts[0], sides=False)
+    layers: dict[str, LayerSignals] = {}
+    places: list[tuple[np.ndarray, np.ndarray]] = []  # which layers share where they are the same
+    for name in list(parts[0]):
+        one, two = (each.pop(name) for each in parts)
+        starts = np.concatenate([one.starts, two.starts + len(one.inputs)])
+        counts = np.concatenate([one.counts, two.counts])
+        known = next((each for each in places if np.array_equal(each, (starts, counts))), None)
+        if known is None:
+            places.append(known := (starts, counts))
+        starts, counts = known
+        layers[name] = LayerSignals(
+            inputs=torch.cat([one.inputs, two.inputs]),
+            signals=torch.cat([one.signals, two.signals]),
+            starts=starts,
+            counts=counts,
+            lost=max(one.lost, two.lost),
+        )
+    return Signals(layers=layers, sides=False)
 
 
 def foretell(
@@ -132,10 +180,23 @@ def foretell(
     stretch: int = 1,
     records: Sequence[int],
 ) -> RunPart:
-    """Where the linear run goes: groups of the measured pairs, the last of the sampled ones; see `linear_margins`."""
-    measured = len(sample.rows)
-    steps, ends = linear_margins(found, loop, measured, stretch=stretch, records=records)
-    return RunPart.of(steps, ends[:, 0, ends.shape[2] - measured :], loop.settings.objective, sample)
+    """Where the linear run goes: groups of the measured pairs, the last of the sampled ones; see `linear_margins`.
+
+    What each module has done to them is told of the step where the run itself ends.
+    """
+    count, objective, table = len(sample.rows), loop.settings.objective, loop.pairs
+    run = _run(found, loop, count, stretch=stretch, records=records, apart_at=loop.settings.steps)
+    values, changes = run.values[:, 0, :count], {}
+    if found.apart:
+        assert found.apart == count
+        chosen = run.values[:, 0, count:]
+        up, down = chosen, 1
+        if objective.per_token:
+            up, down = chosen / table.chosen_length[sample.rows], table.rejected_length[sample.rows]
+        changes = {"chosen_change": chosen, "rejected_change": down * (up - values)}
+    told = RunPart.of(run.steps, objective.beta * values, objective, sample, changes=changes)
+    modules = {name: objective.beta * each[0, :count] for name, each in run.modules.items()}
+    return replace(told, modules=modules, since=found.memory.steps)
 
 
 def linear_margins(
@@ -146,21 +207,63 @@ def linear_margins(
     stretch: int = 1,
     records: Sequence[int],
     factors: Float[np.ndarray, "k R"] | None = None,
+    every: bool = False,
 ) -> tuple[tuple[int, ...], Float[np.ndarray, "S R rows"]]:
-    """Margins of the sampled pairs, the measured ones last, where linear runs go.
+    """Margins of the measured pairs, the last of the sampled ones, where linear runs go.
 
     Args:
         found: Where it starts.
         loop: The run whose batches and settings it has; a training pair that was not sampled is stood in for by one of
             its group.
-        measured: How many of the rows, the last ones, are not trained on.
+        measured: How many.
         stretch: How many times the run's steps it takes, for a linear run is slower; its schedule is stretched alike.
         records: Steps to measure at, from `found.memory.steps` on.
         factors: What the weight of each sampled pair is multiplied by, one column per run; one run as given without.
+        every: Measure all sampled pairs, the ones to train on first.
 
     Returns:
         The recorded steps, S of them, and the margins with beta.
     """
+    run = _run(found, loop, measured, stretch=stretch, records=records, factors=factors, every=every)
+    rows = len(found.rows) if every else measured
+    return run.steps, loop.settings.objective.beta * run.values[:, :, :rows]
+
+
+def side_by_side(
+    found: Linearised,
+    loop: Loop,
+    measured: int,
+    *,
+    betas: Float[np.ndarray, " R"],
+    rates: Float[np.ndarray, " R"],
+) -> Float[np.ndarray, "R measured"]:
+    """Margins without beta of the measured pairs at the run's last step, in linear runs with other settings.
+
+    Args:
+        found: Where they start.
+        loop: The run whose batches and other settings they have.
+        measured: How many pairs are measured, the last of the sampled ones.
+        betas: One per run.
+        rates: Learning rates, one per run.
+    """
+    last = loop.settings.steps
+    run = _run(found, loop, measured, stretch=1, records=[last], betas=betas, rates=rates)
+    return run.values[0, :, :measured]
+
+
+def _run(
+    found: Linearised,
+    loop: Loop,
+    measured: int,
+    *,
+    stretch: int,
+    records: Sequence[int],
+    factors: Float[np.ndarray, "k R"] | None = None,
+    apart_at: int | None = None,
+    betas: Float[np.ndarray, " R"] | None = None,
+    rates: Float[np.ndarray, " R"] | None = None,
+    every: bool = False,
+) -> TangentRun:
     settings, table = loop.settings, loop.pairs
     sampled = found.rows[: len(found.rows) - measured]
     place = standins(table, sampled, seed=settings.seed)
@@ -169,21 +272,23 @@ def linear_margins(
     schedule = None
     if settings.schedule != "constant" or settings.warmup:
         schedule = Schedule(kind=settings.schedule, steps=steps, warmup=settings.warmup)
-    run = tangent(
+    share = table.weight[found.rows] if factors is None else table.weight[found.rows, None] * factors
+    return tangent(
         found.signals,
         found.start,
-        settings.objective,
+        settings.objective if betas is None else replace(settings.objective, beta=betas),
         settings.optimizer,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate if rates is None else rates,
         batches=[place[table.train[rows]] for rows in order[: max(records)]],
-        share=table.weight[found.rows] if factors is None else table.weight[found.rows, None] * factors,
+        share=np.concatenate([share, np.zeros((found.apart, *share.shape[1:]))]),
         values=found.values,
         schedule=schedule,
         clip=settings.clip,
         recorded=records,
+        apart_at=apart_at,
+        rows=np.arange(0 if every else len(sampled), len(found.values) if betas is None else len(found.rows)),
         memory=found.memory,
     )
-    return run.steps, settings.objective.beta * run.values
 
 
 def standins(pairs: PairTable, sampled: Int[np.ndarray, " k"], *, seed: int) -> Int[np.ndarray, " m"]:

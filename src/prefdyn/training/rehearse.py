@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ SHORTER, SMALLER = 4, 4
 """How many times fewer steps a rehearsal has than the run, and smaller batches."""
 COST = 1 / (SHORTER * SMALLER)
 """Pairs that a rehearsal trains on, of the run's."""
-QUANTITIES = ("loss", "margin", "reward_accuracy")
+QUANTITIES = ("loss", "margin", "reward_accuracy", "chosen_change", "rejected_change")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +45,12 @@ class RunPart:
 
     steps: Int[np.ndarray, " s"]
     values: Mapping[str, Float[np.ndarray, "s g"]]
-    """Each of `QUANTITIES`, means over a group's pairs; `error`: standard error of the loss over its units."""
+    """Each of `QUANTITIES`, means over a group's pairs, the changes where they are known; `error` and `chosen_error`:
+    standard errors of the loss and of `chosen_change` over its units."""
+    modules: Mapping[str, Float[np.ndarray, " n"]] = field(default_factory=dict)
+    """What each module has added to every pair's margin in a linear run, from step `since` to the run's last; of a real
+    run none."""
+    since: int = 0
 
     @classmethod
     def of(
@@ -55,8 +60,17 @@ class RunPart:
         objective: Objective,
         sample: Sample,
         correct: Float[np.ndarray, "s n"] | None = None,
+        changes: Mapping[str, Float[np.ndarray, "s n"]] | None = None,
     ) -> "RunPart":
-        """From margins of every pair; `correct`: which are above 0 by more than rounding, where that is known.
+        """From margins of every pair.
+
+        Args:
+            steps: Of the records.
+            margins: With beta.
+            objective: Of the run.
+            sample: The pairs.
+            correct: Which margins are above 0 by more than rounding, where that is known.
+            changes: `chosen_change` and `rejected_change` of every pair, where they are known.
 
         Example:
             >>> from prefdyn.maths.objectives import DPO
@@ -70,11 +84,14 @@ class RunPart:
         shares = np.zeros((len(group), len(counts)))
         shares[np.arange(len(group)), group] = 1 / counts[group]
         known = {"loss": loss, "margin": margins, "reward_accuracy": margins > 0 if correct is None else correct}
+        known |= changes or {}
         values = {name: np.asarray(each, dtype=np.float64) @ shares for name, each in known.items()}
-        values["error"] = np.array(
-            [[mean_of(row[group == code], sample.unit[group == code]).error for code in range(len(counts))]
-             for row in loss]
-        )  # fmt: skip
+        for name, of in (("error", "loss"), ("chosen_error", "chosen_change")):
+            if of in known:
+                values[name] = np.array(
+                    [[mean_of(row[group == code], sample.unit[group == code]).error for code in range(len(counts))]
+                     for row in known[of]]
+                )  # fmt: skip
         return cls(steps=np.asarray(list(steps)), values=values)
 
 
@@ -135,7 +152,7 @@ class Bench:
         """
         wanted, told = {0, steps, *records}, dict(at or {})
         objective, table = self.settings.objective, self.subject.pairs
-        kept, found = [0], [margins(loop, table, self.sample.rows, objective)]
+        kept, found = [0], [measured(loop, table, self.sample.rows, objective)]
         if 0 in told:
             told[0]()
         for _ in track(range(loop.progress.step, steps), label, unit="steps", shown=progress):
@@ -143,23 +160,45 @@ class Bench:
             if loop.progress.step in wanted:
                 loop.flush()
                 kept.append(loop.progress.step)
-                found.append(margins(loop, table, self.sample.rows, objective))
+                found.append(measured(loop, table, self.sample.rows, objective))
             if loop.progress.step in told:
                 told[loop.progress.step]()
         loop.flush()
-        both = np.stack([each for each, _ in found]), np.stack([each for _, each in found])
-        return RunPart.of(kept, both[0], objective, self.sample, both[1].astype(float))
+        return RunPart.of(
+            kept,
+            np.stack([each.margin for each in found]),
+            objective,
+            self.sample,
+            np.stack([each.right for each in found]).astype(float),
+            {
+                "chosen_change": np.stack([each.chosen for each in found]),
+                "rejected_change": np.stack([each.rejected for each in found]),
+            },
+        )
 
 
-def margins(
-    loop: Loop, pairs: PairTable, rows: Int[np.ndarray, " n"], objective: Objective
-) -> tuple[Float[np.ndarray, " n"], np.ndarray]:
-    """Margins of some pairs under the weights as they are, and which are above 0."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """Some pairs under a run's weights as they are."""
+
+    margin: Float[np.ndarray, " n"]
+    """With beta."""
+    right: np.ndarray
+    """Which margins are above 0 by more than rounding."""
+    chosen: Float[np.ndarray, " n"]
+    """Change of the chosen response's log-probability since the reference, nats, whatever the objective averages."""
+    rejected: Float[np.ndarray, " n"]
+
+
+def measured(loop: Loop, pairs: PairTable, rows: Int[np.ndarray, " n"], objective: Objective) -> Measured:
+    """Margins of some pairs under the weights as they are, and how far log-probabilities have moved."""
     chosen, rejected, _ = loop.score(rows)
+    moved = chosen - pairs.ref_chosen[rows], rejected - pairs.ref_rejected[rows]
     up = changes(chosen, pairs.ref_chosen[rows], pairs.chosen_length[rows], objective)
     down = changes(rejected, pairs.ref_rejected[rows], pairs.rejected_length[rows], objective)
     _, found = losses(chosen, up, down, pairs.chosen_length[rows], objective)
-    return found, right(chosen, rejected, found, objective, torch.finfo(loop.dtype).eps)
+    above = right(chosen, rejected, found, objective, torch.finfo(loop.dtype).eps)
+    return Measured(margin=found, right=above, chosen=moved[0], rejected=moved[1])
 
 
 def rehearsal(settings: TrainingSettings, seed: int, pairs: int) -> tuple[TrainingSettings, int]:
