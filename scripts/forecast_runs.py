@@ -50,6 +50,7 @@ from prefdyn.models.extract import extract
 from prefdyn.planning.forecast import forecast, run_at, sample_of
 from prefdyn.settings import Reading
 from prefdyn.training.linear import foretell, linearise, records_between
+from prefdyn.training.loop import check_start
 from prefdyn.training.probes import probe_rows
 from prefdyn.training.rehearse import Bench, RunPart
 from prefdyn.training.settings import LoRA
@@ -165,6 +166,7 @@ def real(place: Place, case: Case, seed: int) -> None:
     sample = sample_of(data, subject, looked)
     bench = Bench.of(subject, settings, sample)
     loop = bench.loop(settings)
+    check_start(loop.start(), settings)
     parts = {"run": bench.run(loop, STEPS, records_between(0, STEPS, 16), label="Run", progress=False)}
     keep(place.out / case.name / f"run-{seed}.npz", **parts)
     print(f"{case.name}, run {seed}: {time.monotonic() - began:.0f} s", flush=True)

@@ -6,7 +6,7 @@ progress two runs are compared group by group; which step reaches which progress
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -162,16 +162,6 @@ class ProgressBand:
         """Half of the width of the 90 % band."""
         return float(student.ppf(0.95, self.freedom)) * self.errors
 
-    def of_another_seed(self, spread: Float[np.ndarray, " l"]) -> "ProgressBand":
-        """The band of a run whose seed is not the one that was begun: wider by how far two runs are apart.
-
-        Args:
-            spread: Standard deviation between seeds at each level, from `spread_of_seeds`; smoothed by `growth`. Where
-                none of it is known nothing is.
-        """
-        apart = math.sqrt(2) * _smooth(spread, self.levels[0] - self.levels)
-        return replace(self, error=np.hypot(self.error, apart))
-
     @property
     def area(self) -> Float[np.ndarray, " g"]:
         """Mean loss of each group over the vouched levels, or over all that are foretold where none is vouched for."""
@@ -201,39 +191,41 @@ def combined(
     linear_error: Float[np.ndarray, " l"],
     runs: Float[np.ndarray, "r l g"],
 ) -> ProgressBand:
-    r"""A linear run and rehearsals, each weighted by one over its squared error.
+    r"""A run's own linear run and rehearsals, each weighted by one over its squared error.
 
-    Below the last level of the rehearsals the linear run goes on alone from where the mixture was, its error growing by
-    its own law.
+    With two rehearsals or more it is known by how much s runs with other seeds are apart, and what is foretold is a run
+    of any seed: the own run is one draw of several, so its error is $\sqrt{e^2 + s^2}$ with e that of its linear run.
+    Else it is the run that was begun. Below the last level of the rehearsals the linear run goes on alone from where
+    the mixture was.
 
     Args:
         levels: Mean losses.
         linear: Groups of the linear run; None or NaN where there is none.
-        linear_error: What it is off by, from `growth`.
-        runs: Groups of the rehearsals. The mean of n of them is off a further run by their spread times √(1 + 1/n);
-            the spread is smoothed by the law $a\,d + k\,d^2$ of the fall d.
+        linear_error: What it is off by, e, from `growth`.
+        runs: Groups of the rehearsals. The spread s between them is smoothed by the law $a\,d + k\,d^2$ of the fall d;
+            one more run is off the mixture by s besides the mixture's own error.
     """
     centre, count = mean_run(runs)
-    spread = _smooth(spread_of_seeds(runs), levels[0] - levels)
-    squared = spread**2 * (1 + 1 / np.maximum(count, 1))
-    of_runs = np.where((count > 0) & (squared > 0), 1 / np.where(squared > 0, squared, 1.0), 0.0)
+    spread = _smooth(spread_of_seeds(runs), levels[0] - levels) if len(runs) > 1 else np.zeros(len(levels))
+    spread = np.where(np.isfinite(spread), spread, 0.0)
+    of_runs = np.where((count > 0) & (spread > 0), count / np.where(spread > 0, spread, 1.0) ** 2, 0.0)
     if linear is None:
         linear = np.full(centre.shape, math.nan)
     there = np.isfinite(linear).all(axis=1) & np.isfinite(linear_error)
-    of_linear = np.where(there, 1 / np.maximum(np.where(there, linear_error, 1.0) ** 2, 1e-18), 0.0)
+    own = np.where(there, linear_error, 1.0) ** 2 + spread**2
+    of_linear = np.where(there, 1 / np.maximum(own, 1e-18), 0.0)
     only = (of_runs == 0) & (of_linear == 0)
     whole = np.where(only, 1.0, of_runs + of_linear)
     share = np.where(only, np.where(np.isfinite(linear).all(axis=1) & (count == 0), 1.0, 0.0), of_linear / whole)
     mixed = np.where(share[:, None] > 0, share[:, None] * linear, 0.0)
     mixed = mixed + np.where(share[:, None] < 1, (1 - share[:, None]) * centre, 0.0)
-    error = np.where(only, math.nan, np.sqrt(1 / whole))
+    error = np.where(only, math.nan, np.sqrt(1 / whole + spread**2))
     error[0] = 0.0 if math.isnan(error[0]) else error[0]
     rehearsed = np.flatnonzero(count > 0)
     if len(rehearsed) and there[rehearsed[-1]]:
         last = rehearsed[-1]
         alone = np.flatnonzero(there & (np.arange(len(levels)) > last))
         mixed[alone] = linear[alone] + (mixed[last] - linear[last])
-        error[alone] = np.sqrt(error[last] ** 2 + linear_error[alone] ** 2 - linear_error[last] ** 2)
         share[alone] = 1.0
     return ProgressBand(
         levels=levels,

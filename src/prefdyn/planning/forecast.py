@@ -560,8 +560,6 @@ def _assembled(maker: _Maker, subject: Subject, settings: TrainingSettings, timi
     linear = None if maker.linear is None else run_at(maker.linear, levels)
     at_probe = float(progress(probe.values["loss"])[-1])
     band = combined(levels, linear, _linear_error(maker, levels, at_probe), stacked)
-    if len(stacked) > 1:  # measured, runs of the very seed that was begun left narrower bands more often than not
-        band = band.of_another_seed(spread_of_seeds(stacked))
     held_out_error = _held_out_error(maker, band)
     pairs = subject.pairs
     sizes = {name: _sizes(pairs, name, int((sample.group == code).sum())) for code, name in enumerate(sample.names)}
