@@ -11,10 +11,7 @@ Fixed before any run was made:
 - Weights: as given; stratified (every group the same total weight); group-robust (what arXiv:2405.20304 comes to on
   the head, the mean of its weights over the run, the pace of least worst training loss); the plan: `plan weights
   --goal worst` on the training pairs with its defaults, its proposal taken even where it says to keep the weights
-  (which is told). And the plan in the run: factors searched in linear runs of the LoRA run (`planning/run_search`) on
-  the training pairs; this way was added after the first two problems had shown what the head's plan does to chat-3M,
-  and before any run of its own.
-- Runs: LoRA of rank 8 on all linear layers, AdamW, 3e-4, batches of 16, 120 steps, DPO with beta 0.1; seeds 0 to 4
+  (which is told).- Runs: LoRA of rank 8 on all linear layers, AdamW, 3e-4, batches of 16, 120 steps, DPO with beta 0.1; seeds 0 to 4
   change batch order and adapter start. Held-out losses of all groups at 12 records.
 - Told: the worst group's held-out loss, the mean over groups and the spread, at the last step, and where the mean loss
   is what every way of that seed reaches. The plan is better where its worst group at the last step is below that of
@@ -24,8 +21,7 @@ Fixed before any run was made:
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +35,17 @@ from prefdyn.dynamics.progress import at_levels, progress
 from prefdyn.dynamics.robust import group_robust
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
-from prefdyn.planning.goals import Goal
-from prefdyn.planning.run_search import LinearRuns, run_search
-from prefdyn.planning.weights import evened, plan_weights
-from prefdyn.settings import Reading
-from prefdyn.training.settings import LoRA, resolve
-from prefdyn.training.subjects import Models
+from prefdyn.planning.weights import plan_weights
+from prefdyn.training.settings import LoRA
 from prefdyn.training.train import train
 from scripts.flipped_labels import QA
-from scripts.workers import Job, side_by_side
+from scripts.workers import side_by_side
 
 TRAINED, HELD_OUT, SMALL = 120, 40, 30
 STEPS, RATE, BATCH = 120, 3e-4, 16
 RECORDS = [0, *range(10, STEPS + 1, 10)]
 PACES = (0.03, 0.1, 0.3, 1.0)
 WAYS = ("as given", "stratified", "group-robust", "plan")
-IN_RUN = "plan in the run"
-PLANS = ("plan", IN_RUN)
 LONGEST = 256
 """Tokens of a prompt with its longer reply; pairs beyond are left out."""
 
@@ -134,35 +124,10 @@ def weights(
 ADAPTERS = LoRA(rank=8, dropout=0.0, targets=("all-linear",))
 
 
-def search(given: argparse.Namespace, place: int) -> None:
-    """Keep the factors that are found in linear runs of the LoRA run."""
-    began = time.monotonic()
-    data = list(problems(given).values())[place - 1]()
-    reading = Reading(max_length=LONGEST, dtype="float32", device=given.device, **read_as(data, given.answers))
-    train = sum(split == "train" for split in data.table["split"].to_pylist())
-    settings = resolve(
-        train, groups=len(data.groups), tune="lora", objective=DPO(beta=0.1), learning_rate=RATE, steps=STEPS,
-        batch_size=BATCH, lora=ADAPTERS, precision="float32",
-    )  # fmt: skip
-    models = Models.of(given.model, reading, share=True, progress=False, tell=None)
-    runs = LinearRuns.of(data, models, settings, seeds=2, progress=False)
-    names, table = runs.pairs.groups, runs.pairs
-    shares = np.bincount(table.group[table.train], minlength=len(names)) / len(table.train)
-    known = json.loads(_path(given, place).read_text())["factors"]
-    head = np.array([known["plan"][name] for name in names])
-    begin = np.stack([np.ones(len(names)), *evened(shares, shares > 0).values(), head], axis=1)
-    found = run_search(runs, Goal.read("worst"), begin, floor=0.1, ceiling=10.0, seed=0, progress=False)
-    factors = dict(zip(names, found.round(4).tolist(), strict=True))
-    _path(given, place, "search").write_text(json.dumps({"factors": factors, "seconds": time.monotonic() - began}))
-    print(f"problem {place}, search: {time.monotonic() - began:.0f} s, {factors}", flush=True)
-
-
 def run(given: argparse.Namespace, place: int, way: str, seed: int) -> None:
     """Keep the held-out losses of all groups at every record."""
     data = list(problems(given).values())[place - 1]()
-    searched = _path(given, place, "search")
-    known = json.loads(_path(given, place).read_text())["factors"]
-    factors = json.loads(searched.read_text())["factors"] if way == IN_RUN else known[way]
+    factors = json.loads(_path(given, place).read_text())["factors"][way]
     found = train(
         data.weighted(factors), given.model, tune="lora", objective=DPO(beta=0.1), learning_rate=RATE, steps=STEPS,
         batch_size=BATCH, lora=ADAPTERS, seed=seed, record=RECORDS,
@@ -192,17 +157,15 @@ def told(losses: Mapping[str, np.ndarray]) -> list[str]:
         equal = np.stack([at_levels(progress(one), one, level[at : at + 1])[0] for at, one in enumerate(values)])
         lines.append(f"| {way} | {' | '.join(numbers(values[:, -1]))} | {equal.max(axis=1).mean():.4f} |")
     worst = {way: values[:, -1].max(axis=1) for way, values in losses.items()}
-    other = min((way for way in worst if way not in PLANS), key=lambda way: worst[way].mean())
-    for plan in PLANS:
-        lead = worst[other] - worst[plan]
-        half = student.ppf(0.975, seeds - 1) * lead.std(ddof=1) / np.sqrt(seeds)
-        lines.append(
-            f"\n{plan} against {other}: worst group better by {lead.mean():.4f} ({lead.mean() - half:.4f} to "
-            f"{lead.mean() + half:.4f})."
-        )
+    other = min((way for way in worst if way != "plan"), key=lambda way: worst[way].mean())
+    lead = worst[other] - worst["plan"]
+    half = student.ppf(0.975, seeds - 1) * lead.std(ddof=1) / np.sqrt(seeds)
     changes = np.stack([(values - losses["as given"])[:, -1] for way, values in losses.items() if way != "as given"])
     reliable = spearman(changes[:, ::2].mean(axis=1).ravel(), changes[:, 1::2].mean(axis=1).ravel())
-    lines.append(f"\nReliability of the changes between halves of the seeds: {reliable:.2f}.\n")
+    lines.append(
+        f"\nPlan against {other}: worst group better by {lead.mean():.4f} ({lead.mean() - half:.4f} to "
+        f"{lead.mean() + half:.4f}). Reliability of the changes between halves of the seeds: {reliable:.2f}.\n"
+    )
     return lines
 
 
@@ -230,25 +193,15 @@ def main() -> None:
         if not path.exists():
             factors, because = weights(read(), given.model, given.answers)
             path.write_text(json.dumps({"factors": factors, "because": because}))
-    begun: set[Any] = set()
-
-    def jobs() -> Iterator[Job]:
-        for at in places:
-            if at not in begun and not _path(given, at, "search").exists():
-                begun.add(at)
-                yield search, (given, at)
-        for seed in range(given.seeds):
-            for at in places:
-                known = WAYS if not _path(given, at, "search").exists() else (*WAYS, IN_RUN)
-                for way in known:
-                    if (at, way, seed) not in begun and not _path(given, at, way, seed).exists():
-                        begun.add((at, way, seed))
-                        yield run, (given, at, way, seed)
-
-    for line in side_by_side(jobs(), given.processes, seconds=given.seconds, then=jobs) if given.seeds else ():
+    jobs = [
+        (run, (given, place, way, seed))
+        for seed in range(given.seeds) for place in places for way in WAYS
+        if not _path(given, place, way, seed).exists()
+    ]  # fmt: skip
+    for line in side_by_side(jobs, given.processes, seconds=given.seconds):
         print(line, flush=True)
     for place, (name, read) in places.items():
-        paths = {way: [_path(given, place, way, seed) for seed in range(given.seeds)] for way in (*WAYS, IN_RUN)}
+        paths = {way: [_path(given, place, way, seed) for seed in range(given.seeds)] for way in WAYS}
         if not given.seeds or not all(path.exists() for each in paths.values() for path in each):
             continue
         losses = {way: np.array([json.loads(path.read_text()) for path in each]) for way, each in paths.items()}

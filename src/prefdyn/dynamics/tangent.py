@@ -266,8 +266,7 @@ class _Margins:
         xp = array_namespace(values)
         like = {"dtype": values.dtype, "device": device(values)}
         count = len(pairs)
-        total = self.share[pairs].sum(axis=0)
-        share = xp.asarray(self.share[pairs] / np.where(total > 0, total, 1.0), **like)
+        share = xp.asarray(self.share[pairs] / self.share[pairs].sum(axis=0), **like)
         beta = self.objective.beta
         beta = xp.asarray(beta, **like) if hasattr(beta, "shape") else beta
         if not self.sides:

@@ -207,8 +207,7 @@ def linear_margins(
     stretch: int = 1,
     records: Sequence[int],
     factors: Float[np.ndarray, "k R"] | None = None,
-    every: bool = False,
-) -> tuple[tuple[int, ...], Float[np.ndarray, "S R rows"]]:
+) -> tuple[tuple[int, ...], Float[np.ndarray, "S R measured"]]:
     """Margins of the measured pairs, the last of the sampled ones, where linear runs go.
 
     Args:
@@ -219,14 +218,12 @@ def linear_margins(
         stretch: How many times the run's steps it takes, for a linear run is slower; its schedule is stretched alike.
         records: Steps to measure at, from `found.memory.steps` on.
         factors: What the weight of each sampled pair is multiplied by, one column per run; one run as given without.
-        every: Measure all sampled pairs, the ones to train on first.
 
     Returns:
         The recorded steps, S of them, and the margins with beta.
     """
-    run = _run(found, loop, measured, stretch=stretch, records=records, factors=factors, every=every)
-    rows = len(found.rows) if every else measured
-    return run.steps, loop.settings.objective.beta * run.values[:, :, :rows]
+    run = _run(found, loop, measured, stretch=stretch, records=records, factors=factors)
+    return run.steps, loop.settings.objective.beta * run.values[:, :, :measured]
 
 
 def side_by_side(
@@ -262,7 +259,6 @@ def _run(
     apart_at: int | None = None,
     betas: Float[np.ndarray, " R"] | None = None,
     rates: Float[np.ndarray, " R"] | None = None,
-    every: bool = False,
 ) -> TangentRun:
     settings, table = loop.settings, loop.pairs
     sampled = found.rows[: len(found.rows) - measured]
@@ -286,7 +282,7 @@ def _run(
         clip=settings.clip,
         recorded=records,
         apart_at=apart_at,
-        rows=np.arange(0 if every else len(sampled), len(found.values) if betas is None else len(found.rows)),
+        rows=np.arange(len(sampled), len(found.values) if betas is None else len(found.rows)),
         memory=found.memory,
     )
 
