@@ -11,7 +11,8 @@ Fixed before any run was made:
 - Weights: as given; stratified (every group the same total weight); group-robust (what arXiv:2405.20304 comes to on
   the head, the mean of its weights over the run, the pace of least worst training loss); the plan: `plan weights
   --goal worst` on the training pairs with its defaults, its proposal taken even where it says to keep the weights
-  (which is told).- Runs: LoRA of rank 8 on all linear layers, AdamW, 3e-4, batches of 16, 120 steps, DPO with beta 0.1; seeds 0 to 4
+  (which is told).
+- Runs: LoRA of rank 8 on all linear layers, AdamW, 3e-4, batches of 16, 120 steps, DPO with beta 0.1; seeds 0 to 4
   change batch order and adapter start. Held-out losses of all groups at 12 records.
 - Told: the worst group's held-out loss, the mean over groups and the spread, at the last step, and where the mean loss
   is what every way of that seed reaches. The plan is better where its worst group at the last step is below that of

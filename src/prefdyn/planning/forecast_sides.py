@@ -71,7 +71,7 @@ class Sides:
         errors = [
             np.sqrt(
                 of_units**2 + 2 * _between(each, levels[0] - levels)
-            )  # twice, as `of_another_seed` has it of losses
+            )  # twice at most: what is foretold has a luck of its own
             for each in (runs, runs - np.median(runs, axis=2, keepdims=True))
         ]
         return cls(
