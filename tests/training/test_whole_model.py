@@ -304,3 +304,24 @@ def test_nothing_left_to_train_on(tiny):
     data = PreferenceDataset.from_rows([{**row, "split": "held_out"} for row in data.to_rows()], name="x")
     with pytest.raises(DataError, match="all 8 pairs are held out"):
         train(data, str(tiny("llama")), tune="full", steps=1)
+
+
+def test_a_pair_that_the_reference_reads_quite_otherwise_is_refused_wherever_it_stands(tiny, monkeypatch):
+    """Not only among the first to be trained on, which are looked at more closely."""
+    from prefdyn.training import subjects
+
+    plain = subjects.Models.scored
+
+    def scored(self, lm, pairs, precision):
+        chosen, rejected = plain(self, lm, pairs, precision)
+        rejected = rejected.copy()
+        rejected[place] -= 8.0
+        return chosen, rejected
+
+    data = yes_no(40).with_held_out(0.5, seed=0)
+    place = int(np.flatnonzero(np.array(data.table["split"].to_pylist()) != "train")[3])
+    monkeypatch.setattr(subjects.Models, "scored", scored)
+    with pytest.raises(TrainingError, match="1 of .* pairs have other log-probabilities .*off by 8 nats"):
+        train(
+            data, str(tiny("llama-tied")), tune="lora", steps=2, batch_size=4, device="cpu", cache=False, progress=False
+        )

@@ -53,6 +53,8 @@ _START_PAIRS, _START_SINGLES = 64, 8
 _ROUNDING = LOOSE["float32"]
 """Log-probabilities that are read in other batches deviate up to this, as for `mates`: a model that has learned its
 pairs has large logits, and those are rounded."""
+_GROSS = 0.1
+"""Share of a pair's log-probabilities that no rounding is off by, bfloat16's among it."""
 _DROWNED = 0.02 * math.log(2)
 """Start margin that moves DPO's loss by one percent: r / 2 = 0.01 log 2."""
 
@@ -367,6 +369,8 @@ class Loop:
         step, settings = self.progress.step, self.settings
         wanted = bool({"gradients", "states"} & set(settings.probes)) and self.pairs.chosen is not None
         chosen, rejected, states = self.score(self.probed, states=wanted)
+        if step == 0 and self.progress.start_margin is not None:
+            self._check_measured(chosen, rejected)
         whole = None
         if self.drift is not None:
             whole, modules = self.drift.measure(step)
@@ -395,6 +399,19 @@ class Loop:
         self.progress.rows += rows
         if self.log is not None:
             self.log(step, rows, self.progress.steps[-1] if self.progress.steps else {})
+
+    def _check_measured(self, chosen: Float[np.ndarray, " n"], rejected: Float[np.ndarray, " n"]) -> None:
+        """Refuse a pair whose log-probabilities before the first step are grossly other than the reference's."""
+        known = self.pairs.ref_chosen[self.probed], self.pairs.ref_rejected[self.probed]
+        off = np.maximum(np.abs(chosen - known[0]), np.abs(rejected - known[1]))
+        bad = np.flatnonzero(off > _GROSS * (1 + np.abs(known[0]) + np.abs(known[1])))
+        if len(bad):
+            raise TrainingError(
+                f"before the first step {len(bad)} of {len(off)} pairs have other log-probabilities than under the "
+                f"reference, which is the same model (the first is {str(self.pairs.id[self.probed[bad[0]]])!r}, off by "
+                f"{off[bad[0]]:.2g} nats): what was read once cannot be relied on here; read again with another PREFDYN_CACHE, and "
+                "run fewer programs on this device"
+            )
 
     def start(self) -> "Start":
         """Margins before the first update, of the first pairs to be trained on, in training's own batches."""
