@@ -321,7 +321,7 @@ def test_a_pair_that_the_reference_reads_quite_otherwise_is_refused_wherever_it_
     data = yes_no(40).with_held_out(0.5, seed=0)
     place = int(np.flatnonzero(np.array(data.table["split"].to_pylist()) != "train")[3])
     monkeypatch.setattr(subjects.Models, "scored", scored)
-    with pytest.raises(TrainingError, match="1 of .* pairs have other log-probabilities .*off by 8 nats"):
+    with pytest.raises(TrainingError, match=r"1 of .* pairs have other log-probabilities .*off by 8 nats"):
         train(
             data, str(tiny("llama-tied")), tune="lora", steps=2, batch_size=4, device="cpu", cache=False, progress=False
         )

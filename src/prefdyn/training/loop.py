@@ -409,8 +409,8 @@ class Loop:
             raise TrainingError(
                 f"before the first step {len(bad)} of {len(off)} pairs have other log-probabilities than under the "
                 f"reference, which is the same model (the first is {str(self.pairs.id[self.probed[bad[0]]])!r}, off by "
-                f"{off[bad[0]]:.2g} nats): what was read once cannot be relied on here; read again with another PREFDYN_CACHE, and "
-                "run fewer programs on this device"
+                f"{off[bad[0]]:.2g} nats): what was read once cannot be relied on here; read again with another "
+                "PREFDYN_CACHE, and run fewer programs on this device"
             )
 
     def start(self) -> "Start":
