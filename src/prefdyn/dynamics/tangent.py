@@ -59,7 +59,7 @@ class Signals:
     layers: Mapping[str, LayerSignals]
     sides: bool
     """Rows are the m log-probabilities of the chosen responses, then those of the rejected ones; else m margins without
-    beta, per token where the objective averages over tokens."""
+    beta, per token where the objective averages over tokens, and other rows that are measured and never trained on."""
     left_out: tuple[str, ...] = ()
     """Trained weights that are not among the layers, so that the run is foretold without what they do."""
 
