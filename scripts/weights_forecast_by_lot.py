@@ -2,11 +2,11 @@
 
 uv run python scripts/weights_forecast_by_lot.py [DRAWS [NAME [SHARE]]]
 
-Groups of known law whose replies a small network reads: states x, the score w (x + U tanh(V x)) of a reply. The plan
-is that of the last layer w on the states; the runs are of LoRA on U and V, linear ones for the judge. What a plan is truly worth
-is told by real runs of the network (U and V move together, nothing is linear) on the same training pairs with other
-batch orders and adapter starts, as given and with the proposal, and by many further pairs of the same law. SHARE of
-the pairs is trained on, the others judge. Prints the table of docs/plan.md, or its rows whose law has NAME in it.
+Groups of known law whose replies a small network reads: states x, of which a reply's score is w (x + U tanh(V x)). The
+plan is that of the last layer w; the judge's linear runs are of LoRA on U and V. What a plan is truly worth is told by
+real runs of the network (U and V move together, nothing is linear) on the same training pairs with other batch orders
+and adapter starts, as given and with the proposal, and by many further pairs of the same law. SHARE of the pairs is
+trained on, the others judge. Prints the table of docs/plan.md, or its rows whose law has NAME in it.
 """
 
 import sys
@@ -225,7 +225,12 @@ def one(name: str, share: float, seed: int) -> Told:
     plan = plan_weights(feats, steps=30, seed=seed, progress=False)
     train, judge = np.flatnonzero(~feats.held_out), np.flatnonzero(feats.held_out)
     settings = resolve(
-        len(train), tune="lora", steps=STEPS, batch_size=16, learning_rate=RATE, lora=LoRA(rank=RANK, alpha=SCALE * RANK)
+        len(train),
+        tune="lora",
+        steps=STEPS,
+        batch_size=16,
+        learning_rate=RATE,
+        lora=LoRA(rank=RANK, alpha=SCALE * RANK),
     )
     ways = ways_of(plan)
     code = feats.group
@@ -240,9 +245,7 @@ def one(name: str, share: float, seed: int) -> Told:
         )  # fmt: skip
         ends.append(settings.objective.beta * run.values[0][:, judge])
     sample = Sample(rows=judge, group=code[judge], unit=feats.cluster[judge], names=feats.groups)
-    after = judged_in_runs(
-        replace(plan, change=True), np.stack(ends), list(ways), sample, settings, STRETCH * STEPS
-    )
+    after = judged_in_runs(replace(plan, change=True), np.stack(ends), list(ways), sample, settings, STRETCH * STEPS)
     assert after.run is not None
     both = np.ones((len(pairs.group), 2))
     both[:, 1] = plan.proposed[pairs.group]
@@ -268,14 +271,27 @@ def main() -> None:
     """Print one row per law."""
     draws, part = int(sys.argv[1]) if len(sys.argv) > 1 else 40, "".join(sys.argv[2:3])
     share = float(sys.argv[3]) if len(sys.argv) > 3 else 0.9
-    heads = ("law", "last layer", "linear runs", "both: changes", "gained truly where changed: mean", "least", "truly better", "where kept")
+    heads = (
+        "law",
+        "last layer",
+        "linear runs",
+        "both: changes",
+        "gained truly where changed: mean",
+        "least",
+        "truly better",
+        "where kept",
+    )
     print(f"| {' | '.join(heads)} |\n|---|--:|--:|--:|--:|--:|--:|--:|")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         for name in (name for name in CASES if part in name):
             found = list(pool.map(partial(one, name, share), range(draws)))
             gains, kept = ([each.gain for each in found if each.rule == which] for which in (True, False))
             told = [f"{np.mean([getattr(each, which) for each in found]):.0%}" for which in ("head", "runs", "rule")]
-            told += [f"{np.mean(gains):+.4f}", f"{min(gains):+.4f}", f"{np.mean(np.array(gains) > 0):.0%}"] if gains else ["–"] * 3
+            told += (
+                [f"{np.mean(gains):+.4f}", f"{min(gains):+.4f}", f"{np.mean(np.array(gains) > 0):.0%}"]
+                if gains
+                else ["–"] * 3
+            )
             print(f"| {' | '.join((name, *told, f'{np.mean(kept):+.4f}' if kept else '–'))} |", flush=True)
 
 

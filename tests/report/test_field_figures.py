@@ -76,7 +76,7 @@ def test_four_flows_meet_at_one_loss():
 
 
 def test_probabilities_of_long_responses_do_not_move_and_no_speed_is_made_up():
-    """Where gradient descent moves probabilities, that of the rejected response is 1e19 times smaller, so x₂ alone moves."""
+    """Where descent moves probabilities themselves, only the ratio of the far smaller one moves."""
     figure = DRAWN["speeds, long responses"]()
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert [" falls alone" in each for each in words].count(True) == 1

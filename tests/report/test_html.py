@@ -309,7 +309,7 @@ def test_a_reader_can_point_type_filter_sort_and_unfold(tmp_path):
 def test_a_step_that_one_split_alone_was_measured_at_breaks_no_line(tmp_path):
     """As TRL's trainer measures: training pairs between the evaluations."""
     rows = [
-        {"run": "joint", "step": step, "time": float(step), "group": group, "split": split, "pairs": 3, "loss": 0.6 + 0.01 * step}
+        {"run": "joint", "step": step, "time": 0.1, "group": group, "split": split, "pairs": 3, "loss": 1 / (1 + step)}
         for group in ("a", "b") for split, steps in (("held_out", (0, 8, 16)), ("train", (4, 12))) for step in steps
     ]  # fmt: skip
     save_trajectory(Trajectory.from_rows(rows, settings={}), tmp_path / "run")
