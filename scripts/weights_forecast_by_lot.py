@@ -11,10 +11,8 @@ trained on, the others judge. Prints the table of docs/plan.md, or its rows whos
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -255,7 +253,12 @@ def one(name: str, share: float, seed: int) -> Told:
         losses.append(settings.objective.loss(NETWORK.real(pairs, adapters(each), order, both, settings)))
     mean = np.mean(losses, axis=0)[:, pairs.further]
     worst = [max(row[pairs.group[pairs.further] == group].mean() for group in np.unique(pairs.group)) for row in mean]
-    return Told(head=plan.change, runs=after.run.holds, rule=plan.change and after.run.holds, gain=worst[0] - worst[1])
+    return Told(
+        head=plan.change,
+        runs=after.run.holds,
+        rule=plan.change and after.run.holds,
+        gain=worst[0] - worst[1],
+    )
 
 
 def held_out(pairs: Pairs, seen: np.ndarray, share: float, seed: int) -> Bool[np.ndarray, " n"]:
@@ -271,28 +274,15 @@ def main() -> None:
     """Print one row per law."""
     draws, part = int(sys.argv[1]) if len(sys.argv) > 1 else 40, "".join(sys.argv[2:3])
     share = float(sys.argv[3]) if len(sys.argv) > 3 else 0.9
-    heads = (
-        "law",
-        "last layer",
-        "linear runs",
-        "both: changes",
-        "gained truly where changed: mean",
-        "least",
-        "truly better",
-        "where kept",
-    )
-    print(f"| {' | '.join(heads)} |\n|---|--:|--:|--:|--:|--:|--:|--:|")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        for name in (name for name in CASES if part in name):
-            found = list(pool.map(partial(one, name, share), range(draws)))
-            gains, kept = ([each.gain for each in found if each.rule == which] for which in (True, False))
-            told = [f"{np.mean([getattr(each, which) for each in found]):.0%}" for which in ("head", "runs", "rule")]
-            told += (
-                [f"{np.mean(gains):+.4f}", f"{min(gains):+.4f}", f"{np.mean(np.array(gains) > 0):.0%}"]
-                if gains
-                else ["–"] * 3
-            )
-            print(f"| {' | '.join((name, *told, f'{np.mean(kept):+.4f}' if kept else '–'))} |", flush=True)
+    heads = ("law", "last layer", "linear runs", "both: changes",
+             "gained truly where changed: mean", "least", "truly better", "where kept")  # fmt: skip
+    print(f"| {' | '.join(heads)} |\n|---|{'--:|' * (len(heads) - 1)}")
+    for name in (name for name in CASES if part in name):
+        found = [one(name, share, seed) for seed in range(draws)]
+        gains, kept = (np.array([each.gain for each in found if each.rule == which]) for which in (True, False))
+        row = [name, *(f"{np.mean([getattr(each, key) for each in found]):.0%}" for key in ("head", "runs", "rule"))]
+        told = [f"{gains.mean():+.4f}", f"{gains.min():+.4f}", f"{np.mean(gains > 0):.0%}"] if len(gains) else ["–"] * 3
+        print(f"| {' | '.join((*row, *told, f'{kept.mean():+.4f}' if len(kept) else '–'))} |", flush=True)
 
 
 if __name__ == "__main__":
