@@ -53,6 +53,20 @@ def against(seed: int) -> FeatureSet:
     return drawn(seed, [300, 60], width=12, directions=directions)
 
 
+def ranked(seed: int, *, groups: int = 4, prompts: int = 17, width: int = 32, gap: float = 1.0) -> FeatureSet:
+    """Four replies of each prompt, ranked by their group's direction and as much luck: six pairs that hang together."""
+    rng, many = np.random.default_rng(seed), prompts + JUDGED // 6
+    replies = rng.normal(size=(groups, many, 4, width))
+    worth = gap * replies[np.arange(groups), :, :, np.arange(groups)] + rng.normal(size=(groups, many, 4))
+    replies = np.take_along_axis(replies, np.argsort(-worth, axis=2)[..., None], axis=2)
+    chosen, rejected = (replies[:, :, side].reshape(-1, width) for side in np.triu_indices(4, 1))
+    prompt = np.repeat(np.arange(groups * many), 6)
+    return FeatureSet.from_arrays(
+        chosen - rejected, chosen_features=chosen, rejected_features=rejected, text=prompt,
+        group=[f"group {code}" for code in prompt // many], held_out=prompt % many >= prompts,
+    )  # fmt: skip
+
+
 CASES: dict[str, tuple[str, Callable[[int], FeatureSet]]] = {
     "four equal groups": ("worst", lambda seed: drawn(seed, [100] * 4, width=32)),
     "twelve equal groups": ("worst", lambda seed: drawn(seed, [60] * 12, width=32)),
@@ -60,6 +74,8 @@ CASES: dict[str, tuple[str, Callable[[int], FeatureSet]]] = {
     "four equal groups, five copies of each prompt": (
         "worst", lambda seed: drawn(seed, [100] * 4, width=32, dependence=Dependence(size=5, correlation=1.0)),
     ),
+    "four equal groups, rankings of four": ("worst", ranked),
+    "four groups, rankings by lot": ("worst", partial(ranked, gap=0.0)),
     "four equal groups, answers at 90/10": ("worst", skewed),
     "four groups, labels by lot": ("worst", lambda seed: drawn(seed, [100] * 4, width=32, half_gap=0.0)),
     "one of four a quarter as large": ("worst", lambda seed: drawn(seed, [200, 200, 200, 50], width=32)),

@@ -1,9 +1,9 @@
 """How often `prefdyn plan select` changes something where no label is wrong, and where some are; and what it gains.
 
-uv run python scripts/plan_select_by_lot.py [DRAWS]
+uv run python -m scripts.plan_select_by_lot [DRAWS [NAME]]
 
 Gaussian groups of known law, labels turned round by lot. What is truly gained is told by 500 further pairs per group
-with right labels. A few minutes. Prints the table of docs/plan.md.
+with right labels. A few minutes. Prints the table of docs/plan.md, or its rows whose law has NAME in it.
 """
 
 import sys
@@ -13,11 +13,14 @@ from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
+from jaxtyping import Bool
 
 from prefdyn._random import stream
+from prefdyn.features import FeatureSet
 from prefdyn.planning.select import ACTIONS, SelectPlan, plan_select
 from prefdyn.planning.weights import weighted_losses
 from prefdyn.synthetic import Dependence, gaussian_groups
+from scripts.plan_by_lot import ranked
 
 FURTHER, STEPS = 500, 40
 CASES = {
@@ -26,10 +29,15 @@ CASES = {
     "labels that mean nothing": ([0.0] * 4, 150, (0.0,)),
     "easy groups of 150, three copies of each prompt": ([2.0, 2.0, 2.5, 3.0], 150, (0.0,)),
 }
+RANKED = {"groups of 25 rankings of four": 2.0, "groups of 25 rankings by lot": 0.0}
+"""How far the group's direction, and not luck, decides."""
 
 
 def one(name: str, rate: float, seed: int) -> tuple[bool, float, float, float, float, float]:
     """Whether the plan changes anything, its true gain, the share of wrong labels, and how many of the named are."""
+    if name in RANKED:
+        feats = ranked(seed, prompts=25, width=24, gap=RANKED[name])
+        return told(feats, np.zeros(len(feats), dtype=bool), seed)
     gaps, size, _ = CASES[name]
     copies = Dependence(size=3, correlation=1.0) if "copies" in name else None
     feats = gaussian_groups(
@@ -39,7 +47,11 @@ def one(name: str, rate: float, seed: int) -> tuple[bool, float, float, float, f
     if copies is not None:  # no unit on both sides
         further = further | np.isin(feats.text, feats.text[further])
     wrong = (stream(seed, "select", "wrong").random(len(feats)) < rate) & ~further
-    feats = replace(feats.flipped(wrong), held_out=further)
+    return told(replace(feats.flipped(wrong), held_out=further), wrong, seed)
+
+
+def told(feats: FeatureSet, wrong: Bool[np.ndarray, " n"], seed: int) -> tuple[bool, float, float, float, float, float]:
+    """What `one` gives, of pairs of which these are wrong."""
     plan = plan_select(feats, steps=STEPS, seed=seed, progress=False)
     assert plan.wrong is not None
     named = float(wrong[plan.named].mean()) if plan.named.any() else np.nan
@@ -61,21 +73,22 @@ def gained(plan: SelectPlan) -> float:
 
 def main() -> None:
     """Print one row per law and share."""
-    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    draws, part = int(sys.argv[1]) if len(sys.argv) > 1 else 40, "".join(sys.argv[2:3])
+    rates_of = {name: rates for name, (_, _, rates) in CASES.items()} | dict.fromkeys(RANKED, (0.0,))
     heads = ("law", "wrong labels", "plans that change", "gained truly where changed: mean", "least", "truly better",
              "estimate of the share", "interval holds it", "leaves out 0", "wrong among the named")  # fmt: skip
     print(f"| {' | '.join(heads)} |\n|---|{'--:|' * (len(heads) - 1)}")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for name, (_, _, rates) in CASES.items():
-            for rate in rates:
+        for name in (name for name in rates_of if part in name):
+            for rate in rates_of[name]:
                 found = np.array(list(pool.map(partial(one, name, rate), range(draws))), dtype=float)
                 change, gain, share, low, high, named = found.T
                 real = gain[change > 0]
-                told = 3 * ["–"]
+                truly = 3 * ["–"]
                 if len(real):
-                    told = [f"{real.mean():+.4f}", f"{real.min():+.4f}", f"{np.mean(real > 0):.0%}"]
+                    truly = [f"{real.mean():+.4f}", f"{real.min():+.4f}", f"{np.mean(real > 0):.0%}"]
                 inside = (low <= rate + 1e-9) & (high >= rate - 1e-9)
-                row = [name, f"{rate:.0%}", f"{change.mean():.0%}", *told, f"{share.mean():.1%}"]
+                row = [name, f"{rate:.0%}", f"{change.mean():.0%}", *truly, f"{share.mean():.1%}"]
                 row += [f"{inside.mean():.0%}", f"{np.mean(low > 0):.0%}", f"{np.nanmean(named):.0%}" if rate else "–"]
                 print(f"| {' | '.join(row)} |", flush=True)
 

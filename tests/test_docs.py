@@ -32,7 +32,7 @@ SHELL = {
     if line.strip()
 }
 PYTHON = {f"{page}:{code.splitlines()[0][:40]}": (page, code) for page, kind, code in FENCES if kind == "python"}
-OTHERS = {"pip", "git", "just", "sbatch", "accelerate", "uv", "llamafactory-cli"}
+OTHERS = {"pip", "git", "just", "sbatch", "accelerate", "uv", "llamafactory-cli", "python"}
 """Programs of others; where they start prefdyn, what follows its name is held to its commands as everywhere."""
 
 PRELUDE = """
@@ -65,6 +65,7 @@ ELSEWHERE = {
     "long_answers.md": "tests/cli/test_filter.py runs it after the commands above it",
     "trl.md": "tests/training/test_trl.py and examples/trl_groups.py run it, with datasets and arguments",
     "files.md": "tests/training/test_references.py and test_trl.py run it, with scores and a model",
+    "tutorial_hh.md": "tests/test_tutorial.py runs it where the data are, with one step in place of a run",
     "reproduced/index.md": "a run of a day on data that are not here; examples/notebooks/papers_figures.py is small",
 }
 """Python that does not run here, and why."""

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from prefdyn.planning.simulate import simulate
+from prefdyn.report.folders import read_folder
+from prefdyn.store import save_trajectory
 from prefdyn.synthetic import gaussian_groups
 
 GAPS = [2.0, 1.3, 0.8, 0.5, 0.3]
@@ -81,3 +83,23 @@ def test_bad_input_is_told_and_leaves_nothing(prefdyn, tmp_path, arguments, code
     assert found.code == code, (found.out, found.err)
     assert says in found.err
     assert not list((tmp_path / "prefdyn-out").glob("*"))
+
+
+def test_a_run_that_a_trainer_saved_is_read_by_itself(prefdyn, tmp_path):
+    """What `GroupDPOTrainer.save_trajectory` writes has no summary; the same run with one gives the same comparison."""
+    feats = gaussian_groups(40, groups=3, width=8, half_gap=[2.0, 1.0, 0.5], held_out=0.3)
+    run_of(tmp_path / "told", feats, learning_rate=0.2, steps=20)
+    run_of(tmp_path / "whole", feats, learning_rate=0.1, steps=20)
+    save_trajectory(read_folder(tmp_path / "whole").run(), tmp_path / "bare")
+    found = [prefdyn("compare", "told", name, "--json", "--out", f"of-{name}") for name in ("whole", "bare")]
+    assert [each.code for each in found] == [0, 0], found[1].err
+    whole, bare = (json.loads(each.out)["comparison"] for each in found)
+    assert bare["rows"] == whole["rows"]
+    assert bare["order"] == whole["order"]
+    assert bare["commands"] == ["simulate", "train"]
+    page = prefdyn("report", "bare", "--out", "page.html")
+    assert page.code == 0, page.err
+    (tmp_path / "bare" / "trajectory.json").write_text("{}")
+    broken = prefdyn("compare", "told", "bare")
+    assert broken.code != 0
+    assert "trajectory.json" in broken.err

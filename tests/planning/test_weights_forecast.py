@@ -7,6 +7,8 @@ import pytest
 
 from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.progress import ProgressBand
+from prefdyn.dynamics.sampling import batches
+from prefdyn.dynamics.tangent import tangent
 from prefdyn.errors import ConfigError
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
@@ -16,6 +18,7 @@ from prefdyn.planning.weights_forecast import in_the_run, settings_foretold
 from prefdyn.report.plan import points
 from prefdyn.settings import Reading
 from prefdyn.training.settings import LoRA, resolve
+from scripts import weights_forecast_by_lot as by_lot
 from tests.models.conftest import byte_tokenizer, make_model, own_cache, yes_no
 
 __all__ = ["own_cache"]
@@ -134,3 +137,32 @@ def test_page_and_terminal_tell_what_the_run_would_do(place, tmp_path):
     said = dict(points(run, run.summary["plan"]["weights"]))
     assert "12 steps of a linear LoRA run, over 2 seeds" in said["In runs"]
     assert "In linear runs of the LoRA run" in said["How sure"]
+
+
+def test_the_network_that_rates_are_counted_on_is_what_its_signals_say():
+    """Real and linear runs of it agree where it hardly moves, and part where it does."""
+    pairs = by_lot.drawn("a small group against a large one", 0)
+    share, order = np.ones((len(pairs.group), 1)), batches(360, 16, 30, seed=0)
+    apart = []
+    for rate in (1e-5, 1e-2):
+        settings = resolve(360, tune="lora", steps=30, batch_size=16, learning_rate=rate, lora=LoRA(rank=4, alpha=8.0))
+        real = by_lot.NETWORK.real(pairs, by_lot.adapters(0), order, share, settings)[0]
+        run = tangent(
+            by_lot.NETWORK.signals(pairs), by_lot.adapters(0), settings.objective, settings.optimizer,
+            learning_rate=rate, batches=order, share=share[:, 0], clip=settings.clip, recorded=[30],
+        )  # fmt: skip
+        linear = settings.objective.beta * run.values[0, 0]
+        apart.append(np.abs(real - linear).max() / np.abs(real).max())
+    assert apart[0] < 1e-3
+    assert apart[1] > 0.02
+
+
+def test_rates_are_counted_with_whole_prompts_on_one_side():
+    for name in ("four equal groups, five copies of each prompt", "four equal groups, rankings of four"):
+        pairs = by_lot.drawn(name, 0)
+        seen = np.flatnonzero(~pairs.further)
+        held = by_lot.held_out(pairs, seen, 0.9, 0)
+        assert not set(pairs.unit[seen][held]) & set(pairs.unit[seen][~held])
+        assert not set(pairs.unit[seen]) & set(pairs.unit[pairs.further])
+        assert (np.bincount(pairs.group[seen][held]) >= 5).all()
+        assert len(np.unique(pairs.unit[seen])) <= len(seen) / 5

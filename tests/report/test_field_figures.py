@@ -75,6 +75,14 @@ def test_four_flows_meet_at_one_loss():
     assert "x₂ falls 2.08" in words
 
 
+def test_probabilities_of_long_responses_do_not_move_and_no_speed_is_made_up():
+    """Where descent moves probabilities themselves, only the ratio of the far smaller one moves."""
+    figure = DRAWN["speeds, long responses"]()
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [" falls alone" in each for each in words].count(True) == 1
+    assert "the two probabilities" in next(each for each in words if " falls alone" in each)
+
+
 DRAWN = {
     "plane": lambda: field_plane(beta=0.1),
     "plane, run": lambda: field_plane(beta=1.0, path=a_run(ref_chosen=0.1, ref_rejected=0.4), **KNOWN),
@@ -83,6 +91,7 @@ DRAWN = {
     "surface": lambda: field_surface(beta=0.1),
     "speeds": lambda: field_speeds(beta=0.5),
     "speeds, sure": lambda: field_speeds(beta=3.0, **KNOWN),
+    "speeds, long responses": lambda: field_speeds(beta=0.1, ref_chosen=5e-65, ref_rejected=8e-84),
 }
 
 

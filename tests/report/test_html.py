@@ -15,6 +15,8 @@ from prefdyn.errors import StoreError
 from prefdyn.report.folders import read_folder
 from prefdyn.report.html import render, script_json, write_report
 from prefdyn.report.panels import panels
+from prefdyn.store import save_trajectory
+from prefdyn.trajectory import Trajectory
 from tests.report.make_folder import HOSTILE, make_folder
 
 CHROMIUM = next(
@@ -301,6 +303,22 @@ def test_a_reader_can_point_type_filter_sort_and_unfold(tmp_path):
     assert count["other"]
     assert count["same"]
     assert count["opened"]
+
+
+@needs_chromium
+def test_a_step_that_one_split_alone_was_measured_at_breaks_no_line(tmp_path):
+    """As TRL's trainer measures: training pairs between the evaluations."""
+    rows = [
+        {"run": "joint", "step": step, "time": 0.1, "group": group, "split": split, "pairs": 3, "loss": 1 / (1 + step)}
+        for group in ("a", "b") for split, steps in (("held_out", (0, 8, 16)), ("train", (4, 12))) for step in steps
+    ]  # fmt: skip
+    save_trajectory(Trajectory.from_rows(rows, settings={}), tmp_path / "run")
+    write_report([tmp_path / "run"], tmp_path / "page.html")
+    document, console = browse(tmp_path / "page.html", tmp_path / "profile", "--window-size=1200,900")
+    assert console == []
+    drawn = re.findall(r'<path class="curve[^"]*" d="([^"]*)"', document)
+    assert len(drawn) >= 2
+    assert [(line.count("M"), line.count("L")) for line in drawn[:2]] == [(1, 2)] * 2
 
 
 def test_a_long_list_of_rows_left_out_is_cut_with_a_count(tmp_path):

@@ -30,7 +30,7 @@ from prefdyn.training.subjects import Models, whole_model
 
 SEEDS = 4
 """Batch orders and adapter starts that every way is run with."""
-_STRETCH = 2
+STRETCH = 2
 """Steps of a linear run, of the real run's: it is slower."""
 _PAIRS = 2_000
 """Pairs that are looked at: all where there are no more."""
@@ -90,22 +90,22 @@ def in_the_run(
     bench, names = Bench.of(subject, settings, sample), linear_modules(subject, settings.tune)[0]
     models.tell(f"Gradients of {len(looked)} pairs, for linear runs of {settings.tune}.")
     found = linearise(subject, bench.loop(settings), np.concatenate([train, sample.rows]), progress=progress)
-    ways = _ways(plan)
+    ways = ways_of(plan)
     rows = {name: code for code, name in enumerate(plan.features.groups)}
     code = np.array([rows[subject.pairs.groups[group]] for group in subject.pairs.group[found.rows]])
     factors = np.stack([column[code] for column in ways.values()], axis=1)
-    last = _STRETCH * settings.steps
+    last = STRETCH * settings.steps
     ends = []
     for seed in range(settings.seed, settings.seed + seeds):
         loop = bench.loop(replace(settings, seed=seed))
         begun = replace(found, start=starts(subject, names, settings))
         ends.append(
-            linear_margins(begun, loop, len(sample.rows), stretch=_STRETCH, records=[last], factors=factors)[1][0]
+            linear_margins(begun, loop, len(sample.rows), stretch=STRETCH, records=[last], factors=factors)[1][0]
         )
-    return _judged(plan, np.stack(ends), list(ways), sample, settings, last)
+    return judged_in_runs(plan, np.stack(ends), list(ways), sample, settings, last)
 
 
-def _judged(
+def judged_in_runs(
     plan: WeightPlan,
     ends: Float[np.ndarray, "seeds M n"],
     methods: list[str],
@@ -113,6 +113,16 @@ def _judged(
     settings: TrainingSettings,
     steps: int,
 ) -> WeightPlan:
+    """The plan after its ways were run: it changes something only where its own gain holds.
+
+    Args:
+        plan: As the last layer has it.
+        ends: Margins of the measured pairs, beta included, at the end of each run of each way.
+        methods: Names of the ways, those of `ways_of`.
+        sample: The measured pairs.
+        settings: Of the run that will be made.
+        steps: Of each run.
+    """
     objective, goal = settings.objective, plan.goal
     reads = goal.measure(objective, sample.names, sample.group, ends[0, 0]).hard
     losses, scored = np.asarray(objective.loss(ends)).mean(axis=0), np.asarray(reads(ends))
@@ -139,7 +149,7 @@ def _judged(
     )
 
 
-def _ways(plan: WeightPlan) -> dict[str, Float[np.ndarray, " groups"]]:
+def ways_of(plan: WeightPlan) -> dict[str, Float[np.ndarray, " groups"]]:
     """Factors of each way that one set of weights stands for: as given, the proposal, and two without a search."""
     shares = shares_of(plan.features)
     return {GIVEN: np.ones(len(shares)), PLAN: plan.proposed, **evened(shares, shares > 0)}

@@ -187,7 +187,9 @@ def field_speeds(*, beta: float, ref_chosen: float = 0.1, ref_rejected: float = 
             dot = [float(x) for x in field.flow_point(coordinates, ratio=9.0, **known)]
             axes.plot(*dot, marker="o", color=colour, markeredgecolor="white", markersize=7, zorder=6)
             handles.append(Line2D([], [], color=colour, linewidth=2.1, linestyle=dashes))
-            names.append(f"{label}\nto the dot, x₂ falls {(1 - dot[1]) / (dot[0] - 1):.2f} per unit that x₁ rises")
+            rise, fall = dot[0] - 1, 1 - dot[1]
+            how = f"{fall / rise:.2f} per unit that x₁ rises" if rise > 1e-6 else "alone; x₁ stays"
+            names.append(f"{label}\nto the dot, x₂ falls {how}")
         axes.plot(1, 1, marker="o", color=INK, markerfacecolor="white", markersize=7, zorder=8)
         handles.append(_impossible())
         names.append(_impossible_name(ref_chosen, ref_rejected))

@@ -15,7 +15,7 @@ from prefdyn.planning.group_row import GroupRow
 from prefdyn.provenance import Provenance
 from prefdyn.report.summary_shape import SUMMARY
 from prefdyn.report.text import visible
-from prefdyn.store import fits, read_json_file, read_table, steps_table
+from prefdyn.store import fits, load_trajectory, read_json_file, read_table, steps_table
 from prefdyn.trajectory import MODULES, SCHEMA, Trajectory
 
 _AGAIN = "run the command that wrote it again"
@@ -196,7 +196,7 @@ def read_folder(path: str | Path) -> RunFolder:
             modules.parquet and steps.csv.
 
     Returns:
-        A RunFolder.
+        A RunFolder. Of a folder of `GroupDPOTrainer.save_trajectory`: the run, and the names of its groups.
 
     Raises:
         StoreError: There is no such folder, it holds no summary.json, or a file in it cannot be read.
@@ -205,6 +205,8 @@ def read_folder(path: str | Path) -> RunFolder:
     if not path.is_dir():
         raise StoreError(f"{path} is no folder; {_WRITERS}")
     source = path / "summary.json"
+    if not source.is_file() and (path / "trajectory.json").is_file():
+        return _saved(path)
     if not source.is_file():
         raise StoreError(f"{path} holds no summary.json; {_WRITERS}")
     summary = read_json_file(source, fix=_AGAIN)
@@ -225,6 +227,22 @@ def read_folder(path: str | Path) -> RunFolder:
         modules=modules,
         updates=_updates(path / "steps.csv"),
     )
+
+
+def _saved(path: Path) -> RunFolder:
+    """A run that was saved by itself, as a trained one."""
+    run = load_trajectory(path)
+    origin = run.provenance
+    summary = {
+        "schema": SCHEMA_VERSION,
+        "command": "train",
+        "provenance": origin.to_json(),
+        "dataset": dict(origin.data),
+        "model": dict(origin.model),
+        "settings": dict(run.settings),
+        "groups": [{"name": name} for name in run.groups],
+    }
+    return RunFolder(path=path, summary=summary, trajectory=run.table, pairs=None, modules=run.modules)
 
 
 def _updates(path: Path) -> pa.Table | None:

@@ -370,7 +370,8 @@
       }
       svg("text", { class: "axis", x: (left + right) / 2, y: height - 5, "text-anchor": "middle" }, root, panel.x);
       for (const line of panel.lines) svg("line", { class: "mark", x1: left, x2: right, y1: y(line.at), y2: y(line.at) }, root);
-      const curve = (series, code) => path(steps.map((step, place) => [x(step), known(series[code][place]) ? y(series[code][place]) : null]));
+      const measured = (series) => steps.map((_, place) => place).filter((place) => series.some((each) => known(each[place])));
+      const curve = (series, code) => path(measured(series).map((place) => [x(steps[place]), known(series[code][place]) ? y(series[code][place]) : null]));
       for (const code of thin) svg("path", { class: "curve rest", d: curve(values, code) }, root);
       for (const mate of mates) svg("path", { class: `curve with ${colourClass(chart.run, 0)}`, d: curve(panel.arrays[mate.values], 0) }, root);
       for (const code of bold) {
@@ -406,10 +407,8 @@
       };
       chart.touch = (code) => heat(code, null);
       const nearest = (px, py) => {
-        let place = 0;
-        steps.forEach((step, candidate) => {
-          if (Math.abs(x(step) - px) < Math.abs(x(steps[place]) - px)) place = candidate;
-        });
+        let [place] = measured(values);
+        for (const candidate of measured(values)) if (Math.abs(x(steps[candidate]) - px) < Math.abs(x(steps[place]) - px)) place = candidate;
         let found = null;
         let best = Infinity;
         for (const code of shown) {
