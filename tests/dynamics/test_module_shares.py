@@ -82,7 +82,7 @@ def test_nothing_is_marked_without_other_seeds_or_a_second_group_and_nothing_sha
 
 def test_rows_of_several_modules_are_their_sums():
     own, others = drawn(np.random.default_rng(4))
-    rows = {name: f"{placed(name)[0] // 2}" for name in own}
+    rows = {name: f"{int(placed(name)[0] or 0) // 2}" for name in own}
     whole, parts = module_shares(summed(own, rows), [], GROUP, UNIT), module_shares(own, [], GROUP, UNIT)
     np.testing.assert_allclose(whole.share, parts.share.reshape(3, 2, GROUPS).sum(axis=1))
     assert whole.rows == ("0", "1", "2")

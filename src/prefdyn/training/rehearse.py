@@ -178,7 +178,7 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Measured:
+class PairsNow:
     """Some pairs under a run's weights as they are."""
 
     margin: Float[np.ndarray, " n"]
@@ -190,7 +190,7 @@ class Measured:
     rejected: Float[np.ndarray, " n"]
 
 
-def measured(loop: Loop, pairs: PairTable, rows: Int[np.ndarray, " n"], objective: Objective) -> Measured:
+def measured(loop: Loop, pairs: PairTable, rows: Int[np.ndarray, " n"], objective: Objective) -> PairsNow:
     """Margins of some pairs under the weights as they are, and how far log-probabilities have moved."""
     chosen, rejected, _ = loop.score(rows)
     moved = chosen - pairs.ref_chosen[rows], rejected - pairs.ref_rejected[rows]
@@ -198,7 +198,7 @@ def measured(loop: Loop, pairs: PairTable, rows: Int[np.ndarray, " n"], objectiv
     down = changes(rejected, pairs.ref_rejected[rows], pairs.rejected_length[rows], objective)
     _, found = losses(chosen, up, down, pairs.chosen_length[rows], objective)
     above = right(chosen, rejected, found, objective, torch.finfo(loop.dtype).eps)
-    return Measured(margin=found, right=above, chosen=moved[0], rejected=moved[1])
+    return PairsNow(margin=found, right=above, chosen=moved[0], rejected=moved[1])
 
 
 def rehearsal(settings: TrainingSettings, seed: int, pairs: int) -> tuple[TrainingSettings, int]:
