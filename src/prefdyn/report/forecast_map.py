@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from prefdyn._json import number
 from prefdyn.picture import Picture, Plot
-from prefdyn.report.tables import minus
+from prefdyn.report.tables import minus, number_rows
 from prefdyn.report.text import visible
 
 
@@ -16,7 +14,7 @@ def map_words(part: Mapping[str, Any]) -> str | None:
     found = part.get("map")
     if not isinstance(found, Mapping):
         return None
-    mean, worst = _matrix(found, "mean"), _matrix(found, "worst")
+    mean, worst = number_rows(found.get("mean")), number_rows(found.get("worst"))
     own, names = _own(found), found.get("worst_group") or []
     worst_name = visible(names[own[0]][own[1]])
     said = (
@@ -48,7 +46,7 @@ def map_drawings(part: Mapping[str, Any]) -> list[Picture]:
             unit="Held-out loss (nats)",
         )
         for place, (title, matrix) in enumerate(
-            (("Mean over groups", _matrix(found, "mean")), ("Worst group", _matrix(found, "worst")))
+            (("Mean over groups", number_rows(found.get("mean"))), ("Worst group", number_rows(found.get("worst"))))
         )
     ]  # fmt: skip
     return [
@@ -68,7 +66,3 @@ def map_drawings(part: Mapping[str, Any]) -> list[Picture]:
 def _own(found: Mapping[str, Any]) -> tuple[int, int]:
     first, second = (int(number(each)) for each in found["own"])
     return first, second
-
-
-def _matrix(found: Mapping[str, Any], key: str) -> np.ndarray:
-    return np.array([[number(each) for each in row] for row in found.get(key) or []])

@@ -9,7 +9,7 @@ from prefdyn._json import number
 from prefdyn.dynamics.module_shares import placed
 from prefdyn.picture import Picture, Plot
 from prefdyn.report.folders import RunFolder
-from prefdyn.report.tables import minus
+from prefdyn.report.tables import minus, number_rows
 from prefdyn.report.text import visible
 
 _MOST_ROWS = 30
@@ -20,7 +20,10 @@ def modules_words(part: Mapping[str, Any]) -> str | None:
     found = part.get("by_module")
     if not isinstance(found, Mapping):
         return None
-    share, told = _matrix(found, "layers", "share"), _matrix(found, "layers", "told") > 0
+    share, told = (
+        number_rows((found.get("layers") or {}).get("share")),
+        number_rows((found.get("layers") or {}).get("told")) > 0,
+    )
     rows, names = _names(found, "layers"), [visible(name) for name in found.get("names") or []]
     known = np.isfinite(share).all(axis=0)
     span = (
@@ -55,9 +58,9 @@ def modules_drawings(run: RunFolder, order: Sequence[int]) -> list[Picture]:
         order: Groups, the first learned first.
     """
     part = run.part("forecast", "by_module")
-    if not isinstance(part, Mapping) or not np.isfinite(_matrix(part, "layers", "share")).any():
+    if not isinstance(part, Mapping) or not np.isfinite(number_rows((part.get("layers") or {}).get("share"))).any():
         return []
-    shown = [code for code in order if np.isfinite(_matrix(part, "layers", "share")[:, code]).all()]
+    shown = [code for code in order if np.isfinite(number_rows((part.get("layers") or {}).get("share"))[:, code]).all()]
     if len(shown) > _MOST_ROWS:
         shown = [shown[at] for at in np.linspace(0, len(shown) - 1, _MOST_ROWS).round().astype(int)]
     found = []
@@ -74,7 +77,7 @@ def modules_drawings(run: RunFolder, order: Sequence[int]) -> list[Picture]:
 
 
 def _differences(part: Mapping[str, Any], what: str, title: str, label: str, shown: Sequence[int]) -> Picture:
-    share, told = _matrix(part, what, "share"), _matrix(part, what, "told") > 0
+    share, told = number_rows((part.get(what) or {}).get("share")), number_rows((part.get(what) or {}).get("told")) > 0
     known = np.isfinite(share).all(axis=0)
     overall = share[:, known].mean(axis=1)
     off = 100 * (share - overall[:, None])
@@ -114,7 +117,7 @@ def _differences(part: Mapping[str, Any], what: str, title: str, label: str, sho
 
 def _map(part: Mapping[str, Any]) -> list[Picture]:
     """Kinds down, layers across: shares of all groups together."""
-    names, share = _names(part, "modules"), _matrix(part, "modules", "share")
+    names, share = _names(part, "modules"), number_rows((part.get("modules") or {}).get("share"))
     known = np.isfinite(share).all(axis=0)
     places = [placed(name) for name in names]
     layers = sorted({layer for layer, _ in places if layer is not None})
@@ -157,8 +160,3 @@ def _brief(kind: str) -> str:
 
 def _names(part: Mapping[str, Any], what: str) -> list[str]:
     return [visible(str(name)) for name in (part.get(what) or {}).get("rows") or []]
-
-
-def _matrix(part: Mapping[str, Any], what: str, key: str) -> np.ndarray:
-    rows = (part.get(what) or {}).get(key) or []
-    return np.array([[number(each) for each in row] for row in rows], dtype=np.float64).reshape(len(rows), -1)

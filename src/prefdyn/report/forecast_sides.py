@@ -8,7 +8,7 @@ import numpy as np
 from prefdyn._json import number
 from prefdyn._shape import of_many
 from prefdyn.picture import Line, Picture, Plot
-from prefdyn.report.tables import minus
+from prefdyn.report.tables import minus, number_rows
 from prefdyn.report.text import visible
 
 _FAR = 4.0
@@ -22,7 +22,7 @@ def sides_words(part: Mapping[str, Any]) -> str | None:
     if not isinstance(found, Mapping):
         return None
     names, at = [visible(name) for name in part.get("names") or []], _place(part)
-    chosen, rejected, error = (_matrix(found, key)[at] for key in ("chosen", "rejected", "error_apart"))
+    chosen, rejected, error = (number_rows(found.get(key))[at] for key in ("chosen", "rejected", "error_apart"))
     falls, behind = (np.flatnonzero([number(each) > 0 for each in found.get(key) or []]) for key in ("falls", "behind"))
     mean, other = (minus(each.mean(), 2) for each in (chosen, rejected))
     said = (
@@ -63,7 +63,7 @@ def sides_drawing(
     found = part.get("sides")
     if not isinstance(found, Mapping):
         return []
-    chosen, rejected = (_matrix(found, key) for key in ("chosen", "rejected"))
+    chosen, rejected = (number_rows(found.get(key)) for key in ("chosen", "rejected"))
     inside = np.arange(len(chosen)) <= _place(part)
     chosen, rejected = (np.where(inside[:, None], each, np.nan) for each in (chosen, rejected))
     both = np.stack([chosen, rejected])
@@ -109,11 +109,6 @@ def _place(part: Mapping[str, Any]) -> int:
     """Of the lowest level that is vouched for."""
     levels = np.array([number(each) for each in part.get("levels") or []])
     return int(np.nanargmin(np.abs(levels - number(part["sides"].get("level")))))
-
-
-def _matrix(part: Mapping[str, Any], key: str) -> np.ndarray:
-    rows = part.get(key) or []
-    return np.array([[number(each) for each in row] for row in rows], dtype=np.float64).reshape(len(rows), -1)
 
 
 def sides_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[str, ...], int]]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from prefdyn._json import number
 from prefdyn.planning.group_row import GroupRow
 from prefdyn.planning.verdicts import Thresholds
@@ -267,3 +269,14 @@ def _aligned(groups: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, s
         entries = (padded(column[1][place], size, right=True) for column, size in zip(known, sizes, strict=True))
         lines.append("  ".join([padded(name, first), *entries]))
     return lines
+
+
+def number_rows(rows: Sequence[Sequence[Any]] | None) -> np.ndarray:
+    """Rows of numbers as a summary holds them, NaN where there is none.
+
+    Example:
+        >>> number_rows([[1, None], [2, 3]]).tolist()
+        [[1.0, nan], [2.0, 3.0]]
+    """
+    found = rows or []
+    return np.array([[number(each) for each in row] for row in found], dtype=np.float64).reshape(len(found), -1)
