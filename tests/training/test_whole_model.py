@@ -236,6 +236,11 @@ def test_epochs_are_steps_over_all_pairs_and_one_at_least(epochs, steps):
     assert resolve(10, tune="full", epochs=epochs, batch_size=5).steps == steps
 
 
+def test_a_scheme_that_is_none_is_refused_by_the_settings():
+    with pytest.raises(ConfigError, match="scheme 'other' is unknown; known: epochs, replacement"):
+        resolve(10, tune="lora", scheme="other")
+
+
 def test_one_pair_per_update_may_be_asked_for():
     assert resolve(10, tune="full", batch_size=1).batch_size == 1
 

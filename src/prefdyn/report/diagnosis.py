@@ -387,6 +387,10 @@ def _heat_orders(run: RunFolder, structure: np.ndarray) -> tuple[tuple[str, tupl
     return tuple(orders)
 
 
+_FARTHEST = 1e300
+"""Coordinates beyond are of a damaged folder, and no axis can be drawn for them."""
+
+
 def embedding(run: RunFolder) -> Picture | None:
     """The pairs in two dimensions."""
     part = run.part("diagnostics", "embedding")
@@ -399,7 +403,7 @@ def embedding(run: RunFolder) -> Picture | None:
     names = [visible(value) for value in part.get("id") or []]
     if not len(x) == len(y) == len(owner) == len(sign):
         return None
-    fine = np.isfinite(x) & np.isfinite(y) & (owner >= 0) & (owner < len(run.groups))
+    fine = (np.abs(x) < _FARTHEST) & (np.abs(y) < _FARTHEST) & (owner >= 0) & (owner < len(run.groups))
     method = visible(part.get("method") or "").upper()
     explained = [number(value) for value in part.get("explained") or []]
     explained += [math.nan] * (2 - len(explained))

@@ -13,6 +13,7 @@ from prefdyn.settings import Setup
 
 TUNES = ("last-layer", "lora", "full")
 PRECISIONS = ("float32", "float64", "bfloat16")
+SCHEMES = ("epochs", "replacement")
 PROBES = ("drift", "gradients", "states")
 ALL_LINEAR = ("all-linear",)
 """Targets of adapters that name no modules."""
@@ -82,6 +83,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         one_of(self.tune, TUNES, name="tune")
         one_of(self.precision, PRECISIONS, name="precision")
+        one_of(self.scheme, SCHEMES, name="scheme")
         for name in self.probes:
             one_of(name, PROBES, name="probe")
         positive(self.learning_rate, name="learning_rate")
