@@ -276,6 +276,7 @@ def resolve(
         100
     """
     one_of(tune, TUNES, name="tune")
+    one_of(rest.get("scheme", SCHEMES[0]), SCHEMES, name="scheme")
     head = tune == "last-layer"
     if steps is not None and epochs is not None:
         raise ConfigError(f"steps is {steps} and epochs is {epochs}; give one of them")
