@@ -84,6 +84,7 @@ BAD_LINES = {
     "equal": (lines({**GOOD, "rejected": "a"}), "rejected", "is the same as chosen ('a')"),
     "odd id": (lines({**GOOD, "id": [1]}), "id", "is a list ([1]), but must be text or a number"),
     "weight 0": (lines({**GOOD, "weight": 0}), "weight", "is 0, but must be a finite number above 0"),
+    "weight 1e300": (lines({**GOOD, "weight": 1e300}), "weight", "is 1e+300, but must lie between 1e-50 and 1e+50"),
     "weight text": (lines({**GOOD, "weight": "heavy"}), "weight", "is 'heavy', but must be a finite number above 0"),
     "weight true": (lines({**GOOD, "weight": True}), "weight", "is True, but must be a finite number"),
     "weight NaN": (b'{"prompt": "p", "chosen": "a", "rejected": "b", "weight": NaN}\n', "weight", "is nan, but must"),

@@ -238,3 +238,10 @@ def test_null_is_refused():
     table = data().table.set_column(2, SCHEMA.field("prompt"), pa.nulls(4, pa.string()))
     with pytest.raises(DataError, match="column 'prompt' of dataset 'x' holds null"):
         PreferenceDataset(table=table, name="x")
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e-300])
+def test_a_group_weighs_no_more_than_numbers_can_be_squared(factor):
+    with pytest.raises(ConfigError, match=r"weight of group 'a' is 1e[+-]300, and must lie between 1e-50"):
+        data().weighted({"a": factor})
+    assert np.isfinite(np.asarray(data().weighted({"a": 1e50}).table["weight"]) ** 2).all()

@@ -8,7 +8,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from prefdyn._checks import nearest, positive
-from prefdyn.errors import DataError
+from prefdyn.errors import ConfigError, DataError
 
 
 def encode(column: pa.ChunkedArray) -> tuple[Int[np.ndarray, " n"], list[str]]:
@@ -29,12 +29,16 @@ def encode(column: pa.ChunkedArray) -> tuple[Int[np.ndarray, " n"], list[str]]:
     return code, encoded.chunk(0).dictionary.to_pylist()
 
 
+HEAVIEST = 1e50
+"""Largest weight of a pair, and of a group; the smallest is one over it. What they are multiplied by stays finite."""
+
+
 def factors(groups: Sequence[str], given: Mapping[str, float]) -> Float[np.ndarray, " groups"]:
     """A factor above 0 for every group, 1 where none is given.
 
     Raises:
         DataError: A name is no group.
-        ConfigError: A factor is not above 0.
+        ConfigError: A factor is not above 0, or too large or small to be squared.
 
     Example:
         >>> factors(["a", "b"], {"b": 2.5}).tolist()
@@ -44,6 +48,10 @@ def factors(groups: Sequence[str], given: Mapping[str, float]) -> Float[np.ndarr
         if name not in groups:
             raise DataError(f"group weights name {name!r}, which is no group{nearest(name, groups)}")
         positive(value, name=f"the weight of group {name!r}", fix="give a number above 0, or leave its pairs out")
+        if not 1 / HEAVIEST <= value <= HEAVIEST:
+            raise ConfigError(
+                f"the weight of group {name!r} is {value:g}, and must lie between {1 / HEAVIEST:g} and {HEAVIEST:g}"
+            )
     return np.array([float(given.get(name, 1.0)) for name in groups])
 
 

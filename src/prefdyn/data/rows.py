@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from prefdyn.data.bad_rows import BadRow, kind, listed, shown
+from prefdyn.data.codes import HEAVIEST
 from prefdyn.data.conversation import ARGUMENTS, TOOLS, Conversation, conversation, readable
 
 SCORES = (
@@ -184,6 +185,11 @@ def weight(row: Mapping[str, Any]) -> float:
         number = math.nan
     if not (math.isfinite(number) and number > 0):
         raise BadRow("weight", f"is {shown(value)}, but must be a finite number above 0; mend it or drop the column")
+    if not 1 / HEAVIEST <= number <= HEAVIEST:
+        raise BadRow(
+            "weight", f"is {shown(value)}, but must lie between {1 / HEAVIEST:g} and {HEAVIEST:g}; mend it or drop the "
+            "column"
+        )  # fmt: skip
     return number
 
 
