@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prefdyn import _files as module
+from prefdyn.data.codes import HEAVIEST
 from prefdyn.data.describe import describe
 from prefdyn.data.loaders import load_dataset
 from prefdyn.data.pairs import PreferenceDataset
@@ -120,7 +121,7 @@ response = text.filter(lambda value: value.strip() != "")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(
     st.sampled_from(FORMATS),
-    st.lists(st.tuples(text, response, response, response, st.floats(1e-300, 1e300)), min_size=1, max_size=4),
+    st.lists(st.tuples(text, response, response, response, st.floats(1 / HEAVIEST, HEAVIEST)), min_size=1, max_size=4),
 )
 def test_any_text_survives_the_way_there_and_back(tmp_path, end, drawn):
     rows = [
