@@ -48,12 +48,12 @@ from prefdyn.dynamics.order import spearman
 from prefdyn.dynamics.progress import apart, at_levels, progress
 from prefdyn.maths.objectives import DPO
 from prefdyn.models.extract import extract
-from prefdyn.planning.forecast import forecast, run_at, sample_of
+from prefdyn.planning.forecast import forecast, sample_of
 from prefdyn.settings import Reading
 from prefdyn.training.linear import foretell, linearise, records_between
 from prefdyn.training.loop import check_start
 from prefdyn.training.probes import probe_rows
-from prefdyn.training.rehearse import Bench, RunPart
+from prefdyn.training.rehearse import Bench, RunPart, run_at
 from prefdyn.training.settings import LoRA
 from prefdyn.training.subjects import Models, whole_model
 from scripts.workers import Job, side_by_side
@@ -156,18 +156,24 @@ def kept(path: Path) -> dict[str, RunPart]:
     return {name: RunPart(steps=part.pop("steps"), values=part) for name, part in found.items()}
 
 
-def real(place: Place, case: Case, seed: int) -> None:
-    """A run to its end, and with seed 0 a linear one from its start."""
-    began = time.monotonic()
+def bench_of(place: Place, case: Case, seed: int) -> tuple[Bench, np.ndarray]:
+    """What is trained, and the sampled pairs, those that are measured last."""
     data = place.pairs(case.data)
     models = Models.of(place.model, Reading(**place.reading(case.data)), share=True, progress=False, tell=None)
     rest = {**chosen(case, seed), "flip": False, "probes": (), "probe_pairs": 64}
     subject, settings = whole_model(data, models, DPO(beta=0.1), None, case.tune, rest)
     looked = looked_at(subject.pairs, 64, seed=seed)
     sample = sample_of(data, subject, looked)
-    bench = Bench.of(subject, settings, sample)
-    loop = bench.loop(settings)
-    check_start(loop.start(), settings)
+    rows = np.concatenate([looked[~subject.pairs.held_out[looked]], sample.rows])
+    return Bench.of(subject, settings, sample), rows
+
+
+def real(place: Place, case: Case, seed: int) -> None:
+    """A run to its end."""
+    began = time.monotonic()
+    bench, _ = bench_of(place, case, seed)
+    loop = bench.loop(bench.settings)
+    check_start(loop.start(), bench.settings)
     parts = {"run": bench.run(loop, STEPS, records_between(0, STEPS, 16), label="Run", progress=False)}
     keep(place.out / case.name / f"run-{seed}.npz", **parts)
     print(f"{case.name}, run {seed}: {time.monotonic() - began:.0f} s", flush=True)
@@ -175,15 +181,10 @@ def real(place: Place, case: Case, seed: int) -> None:
 
 def linear(place: Place, case: Case) -> None:
     """The run made linear at its start."""
-    data = place.pairs(case.data)
-    models = Models.of(place.model, Reading(**place.reading(case.data)), share=True, progress=False, tell=None)
-    rest = {**chosen(case, 0), "flip": False, "probes": (), "probe_pairs": 64}
-    subject, settings = whole_model(data, models, DPO(beta=0.1), None, case.tune, rest)
-    looked = looked_at(subject.pairs, 64, seed=0)
-    sample = sample_of(data, subject, looked)
-    loop = Bench.of(subject, settings, sample).loop(settings)
-    rows = np.concatenate([looked[~subject.pairs.held_out[looked]], sample.rows])
-    found = foretell(linearise(subject, loop, rows), loop, sample, stretch=2, records=records_between(0, 2 * STEPS, 20))
+    bench, rows = bench_of(place, case, 0)
+    loop = bench.loop(bench.settings)
+    begun = linearise(bench.subject, loop, rows)
+    found = foretell(begun, loop, bench.sample, stretch=2, records=records_between(0, 2 * STEPS, 20))
     keep(place.out / case.name / "linear.npz", linear=found)
 
 

@@ -14,12 +14,13 @@ from prefdyn.dynamics.foretold import Foretold
 from prefdyn.dynamics.progress import progress
 from prefdyn.errors import ConfigError, DataError
 from prefdyn.maths.objectives import DPO, SFT
-from prefdyn.planning.forecast import CURVES, forecast, order_sentence, run_at
+from prefdyn.planning.forecast import CURVES, forecast, order_sentence
 from prefdyn.planning.forecast_check import check_forecast
 from prefdyn.report.folders import RunFolder, read_folder
 from prefdyn.report.forecast import forecast_drawings, forecast_table
 from prefdyn.report.forecast_modules import modules_words
 from prefdyn.report.html import render
+from prefdyn.training.rehearse import run_at
 from prefdyn.training.settings import LoRA
 from prefdyn.training.train import run_training
 from prefdyn.training.watching import Watch

@@ -42,8 +42,7 @@ class ModuleShares:
     @property
     def overall(self) -> Float[np.ndarray, " r"]:
         """Mean share over groups, each of which counts once; NaN where none is known."""
-        known = np.isfinite(self.share).all(axis=0)
-        return self.share[:, known].mean(axis=1) if known.any() else np.full(len(self.rows), math.nan)
+        return overall(self.share)
 
 
 def module_shares(
@@ -78,6 +77,17 @@ def module_shares(
         rows=names, margin=margin, share=share, error=error, between=between,
         told=_told(share, error, between, units, freedom),
     )  # fmt: skip
+
+
+def overall(share: Float[np.ndarray, "r g"]) -> Float[np.ndarray, " r"]:
+    """Mean share over the groups in which every row's is known; NaN where none is.
+
+    Example:
+        >>> overall(np.array([[0.75, 0.25, np.nan], [0.25, 0.75, np.nan]])).tolist()
+        [0.5, 0.5]
+    """
+    known = np.isfinite(share).all(axis=0)
+    return share[:, known].mean(axis=1) if known.any() else np.full(len(share), math.nan)
 
 
 def summed(parts: Mapping[str, Float[np.ndarray, " n"]], rows: Mapping[str, str]) -> dict[str, Float[np.ndarray, " n"]]:

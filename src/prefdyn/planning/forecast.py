@@ -49,7 +49,7 @@ from prefdyn.settings import Reading, opened
 from prefdyn.training.linear import Linearised, foretell, linearise, records_between
 from prefdyn.training.loop import Loop, check_start
 from prefdyn.training.probes import PairTable, probe_rows
-from prefdyn.training.rehearse import COST, QUANTITIES, Bench, RunPart, Sample, rehearsal
+from prefdyn.training.rehearse import COST, QUANTITIES, Bench, RunPart, Sample, rehearsal, run_at
 from prefdyn.training.settings import TrainingSettings
 from prefdyn.training.subjects import Models, Subject, whole_model
 
@@ -286,11 +286,6 @@ CURVES = pa.schema(
 )
 """Columns of curves.parquet. `level`: mean held-out loss over groups, nats. `low`, `high`: ends of the 90 % band of one
 run. `step`: the clock."""
-
-
-def run_at(run: RunPart, levels: Float[np.ndarray, " l"], quantity: str = "loss") -> Float[np.ndarray, "l g"]:
-    """A run's groups at each level of progress."""
-    return at_levels(progress(run.values["loss"]), run.values[quantity], levels)
 
 
 def joined(first: RunPart, then: RunPart | None) -> RunPart | None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from prefdyn.maths.objectives import Objective
-from prefdyn.training.linear import Linearised, linear_modules, side_by_side, starts
+from prefdyn.training.linear import Linearised, linear_modules, margins_by_setting, starts
 from prefdyn.training.rehearse import Bench, Sample, measured
 
 BETAS, RATES = (0.03, 0.1, 0.3, 1.0), (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -81,7 +81,7 @@ def settings_map(found: Linearised, bench: Bench) -> SettingsMap:
     )  # fmt: skip
     betas = sorted({*BETAS, float(settings.objective.beta)})
     pairs = [(beta, settings.learning_rate * factor) for beta in betas for factor in RATES]
-    margins = side_by_side(
+    margins = margins_by_setting(
         begun, loop, len(sample.rows), betas=np.array([beta for beta, _ in pairs]),
         rates=np.array([rate for _, rate in pairs]),
     )  # fmt: skip

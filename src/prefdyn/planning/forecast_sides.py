@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import chi2
 
-from prefdyn.dynamics.progress import ProgressBand, at_levels, progress
+from prefdyn.dynamics.progress import ProgressBand
 from prefdyn.maths.units import Z95
-from prefdyn.training.rehearse import RunPart
+from prefdyn.training.rehearse import RunPart, run_at
 
 _DRAWN = 4.0
 """Each group's variance between seeds is drawn to that of all, as if so many more runs had said that."""
@@ -66,8 +66,10 @@ class Sides:
         told, levels = np.flatnonzero(band.vouched), band.levels
         if len(told) < 2:
             return None
-        of_units = _mean([_at(run, levels, "chosen_error") for run in (*rehearsals, own)])
-        runs = np.stack([_at(run, levels, "chosen_change") for run in rehearsals] or [np.full(of_units.shape, np.nan)])
+        of_units = _mean([run_at(run, levels, "chosen_error") for run in (*rehearsals, own)])
+        runs = np.stack(
+            [run_at(run, levels, "chosen_change") for run in rehearsals] or [np.full(of_units.shape, np.nan)]
+        )
         errors = [
             np.sqrt(
                 of_units**2 + 2 * _between(each, levels[0] - levels)
@@ -85,10 +87,6 @@ class Sides:
             "level": self.levels[self.at], "chosen": self.chosen, "rejected": self.rejected, "error": self.error,
             "error_apart": self.error_apart, "falls": self.falls.astype(int), "behind": self.behind.astype(int),
         }  # fmt: skip
-
-
-def _at(run: RunPart, levels: np.ndarray, quantity: str) -> np.ndarray:
-    return at_levels(progress(run.values["loss"]), run.values[quantity], levels)
 
 
 def _between(runs: Float[np.ndarray, "r l g"], fall: Float[np.ndarray, " l"]) -> Float[np.ndarray, "l g"]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from prefdyn._json import number
-from prefdyn.dynamics.module_shares import placed
+from prefdyn.dynamics.module_shares import overall, placed
 from prefdyn.picture import Picture, Plot
 from prefdyn.report.folders import RunFolder
 from prefdyn.report.tables import minus, number_rows
@@ -25,23 +25,22 @@ def modules_words(part: Mapping[str, Any]) -> str | None:
         number_rows((found.get("layers") or {}).get("told")) > 0,
     )
     rows, names = _names(found, "layers"), [visible(name) for name in found.get("names") or []]
-    known = np.isfinite(share).all(axis=0)
+    typical = overall(share)
     span = (
         f"The change of margins from step {number(found.get('since')):.0f} to "
         f"{number(found.get('step')):.0f} of the linear run is a sum over modules"
     )
-    if not known.any():
+    if not np.isfinite(typical).all():
         return f"{span}, but no group's margin moves by more than its held-out pairs can tell."
-    overall = share[:, known].mean(axis=1)
-    top = np.argsort(-overall, kind="stable")[: min(2, len(rows))]
-    first = " and ".join(f"{rows[at]} ({100 * overall[at]:.0f} %)" for at in top)
+    top = np.argsort(-typical, kind="stable")[: min(2, len(rows))]
+    first = " and ".join(f"{rows[at]} ({100 * typical[at]:.0f} %)" for at in top)
     said = f"{span}. Most of it is of {'layers' if len(top) > 1 else 'layer'} {first}, on average over groups."
     if not number(found.get("seeds")):
         return f"{said} Without rehearsals it is not known how much of this another seed would change."
     cells = [(at, code) for at, code in np.argwhere(told).tolist()]
     if not cells:
         return f"{said} No group differs from the others by more than seeds and held-out pairs explain."
-    off = np.abs(share - overall[:, None])
+    off = np.abs(share - typical[:, None])
     at, code = max(cells, key=lambda cell: off[cell])
     return (
         f"{said} {len({code for _, code in cells})} of {len(names)} groups differ from that by more than seeds and "
@@ -78,9 +77,8 @@ def modules_drawings(run: RunFolder, order: Sequence[int]) -> list[Picture]:
 
 def _differences(part: Mapping[str, Any], what: str, title: str, label: str, shown: Sequence[int]) -> Picture:
     share, told = number_rows((part.get(what) or {}).get("share")), number_rows((part.get(what) or {}).get("told")) > 0
-    known = np.isfinite(share).all(axis=0)
-    overall = share[:, known].mean(axis=1)
-    off = 100 * (share - overall[:, None])
+    typical = overall(share)
+    off = 100 * (share - typical[:, None])
     names = [visible(str(name)) for name in part.get("names") or []]
     cells = [[f"{off[at, code]:+.0f}" if told[at, code] else "" for at in range(len(off))] for code in shown]
     seeds = int(number(part.get("seeds")))
@@ -105,7 +103,7 @@ def _differences(part: Mapping[str, Any], what: str, title: str, label: str, sho
                 names=tuple(names[code] for code in shown),
                 columns=tuple(
                     f"{_brief(name)}: {100 * mean:.0f} %".replace("-", "−")
-                    for name, mean in zip(_names(part, what), overall, strict=True)
+                    for name, mean in zip(_names(part, what), typical, strict=True)
                 ),
                 cells=tuple(tuple(text.replace("-", "−") for text in row) for row in cells),
                 x_label=label,
@@ -118,14 +116,14 @@ def _differences(part: Mapping[str, Any], what: str, title: str, label: str, sho
 def _map(part: Mapping[str, Any]) -> list[Picture]:
     """Kinds down, layers across: shares of all groups together."""
     names, share = _names(part, "modules"), number_rows((part.get("modules") or {}).get("share"))
-    known = np.isfinite(share).all(axis=0)
+    typical = overall(share)
     places = [placed(name) for name in names]
     layers = sorted({layer for layer, _ in places if layer is not None})
     kinds = list(dict.fromkeys(kind for layer, kind in places if layer is not None))
-    if len(layers) < 2 or not known.any():
+    if len(layers) < 2 or not np.isfinite(typical).all():
         return []
     matrix = np.full((len(kinds), len(layers)), np.nan)
-    for (layer, kind), mean in zip(places, share[:, known].mean(axis=1), strict=True):
+    for (layer, kind), mean in zip(places, typical, strict=True):
         if layer is not None:
             matrix[kinds.index(kind), layers.index(layer)] = 100 * mean
     return [

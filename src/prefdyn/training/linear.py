@@ -226,7 +226,7 @@ def linear_margins(
     return run.steps, loop.settings.objective.beta * run.values[:, :, :measured]
 
 
-def side_by_side(
+def margins_by_setting(
     found: Linearised,
     loop: Loop,
     measured: int,

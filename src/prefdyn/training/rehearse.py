@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from prefdyn._progress import track
+from prefdyn.dynamics.progress import at_levels, progress
 from prefdyn.maths.objectives import Objective
 from prefdyn.maths.units import mean_of
 from prefdyn.training.loop import Loop
@@ -93,6 +94,11 @@ class RunPart:
                      for row in known[of]]
                 )  # fmt: skip
         return cls(steps=np.asarray(list(steps)), values=values)
+
+
+def run_at(run: RunPart, levels: Float[np.ndarray, " l"], quantity: str = "loss") -> Float[np.ndarray, "l g"]:
+    """A run's groups at each level of progress."""
+    return at_levels(progress(run.values["loss"]), run.values[quantity], levels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
